@@ -1,0 +1,57 @@
+"""The command line: one small module a subcommand, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+
+from metabench import __version__
+from metabench.cli.data import data
+from metabench.cli.leaderboard import leaderboard
+from metabench.cli.listing import list_
+from metabench.cli.run import run
+from metabench.cli.validate import validate
+from metabench.errors import MetabenchError
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="metabench")
+def cli() -> None:
+    """Benchmark few-shot learners: the same episodes, clock and statistics for all of them.
+
+    \b
+    Start here:  metabench run quickstart
+    """
+
+
+for command in (run, list_, validate, data, leaderboard):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line, and exit.
+
+    0: all well. 1: it ran, and a cell failed. 2: the input was wrong, nothing was written. 130: interrupted,
+    everything finished is kept.
+    """
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except MetabenchError as error:
+        click.echo(f"metabench: {error}", err=True)
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("metabench: interrupted", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,207 @@
+"""What a run shows: a live line in a terminal, else a plain line now and then; and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from metabench.estimate import UnitCost, unit_cost
+from metabench.executors import LoadedDataset
+from metabench.measure import describe_device
+from metabench.plan import Cell, make_plan
+from metabench.plugins import PluginManager
+from metabench.record import Record
+from metabench.store import Store
+from metabench.suite import Suite, SuiteFile, resolve
+
+#: Seconds from one plain line to the next.
+_INTERVAL = 20.0
+#: Runs shorter than this need no hint at a shorter profile.
+_LONG = 60.0
+
+
+class RunConsole:
+    """The `metabench.executors.Reporter` of the command line; all of it goes to standard error.
+
+    Args:
+        live: the progress bar of a terminal; None prints plain lines.
+        interrupts: the signals received so far.
+    """
+
+    def __init__(self, live: Progress | None, interrupts: list[int]) -> None:
+        self._live = live
+        self._task = live.add_task("", total=None, note="", visible=False) if live else None
+        self._interrupts = interrupts
+        self._title = self._phase = ""
+        self._total = self._begin = 0
+        self._begun = self._due = time.monotonic()
+
+    def start(
+        self,
+        cells: Sequence[Cell],
+        store: Store,
+        device: torch.device,
+        datasets: Mapping[str, LoadedDataset],
+        plugins: PluginManager,
+        file: SuiteFile,
+        suite: Suite,
+    ) -> None:
+        """Say what will run where, how long it should take, and which profile is shorter."""
+        waiting = [cell for cell in cells if not _is_finished(store, cell)]
+        kept = len(cells) - len(waiting)
+        profile = f", profile {suite.profile}" if suite.profile else ""
+        self.say(
+            f"{suite.name}{profile}: {len(cells)} cells"
+            + (f", {kept} of them finished before" if kept else "")
+        )
+        missing = "" if device.type == "cuda" else " (no CUDA device is used)"
+        self.say(f"device: {describe_device(device)}{missing}")
+        costs: dict[str, UnitCost] = {}
+        with contextlib.suppress(Exception):  # an algorithm that fails here fails as a cell, with its reason
+            for cell in waiting:
+                costs[_kind(cell)] = unit_cost(cell, datasets[cell.dataset.label].splits, device, plugins)
+            seconds = _expected(waiting, costs)
+            if waiting and seconds is not None:
+                self.say(
+                    f"expected: about {_duration(seconds)}"
+                    + self._shorter(seconds, costs, plugins, file, suite)
+                )
+
+    def _shorter(
+        self,
+        seconds: float,
+        costs: Mapping[str, UnitCost],
+        plugins: PluginManager,
+        file: SuiteFile,
+        suite: Suite,
+    ) -> str:
+        if seconds < _LONG:
+            return ""
+        found = []
+        for profile in file.profiles:
+            if profile == suite.profile:
+                continue
+            other = _expected(make_plan(*resolve(file, profile), plugins), costs)
+            if other is not None and other < seconds / 1.5:
+                found.append(f"--profile {profile} about {_duration(other)}")
+        return f" (shorter: {', '.join(found)})" if found else ""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self._live:
+            self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            click.echo(text, err=True)
+
+    def cell_started(self, cell: Cell, number: int, of: int) -> None:
+        """See `metabench.executors.Reporter`."""
+        self._title = f"[{number}/{of}] {cell.title}"
+        self._due = time.monotonic() + _INTERVAL
+
+    def cell_done(self, record: Record, kept: bool) -> None:
+        """See `metabench.executors.Reporter`."""
+        where = f"{record.algorithm} · {record.dataset} · {record.way}-way {record.shot}-shot · seed {record.seed}"
+        if record.accuracy is None:
+            self.say(f"FAILED  {where}: {record.error}")
+        else:
+            accuracy = f"{record.accuracy.mean * 100:.2f} ± {record.accuracy.ci95 * 100:.2f} %"
+            self.say(f"{'kept' if kept else 'done':<6}  {where}: {accuracy}")
+        if self._live and self._task is not None:
+            self._live.update(self._task, visible=False)
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """See `metabench.engine.Watcher`."""
+        self._phase, self._total, self._begin = name, total, done
+        self._begun = time.monotonic()
+        if self._live and self._task is not None:
+            self._live.reset(
+                self._task, total=total, completed=done, visible=True, note="", description=self._title
+            )
+
+    def advance(self, done: int, note: str = "") -> None:
+        """See `metabench.engine.Watcher`."""
+        if self._live and self._task is not None:
+            text = f"{self._phase} {done}/{self._total}"
+            fields: dict[str, Any] = {"note": f"{text}  {note}"} if note else {}
+            self._live.update(self._task, completed=done, **fields)
+        elif time.monotonic() >= self._due:
+            now = time.monotonic()
+            self._due = now + _INTERVAL
+            left = (now - self._begun) / max(1, done - self._begin) * (self._total - done)
+            click.echo(
+                f"{self._title}: {self._phase} {done}/{self._total} {note}, {_duration(left)} left".replace(
+                    " ,", ","
+                ),
+                err=True,
+            )
+
+    def should_stop(self) -> bool:
+        """See `metabench.engine.Watcher`."""
+        return bool(self._interrupts)
+
+    def interrupted(self, store: Store) -> None:
+        """Say what was kept."""
+        self.say(f"Stopped. Everything finished is in {store.path}; run the same command again to go on.")
+
+
+@contextlib.contextmanager
+def make_console() -> Iterator[RunConsole]:
+    """Yield a console, during which Ctrl-C and SIGTERM ask the run to stop; a second one stops it at once."""
+    interrupts: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if interrupts:
+            raise KeyboardInterrupt
+        interrupts.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[note]}", markup=False),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as live:
+                yield RunConsole(live, interrupts)
+        else:
+            yield RunConsole(None, interrupts)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_finished(store: Store, cell: Cell) -> bool:
+    record = store.record(cell.id)
+    return record is not None and record.status == "ok"
+
+
+def _kind(cell: Cell) -> str:
+    """Return what cells of one cost per episode have in common."""
+    return f"{cell.algorithm.label}|{cell.dataset.label}|{cell.backbone.label}|{cell.shape.way}|{cell.shape.shot}"
+
+
+def _expected(cells: Sequence[Cell], costs: Mapping[str, UnitCost]) -> float | None:
+    if any(_kind(cell) not in costs for cell in cells):
+        return None
+    return sum(costs[_kind(cell)].seconds(cell) for cell in cells)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,83 @@
+"""`metabench data`: what is packed, packing ahead of a run, and importing a local copy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from metabench.packs import Pack
+
+
+@click.group()
+def data() -> None:
+    """Show, prepare and import datasets.
+
+    METABENCH_DATA lists directories with raw data (they are only read). Packed copies and downloads go to
+    METABENCH_CACHE. METABENCH_OFFLINE=1 forbids downloads.
+    """
+
+
+@data.command("list")
+def list_datasets() -> None:
+    """List the datasets and their packed copies."""
+    from tabulate import tabulate
+
+    from metabench.data import DataRoots, packed_files
+    from metabench.plugins import PluginManager
+
+    roots = DataRoots.from_environment(os.environ)
+    rows: list[tuple[str, str, str, str]] = []
+    for name in PluginManager.from_environment().datasets():
+        packs = packed_files(name, roots)
+        rows += [(name, "yes", f"{path.stat().st_size / 2**20:.1f}", str(path)) for path in packs]
+        if not packs:
+            rows.append((name, "no", "", ""))
+    click.echo(tabulate(rows, headers=["dataset", "packed", "MiB", "path"], disable_numparse=True))
+    click.echo(f"\nMETABENCH_DATA   {os.pathsep.join(map(str, roots.sources)) or '(not set)'}")
+    click.echo(f"METABENCH_CACHE  {roots.cache}")
+
+
+@data.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+def prepare(names: tuple[str, ...]) -> None:
+    """Pack datasets with their default parameters, downloading them if need be."""
+    from metabench.cli.progress import pack_progress
+    from metabench.data import DataRoots, load_pack, pack_path
+    from metabench.plugins import PluginManager
+
+    roots = DataRoots.from_environment(os.environ)
+    manager = PluginManager.from_environment()
+    # All of them first: a misspelt name is reported before the work on the others.
+    for name, dataset in [(name, manager.build_dataset(name)) for name in names]:
+        path = pack_path(name, dataset, roots)
+        done = "was already packed" if path.exists() else "packed"
+        with pack_progress() as progress:
+            pack = load_pack(name, dataset, roots, progress)
+        click.echo(f"{name}: {done}, {_describe(pack, path)}")
+
+
+@data.command("import")
+@click.argument("name")
+@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def import_dataset(name: str, path: Path) -> None:
+    """Pack the dataset NAME from the copy in PATH, in place of the packed copy that may be there."""
+    from dataclasses import replace
+
+    from metabench.cli.progress import pack_progress
+    from metabench.data import DataRoots, make_pack, pack_path
+    from metabench.plugins import PluginManager
+
+    roots = replace(DataRoots.from_environment(os.environ), sources=(path,), download=False)
+    dataset = PluginManager.from_environment().build_dataset(name)
+    with pack_progress() as progress:
+        pack = make_pack(name, dataset, roots, progress)
+    click.echo(f"{name}: imported from {path}, {_describe(pack, pack_path(name, dataset, roots))}")
+
+
+def _describe(pack: Pack, path: Path) -> str:
+    mib = path.stat().st_size / 2**20
+    return f"{len(pack.class_names)} classes, {len(pack.images)} images, {mib:.1f} MiB in {path}"

@@ -1,0 +1,55 @@
+"""`metabench list`: what the installed plugins provide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import click
+
+from metabench.plugins import PluginManager
+from metabench.specs import Spec
+
+
+@click.command("list")
+@click.argument(
+    "what",
+    type=click.Choice(["all", "algorithms", "backbones", "datasets", "suites", "plugins"]),
+    default="all",
+)
+def list_(what: str) -> None:
+    """List the algorithms, backbones, datasets, suites or plugins that are installed."""
+    plugins = PluginManager.from_environment()
+    sections: dict[str, Callable[[PluginManager], list[tuple[str, ...]]]] = {
+        "algorithms": lambda plugins: _specs(plugins.algorithms()),
+        "backbones": lambda plugins: _specs(plugins.backbones()),
+        "datasets": lambda plugins: _specs(plugins.datasets()),
+        "suites": lambda plugins: [(name, str(spec.path)) for name, spec in plugins.suites().items()],
+        "plugins": _plugins,
+    }
+    chosen = list(sections) if what == "all" else [what]
+    for section in chosen:
+        rows = sections[section](plugins)
+        click.echo(f"{section}:" if rows else f"{section}: none")
+        width = max((len(row[0]) for row in rows), default=0)
+        for name, *rest in rows:
+            click.echo(f"  {name:<{width}}  {'  '.join(word for word in rest if word)}".rstrip())
+    broken = [info for info in plugins.plugins() if info.problem]
+    if broken and what not in ("all", "plugins"):
+        click.echo(f"{len(broken)} plugins cannot be used: see `metabench list plugins`", err=True)
+
+
+def _specs(specs: Mapping[str, Spec]) -> list[tuple[str, ...]]:
+    return [
+        (name, spec.summary, f"({spec.reference})" if spec.reference else "") for name, spec in specs.items()
+    ]
+
+
+def _plugins(plugins: PluginManager) -> list[tuple[str, ...]]:
+    return [
+        (
+            info.name,
+            f"of {info.distribution} {info.version}".strip(),
+            f"BROKEN: {info.problem}" if info.problem else "",
+        )
+        for info in plugins.plugins()
+    ]

@@ -1,0 +1,154 @@
+"""`metabench run`: train and test every cell of a suite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metabench.errors import MetabenchError
+
+if TYPE_CHECKING:
+    import torch
+
+    from metabench.api import Progress
+    from metabench.executors import LoadedDataset
+    from metabench.plan import Cell
+    from metabench.plugins import PluginManager
+
+
+@click.command()
+@click.argument("suite")
+@click.option("--profile", help="Named settings of the suite; default: the suite's own default.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Directory for the results; default: runs/SUITE/PROFILE.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet."
+)
+@click.option("--seeds", metavar="0,1,…", help="Training seeds, instead of the suite's.")
+@click.option(
+    "--fresh", is_flag=True, help="Run finished cells again; without it, they are kept and the rest resumed."
+)
+@click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
+def run(
+    suite: str,
+    profile: str | None,
+    output: Path | None,
+    device: str,
+    only: Sequence[str],
+    seeds: str | None,
+    fresh: bool,
+    dry_run: bool,
+) -> int:
+    """Train and test every cell of SUITE (a file, or the name of a suite), and print the leaderboard.
+
+    Finished cells are kept, and a cell that was cut short goes on from its last checkpoint.
+    """
+    from metabench.cli.suites import find_suite
+    from metabench.plan import make_plan, select
+    from metabench.plugins import PluginManager
+    from metabench.suite import resolve
+
+    plugins = PluginManager.from_environment()
+    file = find_suite(suite, plugins)
+    resolved, places = resolve(file, profile)
+    if seeds is not None:
+        resolved = resolved.model_copy(update={"seeds": _numbers(seeds)})
+    filters = _filters(only)
+    plan = make_plan(resolved, places, plugins)
+    cells = select(plan, filters)
+    if dry_run:
+        for cell in cells:
+            click.echo(
+                f"{cell.id}  {cell.title}  ({cell.train.steps} steps of {cell.train.meta_batch} episodes)"
+            )
+        click.echo(f"{len(cells)} cells")
+        return 0
+
+    from metabench.cli.console import make_console
+    from metabench.cli.leaderboard import terminal_width
+    from metabench.engine import Interrupted
+    from metabench.executors import run_cells
+    from metabench.leaderboard import render_csv, render_markdown, render_text
+    from metabench.store import Store
+
+    where = _device(device)
+    datasets = _load(cells, plugins)
+    store = Store(output or Path("runs") / resolved.name / (resolved.profile or "default"))
+    with store.locked():
+        settings = resolved.model_dump(mode="json")
+        store.write_suite(settings)
+        store.supersede(plan)
+        if fresh:
+            for cell in cells:
+                store.forget(cell.id)
+        with make_console() as console:
+            console.start(cells, store, where, datasets, plugins, file, resolved)
+            plugins.run_started(store.path, settings, len(cells))
+            try:
+                records = run_cells(resolved, cells, datasets, where, plugins, store, console)
+            except Interrupted:
+                console.interrupted(store)
+                raise KeyboardInterrupt from None
+        plugins.run_finished(store.path, [record.model_dump() for record in records])
+        everything = store.records()
+        store.write_text("leaderboard.md", render_markdown(everything))
+        store.write_text("leaderboard.csv", render_csv(everything))
+    click.echo()
+    click.echo(render_text(everything, terminal_width()))
+    click.echo(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
+    return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def _filters(only: Sequence[str]) -> dict[str, list[str]]:
+    filters: dict[str, list[str]] = {}
+    for text in only:
+        key, equals, values = text.partition("=")
+        if not equals or not values:
+            raise click.UsageError(f"--only {text}: give KEY=VALUE, e.g. --only algorithm=maml")
+        filters.setdefault(key.strip(), []).extend(value.strip() for value in values.split(","))
+    return filters
+
+
+def _numbers(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise click.UsageError(f"--seeds {text}: give different whole numbers, e.g. --seeds 0,1,2")
+    return [int(word) for word in words]
+
+
+def _device(wanted: str) -> torch.device:
+    import torch
+
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise MetabenchError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _load(cells: Sequence[Cell], plugins: PluginManager) -> dict[str, LoadedDataset]:
+    """Load the datasets of the cells, packing them first where need be, and check that the cells fit them."""
+    from metabench.cli.progress import pack_progress
+    from metabench.data import DataRoots, load_splits
+    from metabench.executors import LoadedDataset
+    from metabench.plan import check_cell
+
+    roots = DataRoots.from_environment(os.environ)
+    datasets: dict[str, LoadedDataset] = {}
+    progress: Progress
+    for cell in cells:
+        choice = cell.dataset
+        if choice.label not in datasets:
+            dataset = plugins.build_dataset(choice.name, choice.params)
+            with pack_progress() as progress:
+                datasets[choice.label] = LoadedDataset(*load_splits(choice.name, dataset, roots, progress))
+        check_cell(cell, {name: split.size for name, split in datasets[choice.label].splits.items()})
+    return datasets

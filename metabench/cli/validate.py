@@ -1,0 +1,22 @@
+"""`metabench validate`: is a suite right, in all its profiles?"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("suite")
+def validate(suite: str) -> None:
+    """Check SUITE (a file, or the name of a suite) in every profile, without running it."""
+    from metabench.cli.suites import find_suite
+    from metabench.plan import make_plan
+    from metabench.plugins import PluginManager
+    from metabench.suite import resolve
+
+    plugins = PluginManager.from_environment()
+    file = find_suite(suite, plugins)
+    for profile in file.profiles or [""]:
+        resolved, places = resolve(file, profile)
+        cells = make_plan(resolved, places, plugins)
+        click.echo(f"{file.path}: {f'profile {profile}: ' if profile else ''}{len(cells)} cells, valid")

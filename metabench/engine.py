@@ -1,0 +1,434 @@
+"""Trains and tests ONE cell: the only place where an algorithm meets episodes and clocks."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from metabench.api import Algorithm, Episodes, Setup, Split
+from metabench.episodes import EpisodeShape
+from metabench.errors import CellFailed, StoreError
+from metabench.files import atomic_file
+from metabench.measure import PeakMemory, Stopwatch, percentiles_ms
+from metabench.plan import Cell
+from metabench.plugins import PluginManager, validate_config
+from metabench.record import Accuracy, EvalFigures, Latency, TrainFigures, Validation
+from metabench.stats import mean_interval
+from metabench.streams import EpisodeStream
+
+Floats = npt.NDArray[np.float64]
+
+#: Steps at the start of a process whose time is not counted: allocators and kernels warm up.
+WARM_UP_STEPS = 3
+#: Steps between looks at the loss; each look waits for the device.
+LOSS_EVERY = 10
+#: Seconds between checkpoints: what a killed run loses at most.
+CHECKPOINT_SECONDS = 10.0
+#: Episodes timed one by one for the latency, after `WARM_UP_STEPS` more.
+LATENCY_EPISODES = 30
+#: Episodes whose other queries are exchanged to see whether a prediction moves.
+PROBE_EPISODES = 8
+#: A score that moves by more than this share of the scores' range was moved by the other queries.
+PROBE_TOLERANCE = 1e-4
+
+
+class Interrupted(Exception):
+    """The user asked to stop; a checkpoint has been written."""
+
+
+class Watcher(Protocol):
+    """Sees a cell's progress, and can ask it to stop."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """Be told that a phase ("train", "test", …) of `total` episodes or steps begins."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Be told how much of the phase is done."""
+
+    def should_stop(self) -> bool:
+        """Return whether to write a checkpoint and stop."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running a cell yields; see `metabench.record.Record`."""
+
+    accuracy: Accuracy
+    accuracies: Floats
+    transductive: bool
+    train: TrainFigures
+    eval: EvalFigures
+    peak_memory_bytes: int
+    parameters: int
+
+
+@dataclass
+class _Progress:
+    """How far the training of a cell is: with the weights, everything that a checkpoint holds."""
+
+    step: int = 0
+    seconds: float = 0.0
+    timed_steps: int = 0
+    best_step: int = 0
+    best_accuracy: float = -1.0
+    best_state: dict[str, Any] = field(default_factory=dict)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+
+def build(
+    cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager
+) -> Algorithm:
+    """Return the cell's algorithm with its backbone, initialised from the cell's seed."""
+    torch.manual_seed(_derive(cell.seed, "initialise"))
+    backbone_class = plugins.backbone_class(cell.backbone.name)
+    algorithm_class = plugins.algorithm_class(cell.algorithm.name)
+    backbone = backbone_class(validate_config(backbone_class.Config, cell.backbone.params), image_shape)
+    setup = Setup(backbone, cell.shape.way, cell.train.shape.way, cell.train.steps)
+    algorithm = algorithm_class(validate_config(algorithm_class.Config, cell.algorithm.params), setup)
+    # On a CPU, convolutions of channels-last weights run up to three times faster.
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def run_cell(
+    cell: Cell,
+    splits: Mapping[str, Split],
+    device: torch.device,
+    plugins: PluginManager,
+    checkpoint: Path,
+    watcher: Watcher,
+) -> Outcome:
+    """Train a cell, or go on from its checkpoint, and test it.
+
+    Args:
+        cell: what to run.
+        splits: ``train``, ``val`` and ``test`` of its dataset.
+        device: where everything runs.
+        plugins: who provides the classes.
+        checkpoint: the file to resume from and to write; the same result comes out, wherever it was cut.
+        watcher: sees the progress.
+
+    Raises:
+        CellFailed: the loss or the scores are not finite, or the memory is too small.
+        Interrupted: `watcher` asked for it.
+        StoreError: a checkpoint cannot be written or read.
+    """
+    memory = PeakMemory(device)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _explained_memory(cell):
+        image_shape = tuple(splits["train"].images.shape[1:])
+        algorithm = build(cell, image_shape, device, plugins)  # type: ignore[arg-type]
+        train = _train(cell, algorithm, splits, device, checkpoint, watcher)
+        return _test(cell, algorithm, splits, device, train, memory, watcher)
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def _train(
+    cell: Cell,
+    algorithm: Algorithm,
+    splits: Mapping[str, Split],
+    device: torch.device,
+    checkpoint: Path,
+    watcher: Watcher,
+) -> TrainFigures:
+    """Train to the end, then load the weights that did best on the validation split."""
+    train = cell.train
+    stream = training_stream(cell, splits, device)
+    val_stream = _stream(cell, splits, "val", cell.shape, cell.test.seed, device)
+    progress = _resume(algorithm, checkpoint, device) or _Progress()
+    watch = Stopwatch(device, progress.seconds)
+    warm = progress.step + WARM_UP_STEPS
+    saved = time.monotonic()
+    note = ""
+    watcher.phase("train", train.steps, progress.step)
+    while progress.step < train.steps:
+        first, timed = progress.step, progress.step >= warm
+        until = min(_next_pause(first, train.validate_every, train.steps), train.steps if timed else warm)
+        with (watch if timed else Stopwatch(device)).running():
+            loss = _meta_steps(cell, algorithm, stream, progress, until, watcher, note)
+        progress.timed_steps += (progress.step - first) * timed
+        if not np.isfinite(loss):
+            raise CellFailed(
+                f"training diverged: the loss is {loss} after step {progress.step} of {train.steps}. "
+                "Lower the learning rates, or clip the gradient"
+            )
+        last = progress.step == train.steps
+        if progress.step % train.validate_every == 0 or last:
+            accuracies = evaluate(
+                algorithm, val_stream, train.validation_episodes, cell.test.batch, cell.test.seed
+            )
+            _note_validation(progress, algorithm, float(accuracies.mean()))
+        note = f"loss {loss:.3f}" + (f", val {progress.best_accuracy:.1%}" if progress.validation else "")
+        stop = watcher.should_stop()
+        if stop or last or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            progress.seconds = watch.seconds
+            _save(algorithm, progress, checkpoint)
+            saved = time.monotonic()
+        if stop:
+            raise Interrupted
+    algorithm.load_state_dict(progress.best_state)
+    return TrainFigures(
+        steps=train.steps,
+        episodes=train.steps * train.meta_batch,
+        seconds=progress.seconds,
+        episodes_per_second=_rate(progress.timed_steps * train.meta_batch, progress.seconds),
+        best_step=progress.best_step,
+        validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in progress.validation],
+    )
+
+
+def _next_pause(step: int, validate_every: int, steps: int) -> int:
+    """Return the step after `step` at which the loss is looked at, or the algorithm validated."""
+    return min(steps, *((step // every + 1) * every for every in (LOSS_EVERY, validate_every)))
+
+
+def _meta_steps(
+    cell: Cell,
+    algorithm: Algorithm,
+    stream: EpisodeStream,
+    progress: _Progress,
+    until: int,
+    watcher: Watcher,
+    note: str,
+) -> float:
+    """Make the outer updates up to `until`, or fewer where the user wants to stop; return the last loss.
+
+    Nothing in the loop waits for the device.
+    """
+    batch = cell.train.meta_batch
+    loss = torch.zeros(())
+    while progress.step < until:
+        # A step starts from a seed of its own, so that it is the same step after a resume.
+        torch.manual_seed(_derive(cell.seed, f"train {progress.step}"))
+        loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
+        progress.step += 1
+        watcher.advance(progress.step, note)
+        if watcher.should_stop():
+            break
+    return float(loss)
+
+
+def _note_validation(progress: _Progress, algorithm: Algorithm, accuracy: float) -> None:
+    """Keep the accuracy, and the weights where it is the best so far (the later of two equals)."""
+    progress.validation.append((progress.step, accuracy))
+    if accuracy >= progress.best_accuracy:
+        progress.best_accuracy, progress.best_step = accuracy, progress.step
+        progress.best_state = copy.deepcopy(algorithm.state_dict())
+
+
+def _save(algorithm: Algorithm, progress: _Progress, path: Path) -> None:
+    state = {
+        "progress": vars(progress),
+        "weights": algorithm.state_dict(),
+        "training": algorithm.training_state(),
+    }
+    try:
+        with atomic_file(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise StoreError(
+            f"cannot write the checkpoint {path}: {reason}. Finished cells are kept: free some space and "
+            "run the same command again, or give another --output"
+        ) from error
+
+
+def _resume(algorithm: Algorithm, path: Path, device: torch.device) -> _Progress | None:
+    """Take the state of a checkpoint, where there is one."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        algorithm.load_state_dict(state["weights"])
+        algorithm.load_training_state(state["training"])
+        return _Progress(**state["progress"])
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise StoreError(
+            f"the checkpoint {path} cannot be used ({error}): delete it, or run with --fresh"
+        ) from error
+
+
+# ------------------------------------------------------------------------------------------------- testing
+
+
+def evaluate(
+    algorithm: Algorithm,
+    stream: EpisodeStream,
+    episodes: int,
+    batch: int,
+    seed: int,
+    watcher: Watcher | None = None,
+) -> Floats:
+    """Return the [episodes] accuracies of the episodes 0 … `episodes` - 1 of a stream.
+
+    Raises:
+        CellFailed: a score is not finite.
+        Interrupted: `watcher` asked for it.
+    """
+    algorithm.eval()
+    accuracies: list[Tensor] = []
+    for first in range(0, episodes, batch):
+        count = min(batch, episodes - first)
+        drawn = stream.batch(first, count)
+        accuracies.append(accuracy(_predict(algorithm, drawn, seed, first), drawn.query_y))
+        if watcher is not None:
+            so_far = f"accuracy {float(torch.cat(accuracies).mean()):.2%}" if first // batch % 10 == 0 else ""
+            watcher.advance(first + count, so_far)
+            if watcher.should_stop():
+                raise Interrupted
+    return torch.cat(accuracies).cpu().numpy()
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of queries classified correctly, per episode.
+
+    Classes that tie for the largest score share the credit: a constant score earns 1/N, whatever the labels.
+
+    Args:
+        scores: [B, M, N].
+        labels: [B, M].
+
+    Returns:
+        [B] in float64.
+
+    Raises:
+        CellFailed: a score is not finite.
+    """
+    if not bool(torch.isfinite(scores).all()):
+        raise CellFailed("a prediction is not finite: the trained weights, or the adaptation, diverged")
+    best = scores == scores.max(dim=-1, keepdim=True).values
+    credit = best.double() / best.sum(dim=-1, keepdim=True)
+    return credit.gather(-1, labels.unsqueeze(-1)).squeeze(-1).mean(dim=-1)
+
+
+def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> bool:
+    """Return whether a query's scores move when the other queries of its episode are exchanged.
+
+    The first half of the queries stays; the second half is taken from the next episode.
+    """
+    algorithm.eval()
+    drawn = stream.batch(0, PROBE_EPISODES)
+    kept = drawn.query_x.shape[1] // 2
+    exchanged = torch.cat([drawn.query_x[:, :kept], drawn.query_x.roll(1, dims=0)[:, kept:]], dim=1)
+    before = _predict(algorithm, drawn, seed, 0)[:, :kept]
+    other = Episodes(drawn.support_x, drawn.support_y, exchanged, drawn.query_y, drawn.way)
+    after = _predict(algorithm, other, seed, 0)[:, :kept]
+    scale = (before.max() - before.min()).clamp_min(1e-12)
+    return bool((before - after).abs().max() > PROBE_TOLERANCE * scale)
+
+
+def _test(
+    cell: Cell,
+    algorithm: Algorithm,
+    splits: Mapping[str, Split],
+    device: torch.device,
+    train: TrainFigures,
+    memory: PeakMemory,
+    watcher: Watcher,
+) -> Outcome:
+    test = cell.test
+    stream = evaluation_stream(cell, splits, device)
+    watcher.phase("test", test.episodes)
+    _predict(algorithm, stream.batch(0, test.batch), test.seed, 0)  # warm-up, not counted
+    watch = Stopwatch(device)
+    with watch.running():
+        accuracies = evaluate(algorithm, stream, test.episodes, test.batch, test.seed, watcher)
+    interval = mean_interval(accuracies)
+    return Outcome(
+        accuracy=Accuracy(**asdict(interval)),
+        accuracies=accuracies,
+        transductive=is_transductive(algorithm, stream, test.seed),
+        train=train,
+        eval=EvalFigures(
+            seconds=watch.seconds,
+            episodes_per_second=_rate(test.episodes, watch.seconds),
+            latency_ms=Latency(**_latency(algorithm, stream, test.seed, device)),
+        ),
+        peak_memory_bytes=memory.bytes(),
+        parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
+    )
+
+
+def _latency(
+    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
+) -> dict[str, float]:
+    """Time one episode at a time, its tensors already on the device."""
+    seconds = []
+    for i in range(WARM_UP_STEPS + LATENCY_EPISODES):
+        drawn = stream.batch(i, 1)
+        watch = Stopwatch(device)
+        with watch.running():
+            _predict(algorithm, drawn, seed, i)
+        seconds.append(watch.seconds)
+    return percentiles_ms(seconds[WARM_UP_STEPS:])
+
+
+def _predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
+    """Return [B, M, N] scores, without the graph that an algorithm may leave on them."""
+    torch.manual_seed(_derive(seed, f"predict {first}"))
+    return algorithm.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()
+
+
+# ------------------------------------------------------------------------------------------------- helpers
+
+
+def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+    """Return the training episodes of a cell."""
+    return _stream(cell, splits, "train", cell.train.shape, cell.seed, device)
+
+
+def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+    """Return the test episodes of a cell: the same for every algorithm, backbone and training seed."""
+    return _stream(cell, splits, "test", cell.shape, cell.test.seed, device)
+
+
+def _stream(
+    cell: Cell, splits: Mapping[str, Split], name: str, shape: EpisodeShape, seed: int, device: torch.device
+) -> EpisodeStream:
+    # The name says what the images are, not who learns from them: all algorithms see the same episodes.
+    stream = f"{cell.dataset.name}|{sorted(cell.dataset.params.items())}|{name}"
+    return EpisodeStream(splits[name], shape, stream, seed, device)
+
+
+def _derive(seed: int, purpose: str) -> int:
+    """Return a seed for one purpose, unrelated to those of other purposes and seeds."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}".encode()).digest()[:8], "little") >> 1
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
+
+
+@contextmanager
+def _explained_memory(cell: Cell) -> Iterator[None]:
+    """Turn running out of memory into a `CellFailed` that names what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        train = cell.train
+        raise CellFailed(
+            f"out of memory: lower train.meta_batch ({train.meta_batch}), train.way ({train.shape.way}), "
+            f"train.queries ({train.shape.queries}), eval.batch ({cell.test.batch}) or the size of the "
+            f"backbone ({cell.backbone.label})"
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error)  # the CPU allocator's RuntimeError

@@ -1,0 +1,132 @@
+"""Runs the cells of a plan in this process, and keeps a record of each as soon as it is there."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from metabench.api import Split
+from metabench.engine import Interrupted, Outcome, Watcher, run_cell
+from metabench.errors import CellFailed, MetabenchError
+from metabench.measure import describe_device, environment
+from metabench.plan import Cell
+from metabench.plugins import PluginManager
+from metabench.record import Record
+from metabench.store import Store
+from metabench.suite import Suite
+
+
+@dataclass(frozen=True)
+class LoadedDataset:
+    """The splits of a dataset, and the hash of its content."""
+
+    splits: Mapping[str, Split]
+    fingerprint: str
+
+
+class Reporter(Watcher, Protocol):
+    """Sees a whole run."""
+
+    def cell_started(self, cell: Cell, number: int, of: int) -> None:
+        """Be told that a cell begins."""
+
+    def cell_done(self, record: Record, kept: bool) -> None:
+        """Be told that a cell has a record; `kept` says that it was there from an earlier run."""
+
+
+def run_cells(
+    suite: Suite,
+    cells: Sequence[Cell],
+    datasets: Mapping[str, LoadedDataset],
+    device: torch.device,
+    plugins: PluginManager,
+    store: Store,
+    reporter: Reporter,
+) -> list[Record]:
+    """Run the cells that have no good record yet, one after the other, and return all records.
+
+    Args:
+        suite: where the cells are from.
+        cells: to run.
+        datasets: by label.
+        device: where everything runs.
+        plugins: who provides the classes.
+        store: where records go.
+        reporter: sees the progress.
+
+    Raises:
+        Interrupted: the user asked to stop; finished cells are kept, and the current one's checkpoint.
+        StoreError: the output directory cannot be written.
+    """
+    records = []
+    for number, cell in enumerate(cells, 1):
+        earlier = store.record(cell.id)
+        if earlier is not None and earlier.status == "ok":
+            reporter.cell_done(earlier, kept=True)
+            records.append(earlier)
+            continue
+        reporter.cell_started(cell, number, len(cells))
+        data = datasets[cell.dataset.label]
+        record, accuracies = _attempt(suite, cell, data, device, plugins, store, reporter)
+        store.write(record, accuracies)
+        plugins.cell_finished(store.path, record.model_dump())
+        reporter.cell_done(record, kept=False)
+        records.append(record)
+    return records
+
+
+def _attempt(
+    suite: Suite,
+    cell: Cell,
+    data: LoadedDataset,
+    device: torch.device,
+    plugins: PluginManager,
+    store: Store,
+    reporter: Reporter,
+) -> tuple[Record, np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None]:
+    """Run one cell; whatever goes wrong inside it becomes a failed record."""
+    outcome: Outcome | None = None
+    problem: str | None = None
+    try:
+        outcome = run_cell(cell, data.splits, device, plugins, store.checkpoint(cell.id), reporter)
+    except (MetabenchError, Interrupted):
+        raise
+    except CellFailed as error:
+        problem = str(error)
+    except Exception as error:  # a plugin may raise anything; the other cells must go on
+        log = f"cells/{cell.id}.traceback.txt"
+        store.write_text(log, traceback.format_exc())
+        problem = f"{type(error).__name__}: {error} (see {log})"
+    uses = {"algorithm": cell.algorithm.name, "dataset": cell.dataset.name, "backbone": cell.backbone.name}
+    record = Record(
+        cell=cell.id,
+        suite=suite.name,
+        profile=suite.profile,
+        algorithm=cell.algorithm.label,
+        dataset=cell.dataset.label,
+        backbone=cell.backbone.label,
+        way=cell.shape.way,
+        shot=cell.shape.shot,
+        queries=cell.shape.queries,
+        seed=cell.seed,
+        identity=cell.identity,
+        status="failed" if outcome is None else "ok",
+        error=problem,
+        accuracy=outcome and outcome.accuracy,
+        transductive=outcome and outcome.transductive,
+        train=outcome and outcome.train,
+        eval=outcome and outcome.eval,
+        peak_memory_bytes=outcome and outcome.peak_memory_bytes,
+        parameters=outcome and outcome.parameters,
+        device=describe_device(device),
+        dataset_fingerprint=data.fingerprint,
+        environment=environment(device, plugins, uses),
+        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    return record, None if outcome is None else outcome.accuracies

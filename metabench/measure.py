@@ -1,0 +1,158 @@
+"""Clocks that wait for the device, peak memory, and what the machine is."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metabench import __version__
+from metabench.errors import PluginError
+from metabench.plugins import PluginManager
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was asked; a clock read after this is honest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """Adds up the seconds of work on a device.
+
+    Attributes:
+        seconds: so far.
+    """
+
+    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._device = device
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time of the block, from an idle device to an idle device."""
+        synchronise(self._device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            synchronise(self._device)
+            self.seconds += time.perf_counter() - start
+
+
+class PeakMemory:
+    """The most memory in use since it was made.
+
+    On CUDA, what the allocator handed out; on a CPU, the resident set of the process, which includes Python,
+    torch and the data.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _reset_resident_peak()
+
+    def bytes(self) -> int:
+        """Return the peak so far."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        return _resident_peak()
+
+
+def percentiles_ms(seconds: list[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile, in milliseconds."""
+    p50, p95 = np.percentile(np.asarray(seconds) * 1e3, [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the name of the GPU, or of the processor with the threads that torch uses."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def environment(device: torch.device, plugins: PluginManager, uses: dict[str, str]) -> dict[str, Any]:
+    """Return what a reader needs to know of the machine and the software.
+
+    Args:
+        device: that computes.
+        plugins: that are installed.
+        uses: for each kind ("algorithm", …) the name whose provider is to be recorded.
+    """
+    providers = {}
+    for kind, name in uses.items():
+        try:
+            providers[kind] = plugins.provider(kind, name)
+        except PluginError:
+            providers[kind] = "unknown"
+    return {
+        "metabench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": describe_device(device),
+        "git_commit": _git_commit(),
+        "providers": providers,
+    }
+
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def _reset_resident_peak() -> None:
+    try:
+        _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set to what is in use now
+    except OSError:
+        pass  # not Linux, or not allowed: the peak is then that of the whole process
+
+
+def _resident_peak() -> int:
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout that metabench runs from, or None for an installed copy."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

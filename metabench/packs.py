@@ -1,0 +1,87 @@
+"""Packed data on disk: one safetensors file for a dataset, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from metabench.errors import DataError
+from metabench.files import atomic_file
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Images of a dataset before it is split.
+
+    Attributes:
+        images: [n, C, H, W] uint8, class by class.
+        offsets: [classes + 1] where each class begins in `images`.
+        class_names: one name a class.
+        fingerprint: sha256 over images, offsets and names; it identifies the data in a record.
+    """
+
+    images: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the sha256 of the content, in hexadecimal."""
+        digest = hashlib.sha256(json.dumps([self.images.shape, self.class_names]).encode())
+        digest.update(np.ascontiguousarray(self.offsets).tobytes())
+        digest.update(np.ascontiguousarray(self.images).data)
+        return digest.hexdigest()
+
+
+def write_pack(path: Path, pack: Pack) -> None:
+    """Write `pack` to `path` in one atomic step.
+
+    Raises:
+        DataError: the directory cannot be written, or the disk is full; nothing is left behind.
+    """
+    data = save(
+        {"images": np.ascontiguousarray(pack.images), "offsets": np.ascontiguousarray(pack.offsets)},
+        metadata={"class_names": json.dumps(pack.class_names), "fingerprint": pack.fingerprint},
+    )
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise DataError(
+            f"cannot store the packed data ({len(data) / 2**20:.0f} MiB) in {path.parent}: {error.strerror}. "
+            "Free some space or make it writable, or set METABENCH_CACHE to another directory."
+        ) from error
+
+
+def read_pack(path: Path) -> Pack | None:
+    """Return the pack at `path`, or None where there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    damaged = f"the packed data in {path} is damaged: delete that file, and it will be made again"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            pack = Pack(
+                images=file.get_tensor("images"),
+                offsets=file.get_tensor("offsets"),
+                class_names=tuple(json.loads(metadata["class_names"])),
+            )
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(damaged) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if pack.fingerprint != metadata.get("fingerprint"):
+        raise DataError(damaged)
+    return pack

@@ -1,0 +1,331 @@
+"""One typed manager around pluggy: finds plugins, isolates broken ones, and resolves names to classes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+from pydantic import BaseModel, ValidationError
+
+from metabench import hookspecs
+from metabench.errors import PluginError, nearest
+from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, Spec, SuiteSpec
+
+if TYPE_CHECKING:  # these import torch
+    from metabench.api import Algorithm, Backbone, Config, Dataset
+
+#: Allow list ("mine,other"), or block list ("-mine,-other"), of distributions or entry points.
+PLUGINS_VARIABLE = "METABENCH_PLUGINS"
+
+_Named = TypeVar("_Named", Spec, SuiteSpec)
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """A plugin that was found.
+
+    Attributes:
+        name: of its entry point.
+        distribution: which brought it.
+        version: of that distribution.
+        problem: why it cannot be used; empty where it can.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return f"'{self.distribution}'" + (f" {self.version}" if self.version else "")
+
+
+@dataclass(frozen=True)
+class ConfigProblem:
+    """One thing wrong with the parameters of a plugin's class: where in them, and what."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+class InvalidConfig(Exception):
+    """Parameters do not fit the `Config` of the class that they are for."""
+
+    def __init__(self, problem: ConfigProblem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class PluginManager:
+    """The plugins of this process.
+
+    A plugin that cannot be imported or registered is kept as a `PluginInfo` with its problem; nothing is
+    raised until somebody asks for a name that only it could provide.
+
+    Args:
+        found: the entry points of the group ``metabench``.
+        selection: the allow or block list; empty takes all.
+
+    Raises:
+        PluginError: `selection` mixes both, or names a plugin that is not installed.
+    """
+
+    def __init__(self, found: Iterable[EntryPoint], selection: str = "") -> None:
+        self._pluggy = pluggy.PluginManager(PROJECT)
+        self._pluggy.add_hookspecs(hookspecs)
+        self._infos: dict[str, PluginInfo] = {}
+        for entry in _selected(list(found), selection):
+            self._add(entry)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> PluginManager:
+        """Return a manager of the installed plugins that `METABENCH_PLUGINS` lets through."""
+        return cls(entry_points(group=PROJECT), environ.get(PLUGINS_VARIABLE, ""))
+
+    # ------------------------------------------------------------------------------------ what there is
+
+    def plugins(self) -> list[PluginInfo]:
+        """Return all plugins, broken ones too, by name."""
+        return sorted(self._infos.values(), key=lambda info: (info.distribution, info.name))
+
+    def algorithms(self) -> dict[str, AlgorithmSpec]:
+        """Return the algorithms by name."""
+        return self._provided("metabench_algorithms", AlgorithmSpec)
+
+    def backbones(self) -> dict[str, BackboneSpec]:
+        """Return the backbones by name."""
+        return self._provided("metabench_backbones", BackboneSpec)
+
+    def datasets(self) -> dict[str, DatasetSpec]:
+        """Return the datasets by name."""
+        return self._provided("metabench_datasets", DatasetSpec)
+
+    def suites(self) -> dict[str, SuiteSpec]:
+        """Return the suites by name."""
+        return self._provided("metabench_suites", SuiteSpec)
+
+    # ----------------------------------------------------------------------------------- names to things
+
+    def suite_path(self, name: str) -> Path:
+        """Return the file of the suite `name`."""
+        return self._one("suite", name, "metabench_suites", SuiteSpec).path
+
+    def algorithm_class(self, name: str) -> type[Algorithm]:
+        """Import the algorithm `name`."""
+        from metabench.api import Algorithm
+
+        return self._class("algorithm", name, "metabench_algorithms", AlgorithmSpec, Algorithm)
+
+    def backbone_class(self, name: str) -> type[Backbone]:
+        """Import the backbone `name`."""
+        from metabench.api import Backbone
+
+        return self._class("backbone", name, "metabench_backbones", BackboneSpec, Backbone)
+
+    def dataset_class(self, name: str) -> type[Dataset]:
+        """Import the dataset `name`."""
+        from metabench.api import Dataset
+
+        return self._class("dataset", name, "metabench_datasets", DatasetSpec, Dataset)
+
+    def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
+        """Return the dataset `name` with these parameters.
+
+        Raises:
+            PluginError: there is no such dataset, or it cannot be imported.
+            InvalidConfig: the parameters do not fit.
+        """
+        cls = self.dataset_class(name)
+        return cls(validate_config(cls.Config, params or {}))
+
+    def provider(self, kind: str, name: str) -> str:
+        """Return ``"distribution version"`` of the plugin that provides the `kind` named `name`."""
+        for info, spec in self._specs(f"metabench_{kind}s", Spec):
+            if spec.name == name:
+                return f"{info.distribution} {info.version}".strip()
+        raise PluginError(f"no {kind} '{name}'")
+
+    # --------------------------------------------------------------------------------------------- events
+
+    def run_started(self, output: Path, suite: Mapping[str, Any], cells: int) -> None:
+        """Tell all plugins that a run begins."""
+        self._tell("metabench_run_started", output=output, suite=suite, cells=cells)
+
+    def cell_finished(self, output: Path, record: Mapping[str, Any]) -> None:
+        """Tell all plugins that a cell has a record."""
+        self._tell("metabench_cell_finished", output=output, record=record)
+
+    def run_finished(self, output: Path, records: Iterable[Mapping[str, Any]]) -> None:
+        """Tell all plugins that a run is over."""
+        self._tell("metabench_run_finished", output=output, records=list(records))
+
+    # -------------------------------------------------------------------------------------------- private
+
+    def _tell(self, hook: str, **arguments: Any) -> None:
+        """Call a hook of every plugin; one that fails is logged, and costs nobody the run."""
+        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except Exception as error:
+                info = self._infos[implementation.plugin_name]
+                logging.getLogger(__name__).warning(
+                    "%s of plugin %s failed: %s", hook, info, _first_line(error)
+                )
+
+    def _add(self, entry: EntryPoint) -> None:
+        distribution = entry.dist.name if entry.dist else "unknown"
+        version = entry.dist.version if entry.dist else ""
+        key = f"{distribution}:{entry.name}"
+        problem = ""
+        try:
+            plugin = entry.load()
+            self._pluggy.register(plugin, name=key)
+            self._pluggy.check_pending()
+        except Exception as error:  # a plugin may raise anything; it must not take the tool down
+            if self._pluggy.has_plugin(key):
+                self._pluggy.unregister(name=key)
+            problem = _first_line(error)
+        self._infos[key] = PluginInfo(entry.name, distribution, version, problem)
+
+    def _provided(self, hook: str, kind: type[_Named]) -> dict[str, _Named]:
+        return {
+            spec.name: spec for _, spec in sorted(self._specs(hook, kind), key=lambda found: found[1].name)
+        }
+
+    def _specs(self, hook: str, kind: type[_Named]) -> Iterator[tuple[PluginInfo, _Named]]:
+        """Yield what each plugin provides, marking a plugin whose hook fails as broken."""
+        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
+            info = self._infos[implementation.plugin_name]
+            try:
+                specs = list(implementation.function())
+                wrong = [spec for spec in specs if not isinstance(spec, kind)]
+                if wrong:
+                    raise TypeError(f"{hook} returned {wrong[0]!r} instead of {kind.__name__}")
+            except Exception as error:
+                self._infos[implementation.plugin_name] = PluginInfo(
+                    info.name, info.distribution, info.version, _first_line(error)
+                )
+                continue
+            for spec in specs:
+                yield info, spec
+
+    def _one(self, what: str, name: str, hook: str, kind: type[_Named]) -> _Named:
+        """Return the one spec of this name, or say why there is none."""
+        offered = list(self._specs(hook, kind))
+        claims = [(info, spec) for info, spec in offered if spec.name == name]
+        if len(claims) > 1:
+            who = " and ".join(str(info) for info, _ in claims)
+            raise PluginError(
+                f"the {what} '{name}' is provided by {who}: set {PLUGINS_VARIABLE} to allow one of them, "
+                f"or block one ({PLUGINS_VARIABLE}=-{claims[-1][0].distribution})"
+            )
+        if claims:
+            return claims[0][1]
+        names = sorted(spec.name for _, spec in offered)
+        message = f"no {what} '{name}'{nearest(name, names)}. Available: {', '.join(names) or 'none'}"
+        for info in self.plugins():
+            if info.problem:
+                message += f"\nThe plugin {info} may provide it, but cannot be used: {info.problem}"
+        raise PluginError(message)
+
+    def _class(self, what: str, name: str, hook: str, kind: type[Any], base: type[Any]) -> Any:
+        """Import the target of the spec of this name, and check what it is."""
+        spec = self._one(what, name, hook, kind)
+        who = f"the {what} '{name}' of {self.provider(what, name)} ({spec.target})"
+        module, _, attribute = spec.target.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise PluginError(f"{who} cannot be imported: {_first_line(error)}") from error
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise PluginError(f"{who} is not a subclass of metabench.api.{base.__name__}")
+        return found
+
+
+def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:
+    """Return `params` as an instance of `model`.
+
+    Raises:
+        InvalidConfig: with the place, and the nearest name where a name is unknown.
+    """
+    try:
+        return model.model_validate(dict(params))
+    except ValidationError as error:
+        raise InvalidConfig(first_problem(error, model)) from error
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProblem:
+    """Return the first problem that pydantic found, in the words that metabench uses."""
+    details = error.errors(include_url=False)
+    # A misspelt key makes a required one missing too: the misspelling is the cause.
+    found = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
+    path = tuple(found["loc"])
+    if found["type"] == "extra_forbidden":
+        known = _keys_at(model, path[:-1])
+        return ConfigProblem(
+            path, f"unknown key '{path[-1]}'{nearest(str(path[-1]), known)}. Known keys: {', '.join(known)}"
+        )
+    if found["type"] == "missing":
+        return ConfigProblem(path[:-1], f"the key '{path[-1]}' is missing")
+    message = found["msg"].removeprefix("Value error, ")
+    return ConfigProblem(path, f"{message[0].lower()}{message[1:]}, not {_short(found['input'])}")
+
+
+def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """Return the keys of the nested model at `path`."""
+    current: Any = model
+    for step in path:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            current = (
+                current.model_fields[str(step)].annotation if str(step) in current.model_fields else None
+            )
+        else:  # the values of a mapping or a list
+            arguments = getattr(current, "__args__", ())
+            current = arguments[-1] if arguments else None
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _selected(found: list[EntryPoint], selection: str) -> list[EntryPoint]:
+    """Apply the allow or block list of `METABENCH_PLUGINS`."""
+    words = [word.strip() for word in selection.split(",") if word.strip()]
+    if not words:
+        return found
+    blocked = {word[1:] for word in words if word.startswith("-")}
+    allowed = {word for word in words if not word.startswith("-")}
+    if blocked and allowed:
+        raise PluginError(
+            f"{PLUGINS_VARIABLE}={selection!r} both allows and blocks: give either names, or -names"
+        )
+    known = {name for entry in found for name in _names(entry)}
+    for word in sorted(blocked | allowed):
+        if word not in known:
+            raise PluginError(
+                f"{PLUGINS_VARIABLE} names '{word}', which is not installed{nearest(word, known)}. "
+                f"Installed: {', '.join(sorted(known)) or 'none'}"
+            )
+    if blocked:
+        return [entry for entry in found if not blocked & _names(entry)]
+    return [entry for entry in found if allowed & _names(entry)]
+
+
+def _names(entry: EntryPoint) -> set[str]:
+    return {entry.name} | ({entry.dist.name} if entry.dist else set())
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,93 @@
+"""What is known of a finished cell. Written as JSON; docs/records.md explains every name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Accuracy(_Part):
+    """Accuracy over the test episodes, as fractions; `metabench.stats.MeanInterval` says what each is."""
+
+    mean: float
+    ci95: float
+    std: float
+    episodes: int
+
+
+class Validation(_Part):
+    """Mean accuracy over the validation episodes after `step` outer updates."""
+
+    step: int
+    accuracy: float
+
+
+class TrainFigures(_Part):
+    """The training.
+
+    Attributes:
+        steps: outer updates made.
+        episodes: training episodes seen.
+        seconds: spent in outer updates and their data, without validation, checkpoints and warm-up steps.
+        episodes_per_second: of those seconds.
+        best_step: after which the tested weights were taken, chosen on the validation split.
+        validation: the validation curve.
+    """
+
+    steps: int
+    episodes: int
+    seconds: float
+    episodes_per_second: float
+    best_step: int
+    validation: list[Validation]
+
+
+class Latency(_Part):
+    """Milliseconds from one episode's tensors to its predictions, a batch of one: median and 95th percentile."""
+
+    p50: float
+    p95: float
+
+
+class EvalFigures(_Part):
+    """The test: episodes per second, data included, without a warm-up batch; and the latency of one episode."""
+
+    seconds: float
+    episodes_per_second: float
+    latency_ms: Latency
+
+
+class Record(_Part):
+    """One cell: what it was, how it went, and where."""
+
+    schema_version: int = SCHEMA_VERSION
+    cell: str
+    suite: str
+    profile: str
+    algorithm: str
+    dataset: str
+    backbone: str
+    way: int
+    shot: int
+    queries: int
+    seed: int
+    identity: dict[str, Any]
+    status: Literal["ok", "failed"]
+    error: str | None = None
+    accuracy: Accuracy | None = None
+    transductive: bool | None = None
+    train: TrainFigures | None = None
+    eval: EvalFigures | None = None
+    peak_memory_bytes: int | None = None
+    parameters: int | None = None
+    device: str
+    dataset_fingerprint: str
+    environment: dict[str, Any]
+    finished: str

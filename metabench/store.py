@@ -1,0 +1,178 @@
+"""Records on disk: every file is written whole or not at all, and a finished cell is never lost.
+
+An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record),
+``cells/ID.npy`` (its per-episode accuracies), ``checkpoints/ID.pt`` (of cells under way) and the leaderboard.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from metabench.errors import StoreError
+from metabench.files import atomic_file
+from metabench.record import SCHEMA_VERSION, Record
+
+if TYPE_CHECKING:  # reading records needs no numpy, and is to be quick
+    import numpy as np
+    import numpy.typing as npt
+
+    from metabench.plan import Cell
+
+
+class Store:
+    """One output directory.
+
+    Args:
+        path: of the directory; it is made on the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running into the same directory; the lock dies with the process.
+
+        Raises:
+            StoreError: another process runs there, or the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(
+                f"another metabench run is writing to {self.path}: wait for it, or give another --output"
+            ) from error
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def records(self) -> list[Record]:
+        """Return all records, by cell.
+
+        Raises:
+            StoreError: the directory does not exist, or a record in it cannot be read.
+        """
+        if not self.path.is_dir():
+            raise StoreError(f"no directory {self.path}: give the --output of an earlier `metabench run`")
+        return [self._read(path) for path in sorted(self._cells.glob("*.json"))]
+
+    def record(self, cell: str) -> Record | None:
+        """Return the record of a cell, or None where it has none yet."""
+        path = self._cells / f"{cell}.json"
+        return self._read(path) if path.exists() else None
+
+    def accuracies(self, cell: str) -> npt.NDArray[np.float64]:
+        """Return the [episodes] accuracies of a finished cell, in the order of the episodes."""
+        import numpy as np
+
+        path = self._cells / f"{cell}.npy"
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read the per-episode accuracies {path}: {error}") from error
+
+    def write(self, record: Record, accuracies: npt.NDArray[np.float64] | None) -> None:
+        """Keep a record with its accuracies, and drop the cell's checkpoint."""
+        import numpy as np
+
+        try:
+            if accuracies is not None:  # first, so that a record never lacks them
+                with (
+                    atomic_file(self._cells / f"{record.cell}.npy") as temporary,
+                    open(temporary, "wb") as file,
+                ):
+                    np.save(file, accuracies)
+            with atomic_file(self._cells / f"{record.cell}.json") as temporary:
+                temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            self.checkpoint(record.cell).unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def forget(self, cell: str) -> None:
+        """Remove what is there of a cell."""
+        try:
+            for path in (self._cells / f"{cell}.json", self._cells / f"{cell}.npy", self.checkpoint(cell)):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def supersede(self, plan: Sequence[Cell]) -> None:
+        """Move records that no cell of the plan could have written (whatever its seed) to ``superseded/``.
+
+        They are of earlier settings of the suite: the leaderboard must not mix them with the present ones.
+        """
+        expected = [_without_seed(cell.identity) for cell in plan]
+        for record in self.records():
+            if _without_seed(record.identity) in expected:
+                continue
+            try:
+                (self.path / "superseded").mkdir(exist_ok=True)
+                for path in self._cells.glob(f"{record.cell}.*"):
+                    path.replace(self.path / "superseded" / path.name)
+            except OSError as error:
+                raise _cannot_write(self.path, error) from error
+
+    def checkpoint(self, cell: str) -> Path:
+        """Return the file for the checkpoint of a cell."""
+        return self.path / "checkpoints" / f"{cell}.pt"
+
+    def write_suite(self, suite: Mapping[str, Any]) -> None:
+        """Keep the resolved suite."""
+        self.write_text("suite.yaml", yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the output directory."""
+        try:
+            with atomic_file(self.path / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    @property
+    def _cells(self) -> Path:
+        return self.path / "cells"
+
+    def _read(self, path: Path) -> Record:
+        advice = "delete it, and the cell will be run again"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            version = data.get("schema_version") if isinstance(data, dict) else None
+            if isinstance(version, int) and version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{path} was written by a newer metabench (schema {version}): update metabench"
+                )
+            return Record.model_validate(data)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(f"the record {path} is damaged: {advice}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise StoreError(
+                f"{path} is not a record of metabench ({place}: {first['msg']}): {advice}"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != "seed"}
+
+
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write to {path}: {error.strerror or error}. Finished cells are kept; free some space or make it "
+        "writable and run the same command again, or give another --output"
+    )

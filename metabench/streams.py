@@ -1,0 +1,50 @@
+"""Episodes as tensors: indices from the sampler, images by one gather on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metabench.api import Episodes, Split
+from metabench.episodes import EpisodeSampler, EpisodeShape
+
+
+class EpisodeStream:
+    """The episodes of one split, as tensors on one device.
+
+    Args:
+        split: its images, moved to the device once.
+        shape: way, shot and queries.
+        stream: names the sequence of episodes.
+        seed: another seed is another sequence.
+        device: where the tensors are.
+
+    Raises:
+        ValueError: the split is too small for the shape.
+    """
+
+    def __init__(
+        self, split: Split, shape: EpisodeShape, stream: str, seed: int, device: torch.device
+    ) -> None:
+        self._sampler = EpisodeSampler(split.offsets.numpy(), shape, stream, seed)
+        self._device = device
+        self._images = split.images.to(device)
+        self._mean = torch.tensor(split.mean, device=device).reshape(-1, 1, 1)
+        self._std = torch.tensor(split.std, device=device).reshape(-1, 1, 1)
+        self._way = shape.way
+
+    def batch(self, first: int, count: int) -> Episodes:
+        """Return the episodes `first` … `first + count - 1`."""
+        drawn = self._sampler.draw(first, count)
+        return Episodes(
+            support_x=self._gather(torch.from_numpy(drawn.support)),
+            support_y=torch.from_numpy(drawn.support_labels.copy()).to(self._device),
+            query_x=self._gather(torch.from_numpy(drawn.query)),
+            query_y=torch.from_numpy(drawn.query_labels).to(self._device),
+            way=self._way,
+        )
+
+    def _gather(self, indices: Tensor) -> Tensor:
+        """Return the normalised images at [B, n] indices, as [B, n, C, H, W] floats."""
+        images = self._images[indices.to(self._device)]
+        return images.float().div_(255).sub_(self._mean).div_(self._std)

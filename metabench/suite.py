@@ -1,0 +1,311 @@
+"""A suite: YAML in, a validated and frozen `Suite` out. Every mistake is reported with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+
+from metabench.errors import SuiteError, nearest
+from metabench.plugins import first_problem
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
+MAX_DEPTH = 20
+
+#: Where a value is: the keys that lead to it.
+KeyPath = tuple[str | int, ...]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Entry(_Section):
+    """A dataset or backbone of a suite, under the label that is its key.
+
+    Attributes:
+        use: the name that its plugin gives it; the label, where it is not said.
+        params: for its `Config`.
+    """
+
+    use: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainOverrides(_Section):
+    """Training settings of one algorithm, before those of the suite."""
+
+    steps: PositiveInt | None = None
+    meta_batch: PositiveInt | None = None
+    way: PositiveInt | None = None
+    shot: PositiveInt | None = None
+    queries: PositiveInt | None = None
+    validate_every: PositiveInt | None = None
+    validation_episodes: PositiveInt | None = None
+
+
+class AlgorithmEntry(Entry):
+    """An algorithm of a suite.
+
+    Attributes:
+        backbone: parameters of the backbone that this algorithm wants otherwise (a batch norm, say).
+        train: training settings that this algorithm wants otherwise.
+    """
+
+    backbone: dict[str, Any] = Field(default_factory=dict)
+    train: TrainOverrides = TrainOverrides()
+
+
+class Train(_Section):
+    """How every algorithm is trained, unless it says otherwise.
+
+    Attributes:
+        steps: outer updates.
+        meta_batch: episodes of one outer update.
+        way: classes of a training episode; as tested, where it is not said. Likewise `shot` and `queries`.
+        validate_every: steps from one validation to the next; the best checkpoint is what is tested.
+        validation_episodes: episodes of one validation.
+    """
+
+    steps: PositiveInt
+    meta_batch: PositiveInt = 1
+    way: PositiveInt | None = None
+    shot: PositiveInt | None = None
+    queries: PositiveInt | None = None
+    validate_every: PositiveInt = 500
+    validation_episodes: PositiveInt = 100
+
+
+class Evaluation(_Section):
+    """How every algorithm is tested.
+
+    Attributes:
+        episodes: how many.
+        batch: how many are predicted at once; it changes no result.
+        seed: of the test episodes, the same for all training seeds.
+    """
+
+    episodes: PositiveInt = Field(default=1000, ge=2)
+    batch: PositiveInt = 8
+    seed: int = Field(default=0, ge=0)
+
+
+Label = str
+
+
+class Suite(_Section):
+    """What to run: every algorithm × dataset × backbone × way × shot × seed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)
+    description: str = ""
+    profile: str = ""
+    datasets: dict[Label, Entry] = Field(min_length=1)
+    backbones: dict[Label, Entry] = Field(min_length=1)
+    algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
+    ways: list[PositiveInt] = Field(min_length=1)
+    shots: list[PositiveInt] = Field(min_length=1)
+    queries: PositiveInt = 15
+    seeds: list[int] = Field(default=[0], min_length=1)
+    train: Train
+    eval: Evaluation = Evaluation()
+
+    @field_validator("ways", "shots", "seeds")
+    @classmethod
+    def _no_duplicates(cls, values: list[int]) -> list[int]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value is given twice")
+        if min(values) < 0:
+            raise ValueError("no value may be negative")
+        return values
+
+    @field_validator("ways")
+    @classmethod
+    def _two_ways(cls, values: list[int]) -> list[int]:
+        if min(values) < 2:
+            raise ValueError("a way is at least 2")
+        return values
+
+
+#: Keys of a suite file that are about profiles, not part of a resolved suite.
+_PROFILE_KEYS = ("profiles", "default_profile")
+
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """A suite file as it was read.
+
+    Attributes:
+        path: the file.
+        data: its content.
+        places: for each key path, the path to show and its line.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+    places: Mapping[KeyPath, tuple[KeyPath, int]] = field(repr=False)
+
+    @property
+    def profiles(self) -> list[str]:
+        """Return the names of the profiles, in the file's order."""
+        return list(self.data.get("profiles") or {})
+
+    @property
+    def default_profile(self) -> str:
+        """Return the profile that runs when none is named; empty for the bare suite."""
+        return str(self.data.get("default_profile") or "")
+
+    def error(self, path: KeyPath, message: str) -> SuiteError:
+        """Return an error that names the file, the line and the key path."""
+        while path and path not in self.places:
+            path = path[:-1]
+        shown, line = self.places.get(path, ((), 1))
+        where = f"{self.path}:{line}: " + (f"{'.'.join(map(str, shown))}: " if shown else "")
+        return SuiteError(where + message)
+
+
+def read_suite(path: Path) -> SuiteFile:
+    """Read a suite file; its content is checked by `resolve`.
+
+    Raises:
+        SuiteError: it cannot be read, is too large, or is not plain YAML.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise SuiteError(
+                f"{path}: {size / 1e6:.1f} MB is too large for a suite (at most {MAX_BYTES / 1e6:.0f} MB)"
+            )
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SuiteError(f"cannot read the suite {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
+    reader = _Reader(path)
+    data = reader.read(text)
+    if not isinstance(data, dict):
+        raise SuiteError(f"{path}:1: a suite is a mapping of keys to values (name, datasets, algorithms, …)")
+    return SuiteFile(path, data, reader.places)
+
+
+def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFile]:
+    """Return the suite with a profile applied, and the file with the places of the result.
+
+    Args:
+        file: what `read_suite` returned.
+        profile: its name; None takes the file's `default_profile`.
+
+    Raises:
+        SuiteError: with the file, line, key path and nearest key.
+    """
+    profiles = file.data.get("profiles", {})
+    if not isinstance(profiles, dict):
+        raise file.error(("profiles",), "a mapping of names to changed settings is needed")
+    name = file.default_profile if profile is None else profile
+    if name and name not in profiles:
+        place: KeyPath = ("default_profile",) if profile is None else ()
+        known = ", ".join(map(str, profiles)) or "none"
+        raise file.error(place, f"no profile '{name}'{nearest(name, map(str, profiles))}. Profiles: {known}")
+
+    base = {key: value for key, value in file.data.items() if key not in _PROFILE_KEYS}
+    places = dict(file.places)
+    if name:
+        changes = profiles[name] or {}
+        if not isinstance(changes, dict):
+            raise file.error(("profiles", name), "a mapping of changed settings is needed")
+        _check_labels(file, base, changes, name)
+        base = _merge(base, changes)
+        prefix: KeyPath = ("profiles", name)
+        for path, place_and_line in file.places.items():
+            if path[:2] == prefix and len(path) > 2:
+                places[path[2:]] = place_and_line
+    resolved = SuiteFile(file.path, {**base, "profile": name}, places)
+    if "profile" in base:
+        raise resolved.error(("profile",), "unknown key 'profile'; did you mean 'default_profile'?")
+    try:
+        return Suite.model_validate(resolved.data), resolved
+    except ValidationError as error:
+        problem = first_problem(error, Suite)
+        raise resolved.error(problem.path, problem.message) from error
+
+
+def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str, Any], profile: str) -> None:
+    """Refuse a profile that changes an algorithm that the suite does not have: it is a misspelling."""
+    for section in ("algorithms", "datasets", "backbones"):
+        known = base.get(section)
+        for label in changes.get(section) or {}:
+            if isinstance(known, dict) and label not in known:
+                raise file.error(
+                    ("profiles", profile, section, label),
+                    f"the suite has no '{label}' in {section}{nearest(str(label), map(str, known))}",
+                )
+
+
+def _merge(base: Any, changes: Any) -> Any:
+    """Return `base` with `changes`: mappings are merged key by key, anything else is replaced."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in changes.items()}}
+    return changes
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 and everybody's expectation do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+class _Reader:
+    """Turns YAML nodes into plain values, remembering the line of each, within limits."""
+
+    def __init__(self, path: Path) -> None:
+        self.places: dict[KeyPath, tuple[KeyPath, int]] = {}
+        self._path = path
+        self._nodes = 0
+
+    def read(self, text: str) -> Any:
+        try:
+            loader = _Loader(text)
+            node = loader.get_single_node()
+            return self._value(loader, node, (), 0) if node is not None else None
+        except yaml.MarkedYAMLError as error:
+            line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise SuiteError(f"{self._path}{line}: not valid YAML: {error.problem}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            raise SuiteError(f"{self._path}: not valid YAML: {str(error).splitlines()[0]}") from error
+        except RecursionError as error:
+            raise SuiteError(f"{self._path}: nested too deeply (at most {MAX_DEPTH} levels)") from error
+
+    def _value(self, loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath, depth: int) -> Any:
+        self._nodes += 1
+        line = node.start_mark.line + 1
+        self.places.setdefault(path, (path, line))
+        # Aliases are followed here, so both limits also stop files whose aliases multiply or refer to themselves.
+        if depth > MAX_DEPTH:
+            raise SuiteError(f"{self._path}:{line}: nested too deeply (at most {MAX_DEPTH} levels)")
+        if self._nodes > MAX_NODES:
+            raise SuiteError(f"{self._path}:{line}: more than {MAX_NODES} values: not a suite")
+        if isinstance(node, yaml.MappingNode):
+            mapping: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+                key_line = key_node.start_mark.line + 1
+                if not isinstance(key, str):
+                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not {key_node.value!r}")
+                if key in mapping:
+                    raise SuiteError(f"{self._path}:{key_line}: the key '{key}' is there twice")
+                self.places[(*path, key)] = ((*path, key), key_line)
+                mapping[key] = self._value(loader, value_node, (*path, key), depth + 1)
+            return mapping
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(loader, item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
+        return loader.construct_object(node)

@@ -1,0 +1,53 @@
+"""Prototypical networks (Snell, Swersky & Zemel 2017, https://arxiv.org/abs/1703.05175)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metabench.api import AlgorithmConfig, OptimisedAlgorithm, embed_episode
+
+
+class ProtoNetConfig(AlgorithmConfig):
+    """Parameters of `ProtoNet`: Adam, its learning rate halved every 2000 episodes (section 3.1)."""
+
+    halve_lr_every: int = 2000
+
+
+class ProtoNet(OptimisedAlgorithm):
+    """A query belongs to the class whose mean support embedding is nearest, in squared Euclidean distance.
+
+    It has no parameters beyond the backbone, so it may be trained with more ways than it is tested with.
+    """
+
+    Config = ProtoNetConfig
+
+    def episode_loss(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
+    ) -> Tensor:
+        """Return the cross-entropy over the distances (algorithm 1)."""
+        return F.cross_entropy(self._scores(support_x, support_y, query_x, way), query_y)
+
+    @torch.no_grad()
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """See `metabench.api.Algorithm.predict`."""
+        self.eval()
+        episodes = zip(support_x, support_y, query_x, strict=True)
+        return torch.stack([self._scores(*episode, way) for episode in episodes])
+
+    def _scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] negative squared distances of the queries to the prototypes."""
+        support, query = embed_episode(self.backbone, support_x, query_x)
+        return -squared_distances(query, class_means(support, support_y, way))
+
+
+def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
+    """Return the [N, D] mean of the [S, D] features of each class: the prototypes (equation 1)."""
+    members = F.one_hot(labels, way).to(features.dtype)
+    return members.T @ features / members.sum(dim=0).unsqueeze(1)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return the [M, N] squared Euclidean distances between the rows of [M, D] and [N, D]."""
+    return (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(dim=-1)

@@ -1,0 +1,121 @@
+"""Siamese networks (Koch, Zemel & Salakhutdinov 2015, "Siamese neural networks for one-shot image recognition")."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Setup, embed_episode
+
+
+class SiameseConfig(AlgorithmConfig):
+    """Parameters of `Siamese`.
+
+    Attributes:
+        pairs: pairs of images compared in a training episode; half are of one class.
+        distortion: chance that an image of a training episode is distorted (section 3.2); 0 never does.
+    """
+
+    pairs: PositiveInt = Field(default=512, multiple_of=2)
+    distortion: float = Field(default=0.0, ge=0, le=1)
+
+
+class Siamese(OptimisedAlgorithm):
+    """Learns the probability that two images are of one class; the most similar class wins.
+
+    p = σ(Σ_j w_j |σ(f_j(a)) - σ(f_j(b))| + c), a weighted L1 distance of sigmoid features (section 3.1).
+    With several shots, a class is as similar as its support images are on average.
+    """
+
+    Config = SiameseConfig
+
+    def __init__(self, config: SiameseConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.distance = nn.Linear(setup.backbone.features, 1)
+
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the log-odds that rows of [..., D] features are of one class, as [...]."""
+        return self.distance((a.sigmoid() - b.sigmoid()).abs()).squeeze(-1)
+
+    def episode_loss(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
+    ) -> Tensor:
+        """Return the binary cross-entropy over same and different pairs of the episode's images."""
+        if self.config.distortion:
+            support_x, query_x = (distort(x, self.config.distortion) for x in (support_x, query_x))
+        features = torch.cat(embed_episode(self.backbone, support_x, query_x))
+        first, second = draw_pairs(torch.cat([support_y, query_y]), self.config.pairs)
+        same = torch.zeros(len(first), device=features.device)
+        same[: len(first) // 2] = 1
+        return F.binary_cross_entropy_with_logits(self.similarity(features[first], features[second]), same)
+
+    @torch.no_grad()
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """See `metabench.api.Algorithm.predict`; the scores are log similarities."""
+        self.eval()
+        episodes = zip(support_x, support_y, query_x, strict=True)
+        return torch.stack([self._scores(*episode, way) for episode in episodes])
+
+    def _scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        support, query = embed_episode(self.backbone, support_x, query_x)
+        log_similarity = F.logsigmoid(self.similarity(query.unsqueeze(1), support.unsqueeze(0)))
+        # The mean over the images of a class, in log space: probabilities near 1 would tie in float32.
+        classes = torch.arange(way, device=support_y.device).unsqueeze(1)
+        other_class = support_y.unsqueeze(0) != classes
+        total = log_similarity.unsqueeze(1).masked_fill(other_class, -torch.inf).logsumexp(dim=-1)
+        return total - (~other_class).sum(dim=-1).log()
+
+
+def draw_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """Draw index pairs: the first half of one class and of two different images, the others of two classes.
+
+    Args:
+        labels: [n] labels, every class with at least two images, and at least two classes.
+        pairs: how many, an even number.
+
+    Returns:
+        [pairs] and [pairs] indices into the images.
+    """
+    same = labels.unsqueeze(0) == labels.unsqueeze(1)
+    not_itself = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    drawn = [
+        choices.flatten().float().multinomial(pairs // 2, replacement=True)
+        for choices in (same & not_itself, ~same)
+    ]
+    flat = torch.cat(drawn)
+    return flat // len(labels), flat % len(labels)
+
+
+def distort(x: Tensor, chance: float) -> Tensor:
+    """Apply Koch's affine distortions to [n, C, H, W] images, each component with probability one half.
+
+    Rotation within ±10°, shear within ±0.3, scale within 0.8 … 1.2, shift within ±2 pixels of 28.
+
+    Args:
+        x: images whose background is 0.
+        chance: that an image is distorted at all.
+    """
+    n = len(x)
+
+    def component(low: float, high: float, neutral: float) -> Tensor:
+        value = torch.empty(n, device=x.device).uniform_(low, high)
+        used = torch.rand(n, device=x.device) < 0.5
+        return torch.where(used, value, torch.full_like(value, neutral))
+
+    angle = component(-math.radians(10), math.radians(10), 0.0)
+    shear_x, shear_y = component(-0.3, 0.3, 0.0), component(-0.3, 0.3, 0.0)
+    scale_x, scale_y = component(0.8, 1.2, 1.0), component(0.8, 1.2, 1.0)
+    # Coordinates run from -1 to 1, so 2 pixels of 28 are 4/28.
+    shift_x, shift_y = component(-4 / 28, 4 / 28, 0.0), component(-4 / 28, 4 / 28, 0.0)
+    cos, sin = angle.cos(), angle.sin()
+    rows = [
+        torch.stack([cos / scale_x, (shear_x - sin) / scale_x, shift_x], dim=-1),
+        torch.stack([(shear_y + sin) / scale_y, cos / scale_y, shift_y], dim=-1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
+    distorted = F.grid_sample(x, grid, align_corners=False)
+    return torch.where((torch.rand(n, device=x.device) < chance).reshape(-1, 1, 1, 1), distorted, x)

@@ -1,0 +1,95 @@
+"""The four-block convolutional network of the few-shot papers (Vinyals et al. 2016, section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metabench.api import Backbone, Config
+
+
+class Conv4Config(Config):
+    """Parameters of `Conv4`.
+
+    Attributes:
+        channels: of every block.
+        norm: which statistics batch norm uses.
+            ``running``: those of the batch in training, running averages at test (inductive; ProtoNet).
+            ``batch``: always those of the batch, queries included (transductive; MAML and Reptile).
+            ``support``: always those of the episode's support set, for the queries too (inductive).
+        downsample: ``pool`` halves by max-pooling and flattens; ``stride`` halves by the convolution and
+            averages over the image, as MAML and Reptile do on Omniglot.
+    """
+
+    channels: PositiveInt = 64
+    norm: Literal["running", "batch", "support"] = "running"
+    downsample: Literal["pool", "stride"] = "pool"
+
+
+class Conv4(Backbone):
+    """[n, C, H, W] images → [n, D]; D is 64 for 28×28 and 1600 for 84×84 images with 64 channels and pooling."""
+
+    Config = Conv4Config
+
+    def __init__(self, config: Conv4Config, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(config, image_shape)
+        channels, height, width = image_shape
+        blocks = []
+        for _ in range(4):
+            blocks.append(_Block(channels, config))
+            channels = config.channels
+            halved = [
+                size // 2 if config.downsample == "pool" else (size + 1) // 2 for size in (height, width)
+            ]
+            height, width = halved
+        if height == 0 or width == 0:
+            raise ValueError(
+                f"conv4 halves an image four times: {image_shape[1:]} is too small (at least 16×16)"
+            )
+        self.blocks = nn.ModuleList(blocks)
+        self.needs_support = config.norm == "support"
+        self.features = channels * (height * width if config.downsample == "pool" else 1)
+
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        """See `metabench.api.Backbone.forward`."""
+        for block in self.blocks:
+            x = block(x, support)
+        return x.flatten(1) if self.config.downsample == "pool" else x.mean(dim=(2, 3))
+
+
+class _Block(nn.Module):
+    """Convolution, batch norm, ReLU, and halving the image."""
+
+    def __init__(self, channels: int, config: Conv4Config) -> None:
+        super().__init__()
+        self.pool = config.downsample == "pool"
+        self.conv = nn.Conv2d(channels, config.channels, 3, stride=1 if self.pool else 2, padding=1)
+        self.norm = EpisodeNorm(config.channels, config.norm)
+
+    def forward(self, x: Tensor, support: int | None) -> Tensor:
+        x = F.relu(self.norm(self.conv(x), support))
+        return F.max_pool2d(x, 2) if self.pool else x
+
+
+class EpisodeNorm(nn.BatchNorm2d):
+    """Batch norm whose statistics are an explicit choice; see `Conv4Config.norm`.
+
+    Bronskill et al. 2020 (TaskNorm) show what the choice does: the statistics of the queries leak their classes.
+    """
+
+    def __init__(self, channels: int, norm: Literal["running", "batch", "support"]) -> None:
+        super().__init__(channels, track_running_stats=norm == "running")
+        self.from_support = norm == "support"
+
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        """Normalise [n, C, H, W] features; the first `support` of them are the support set."""
+        if not self.from_support or support is None:
+            return super().forward(x)
+        variance, mean = torch.var_mean(x[:support], dim=(0, 2, 3), correction=0)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)

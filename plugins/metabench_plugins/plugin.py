@@ -1,0 +1,93 @@
+"""What the built-in distribution announces. Targets are lazy: listing them imports no torch."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, SuiteSpec, hookimpl
+
+_HERE = "metabench_plugins"
+
+
+@hookimpl
+def metabench_algorithms() -> list[AlgorithmSpec]:
+    """Return the five classic few-shot learners."""
+    return [
+        AlgorithmSpec(
+            "maml",
+            f"{_HERE}.algorithms.maml:MAML",
+            "learns an initialisation that a few gradient steps adapt (first or second order)",
+            "Finn et al. 2017",
+            "https://arxiv.org/abs/1703.03400",
+        ),
+        AlgorithmSpec(
+            "reptile",
+            f"{_HERE}.algorithms.reptile:Reptile",
+            "moves the initialisation towards the weights that training on a task leads to",
+            "Nichol et al. 2018",
+            "https://arxiv.org/abs/1803.02999",
+        ),
+        AlgorithmSpec(
+            "protonet",
+            f"{_HERE}.algorithms.protonet:ProtoNet",
+            "classifies by the squared distance to the mean embedding of each class",
+            "Snell et al. 2017",
+            "https://arxiv.org/abs/1703.05175",
+        ),
+        AlgorithmSpec(
+            "matchingnet",
+            f"{_HERE}.algorithms.matchingnet:MatchingNet",
+            "classifies by cosine attention over the support images",
+            "Vinyals et al. 2016",
+            "https://arxiv.org/abs/1606.04080",
+        ),
+        AlgorithmSpec(
+            "siamese",
+            f"{_HERE}.algorithms.siamese:Siamese",
+            "learns whether two images are of one class, and takes the most similar class",
+            "Koch et al. 2015",
+            "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
+        ),
+    ]
+
+
+@hookimpl
+def metabench_backbones() -> list[BackboneSpec]:
+    """Return the network of four convolutional blocks."""
+    return [
+        BackboneSpec(
+            "conv4",
+            f"{_HERE}.backbones.conv4:Conv4",
+            "four blocks of 3×3 convolution, batch norm and ReLU, each halving the image",
+            "Vinyals et al. 2016",
+            "https://arxiv.org/abs/1606.04080",
+        )
+    ]
+
+
+@hookimpl
+def metabench_datasets() -> list[DatasetSpec]:
+    """Return Omniglot, and an embedded dataset that needs no download."""
+    return [
+        DatasetSpec(
+            "omniglot",
+            f"{_HERE}.datasets.omniglot:Omniglot",
+            "1623 handwritten characters of 50 alphabets, 20 drawings each",
+            "Lake et al. 2015",
+            "https://github.com/brendenlake/omniglot",
+        ),
+        DatasetSpec(
+            "glyphs",
+            f"{_HERE}.datasets.glyphs:Glyphs",
+            "350 invented characters, 20 drawings each, made by the program itself",
+        ),
+    ]
+
+
+@hookimpl
+def metabench_suites() -> list[SuiteSpec]:
+    """Return the suites that travel with the package."""
+    package = find_spec(f"{_HERE}.suites")
+    folders = list(package.submodule_search_locations or []) if package else []
+    return [SuiteSpec(path.stem, path) for folder in folders for path in sorted(Path(folder).glob("*.yaml"))]

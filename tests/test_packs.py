@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metabench.errors import DataError
+from metabench.packs import Pack, atomic_file, read_pack, write_pack
+
+
+def make(classes: int = 3, per_class: int = 4, side: int = 5) -> Pack:
+    images = np.random.default_rng(0).integers(0, 256, (classes * per_class, 1, side, side), dtype=np.uint8)
+    offsets = np.arange(classes + 1, dtype=np.int64) * per_class
+    return Pack(images, offsets, tuple(f"class {index}" for index in range(classes)))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    pack = make()
+    path = tmp_path / "new" / "pack.safetensors"
+    write_pack(path, pack)
+    found = read_pack(path)
+    assert found is not None
+    np.testing.assert_array_equal(found.images, pack.images)
+    np.testing.assert_array_equal(found.offsets, pack.offsets)
+    assert found.class_names == pack.class_names
+    assert found.fingerprint == pack.fingerprint
+    assert [file.name for file in path.parent.iterdir()] == ["pack.safetensors"]
+
+
+def test_no_pack_is_none(tmp_path: Path) -> None:
+    assert read_pack(tmp_path / "pack.safetensors") is None
+
+
+@settings(deadline=None)  # it waits for the disk
+@given(position=st.integers(0, 10**9))
+def test_a_changed_byte_is_noticed(position: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("packs") / "pack.safetensors"
+    write_pack(path, make())
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"pack\.safetensors is damaged: delete that file"):
+        read_pack(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_pack_is_noticed(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "pack.safetensors"
+    write_pack(path, make())
+    os.truncate(path, int(share * path.stat().st_size))
+    with pytest.raises(DataError, match="is damaged: delete that file"):
+        read_pack(path)
+
+
+def test_the_fingerprint_is_of_everything() -> None:
+    pack = make()
+    images = pack.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    others = [
+        Pack(images, pack.offsets, pack.class_names),
+        Pack(pack.images, np.array([0, 3, 8, 12], dtype=np.int64), pack.class_names),
+        Pack(pack.images, pack.offsets, ("class 0", "class 1", "another")),
+        Pack(pack.images.transpose(0, 1, 3, 2), pack.offsets, pack.class_names),
+        Pack(pack.images.reshape(12, 1, 25, 1), pack.offsets, pack.class_names),
+    ]
+    assert len({pack.fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
+def test_a_full_disk_leaves_the_old_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pack.safetensors"
+    old = make(classes=2)
+    write_pack(path, old)
+
+    def full(self: Path, data: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(DataError, match=r"No space left on device.*METABENCH_CACHE"):
+            write_pack(path, make(classes=3))
+    assert [file.name for file in tmp_path.iterdir()] == ["pack.safetensors"]
+    found = read_pack(path)
+    assert found is not None
+    assert found.fingerprint == old.fingerprint
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with atomic_file(tmp_path / "file") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
