@@ -42,9 +42,7 @@ Progress = Callable[[int, int, str], None]
 class Config(BaseModel):
     """Parameters that a suite may set: typed, with defaults; unknown names are refused."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------------- episodes
@@ -300,9 +298,7 @@ class OptimisedAlgorithm(Algorithm):
         self._steps = 0
 
     @abc.abstractmethod
-    def episode_loss(
-        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
-    ) -> Tensor:
+    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the scalar loss of one training episode (no leading B)."""
 
     def meta_step(self, episodes: Episodes) -> Metrics:

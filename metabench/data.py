@@ -50,9 +50,7 @@ class DataRoots:
         sources = tuple(Path(entry).expanduser() for entry in listed if entry)
         for source in sources:
             if not os.path.isdir(source):
-                raise DataError(
-                    f"METABENCH_DATA names {source}, which is not a directory: correct it or unset it"
-                )
+                raise DataError(f"METABENCH_DATA names {source}, which is not a directory: correct it or unset it")
         cache = environ.get("METABENCH_CACHE")
         return cls(
             sources=sources,
@@ -107,9 +105,7 @@ def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress)
     return pack
 
 
-def load_splits(
-    name: str, dataset: Dataset, roots: DataRoots, progress: Progress
-) -> tuple[Mapping[str, Split], str]:
+def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> tuple[Mapping[str, Split], str]:
     """Return the splits of `dataset`, and the fingerprint of the packed data that they come from.
 
     Raises:

@@ -86,9 +86,7 @@ class _Progress:
     validation: list[tuple[int, float]] = field(default_factory=list)
 
 
-def build(
-    cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager
-) -> Algorithm:
+def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager) -> Algorithm:
     """Return the cell's algorithm with its backbone, initialised from the cell's seed."""
     torch.manual_seed(_derive(cell.seed, "initialise"))
     backbone_class = plugins.backbone_class(cell.backbone.name)
@@ -167,9 +165,7 @@ def _train(
             )
         last = progress.step == train.steps
         if progress.step % train.validate_every == 0 or last:
-            accuracies = evaluate(
-                algorithm, val_stream, train.validation_episodes, cell.test.batch, cell.test.seed
-            )
+            accuracies = evaluate(algorithm, val_stream, train.validation_episodes, cell.test.batch, cell.test.seed)
             _note_validation(progress, algorithm, float(accuracies.mean()))
         note = f"loss {loss:.3f}" + (f", val {progress.best_accuracy:.1%}" if progress.validation else "")
         stop = watcher.should_stop()
@@ -256,9 +252,7 @@ def _resume(algorithm: Algorithm, path: Path, device: torch.device) -> _Progress
         algorithm.load_training_state(state["training"])
         return _Progress(**state["progress"])
     except Exception as error:  # a damaged file can raise nearly anything
-        raise StoreError(
-            f"the checkpoint {path} cannot be used ({error}): delete it, or run with --fresh"
-        ) from error
+        raise StoreError(f"the checkpoint {path} cannot be used ({error}): delete it, or run with --fresh") from error
 
 
 # ------------------------------------------------------------------------------------------------- testing
@@ -362,9 +356,7 @@ def _test(
     )
 
 
-def _latency(
-    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
-) -> dict[str, float]:
+def _latency(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device) -> dict[str, float]:
     """Time one episode at a time, its tensors already on the device."""
     seconds = []
     for i in range(WARM_UP_STEPS + LATENCY_EPISODES):

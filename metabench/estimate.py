@@ -35,9 +35,7 @@ class UnitCost:
         return train.steps * train.meta_batch * self.train_episode + tested * self.test_episode
 
 
-def unit_cost(
-    cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager
-) -> UnitCost:
+def unit_cost(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> UnitCost:
     """Time one outer update and one test episode of a freshly built algorithm, each after a warm-up."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         image_shape = tuple(splits["train"].images.shape[1:])

@@ -15,19 +15,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-#: Columns of the text tables: title, and the value of a record. A narrow terminal loses the last ones first.
-_COLUMNS: tuple[tuple[str, Callable[[Record], str]], ...] = (
-    ("algorithm", lambda record: record.algorithm),
-    ("accuracy %", lambda record: _accuracy(record)),
-    ("T", lambda record: "T" if record.transductive else ""),
-    ("test ep/s", lambda record: _number(record.eval and record.eval.episodes_per_second)),
-    ("train ep/s", lambda record: _number(record.train and record.train.episodes_per_second)),
-    ("peak MiB", lambda record: _number(record.peak_memory_bytes and record.peak_memory_bytes / 2**20)),
-    ("p50 ms", lambda record: _number(record.eval and record.eval.latency_ms.p50)),
-    ("p95 ms", lambda record: _number(record.eval and record.eval.latency_ms.p95)),
-    ("params", lambda record: f"{record.parameters:,}" if record.parameters else "–"),
-    ("device", lambda record: _device(record)),
-)
 #: The columns that a table keeps, however narrow.
 _KEPT = 3
 
@@ -51,15 +38,14 @@ def ranked(records: Sequence[Record]) -> list[Record]:
 def render_text(records: Sequence[Record], width: int | None = None) -> str:
     """Return the leaderboard for a terminal of `width` columns; None is as wide as need be."""
     parts = []
-    hidden: set[str] = set()
+    hidden: dict[str, None] = {}  # an ordered set
     for title, group in _groups(records):
         table, left_out = _fitting_table(group, width)
-        hidden |= left_out
+        hidden.update(dict.fromkeys(left_out))
         parts.append(f"{title}\n{table}{_failures(group)}")
     notes = list(_LEGEND) + _devices(records)
     if hidden:
-        titles = ", ".join(title for title, _ in _COLUMNS if title in hidden)
-        notes.append(f"left out for want of room: {titles} (see --format csv)")
+        notes.append(f"left out for want of room: {', '.join(hidden)} (see --format csv)")
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
 
@@ -137,22 +123,35 @@ def _groups(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     return found
 
 
+def _columns(record: Record) -> dict[str, str]:
+    """Return the cells of a record; a narrow terminal loses the last ones first."""
+    evaluation, train, memory = record.eval, record.train, record.peak_memory_bytes
+    return {
+        "algorithm": record.algorithm,
+        "seed": str(record.seed),
+        "accuracy %": _accuracy(record),
+        "T": "T" if record.transductive else "",
+        "test ep/s": _number(evaluation.episodes_per_second if evaluation else None),
+        "train ep/s": _number(train.episodes_per_second if train else None),
+        "peak MiB": _number(memory / 2**20 if memory else None),
+        "p50 ms": _number(evaluation.latency_ms.p50 if evaluation else None),
+        "p95 ms": _number(evaluation.latency_ms.p95 if evaluation else None),
+        "params": f"{record.parameters:,}" if record.parameters else "–",
+        "device": _device(record),
+    }
+
+
 def _titles(group: Sequence[Record]) -> list[str]:
-    titles = ["#", *(title for title, _ in _COLUMNS)]
-    if len({record.seed for record in group}) > 1:
-        titles.insert(2, "seed")
-    return titles
+    """Return the columns of a table; the seed only where there are several."""
+    seeds = {record.seed for record in group}
+    return ["#", *(title for title in _columns(group[0]) if title != "seed" or len(seeds) > 1)]
 
 
 def _lines(group: Sequence[Record], titles: Sequence[str]) -> list[list[str]]:
-    values = dict(_COLUMNS)
-    values["seed"] = lambda record: str(record.seed)
-    rank = 0
     lines = []
-    for record in group:
-        rank += record.status == "ok"
-        cells = {"#": str(rank) if record.status == "ok" else ""}
-        lines.append([cells[title] if title in cells else values[title](record) for title in titles])
+    for rank, record in enumerate(group, 1):  # failed ones come last
+        cells = {"#": str(rank) if record.status == "ok" else "", **_columns(record)}
+        lines.append([cells[title] for title in titles])
     return lines
 
 
@@ -160,7 +159,7 @@ def _alignment(titles: Sequence[str]) -> list[str]:
     return ["left" if title in ("algorithm", "T", "device") else "right" for title in titles]
 
 
-def _fitting_table(group: Sequence[Record], width: int | None) -> tuple[str, set[str]]:
+def _fitting_table(group: Sequence[Record], width: int | None) -> tuple[str, list[str]]:
     """Return the table with as many columns as fit, and the titles left out."""
     titles = _titles(group)
     shown = list(titles)
@@ -174,7 +173,7 @@ def _fitting_table(group: Sequence[Record], width: int | None) -> tuple[str, set
         )
         table = "\n".join(line.rstrip() for line in table.splitlines())
         if width is None or len(shown) <= _KEPT or max(map(len, table.splitlines())) <= width:
-            return table, set(titles) - set(shown)
+            return table, titles[len(shown) :]
         shown.pop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 import sys
@@ -117,10 +118,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def _reset_resident_peak() -> None:
-    try:
+    # Where this is not Linux, or not allowed, the peak is that of the whole process.
+    with contextlib.suppress(OSError):
         _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set to what is in use now
-    except OSError:
-        pass  # not Linux, or not allowed: the peak is then that of the whole process
 
 
 def _resident_peak() -> int:

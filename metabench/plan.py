@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from metabench.plugins import InvalidConfig, PluginManager, validate_config
 from metabench.suite import AlgorithmEntry, Entry, KeyPath, Suite, SuiteFile
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Config, SplitSize
+    from metabench.api import Algorithm, Backbone, Config, Dataset, SplitSize
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,9 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
         SuiteError: a parameter is wrong, or an episode needs more classes or images than a split has.
         PluginError: a name is unknown, claimed twice, or its plugin is broken.
     """
-    datasets = {
-        label: _choice(file, plugins, "dataset", label, entry) for label, entry in suite.datasets.items()
-    }
-    sizes = {
-        label: plugins.build_dataset(choice.name, choice.params).sizes() for label, choice in datasets.items()
-    }
-    cells = []
+    datasets = {label: _choice(file, plugins, "dataset", label, entry) for label, entry in suite.datasets.items()}
+    sizes = {label: plugins.build_dataset(choice.name, choice.params).sizes() for label, choice in datasets.items()}
+    cells: list[Cell] = []
     for dataset in datasets.values():
         for way in suite.ways:
             for shot in suite.shots:
@@ -153,9 +149,7 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
     ]
     for key, wanted in only.items():
         if key not in FILTERS:
-            raise SuiteError(
-                f"--only {key}=…: unknown filter{nearest(key, FILTERS)}. Filters: {', '.join(FILTERS)}"
-            )
+            raise SuiteError(f"--only {key}=…: unknown filter{nearest(key, FILTERS)}. Filters: {', '.join(FILTERS)}")
         known = sorted({value[key] for value in values})
         for word in wanted:
             if word not in known:
@@ -172,7 +166,7 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
 def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:
     """Resolve one entry of a suite to a plugin's class and its complete parameters."""
     name = entry.use or label
-    classes = {
+    classes: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
         "dataset": plugins.dataset_class,
         "algorithm": plugins.algorithm_class,
         "backbone": plugins.backbone_class,
@@ -185,9 +179,7 @@ def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entr
     return Choice(label, name, _params(file, config, entry.params, (*place, "params")))
 
 
-def _params(
-    file: SuiteFile, config: type[Config], params: Mapping[str, Any], place: KeyPath
-) -> dict[str, Any]:
+def _params(file: SuiteFile, config: type[Config], params: Mapping[str, Any], place: KeyPath) -> dict[str, Any]:
     try:
         return validate_config(config, params).model_dump(mode="json")
     except InvalidConfig as error:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # these import torch
 #: Allow list ("mine,other"), or block list ("-mine,-other"), of distributions or entry points.
 PLUGINS_VARIABLE = "METABENCH_PLUGINS"
 
-_Named = TypeVar("_Named", Spec, SuiteSpec)
+_Named = TypeVar("_Named", bound=Spec | SuiteSpec)
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,22 @@ class PluginManager:
         """Import the algorithm `name`."""
         from metabench.api import Algorithm
 
-        return self._class("algorithm", name, "metabench_algorithms", AlgorithmSpec, Algorithm)
+        found: type[Algorithm] = self._class("algorithm", name, "metabench_algorithms", AlgorithmSpec, Algorithm)
+        return found
 
     def backbone_class(self, name: str) -> type[Backbone]:
         """Import the backbone `name`."""
         from metabench.api import Backbone
 
-        return self._class("backbone", name, "metabench_backbones", BackboneSpec, Backbone)
+        found: type[Backbone] = self._class("backbone", name, "metabench_backbones", BackboneSpec, Backbone)
+        return found
 
     def dataset_class(self, name: str) -> type[Dataset]:
         """Import the dataset `name`."""
         from metabench.api import Dataset
 
-        return self._class("dataset", name, "metabench_datasets", DatasetSpec, Dataset)
+        found: type[Dataset] = self._class("dataset", name, "metabench_datasets", DatasetSpec, Dataset)
+        return found
 
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
         """Return the dataset `name` with these parameters.
@@ -175,9 +178,7 @@ class PluginManager:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except Exception as error:
                 info = self._infos[implementation.plugin_name]
-                logging.getLogger(__name__).warning(
-                    "%s of plugin %s failed: %s", hook, info, _first_line(error)
-                )
+                logging.getLogger(__name__).warning("%s of plugin %s failed: %s", hook, info, _first_line(error))
 
     def _add(self, entry: EntryPoint) -> None:
         distribution = entry.dist.name if entry.dist else "unknown"
@@ -195,9 +196,7 @@ class PluginManager:
         self._infos[key] = PluginInfo(entry.name, distribution, version, problem)
 
     def _provided(self, hook: str, kind: type[_Named]) -> dict[str, _Named]:
-        return {
-            spec.name: spec for _, spec in sorted(self._specs(hook, kind), key=lambda found: found[1].name)
-        }
+        return {spec.name: spec for _, spec in sorted(self._specs(hook, kind), key=lambda found: found[1].name)}
 
     def _specs(self, hook: str, kind: type[_Named]) -> Iterator[tuple[PluginInfo, _Named]]:
         """Yield what each plugin provides, marking a plugin whose hook fails as broken."""
@@ -235,7 +234,7 @@ class PluginManager:
                 message += f"\nThe plugin {info} may provide it, but cannot be used: {info.problem}"
         raise PluginError(message)
 
-    def _class(self, what: str, name: str, hook: str, kind: type[Any], base: type[Any]) -> Any:
+    def _class(self, what: str, name: str, hook: str, kind: type[Spec], base: type) -> Any:
         """Import the target of the spec of this name, and check what it is."""
         spec = self._one(what, name, hook, kind)
         who = f"the {what} '{name}' of {self.provider(what, name)} ({spec.target})"
@@ -283,9 +282,7 @@ def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     current: Any = model
     for step in path:
         if isinstance(current, type) and issubclass(current, BaseModel):
-            current = (
-                current.model_fields[str(step)].annotation if str(step) in current.model_fields else None
-            )
+            current = current.model_fields[str(step)].annotation if str(step) in current.model_fields else None
         else:  # the values of a mapping or a list
             arguments = getattr(current, "__args__", ())
             current = arguments[-1] if arguments else None
@@ -307,9 +304,7 @@ def _selected(found: list[EntryPoint], selection: str) -> list[EntryPoint]:
     blocked = {word[1:] for word in words if word.startswith("-")}
     allowed = {word for word in words if not word.startswith("-")}
     if blocked and allowed:
-        raise PluginError(
-            f"{PLUGINS_VARIABLE}={selection!r} both allows and blocks: give either names, or -names"
-        )
+        raise PluginError(f"{PLUGINS_VARIABLE}={selection!r} both allows and blocks: give either names, or -names")
     known = {name for entry in found for name in _names(entry)}
     for word in sorted(blocked | allowed):
         if word not in known:

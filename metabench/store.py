@@ -151,18 +151,14 @@ class Store:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data.get("schema_version") if isinstance(data, dict) else None
             if isinstance(version, int) and version > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{path} was written by a newer metabench (schema {version}): update metabench"
-                )
+                raise StoreError(f"{path} was written by a newer metabench (schema {version}): update metabench")
             return Record.model_validate(data)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise StoreError(f"the record {path} is damaged: {advice}") from error
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
-            raise StoreError(
-                f"{path} is not a record of metabench ({place}: {first['msg']}): {advice}"
-            ) from error
+            raise StoreError(f"{path} is not a record of metabench ({place}: {first['msg']}): {advice}") from error
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 

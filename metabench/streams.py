@@ -23,9 +23,7 @@ class EpisodeStream:
         ValueError: the split is too small for the shape.
     """
 
-    def __init__(
-        self, split: Split, shape: EpisodeShape, stream: str, seed: int, device: torch.device
-    ) -> None:
+    def __init__(self, split: Split, shape: EpisodeShape, stream: str, seed: int, device: torch.device) -> None:
         self._sampler = EpisodeSampler(split.offsets.numpy(), shape, stream, seed)
         self._device = device
         self._images = split.images.to(device)

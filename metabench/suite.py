@@ -178,9 +178,7 @@ def read_suite(path: Path) -> SuiteFile:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise SuiteError(
-                f"{path}: {size / 1e6:.1f} MB is too large for a suite (at most {MAX_BYTES / 1e6:.0f} MB)"
-            )
+            raise SuiteError(f"{path}: {size / 1e6:.1f} MB is too large for a suite (at most {MAX_BYTES / 1e6:.0f} MB)")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SuiteError(f"cannot read the suite {path}: {error.strerror}") from error

@@ -60,10 +60,7 @@ class RunConsole:
         waiting = [cell for cell in cells if not _is_finished(store, cell)]
         kept = len(cells) - len(waiting)
         profile = f", profile {suite.profile}" if suite.profile else ""
-        self.say(
-            f"{suite.name}{profile}: {len(cells)} cells"
-            + (f", {kept} of them finished before" if kept else "")
-        )
+        self.say(f"{suite.name}{profile}: {len(cells)} cells" + (f", {kept} of them finished before" if kept else ""))
         missing = "" if device.type == "cuda" else " (no CUDA device is used)"
         self.say(f"device: {describe_device(device)}{missing}")
         costs: dict[str, UnitCost] = {}
@@ -72,10 +69,7 @@ class RunConsole:
                 costs[_kind(cell)] = unit_cost(cell, datasets[cell.dataset.label].splits, device, plugins)
             seconds = _expected(waiting, costs)
             if waiting and seconds is not None:
-                self.say(
-                    f"expected: about {_duration(seconds)}"
-                    + self._shorter(seconds, costs, plugins, file, suite)
-                )
+                self.say(f"expected: about {_duration(seconds)}" + self._shorter(seconds, costs, plugins, file, suite))
 
     def _shorter(
         self,
@@ -124,9 +118,7 @@ class RunConsole:
         self._phase, self._total, self._begin = name, total, done
         self._begun = time.monotonic()
         if self._live and self._task is not None:
-            self._live.reset(
-                self._task, total=total, completed=done, visible=True, note="", description=self._title
-            )
+            self._live.reset(self._task, total=total, completed=done, visible=True, note="", description=self._title)
 
     def advance(self, done: int, note: str = "") -> None:
         """See `metabench.engine.Watcher`."""
@@ -139,9 +131,7 @@ class RunConsole:
             self._due = now + _INTERVAL
             left = (now - self._begun) / max(1, done - self._begin) * (self._total - done)
             click.echo(
-                f"{self._title}: {self._phase} {done}/{self._total} {note}, {_duration(left)} left".replace(
-                    " ,", ","
-                ),
+                f"{self._title}: {self._phase} {done}/{self._total} {note}, {_duration(left)} left".replace(" ,", ","),
                 err=True,
             )
 

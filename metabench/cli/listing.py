@@ -39,9 +39,7 @@ def list_(what: str) -> None:
 
 
 def _specs(specs: Mapping[str, Spec]) -> list[tuple[str, ...]]:
-    return [
-        (name, spec.summary, f"({spec.reference})" if spec.reference else "") for name, spec in specs.items()
-    ]
+    return [(name, spec.summary, f"({spec.reference})" if spec.reference else "") for name, spec in specs.items()]
 
 
 def _plugins(plugins: PluginManager) -> list[tuple[str, ...]]:

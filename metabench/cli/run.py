@@ -29,13 +29,9 @@ if TYPE_CHECKING:
     help="Directory for the results; default: runs/SUITE/PROFILE.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet."
-)
+@click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
 @click.option("--seeds", metavar="0,1,…", help="Training seeds, instead of the suite's.")
-@click.option(
-    "--fresh", is_flag=True, help="Run finished cells again; without it, they are kept and the rest resumed."
-)
+@click.option("--fresh", is_flag=True, help="Run finished cells again; without it, they are kept and the rest resumed.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
     suite: str,
@@ -66,9 +62,7 @@ def run(
     cells = select(plan, filters)
     if dry_run:
         for cell in cells:
-            click.echo(
-                f"{cell.id}  {cell.title}  ({cell.train.steps} steps of {cell.train.meta_batch} episodes)"
-            )
+            click.echo(f"{cell.id}  {cell.title}  ({cell.train.steps} steps of {cell.train.meta_batch} episodes)")
         click.echo(f"{len(cells)} cells")
         return 0
 

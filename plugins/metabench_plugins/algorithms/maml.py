@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Setup, embed_queries
 
-Weights = dict[str, Tensor]
+Weights = Mapping[str, Tensor]
 
 
 class MAMLConfig(AlgorithmConfig):
@@ -46,11 +48,10 @@ class MAML(OptimisedAlgorithm):
     def forward(self, x: Tensor, support_x: Tensor | None = None) -> Tensor:
         """Return the [n, N] scores of [n, C, H, W] images, queries if their support set comes along."""
         features = self.backbone(x) if support_x is None else embed_queries(self.backbone, support_x, x)
-        return self.head(features)
+        scores: Tensor = self.head(features)
+        return scores
 
-    def episode_loss(
-        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
-    ) -> Tensor:
+    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the query loss of the adapted weights; its gradient goes through the adaptation."""
         weights = dict(self.named_parameters())
         adapted = self._adapt(weights, support_x, support_y, self.config.inner_steps, training=True)
@@ -74,7 +75,7 @@ class MAML(OptimisedAlgorithm):
             if not training:
                 weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
             with torch.enable_grad():
-                loss = F.cross_entropy(functional_call(self, weights, (x,)), y)
+                loss = F.cross_entropy(functional_call(self, dict(weights), (x,)), y)
                 gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order)
             # Without create_graph the gradients are constants, and θ′ = θ - α∇ still passes ∇L(θ′) on to θ.
             weights = {
@@ -85,4 +86,5 @@ class MAML(OptimisedAlgorithm):
 
     def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Return the [M, N] scores of the queries under these weights."""
-        return functional_call(self, weights, (query_x, support_x))
+        scores: Tensor = functional_call(self, dict(weights), (query_x, support_x))
+        return scores

@@ -34,9 +34,7 @@ class MatchingNet(OptimisedAlgorithm):
         super().__init__(config, setup)
         self.context = FullContext(setup.backbone.features, config.fce_steps) if config.fce else None
 
-    def episode_loss(
-        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
-    ) -> Tensor:
+    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the negative log-likelihood of the queries (equation 6)."""
         return F.nll_loss(self._log_probabilities(support_x, support_y, query_x, way), query_y)
 

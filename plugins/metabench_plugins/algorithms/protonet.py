@@ -23,9 +23,7 @@ class ProtoNet(OptimisedAlgorithm):
 
     Config = ProtoNetConfig
 
-    def episode_loss(
-        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
-    ) -> Tensor:
+    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the cross-entropy over the distances (algorithm 1)."""
         return F.cross_entropy(self._scores(support_x, support_y, query_x, way), query_y)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from metabench.api import Algorithm, Config, Episodes, Metrics, Setup, embed_queries
 
-Weights = dict[str, Tensor]
+Weights = Mapping[str, Tensor]
 
 
 class ReptileConfig(Config):
@@ -97,7 +97,8 @@ class Reptile(Algorithm):
     def forward(self, x: Tensor, support_x: Tensor | None = None) -> Tensor:
         """Return the [n, N] scores of [n, C, H, W] images, queries if their support set comes along."""
         features = self.backbone(x) if support_x is None else embed_queries(self.backbone, support_x, x)
-        return self.head(features)
+        scores: Tensor = self.head(features)
+        return scores
 
     def meta_step(self, episodes: Episodes) -> Metrics:
         """θ ← θ + ε · mean(φ - θ) over the tasks of the meta-batch."""
@@ -183,14 +184,13 @@ class Reptile(Algorithm):
     def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Return the [M, N] scores of the queries under the adapted weights."""
         if self.config.transductive:
-            return functional_call(self, weights, (query_x, support_x))
+            scores: Tensor = functional_call(self, dict(weights), (query_x, support_x))
+            return scores
         with_support = [torch.cat([support_x, query.unsqueeze(0)]) for query in query_x]
-        return torch.stack([functional_call(self, weights, (batch,))[-1] for batch in with_support])
+        return torch.stack([functional_call(self, dict(weights), (batch,))[-1] for batch in with_support])
 
 
-def minibatches(
-    images: int, size: int, count: int, generator: torch.Generator | None = None
-) -> Iterator[Tensor]:
+def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
     """Yield `count` index tensors of at most `size` images, reshuffled each time that all were used."""
     size = min(size, images)
     order = torch.randperm(images, generator=generator)

@@ -16,10 +16,12 @@ class SiameseConfig(AlgorithmConfig):
     """Parameters of `Siamese`.
 
     Attributes:
+        units: of the fully connected layer whose sigmoid is compared.
         pairs: pairs of images compared in a training episode; half are of one class.
         distortion: chance that an image of a training episode is distorted (section 3.2); 0 never does.
     """
 
+    units: PositiveInt = 4096
     pairs: PositiveInt = Field(default=512, multiple_of=2)
     distortion: float = Field(default=0.0, ge=0, le=1)
 
@@ -27,7 +29,8 @@ class SiameseConfig(AlgorithmConfig):
 class Siamese(OptimisedAlgorithm):
     """Learns the probability that two images are of one class; the most similar class wins.
 
-    p = σ(Σ_j w_j |σ(f_j(a)) - σ(f_j(b))| + c), a weighted L1 distance of sigmoid features (section 3.1).
+    p = σ(Σ_j w_j |e_j(a) - e_j(b)| + c), a weighted L1 distance of embeddings e, which are a fully connected
+    layer with sigmoid on top of the backbone (section 3.1).
     With several shots, a class is as similar as its support images are on average.
     """
 
@@ -35,19 +38,24 @@ class Siamese(OptimisedAlgorithm):
 
     def __init__(self, config: SiameseConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        self.distance = nn.Linear(setup.backbone.features, 1)
+        self.dense = nn.Linear(setup.backbone.features, config.units)
+        self.distance = nn.Linear(config.units, 1)
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the log-odds that rows of [..., D] features are of one class, as [...]."""
-        return self.distance((a.sigmoid() - b.sigmoid()).abs()).squeeze(-1)
+        """Return the log-odds that rows of [..., units] embeddings are of one class, as [...]."""
+        log_odds: Tensor = self.distance((a - b).abs())
+        return log_odds.squeeze(-1)
 
-    def episode_loss(
-        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
-    ) -> Tensor:
+    def embed(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the [S, units] and [M, units] embeddings of an episode, between 0 and 1."""
+        support, query = embed_episode(self.backbone, support_x, query_x)
+        return self.dense(support).sigmoid(), self.dense(query).sigmoid()
+
+    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the binary cross-entropy over same and different pairs of the episode's images."""
         if self.config.distortion:
             support_x, query_x = (distort(x, self.config.distortion) for x in (support_x, query_x))
-        features = torch.cat(embed_episode(self.backbone, support_x, query_x))
+        features = torch.cat(self.embed(support_x, query_x))
         first, second = draw_pairs(torch.cat([support_y, query_y]), self.config.pairs)
         same = torch.zeros(len(first), device=features.device)
         same[: len(first) // 2] = 1
@@ -61,7 +69,7 @@ class Siamese(OptimisedAlgorithm):
         return torch.stack([self._scores(*episode, way) for episode in episodes])
 
     def _scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        support, query = embed_episode(self.backbone, support_x, query_x)
+        support, query = self.embed(support_x, query_x)
         log_similarity = F.logsigmoid(self.similarity(query.unsqueeze(1), support.unsqueeze(0)))
         # The mean over the images of a class, in log space: probabilities near 1 would tie in float32.
         classes = torch.arange(way, device=support_y.device).unsqueeze(1)
@@ -83,8 +91,7 @@ def draw_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
     same = labels.unsqueeze(0) == labels.unsqueeze(1)
     not_itself = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     drawn = [
-        choices.flatten().float().multinomial(pairs // 2, replacement=True)
-        for choices in (same & not_itself, ~same)
+        choices.flatten().float().multinomial(pairs // 2, replacement=True) for choices in (same & not_itself, ~same)
     ]
     flat = torch.cat(drawn)
     return flat // len(labels), flat % len(labels)

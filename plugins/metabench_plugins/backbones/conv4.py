@@ -42,14 +42,10 @@ class Conv4(Backbone):
         for _ in range(4):
             blocks.append(_Block(channels, config))
             channels = config.channels
-            halved = [
-                size // 2 if config.downsample == "pool" else (size + 1) // 2 for size in (height, width)
-            ]
+            halved = [size // 2 if config.downsample == "pool" else (size + 1) // 2 for size in (height, width)]
             height, width = halved
         if height == 0 or width == 0:
-            raise ValueError(
-                f"conv4 halves an image four times: {image_shape[1:]} is too small (at least 16×16)"
-            )
+            raise ValueError(f"conv4 halves an image four times: {image_shape[1:]} is too small (at least 16×16)")
         self.blocks = nn.ModuleList(blocks)
         self.needs_support = config.norm == "support"
         self.features = channels * (height * width if config.downsample == "pool" else 1)

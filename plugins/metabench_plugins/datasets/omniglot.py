@@ -138,9 +138,7 @@ class Omniglot(api.Dataset):
             "val": _VAL_CHARACTERS,
             "test": sum(count for _, count in _PARTS.values()) - first_test,
         }
-        return {
-            name: api.SplitSize(count * self._turns(name), _DRAWINGS) for name, count in characters.items()
-        }
+        return {name: api.SplitSize(count * self._turns(name), _DRAWINGS) for name, count in characters.items()}
 
     def _turns(self, split: str) -> int:
         """Return how many rotations of a character are classes of the split."""
@@ -228,9 +226,7 @@ def _opened(name: str, path: Path) -> Iterator[_Part]:
     """Open the part called `name`, a folder or a zip, which is read without being unpacked."""
     if os.path.isdir(path):
         members = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
-        yield _Part(
-            name, path, _by_character(name, members), lambda member: (path.parent / member).read_bytes()
-        )
+        yield _Part(name, path, _by_character(name, members), lambda member: (path.parent / member).read_bytes())
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -298,9 +294,7 @@ def _find(sources: Sequence[Path]) -> Mapping[str, Path]:
         halves += [(folder, part) for part in found]
     for folder, part in halves:
         (other,) = set(_PARTS) - {part}
-        raise DataError(
-            f"{folder} has {part} but not {other}: put {other}.zip (or the folder {other}) beside it"
-        )
+        raise DataError(f"{folder} has {part} but not {other}: put {other}.zip (or the folder {other}) beside it")
     return {}
 
 
