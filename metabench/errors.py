@@ -31,6 +31,6 @@ class CellFailed(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the closest of `known`, or an empty string."""
+    """Return `" (did you mean 'x'?)"` for the closest of `known`, or an empty string."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{found[0]}'?" if found else ""
+    return f" (did you mean '{found[0]}'?)" if found else ""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from metabench.api import Split
+from metabench.api import Algorithm, Split
 from metabench.engine import build, evaluation_stream, training_stream
 from metabench.measure import Stopwatch
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
+from metabench.streams import EpisodeStream
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,22 @@ def unit_cost(cell: Cell, splits: Mapping[str, Split], device: torch.device, plu
         train = training_stream(cell, splits, device)
         test = evaluation_stream(cell, splits, device)
         batch = min(cell.train.meta_batch, 4)
-        stepping, predicting = Stopwatch(device), Stopwatch(device)
-        for watch in (Stopwatch(device), stepping):
-            with watch.running():
-                algorithm.meta_step(train.batch(0, batch))
-        for watch in (Stopwatch(device), predicting):
-            drawn = test.batch(0, 1)
-            with watch.running():
-                algorithm.predict(drawn.support_x, drawn.support_y, drawn.query_x, drawn.way)
-    return UnitCost(stepping.seconds / batch, predicting.seconds)
+        step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
+        predict = _median_seconds(device, lambda i: _predict_one(algorithm, test, i))
+    return UnitCost(step / batch, predict)
+
+
+def _predict_one(algorithm: Algorithm, stream: EpisodeStream, i: int) -> None:
+    episodes = stream.batch(i, 1)
+    algorithm.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
+
+
+def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:
+    """Return the median time of three pieces of work, after one that is not counted."""
+    seconds = []
+    for i in range(4):
+        watch = Stopwatch(device)
+        with watch.running():
+            work(i)
+        seconds.append(watch.seconds)
+    return statistics.median(seconds[1:])

@@ -154,7 +154,8 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
         for word in wanted:
             if word not in known:
                 raise SuiteError(
-                    f"--only {key}={word}: the suite has no such {key}{nearest(word, known)}. It has: {', '.join(known)}"
+                    f"--only {key}={word}: the suite has no such {key}{nearest(word, known)}. "
+                    f"It has: {', '.join(known)}"
                 )
     return [
         cell
@@ -166,14 +167,14 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
 def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:
     """Resolve one entry of a suite to a plugin's class and its complete parameters."""
     name = entry.use or label
-    classes: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
+    kinds: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
         "dataset": plugins.dataset_class,
         "algorithm": plugins.algorithm_class,
         "backbone": plugins.backbone_class,
     }
     place: KeyPath = (f"{kind}s", label)
     try:
-        config: type[Config] = classes[kind](name).Config
+        config: type[Config] = kinds[kind](name).Config
     except PluginError as error:
         raise file.error((*place, "use") if entry.use else place, str(error)) from error
     return Choice(label, name, _params(file, config, entry.params, (*place, "params")))

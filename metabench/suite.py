@@ -224,7 +224,7 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
                 places[path[2:]] = place_and_line
     resolved = SuiteFile(file.path, {**base, "profile": name}, places)
     if "profile" in base:
-        raise resolved.error(("profile",), "unknown key 'profile'; did you mean 'default_profile'?")
+        raise resolved.error(("profile",), "unknown key 'profile' (did you mean 'default_profile'?)")
     try:
         return Suite.model_validate(resolved.data), resolved
     except ValidationError as error:
