@@ -124,7 +124,7 @@ def run_cell(
     """
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _explained_memory(cell):
+    with torch.random.fork_rng(devices=cuda), _deterministic(), _explained_memory(cell):
         image_shape = tuple(splits["train"].images.shape[1:])
         algorithm = build(cell, image_shape, device, plugins)  # type: ignore[arg-type]
         train = _train(cell, algorithm, splits, device, checkpoint, watcher)
@@ -402,6 +402,23 @@ def _derive(seed: int, purpose: str) -> int:
 
 def _rate(count: int, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Let torch use deterministic kernels only (where it has them), and put its settings back afterwards.
+
+    Without this, even indexing a tensor twice at one place gives gradients that differ from run to run on two threads.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -63,6 +63,8 @@ class RunConsole:
         self.say(f"{suite.name}{profile}: {len(cells)} cells" + (f", {kept} of them finished before" if kept else ""))
         missing = "" if device.type == "cuda" else " (no CUDA device is used)"
         self.say(f"device: {describe_device(device)}{missing}")
+        if waiting:
+            self.say("timing one step of every cell …")
         costs: dict[str, UnitCost] = {}
         with contextlib.suppress(Exception):  # an algorithm that fails here fails as a cell, with its reason
             for cell in waiting:

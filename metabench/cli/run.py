@@ -125,6 +125,8 @@ def _device(wanted: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise MetabenchError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    # cuBLAS reproduces its results only with a workspace of fixed size (its documentation, section 2.1.4).
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda", torch.cuda.current_device())
 
 
