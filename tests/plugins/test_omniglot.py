@@ -213,9 +213,7 @@ def test_the_size_of_the_images_is_a_parameter(tmp_path: Path) -> None:
     expected = Image.open(io.BytesIO(small_files()[VICTIM])).convert("L")
     np.testing.assert_array_equal(original.images[2, 0], np.asarray(expected))
     shrunk = load(tmp_path, image_size=20)
-    np.testing.assert_array_equal(
-        shrunk.images[2, 0], np.asarray(expected.resize((20, 20), Image.Resampling.LANCZOS))
-    )
+    np.testing.assert_array_equal(shrunk.images[2, 0], np.asarray(expected.resize((20, 20), Image.Resampling.LANCZOS)))
 
 
 @pytest.mark.parametrize("size", [7, 106])
@@ -256,9 +254,7 @@ def test_a_drawing_that_is_missing_is_noticed(tmp_path: Path) -> None:
 
 def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     write_folders(tmp_path / "data", small_files() | {VICTIM: png(1, size=(28, 30))})
-    with pytest.raises(
-        DataError, match=r"Bengali/character02/02_01\.png in .* has 28 x 30 pixels, expected 105 x 105"
-    ):
+    with pytest.raises(DataError, match=r"Bengali/character02/02_01\.png in .* has 28 x 30 pixels, expected 105 x 105"):
         load(tmp_path)
 
 
@@ -278,9 +274,7 @@ def test_a_damaged_image_is_named(
     tmp_path: Path, content: bytes, write: Callable[[Path, dict[str, bytes]], None]
 ) -> None:
     write(tmp_path / "data", small_files() | {VICTIM: content})
-    with pytest.raises(
-        DataError, match=r"Bengali/character02/02_01\.png in .*images_background.* is damaged"
-    ):
+    with pytest.raises(DataError, match=r"Bengali/character02/02_01\.png in .*images_background.* is damaged"):
         load(tmp_path)
     assert names_below(tmp_path / "cache") == ["omniglot"]
 
@@ -338,9 +332,7 @@ def test_without_data_or_permission_to_download_it_says_what_to_do(tmp_path: Pat
         RuntimeError("File not found or corrupted."),
     ],
 )
-def test_a_failed_download_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
+def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
     def fail(root: str, **_: object) -> None:
         (Path(root) / "half.zip").write_text("half")
         raise failure

@@ -183,7 +183,7 @@ class Reptile(Algorithm):
 
     def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Return the [M, N] scores of the queries under the adapted weights."""
-        if self.config.transductive:
+        if self.config.transductive or self.backbone.needs_support:
             scores: Tensor = functional_call(self, dict(weights), (query_x, support_x))
             return scores
         with_support = [torch.cat([support_x, query.unsqueeze(0)]) for query in query_x]

@@ -57,7 +57,7 @@ class Siamese(OptimisedAlgorithm):
             support_x, query_x = (distort(x, self.config.distortion) for x in (support_x, query_x))
         features = torch.cat(self.embed(support_x, query_x))
         first, second = draw_pairs(torch.cat([support_y, query_y]), self.config.pairs)
-        same = torch.zeros(len(first), device=features.device)
+        same = features.new_zeros(len(first))
         same[: len(first) // 2] = 1
         return F.binary_cross_entropy_with_logits(self.similarity(features[first], features[second]), same)
 

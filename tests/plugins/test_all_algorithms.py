@@ -1,0 +1,385 @@
+"""What every algorithm has to do, whatever it learns."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from metabench import engine
+from metabench.api import Algorithm, Episodes
+from metabench.streams import EpisodeStream
+from metabench_plugins.algorithms import siamese
+from metabench_plugins.algorithms.maml import MAML
+from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.algorithms.protonet import ProtoNet
+from metabench_plugins.algorithms.reptile import Reptile
+from metabench_plugins.algorithms.siamese import Siamese
+
+Make = Callable[..., Any]
+ALGORITHMS = (MAML, Reptile, ProtoNet, MatchingNet, Siamese)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An algorithm with parameters that make it quick."""
+
+    name: str
+    algorithm: type[Algorithm]
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+REPTILE = {"inner_lr": 0.01, "inner_steps": 2, "inner_batch": 5, "test_inner_steps": 3, "test_inner_batch": 4}
+VARIANTS = (
+    Variant("maml", MAML, {"inner_lr": 0.4, "test_inner_steps": 2}),
+    Variant("maml-first-order", MAML, {"inner_lr": 0.4, "test_inner_steps": 2, "first_order": True}),
+    Variant("reptile", Reptile, REPTILE),
+    Variant("reptile-transductive", Reptile, {**REPTILE, "transductive": True}),
+    Variant("protonet", ProtoNet),
+    Variant("matchingnet", MatchingNet, {"scale": 10.0}),
+    Variant("matchingnet-fce", MatchingNet, {"scale": 100.0, "fce": True, "fce_steps": 2}),
+    Variant("siamese", Siamese, {"pairs": 8}),
+)
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+every_norm = pytest.mark.parametrize("norm", ["running", "batch", "support"])
+
+
+@pytest.fixture
+def trained(make_learner: Make, make_episodes: Make) -> Make:
+    """Return a function that makes a learner with a step of training behind it: no counter is at zero."""
+
+    def make(variant: Variant, norm: str = "running", steps: int = 1, **kwargs: Any) -> Algorithm:
+        learner: Algorithm = make_learner(variant.algorithm, norm=norm, **{**variant.params, **kwargs})
+        dtype = next(learner.parameters()).dtype
+        for step in range(steps):
+            torch.manual_seed(step)
+            learner.meta_step(make_episodes(2, seed=100 + step, dtype=dtype))
+        return learner
+
+    return make
+
+
+def predict(learner: Algorithm, episodes: Episodes) -> Tensor:
+    torch.manual_seed(0)
+    return learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()
+
+
+def chosen(episodes: Episodes, index: list[int]) -> Episodes:
+    parts = (episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y)
+    return Episodes(*(part[index] for part in parts), way=episodes.way)
+
+
+def snapshot(learner: Algorithm) -> dict[str, Any]:
+    """Return copies of all that training depends on."""
+    return copy.deepcopy(
+        {
+            "state": dict(learner.state_dict()),
+            "training": learner.training_state(),
+            "gradients": {name: p.grad for name, p in learner.named_parameters()},
+            "requires_grad": {name: p.requires_grad for name, p in learner.named_parameters()},
+        }
+    )
+
+
+def identical(a: Any, b: Any) -> bool:
+    """Return whether two nests of plain data and tensors are equal bit for bit."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(identical(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(identical(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+# ------------------------------------------------------------------------------------- nothing leaks in or out
+
+
+class ShuffledLabels:
+    """Another stream with its query labels in another order, and what algorithms were shown."""
+
+    def __init__(self, stream: EpisodeStream, order: Tensor) -> None:
+        self.stream = stream
+        self.order = order
+        self.labels: list[Tensor] = []
+
+    def batch(self, first: int, count: int) -> Episodes:
+        drawn = self.stream.batch(first, count)
+        drawn = replace(drawn, query_y=drawn.query_y[:, self.order].clone())
+        self.labels.append(drawn.query_y)
+        return drawn
+
+
+@every_variant
+def test_query_labels_reach_no_prediction(
+    trained: Make, stream: EpisodeStream, monkeypatch: pytest.MonkeyPatch, variant: Variant
+) -> None:
+    learner = trained(variant, norm="batch", dtype=torch.float32)
+    seen: list[tuple[Any, ...]] = []
+    scores: list[Tensor] = []
+    original = learner.predict
+
+    def recording(*args: Any, **kwargs: Any) -> Tensor:
+        assert not kwargs
+        seen.append(args)
+        scores.append(original(*args))
+        return scores[-1]
+
+    monkeypatch.setattr(learner, "predict", recording)
+    runs = []
+    for order in (torch.arange(6), torch.tensor([3, 5, 0, 4, 2, 1])):
+        seen.clear()
+        scores.clear()
+        shuffled = ShuffledLabels(stream, order)
+        accuracies = engine.evaluate(learner, shuffled, episodes=4, batch=2, seed=0)  # type: ignore[arg-type]
+        engine.is_transductive(learner, shuffled, seed=0)  # type: ignore[arg-type]
+        assert len(seen) == 4
+        pointers = {labels.data_ptr() for labels in shuffled.labels}
+        for support_x, support_y, query_x, way in seen:
+            assert (support_x.shape[1:], support_y.shape[1:], query_x.shape[1:]) == (
+                (3, 1, 16, 16),
+                (3,),
+                (6, 1, 16, 16),
+            )
+            assert way == 3
+            assert pointers.isdisjoint({x.untyped_storage().data_ptr() for x in (support_x, support_y, query_x)})
+        runs.append(([tensor.clone() for tensor in scores], list(seen), accuracies))
+    assert identical(runs[0][0], runs[1][0])
+    assert identical(runs[0][1], runs[1][1])
+    assert runs[0][2].tolist() != runs[1][2].tolist()
+
+
+@every_norm
+@every_variant
+def test_prediction_leaves_weights_buffers_and_optimiser_as_they_were(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    learner = trained(variant, norm)
+    before = snapshot(learner)
+    scores = predict(learner, make_episodes(2))
+    assert scores.shape == (2, 6, 3)
+    assert bool(torch.isfinite(scores).all())
+    assert identical(snapshot(learner), before)
+    with torch.no_grad():
+        assert torch.equal(predict(learner, make_episodes(2)), scores)
+    assert identical(snapshot(learner), before)
+
+
+@every_norm
+@every_variant
+def test_training_goes_on_after_a_prediction_as_if_there_had_been_none(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    learners = [trained(variant, norm) for _ in range(2)]
+    predict(learners[0], make_episodes(1))
+    for learner in learners:
+        torch.manual_seed(7)
+        learner.meta_step(make_episodes(2, seed=1))
+    assert identical(snapshot(learners[0]), snapshot(learners[1]))
+
+
+@pytest.mark.parametrize("way", [2, 3, 4, 5, 20])
+@pytest.mark.parametrize("value", [0.0, -1e30, 0.1])
+def test_a_constant_score_earns_chance_whatever_the_labels(way: int, value: float) -> None:
+    scores = torch.full((2, 8, way), value)
+    labels = torch.stack([torch.zeros(8, dtype=torch.long), torch.arange(8) % way])
+    assert engine.accuracy(scores, labels).tolist() == pytest.approx([1 / way] * 2, rel=1e-15)
+
+
+# ------------------------------------------------------------------------------------------------ symmetries
+
+
+@every_norm
+@every_variant
+def test_an_episode_is_predicted_the_same_alone_and_in_any_batch(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    learner, episodes = trained(variant, norm), make_episodes(4)
+    together = predict(learner, episodes)
+    order = [2, 0, 3, 1]
+    assert torch.equal(predict(learner, chosen(episodes, order)), together[order])
+    for i in range(4):
+        assert torch.equal(predict(learner, chosen(episodes, [i])), together[[i]])
+    assert not torch.equal(together[0], together[1])
+
+
+@every_norm
+@every_variant
+def test_the_order_of_the_queries_is_irrelevant(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    learner, episodes = trained(variant, norm), make_episodes(2)
+    order = torch.tensor([5, 0, 3, 1, 4, 2])
+    after = predict(learner, replace(episodes, query_x=episodes.query_x[:, order]))
+    torch.testing.assert_close(after, predict(learner, episodes)[:, order], rtol=1e-9, atol=1e-10)
+
+
+@every_variant
+def test_the_order_of_the_tasks_of_a_meta_batch_is_irrelevant(
+    make_learner: Make, make_episodes: Make, monkeypatch: pytest.MonkeyPatch, variant: Variant
+) -> None:
+    # Which images are compared or batched together is drawn, one task after the other: leave no choice here.
+    monkeypatch.setattr(siamese, "draw_pairs", all_pairs)
+    params = {**variant.params, "inner_batch": 100} if variant.algorithm is Reptile else variant.params
+    results = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        learner = make_learner(variant.algorithm, norm="batch", **params)
+        for seed in (0, 1):
+            metrics = learner.meta_step(chosen(make_episodes(3, seed=seed), order))
+        # Of a bias before a batch norm the gradient is zero but for rounding, and Adam makes steps of it.
+        weights = [value for name, value in learner.named_parameters() if not name.endswith("conv.bias")]
+        results.append([metrics["loss"], *weights])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def all_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """Return as many pairs of one class as of two, by position alone."""
+    same = (labels.unsqueeze(0) == labels.unsqueeze(1)).triu(diagonal=1)
+    other = (labels.unsqueeze(0) != labels.unsqueeze(1)).triu(diagonal=1)
+    indices = torch.cat([same.nonzero()[: pairs // 2], other.nonzero()[: pairs // 2]])
+    return indices[:, 0], indices[:, 1]
+
+
+@every_norm
+@every_variant
+def test_renaming_the_classes_permutes_the_scores(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    learner, episodes = trained(variant, norm), make_episodes(2)
+    new_label = torch.tensor([2, 0, 1])
+    before = predict(learner, episodes)
+    if hasattr(learner, "head"):
+        permute_head(learner, new_label)
+    after = predict(learner, replace(episodes, support_y=new_label[episodes.support_y]))
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after[..., new_label], before, rtol=1e-8, atol=1e-9)
+
+
+def permute_head(learner: Algorithm, new_label: Tensor) -> None:
+    """Let output `new_label[c]` do what output c did, in the weights and in Reptile's mean squares."""
+    old_label = new_label.argsort()
+    for i, (name, weight) in enumerate(learner.named_parameters()):
+        if name.startswith("head."):
+            weight.data.copy_(weight.data[old_label])
+            if isinstance(learner, Reptile):
+                square = learner.get_buffer(f"square_{i}")
+                square.copy_(square[old_label])
+
+
+# ------------------------------------------------------------------------------------------ saving, parameters
+
+
+@every_norm
+@every_variant
+def test_training_saved_and_loaded_goes_on_exactly_as_without_a_break(
+    trained: Make, make_learner: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    extra = {} if variant.algorithm is Reptile else {"halve_lr_every": 2, "clip": 1.0}
+    learner = trained(variant, norm, steps=2, **extra)
+    file = io.BytesIO()
+    torch.save({"weights": learner.state_dict(), "training": learner.training_state()}, file)
+    file.seek(0)
+    loaded = make_learner(variant.algorithm, norm=norm, seed=99, **{**variant.params, **extra})
+    assert not identical(snapshot(loaded)["state"], snapshot(learner)["state"])
+    state = torch.load(file, weights_only=True)
+    loaded.load_state_dict(state["weights"])
+    loaded.load_training_state(state["training"])
+    for step in range(2):
+        losses = []
+        for one in (learner, loaded):
+            torch.manual_seed(step)
+            losses.append(one.meta_step(make_episodes(2, seed=step))["loss"])
+        assert torch.equal(*losses)
+    assert identical(snapshot(loaded), snapshot(learner))
+    assert torch.equal(predict(loaded, make_episodes(1)), predict(learner, make_episodes(1)))
+
+
+@every_variant
+def test_the_best_weights_loaded_into_a_new_learner_predict_the_same(
+    trained: Make, make_learner: Make, make_episodes: Make, variant: Variant
+) -> None:
+    learner = trained(variant, steps=2)
+    fresh = make_learner(variant.algorithm, seed=99, **variant.params)
+    fresh.load_state_dict(learner.state_dict())
+    assert torch.equal(predict(fresh, make_episodes(1)), predict(learner, make_episodes(1)))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_unknown_parameter_is_refused(algorithm: type[Algorithm]) -> None:
+    algorithm.Config()
+    with pytest.raises(ValidationError, match="inner_learning_rate"):
+        algorithm.Config.model_validate({"inner_learning_rate": 0.1})
+
+
+def test_protonet_is_inductive_with_running_statistics_and_not_with_the_batch_s(
+    trained: Make, stream: EpisodeStream
+) -> None:
+    variant = Variant("protonet", ProtoNet)
+    for norm, transductive in (("running", False), ("support", False), ("batch", True)):
+        learner = trained(variant, norm, dtype=torch.float32)
+        assert engine.is_transductive(learner, stream, seed=0) is transductive
+
+
+# ---------------------------------------------------------------------------------------------- golden numbers
+
+
+def wave(count: int, phase: float) -> Tensor:
+    """Return numbers between -1 and 1 that no random generator had a hand in."""
+    return torch.sin(torch.arange(count, dtype=torch.float64) * 1.7 + phase)
+
+
+def formula_episodes(step: int) -> Episodes:
+    """Return two 3-way 2-shot episodes of 12 images, each a wave of its class with another one on top."""
+    labels = torch.arange(3).repeat(4)
+    images = torch.stack(
+        [
+            (wave(256, 5.0 * int(label) + step + e) + 0.5 * wave(256, 0.3 * i * i + e)).reshape(1, 16, 16)
+            for e in range(2)
+            for i, label in enumerate(labels)
+        ]
+    ).reshape(2, 12, 1, 16, 16)
+    labels = labels.repeat(2, 1)
+    return Episodes(images[:, :6], labels[:, :6], images[:, 6:], labels[:, 6:], way=3)
+
+
+# The losses of two steps, and one score after them, computed by this implementation once it had the properties
+# above. They guard against silent change: where one moves, so do published results, and that has to be meant.
+GOLDEN = {
+    "maml": (1.2068118239, 1.19250719648, 1.45690243686),
+    "maml-first-order": (1.2068118239, 1.21175973543, 1.72931659193),
+    "reptile": (1.07529621017, 1.01517476355, 0.916858023161),
+    "reptile-transductive": (1.07529621017, 1.01517476355, 1.13402274943),
+    "protonet": (1.44697340157, 2.26550159718, -0.0417578904579),
+    "matchingnet": (1.067058567, 1.11727021358, -1.09808876289),
+    "matchingnet-fce": (1.0006721261, 1.13336264166, -1.09866670589),
+    "siamese": (0.796425473907, 0.795374144319, -0.341129489405),
+}
+
+
+@every_variant
+def test_losses_and_scores_are_the_numbers_they_have_always_been(
+    make_learner: Make, monkeypatch: pytest.MonkeyPatch, variant: Variant
+) -> None:
+    monkeypatch.setattr(siamese, "draw_pairs", all_pairs)
+    # Minibatches of everything: only their order is drawn, which makes no difference.
+    whole = {"inner_batch": 100, "test_inner_batch": 100} if variant.algorithm is Reptile else {}
+    norm = "batch" if variant.algorithm in (MAML, Reptile) else "running"
+    learner = make_learner(variant.algorithm, norm=norm, **{**variant.params, **whole})
+    for i, parameter in enumerate(learner.parameters()):
+        values = wave(parameter.numel(), 0.9 * i).reshape(parameter.shape)
+        parameter.data.copy_(1 + 0.1 * values if parameter.ndim == 1 else 0.4 * values)
+    losses = [learner.meta_step(formula_episodes(step))["loss"].item() for step in range(2)]
+    score = predict(learner, formula_episodes(2))[1, 4, 1].item()
+    assert (*losses, score) == pytest.approx(GOLDEN[variant.name], rel=1e-6)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
+
+
+def build(norm: str, downsample: str = "pool", size: int = 16) -> Conv4:
+    torch.manual_seed(0)
+    config = Conv4Config.model_validate({"channels": 4, "norm": norm, "downsample": downsample})
+    return Conv4(config, (1, size, size)).double()
+
+
+def images(count: int, seed: int) -> Tensor:
+    return torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def embed(net: Conv4, support: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the features of the support images, and of the first query."""
+    with torch.no_grad():
+        features = net(torch.cat([support, queries]), support=len(support))
+    return features[: len(support)], features[len(support)]
+
+
+@pytest.mark.parametrize(("image_shape", "features"), [((1, 28, 28), 64), ((3, 84, 84), 1600), ((1, 16, 16), 64)])
+def test_the_feature_vector_is_as_long_as_in_the_papers(image_shape: tuple[int, int, int], features: int) -> None:
+    net = Conv4(Conv4Config(), image_shape).eval()
+    assert net.features == features
+    with torch.no_grad():
+        assert net(torch.zeros(2, *image_shape)).shape == (2, features)
+
+
+@pytest.mark.parametrize("size", [28, 84, 5, 1])
+def test_strided_convolutions_average_over_images_of_any_size(size: int) -> None:
+    net = build("batch", "stride", size)
+    assert net.features == 4
+    with torch.no_grad():
+        assert net(torch.rand(3, 1, size, size, dtype=torch.float64)).shape == (3, 4)
+
+
+def test_each_strided_block_halves_the_image_rounding_up() -> None:
+    x = torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    sizes = []
+    with torch.no_grad():
+        for block in build("batch", "stride", 28).blocks:
+            x = block(x, None)
+            sizes.append(tuple(x.shape[1:]))
+    assert sizes == [(4, 14, 14), (4, 7, 7), (4, 4, 4), (4, 2, 2)]
+
+
+@pytest.mark.parametrize("shape", [(1, 15, 28), (1, 28, 15)])
+def test_an_image_that_would_be_halved_to_nothing_is_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="too small"):
+        Conv4(Conv4Config(), shape)
+
+
+@pytest.mark.parametrize("wrong", [{"norm": "layer"}, {"downsample": "none"}, {"channels": 0}, {"chanels": 4}])
+def test_wrong_parameters_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Conv4Config.model_validate(wrong)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_support_keeps_a_query_apart_from_the_other_queries(training: bool) -> None:
+    net = build("support").train(training)
+    support, queries = images(6, seed=1), images(4, seed=2)
+    others = torch.cat([queries[:1], 9 * images(3, seed=3)])
+    support_features, feature = embed(net, support, queries)
+    torch.testing.assert_close(embed(net, support, others)[1], feature, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(embed(net, support, others)[0], support_features, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(embed(net, support, queries[:1])[1], feature, rtol=1e-12, atol=1e-12)
+
+
+def test_norm_support_ties_a_query_to_the_support_set() -> None:
+    net = build("support").eval()
+    queries = images(4, seed=2)
+    before, after = (embed(net, images(6, seed), queries)[1] for seed in (1, 4))
+    assert (before - after).abs().max() > 1e-3
+
+
+def test_norm_support_treats_the_support_set_as_a_batch_of_its_own() -> None:
+    net, plain = build("support").eval(), build("batch").eval()
+    assert net.needs_support
+    assert not plain.needs_support
+    support = images(6, seed=1)
+    expected = plain(support)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(embed(net, support, images(4, seed=2))[0], expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(net(support), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_norm_support_scales_and_shifts_by_the_learned_weights() -> None:
+    net, plain = build("support").eval(), build("batch").eval()
+    for module in (net, plain):
+        for block in module.blocks:
+            torch.nn.init.constant_(block.norm.weight, 1.7)
+            torch.nn.init.constant_(block.norm.bias, 0.3)
+    support = images(6, seed=1)
+    torch.testing.assert_close(embed(net, support, images(4, seed=2))[0], plain(support), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_batch_lets_the_other_queries_move_a_query(training: bool) -> None:
+    net = build("batch").train(training)
+    support, queries = images(6, seed=1), images(4, seed=2)
+    others = torch.cat([queries[:1], 9 * images(3, seed=3)])
+    assert (embed(net, support, queries)[1] - embed(net, support, others)[1]).abs().max() > 1e-3
+
+
+def test_norm_running_at_test_normalises_every_image_alone() -> None:
+    net = build("running")
+    net.train()(images(20, seed=5))
+    net.eval()
+    support, queries = images(6, seed=1), images(4, seed=2)
+    feature = embed(net, support, queries)[1]
+    assert feature.abs().max() > 0.01
+    others = torch.cat([queries[:1], 9 * images(3, seed=3)])
+    torch.testing.assert_close(embed(net, 9 * images(6, seed=4), others)[1], feature, rtol=1e-12, atol=1e-12)
+
+
+def test_norm_running_learns_its_averages_in_training_only() -> None:
+    net = build("running")
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    assert before
+    with torch.no_grad():
+        net.eval()(images(6, seed=1))
+        assert all(torch.equal(before[name], value) for name, value in net.named_buffers())
+        net.train()(images(6, seed=1))
+    assert not any(torch.equal(before[name], value) for name, value in net.named_buffers())
+
+
+@pytest.mark.parametrize("norm", ["batch", "support"])
+def test_the_other_norms_remember_nothing_of_a_batch(norm: str) -> None:
+    assert not list(build(norm).buffers())
