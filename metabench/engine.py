@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metabench.api import Algorithm, Episodes, Setup, Split
 from metabench.episodes import EpisodeShape
-from metabench.errors import CellFailed, StoreError
+from metabench.errors import CellFailed, StoreError, SuiteError
 from metabench.files import atomic_file
 from metabench.measure import PeakMemory, Stopwatch, percentiles_ms
 from metabench.plan import Cell
@@ -99,6 +99,25 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
+def check(cell: Cell, splits: Mapping[str, Split], plugins: PluginManager) -> None:
+    """Build the cell's algorithm and throw it away, to hear its objections before anything is run.
+
+    Raises:
+        SuiteError: the backbone or the algorithm refuses the cell (a `ValueError` of its constructor).
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            build(cell, image_shape_of(splits), torch.device("cpu"), plugins)
+        except ValueError as error:
+            raise SuiteError(f"{cell.title}: {error}") from error
+
+
+def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images."""
+    channels, height, width = splits["train"].images.shape[1:]
+    return channels, height, width
+
+
 def run_cell(
     cell: Cell,
     splits: Mapping[str, Split],
@@ -125,8 +144,7 @@ def run_cell(
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), _deterministic(), _explained_memory(cell):
-        image_shape = tuple(splits["train"].images.shape[1:])
-        algorithm = build(cell, image_shape, device, plugins)  # type: ignore[arg-type]
+        algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = _train(cell, algorithm, splits, device, checkpoint, watcher)
         return _test(cell, algorithm, splits, device, train, memory, watcher)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from metabench.api import Algorithm, Split
-from metabench.engine import build, evaluation_stream, training_stream
+from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
 from metabench.measure import Stopwatch
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
@@ -40,8 +40,7 @@ class UnitCost:
 def unit_cost(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> UnitCost:
     """Time one outer update and one test episode of a freshly built algorithm, each after a warm-up."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        image_shape = tuple(splits["train"].images.shape[1:])
-        algorithm = build(cell, image_shape, device, plugins)  # type: ignore[arg-type]
+        algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = training_stream(cell, splits, device)
         test = evaluation_stream(cell, splits, device)
         batch = min(cell.train.meta_batch, 4)

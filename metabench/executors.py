@@ -13,7 +13,7 @@ import torch
 
 from metabench.api import Split
 from metabench.engine import Interrupted, Outcome, Watcher, run_cell
-from metabench.errors import CellFailed, MetabenchError
+from metabench.errors import CellFailed, StoreError
 from metabench.measure import describe_device, environment
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
@@ -95,7 +95,7 @@ def _attempt(
     problem: str | None = None
     try:
         outcome = run_cell(cell, data.splits, device, plugins, store.checkpoint(cell.id), reporter)
-    except (MetabenchError, Interrupted):
+    except (StoreError, Interrupted):
         raise
     except CellFailed as error:
         problem = str(error)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-#: The columns that a table keeps, however narrow.
-_KEPT = 3
 
 _LEGEND = (
     "accuracy: mean over the test episodes ± half its 95 % interval (Student t over episodes)",
@@ -172,7 +170,7 @@ def _fitting_table(group: Sequence[Record], width: int | None) -> tuple[str, lis
             colalign=_alignment(shown),
         )
         table = "\n".join(line.rstrip() for line in table.splitlines())
-        if width is None or len(shown) <= _KEPT or max(map(len, table.splitlines())) <= width:
+        if width is None or shown[-1] == "accuracy %" or max(map(len, table.splitlines())) <= width:
             return table, titles[len(shown) :]
         shown.pop()
 
@@ -205,7 +203,7 @@ def _number(value: float | None) -> str:
 
 def _escaped(text: str) -> str:
     """Return the text so that Markdown, and HTML within it, shows it as it is."""
-    text = " ".join(text.split())
+    text = " ".join(text.split()).replace("&", "&amp;")
     for character in "\\`*_[]<>|#":
         text = text.replace(
             character, f"\\{character}" if character not in "<>" else {"<": "&lt;", ">": "&gt;"}[character]

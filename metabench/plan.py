@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from metabench.episodes import EpisodeShape
 from metabench.errors import PluginError, SuiteError, nearest
-from metabench.plugins import InvalidConfig, PluginManager, validate_config
+from metabench.plugins import InvalidConfig, PluginManager, in_one_line, validate_config
 from metabench.suite import AlgorithmEntry, Entry, KeyPath, Suite, SuiteFile
 
 if TYPE_CHECKING:  # imports torch
@@ -103,7 +103,7 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
         PluginError: a name is unknown, claimed twice, or its plugin is broken.
     """
     datasets = {label: _choice(file, plugins, "dataset", label, entry) for label, entry in suite.datasets.items()}
-    sizes = {label: plugins.build_dataset(choice.name, choice.params).sizes() for label, choice in datasets.items()}
+    sizes = {label: _sizes(plugins, choice) for label, choice in datasets.items()}
     cells: list[Cell] = []
     for dataset in datasets.values():
         for way in suite.ways:
@@ -178,6 +178,16 @@ def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entr
     except PluginError as error:
         raise file.error((*place, "use") if entry.use else place, str(error)) from error
     return Choice(label, name, _params(file, config, entry.params, (*place, "params")))
+
+
+def _sizes(plugins: PluginManager, choice: Choice) -> Mapping[str, SplitSize] | None:
+    """Ask a dataset how large its splits will be."""
+    dataset = plugins.build_dataset(choice.name, choice.params)
+    try:
+        return dataset.sizes()
+    except Exception as error:  # a plugin may raise anything
+        who = f"the dataset '{choice.name}' of {plugins.provider('dataset', choice.name)}"
+        raise PluginError(f"{who} cannot say its sizes: {in_one_line(error)}") from error
 
 
 def _params(file: SuiteFile, config: type[Config], params: Mapping[str, Any], place: KeyPath) -> dict[str, Any]:

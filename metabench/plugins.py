@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -142,11 +143,17 @@ class PluginManager:
         """Return the dataset `name` with these parameters.
 
         Raises:
-            PluginError: there is no such dataset, or it cannot be imported.
-            InvalidConfig: the parameters do not fit.
+            PluginError: there is no such dataset, it cannot be imported, or the parameters do not fit.
         """
         cls = self.dataset_class(name)
-        return cls(validate_config(cls.Config, params or {}))
+        who = f"the dataset '{name}' of {self.provider('dataset', name)}"
+        try:
+            return cls(validate_config(cls.Config, params or {}))
+        except InvalidConfig as error:
+            place = ".".join(map(str, error.problem.path))
+            raise PluginError(f"{who}: {f'{place}: ' if place else ''}{error}") from error
+        except Exception as error:
+            raise PluginError(f"{who} cannot be made: {in_one_line(error)}") from error
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides the `kind` named `name`."""
@@ -178,7 +185,7 @@ class PluginManager:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except Exception as error:
                 info = self._infos[implementation.plugin_name]
-                logging.getLogger(__name__).warning("%s of plugin %s failed: %s", hook, info, _first_line(error))
+                logging.getLogger(__name__).warning("%s of plugin %s failed: %s", hook, info, in_one_line(error))
 
     def _add(self, entry: EntryPoint) -> None:
         distribution = entry.dist.name if entry.dist else "unknown"
@@ -189,10 +196,10 @@ class PluginManager:
             plugin = entry.load()
             self._pluggy.register(plugin, name=key)
             self._pluggy.check_pending()
-        except Exception as error:  # a plugin may raise anything; it must not take the tool down
+        except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the tool down
             if self._pluggy.has_plugin(key):
                 self._pluggy.unregister(name=key)
-            problem = _first_line(error)
+            problem = in_one_line(error)
         self._infos[key] = PluginInfo(entry.name, distribution, version, problem)
 
     def _provided(self, hook: str, kind: type[_Named]) -> dict[str, _Named]:
@@ -206,10 +213,10 @@ class PluginManager:
                 specs = list(implementation.function())
                 wrong = [spec for spec in specs if not isinstance(spec, kind)]
                 if wrong:
-                    raise TypeError(f"{hook} returned {wrong[0]!r} instead of {kind.__name__}")
-            except Exception as error:
+                    raise TypeError(f"it returned {_short(wrong[0])} instead of {kind.__name__}")
+            except (Exception, SystemExit) as error:
                 self._infos[implementation.plugin_name] = PluginInfo(
-                    info.name, info.distribution, info.version, _first_line(error)
+                    info.name, info.distribution, info.version, f"{hook}: {in_one_line(error)}"
                 )
                 continue
             for spec in specs:
@@ -241,8 +248,8 @@ class PluginManager:
         module, _, attribute = spec.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:
-            raise PluginError(f"{who} cannot be imported: {_first_line(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{who} cannot be imported: {in_one_line(error)}") from error
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(f"{who} is not a subclass of metabench.api.{base.__name__}")
         return found
@@ -255,7 +262,8 @@ def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:
         InvalidConfig: with the place, and the nearest name where a name is unknown.
     """
     try:
-        return model.model_validate(dict(params))
+        # As JSON, so that a list can be a tuple and a word an enumeration, and nothing else is converted.
+        return model.model_validate_json(json.dumps(dict(params)))
     except ValidationError as error:
         raise InvalidConfig(first_problem(error, model)) from error
 
@@ -321,6 +329,7 @@ def _names(entry: EntryPoint) -> set[str]:
     return {entry.name} | ({entry.dist.name} if entry.dist else set())
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+def in_one_line(error: BaseException) -> str:
+    """Return the type and the message of an error that is not ours, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__

@@ -27,6 +27,10 @@ if TYPE_CHECKING:  # reading records needs no numpy, and is to be quick
     from metabench.plan import Cell
 
 
+#: The files of a cell in ``cells/``.
+_SUFFIXES = (".json", ".npy", ".traceback.txt")
+
+
 class Store:
     """One output directory.
 
@@ -55,6 +59,8 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
         try:
+            for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -81,7 +87,7 @@ class Store:
         path = self._cells / f"{cell}.npy"
         try:
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StoreError(f"cannot read the per-episode accuracies {path}: {error}") from error
 
     def write(self, record: Record, accuracies: npt.NDArray[np.float64] | None) -> None:
@@ -98,14 +104,17 @@ class Store:
             with atomic_file(self._cells / f"{record.cell}.json") as temporary:
                 temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
             self.checkpoint(record.cell).unlink(missing_ok=True)
+            if record.status == "ok":  # an earlier attempt may have failed
+                (self._cells / f"{record.cell}.traceback.txt").unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
     def forget(self, cell: str) -> None:
         """Remove what is there of a cell."""
         try:
-            for path in (self._cells / f"{cell}.json", self._cells / f"{cell}.npy", self.checkpoint(cell)):
-                path.unlink(missing_ok=True)
+            for suffix in _SUFFIXES:
+                (self._cells / f"{cell}{suffix}").unlink(missing_ok=True)
+            self.checkpoint(cell).unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
@@ -115,13 +124,15 @@ class Store:
         They are of earlier settings of the suite: the leaderboard must not mix them with the present ones.
         """
         expected = [_without_seed(cell.identity) for cell in plan]
-        for record in self.records():
-            if _without_seed(record.identity) in expected:
+        for found in sorted(self._cells.glob("*.json")):
+            if _without_seed(self._read(found).identity) in expected:
                 continue
             try:
                 (self.path / "superseded").mkdir(exist_ok=True)
-                for path in self._cells.glob(f"{record.cell}.*"):
-                    path.replace(self.path / "superseded" / path.name)
+                for suffix in _SUFFIXES:
+                    path = self._cells / f"{found.stem}{suffix}"
+                    if path.exists():
+                        path.replace(self.path / "superseded" / path.name)
             except OSError as error:
                 raise _cannot_write(self.path, error) from error
 
@@ -153,12 +164,12 @@ class Store:
             if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise StoreError(f"{path} was written by a newer metabench (schema {version}): update metabench")
             return Record.model_validate(data)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise StoreError(f"the record {path} is damaged: {advice}") from error
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise StoreError(f"{path} is not a record of metabench ({place}: {first['msg']}): {advice}") from error
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"the record {path} is damaged: {advice}") from error
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
@@ -43,7 +43,7 @@ class TrainOverrides(_Section):
 
     steps: PositiveInt | None = None
     meta_batch: PositiveInt | None = None
-    way: PositiveInt | None = None
+    way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
     validate_every: PositiveInt | None = None
@@ -75,7 +75,7 @@ class Train(_Section):
 
     steps: PositiveInt
     meta_batch: PositiveInt = 1
-    way: PositiveInt | None = None
+    way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
     validate_every: PositiveInt = 500
@@ -96,13 +96,17 @@ class Evaluation(_Section):
     seed: int = Field(default=0, ge=0)
 
 
-Label = str
+#: The name of a suite or a profile is also that of a directory.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+#: What the leaderboard shows: printable, and not endless.
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=80)]
 
 
 class Suite(_Section):
     """What to run: every algorithm × dataset × backbone × way × shot × seed."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)
+    name: str = Field(pattern=_NAME, max_length=80)
     description: str = ""
     profile: str = ""
     datasets: dict[Label, Entry] = Field(min_length=1)
@@ -205,11 +209,20 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
     if not isinstance(profiles, dict):
         raise file.error(("profiles",), "a mapping of names to changed settings is needed")
     name = file.default_profile if profile is None else profile
+    for label in profiles:
+        if not re.fullmatch(_NAME, label):
+            raise file.error(("profiles", label), "a profile's name has letters, digits, '.', '_' and '-' only")
     if name and name not in profiles:
         place: KeyPath = ("default_profile",) if profile is None else ()
         known = ", ".join(map(str, profiles)) or "none"
         raise file.error(place, f"no profile '{name}'{nearest(name, map(str, profiles))}. Profiles: {known}")
 
+    known_keys = [key for key in Suite.model_fields if key != "profile"] + list(_PROFILE_KEYS)
+    for key in file.data:
+        if key not in known_keys:
+            raise file.error(
+                (key,), f"unknown key '{key}'{nearest(key, known_keys)}. Known keys: {', '.join(known_keys)}"
+            )
     base = {key: value for key, value in file.data.items() if key not in _PROFILE_KEYS}
     places = dict(file.places)
     if name:
@@ -223,8 +236,6 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
             if path[:2] == prefix and len(path) > 2:
                 places[path[2:]] = place_and_line
     resolved = SuiteFile(file.path, {**base, "profile": name}, places)
-    if "profile" in base:
-        raise resolved.error(("profile",), "unknown key 'profile' (did you mean 'default_profile'?)")
     try:
         return Suite.model_validate(resolved.data), resolved
     except ValidationError as error:
@@ -236,7 +247,10 @@ def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str
     """Refuse a profile that changes an algorithm that the suite does not have: it is a misspelling."""
     for section in ("algorithms", "datasets", "backbones"):
         known = base.get(section)
-        for label in changes.get(section) or {}:
+        changed = changes.get(section) or {}
+        if not isinstance(changed, dict):
+            raise file.error(("profiles", profile, section), "a mapping of labels to changed settings is needed")
+        for label in changed:
             if isinstance(known, dict) and label not in known:
                 raise file.error(
                     ("profiles", profile, section, label),
@@ -260,6 +274,10 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
+
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
 
 
 class _Reader:
@@ -292,11 +310,15 @@ class _Reader:
             raise SuiteError(f"{self._path}:{line}: nested too deeply (at most {MAX_DEPTH} levels)")
         if self._nodes > MAX_NODES:
             raise SuiteError(f"{self._path}:{line}: more than {MAX_NODES} values: not a suite")
+        if node.tag.removeprefix(_TAG) not in _PLAIN_TAGS:
+            raise SuiteError(f"{self._path}:{line}: the tag {node.tag} is not allowed: a suite has plain values only")
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
-                key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
                 key_line = key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not lists or mappings")
+                key = self._scalar(loader, key_node)
                 if not isinstance(key, str):
                     raise SuiteError(f"{self._path}:{key_line}: keys are words, not {key_node.value!r}")
                 if key in mapping:
@@ -306,4 +328,15 @@ class _Reader:
             return mapping
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
-        return loader.construct_object(node)
+        return self._scalar(loader, node)
+
+    def _scalar(self, loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+        """Return the value of a scalar; what looks like a date stays text."""
+        if node.tag == _TAG + "timestamp":
+            return node.value
+        try:
+            return loader.construct_object(node)
+        except (LookupError, AttributeError, TypeError, ValueError) as error:  # what its constructors raise
+            line = node.start_mark.line + 1
+            kind = node.tag.removeprefix(_TAG)
+            raise SuiteError(f"{self._path}:{line}: {str(node.value)[:40]!r} is no {kind}") from error

@@ -38,9 +38,7 @@ class Squares(api.Dataset):
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         images = torch.tensor(pack.images[:4])
-        return {
-            name: api.Split(images, torch.tensor([0, 2, 4]), ("a", "b")) for name in ("train", "val", "test")
-        }
+        return {name: api.Split(images, torch.tensor([0, 2, 4]), ("a", "b")) for name in ("train", "val", "test")}
 
 
 class Unfindable(Squares):
@@ -239,9 +237,7 @@ def test_progress_is_a_plain_line_without_a_terminal(capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "packing: 1 of 3\n")
 
 
-def test_progress_is_a_bar_in_a_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_a_bar_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     with pack_progress(patience=0) as progress:

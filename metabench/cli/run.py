@@ -79,10 +79,10 @@ def run(
     with store.locked():
         settings = resolved.model_dump(mode="json")
         store.write_suite(settings)
-        store.supersede(plan)
         if fresh:
             for cell in cells:
                 store.forget(cell.id)
+        store.supersede(plan)
         with make_console() as console:
             console.start(cells, store, where, datasets, plugins, file, resolved)
             plugins.run_started(store.path, settings, len(cells))
@@ -134,6 +134,7 @@ def _load(cells: Sequence[Cell], plugins: PluginManager) -> dict[str, LoadedData
     """Load the datasets of the cells, packing them first where need be, and check that the cells fit them."""
     from metabench.cli.progress import pack_progress
     from metabench.data import DataRoots, load_splits
+    from metabench.engine import check
     from metabench.executors import LoadedDataset
     from metabench.plan import check_cell
 
@@ -146,5 +147,7 @@ def _load(cells: Sequence[Cell], plugins: PluginManager) -> dict[str, LoadedData
             dataset = plugins.build_dataset(choice.name, choice.params)
             with pack_progress() as progress:
                 datasets[choice.label] = LoadedDataset(*load_splits(choice.name, dataset, roots, progress))
-        check_cell(cell, {name: split.size for name, split in datasets[choice.label].splits.items()})
+        splits = datasets[choice.label].splits
+        check_cell(cell, {name: split.size for name, split in splits.items()})
+        check(cell, splits, plugins)
     return datasets

@@ -16,7 +16,8 @@ def validate(suite: str) -> None:
 
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
-    for profile in file.profiles or [""]:
+    bare = [] if file.default_profile else [""]  # what runs when no profile is named
+    for profile in [*bare, *file.profiles]:
         resolved, places = resolve(file, profile)
         cells = make_plan(resolved, places, plugins)
-        click.echo(f"{file.path}: {f'profile {profile}: ' if profile else ''}{len(cells)} cells, valid")
+        click.echo(f"{file.path}: {f'profile {profile}' if profile else 'no profile'}: {len(cells)} cells, valid")

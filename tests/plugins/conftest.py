@@ -28,6 +28,11 @@ def omniglot_pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return load_pack("omniglot", Omniglot(OmniglotConfig()), roots, lambda done, total, what: None)
 
 
+@pytest.fixture(autouse=True)
+def _compute_in_one_thread(one_thread: None) -> None:
+    """Spare tiny tensors the cost of a second thread."""
+
+
 # ------------------------------------------------------------------------------------------ tiny learners
 
 SIZE = 16

@@ -59,7 +59,9 @@ class Siamese(OptimisedAlgorithm):
         first, second = draw_pairs(torch.cat([support_y, query_y]), self.config.pairs)
         same = features.new_zeros(len(first))
         same[: len(first) // 2] = 1
-        return F.binary_cross_entropy_with_logits(self.similarity(features[first], features[second]), same)
+        return F.binary_cross_entropy_with_logits(
+            self.similarity(features.index_select(0, first), features.index_select(0, second)), same
+        )
 
     @torch.no_grad()
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metabench.data import DataRoots, load_pack
+from metabench.plugins import PluginManager
+from metabench.record import Record
+from metabench.suite import SuiteFile, read_suite
+
+
+class Distributions:
+    """Made-up distributions in a folder: a module and its metadata, as an installer would leave them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.modules: list[str] = []
+
+    def add(self, name: str, source: str, entry: str | None = None) -> str:
+        """Add the distribution `name` 1.0, whose one module has this source; return the module's name."""
+        module = f"fake_{name.replace('-', '_')}"
+        self.modules.append(module)
+        (self.folder / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = self.folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[metabench]\nmain = {entry or module}\n", encoding="utf-8")
+        importlib.invalidate_caches()
+        return module
+
+
+@pytest.fixture
+def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Distributions]:
+    """Return a folder on the import path for made-up distributions."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delenv("METABENCH_PLUGINS", raising=False)
+    found = Distributions(folder)
+    yield found
+    for module in found.modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: for tiny tensors that is fastest, most of all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def plugins() -> PluginManager:
+    """Return the built-ins alone."""
+    return PluginManager.from_environment({"METABENCH_PLUGINS": "metabench"})
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Callable[[str], SuiteFile]:
+    """Return a function that writes a suite and reads it."""
+
+    def read(text: str) -> SuiteFile:
+        path = tmp_path / "suite.yaml"
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return read_suite(path)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def glyphs_cache(tmp_path_factory: pytest.TempPathFactory, plugins: PluginManager) -> Path:
+    """Return a cache with glyphs in it, which take a second to make."""
+    cache = Path(tmp_path_factory.mktemp("cache"))
+    load_pack("glyphs", plugins.build_dataset("glyphs"), DataRoots((), cache), lambda done, total, what: None)
+    return cache
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    """Return a function that makes a record; its keywords replace the usual values."""
+
+    def make(mean: float | None = 0.9, **changes: Any) -> Record:
+        ran: dict[str, Any] = {
+            "accuracy": {"mean": mean, "ci95": 0.0123, "std": 0.1, "episodes": 100},
+            "transductive": False,
+            "train": {
+                "steps": 10,
+                "episodes": 40,
+                "seconds": 2.0,
+                "episodes_per_second": 20.0,
+                "best_step": 5,
+                "validation": [{"step": 5, "accuracy": 0.8}],
+            },
+            "eval": {"seconds": 1.0, "episodes_per_second": 100.0, "latency_ms": {"p50": 1.5, "p95": 2.5}},
+            "peak_memory_bytes": 2**28,
+            "parameters": 1234,
+        }
+        usual: dict[str, Any] = {
+            "cell": "0123456789abcdef",
+            "suite": "suite",
+            "profile": "smoke",
+            "algorithm": "one",
+            "dataset": "glyphs",
+            "backbone": "conv4",
+            "way": 5,
+            "shot": 1,
+            "queries": 15,
+            "seed": 0,
+            "identity": {"seed": 0},
+            "status": "ok",
+            "device": "A processor, 2 threads",
+            "dataset_fingerprint": "f" * 64,
+            "environment": {"cuda": None},
+            "finished": "2025-01-01T00:00:00+00:00",
+        }
+        failed = {"status": "failed", "error": "it broke"}
+        return Record.model_validate({**usual, **(failed if mean is None else ran), **changes})
+
+    return make

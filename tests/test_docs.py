@@ -1,0 +1,128 @@
+"""The documentation says what the code does."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from metabench import hookspecs
+from metabench.cli import cli
+from metabench.plan import make_plan
+from metabench.plugins import PluginManager
+from metabench.record import Record
+from metabench.store import Store
+from metabench.suite import read_suite, resolve
+
+if TYPE_CHECKING:
+    from conftest import Distributions
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
+
+
+def test_every_hook_is_documented_with_its_signature() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    hooks = {
+        name: f"{name}({', '.join(inspect.signature(function).parameters)})"
+        for name, function in vars(hookspecs).items()
+        if name.startswith("metabench_")
+    }
+    documented = re.findall(r"^\| `(metabench_\w+\(.*?\))` \|", page, re.M)
+    assert sorted(documented) == sorted(hooks.values())
+
+
+def test_the_readme_and_the_plugin_page_show_the_same_algorithm() -> None:
+    assert blocks("README.md", "python")[0] == blocks("docs/plugins.md", "python")[0]
+
+
+def test_the_documented_suite_is_valid_in_all_its_profiles(tmp_path: Path) -> None:
+    path = tmp_path / "documented.yaml"
+    path.write_text(blocks("docs/suites.md", "yaml")[0], encoding="utf-8")
+    file = read_suite(path)
+    plugins = PluginManager.from_environment()
+    assert [len(make_plan(*resolve(file, profile), plugins)) for profile in ["", *file.profiles]] == [4, 2]
+
+
+def test_every_key_of_a_record_is_documented() -> None:
+    page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+    for name in Record.model_fields:
+        assert f"`{name}" in page, f"docs/records.md does not mention {name}"
+
+
+def test_the_suite_page_lists_every_key() -> None:
+    from metabench.suite import Evaluation, Suite, Train
+
+    page = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+    keys = [*Suite.model_fields, *Train.model_fields, *Evaluation.model_fields]
+    for key in keys:
+        if key != "profile":
+            assert re.search(rf"\b{key}\b", page), f"docs/suites.md does not mention {key}"
+
+
+def test_the_documented_plugin_runs_in_a_suite(
+    tmp_path: Path, distributions: Distributions, glyphs_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = blocks("docs/plugins.md", "python")[0].replace('"cosine:', '"fake_metabench_cosine:')
+    distributions.add("metabench-cosine", source)
+    suite = {
+        "name": "documented",
+        "datasets": {"glyphs": {}},
+        "backbones": {"conv4": {"params": {"channels": 8, "downsample": "stride"}}},
+        "algorithms": {"cosineproto": {"train": {"way": 10}}},
+        "ways": [5],
+        "shots": [1],
+        "queries": 5,
+        "train": {"steps": 30, "validate_every": 15, "validation_episodes": 10},
+        "eval": {"episodes": 50},
+    }
+    path = tmp_path / "documented.yaml"
+    path.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    monkeypatch.setenv("METABENCH_CACHE", str(glyphs_cache))
+    result = CliRunner().invoke(cli, ["run", str(path), "--output", str(tmp_path / "out"), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    (record,) = Store(tmp_path / "out").records()
+    assert record.environment["providers"]["algorithm"] == "metabench-cosine 1.0"
+    assert record.accuracy is not None
+    assert record.accuracy.mean > 0.3, "30 steps are enough to be above chance, 0.2"
+
+
+def test_the_documented_packaging_names_the_module() -> None:
+    toml = blocks("docs/plugins.md", "toml")[0]
+    assert '[project.entry-points.metabench]\ncosine = "cosine"' in toml
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "<!-- command: tests -->" in ci
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"<!-- command: (\w+) -->\n```sh\n(.+)\n```", readme)
+    assert [name for name, _ in commands] == ["quickstart", "tests"]
+    assert all("\n" not in command and shlex.split(command) for _, command in commands)
+    assert yaml.safe_load((ROOT / "suites" / "quickstart.yaml").read_text(encoding="utf-8"))["name"] == "quickstart"
+
+
+def test_the_documented_modules_are_the_modules() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.search(r"\| module \| what it owns \|\n(.*?)\n\n", page, re.S)
+    assert table is not None
+    documented = {name for row in table[1].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    paths = (ROOT / "metabench").iterdir()
+    present = {path.stem for path in paths if path.stem not in ("__init__", "__pycache__", "py")}
+    assert documented == present
