@@ -12,18 +12,22 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from metabench.errors import CellFailed, DataError
 from metabench.packs import Pack
 
 __all__ = [
     "Algorithm",
     "AlgorithmConfig",
     "Backbone",
+    "CellFailed",
     "Config",
+    "DataError",
     "Dataset",
     "DatasetFiles",
     "Episodes",
     "Metrics",
     "OptimisedAlgorithm",
+    "Pack",
     "Progress",
     "Setup",
     "Split",
@@ -225,8 +229,9 @@ class Setup:
 class Algorithm(nn.Module, abc.ABC):
     """A few-shot learner.
 
-    Randomness comes from torch's default generator, which the harness seeds before every `meta_step` and
-    `predict`: a step is then a function of the weights, the optimiser's state and the episodes alone.
+    The harness calls `train()` before `meta_step`, and `eval()` before `predict`. Randomness comes from torch's
+    default generator, which it seeds before both: a step is then a function of the weights, the optimiser's
+    state and the episodes alone.
 
     Args:
         config: an instance of `Config`.
@@ -257,7 +262,8 @@ class Algorithm(nn.Module, abc.ABC):
             way: N.
 
         Returns:
-            [B, M, N] scores; the largest is the prediction.
+            [B, M, N] scores; the largest is the prediction. They must not depend on the batch that an episode
+            is in: an algorithm that draws random numbers here takes a generator of its own for each episode.
         """
 
     def training_state(self) -> dict[str, Any]:
@@ -269,7 +275,7 @@ class Algorithm(nn.Module, abc.ABC):
 
 
 class AlgorithmConfig(Config):
-    """The outer optimiser of `OptimisedAlgorithm`: Adam, as in the papers.
+    """The outer optimiser of `OptimisedAlgorithm`: Adam, as in most of the papers.
 
     Attributes:
         lr: its learning rate.

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 
-from metabench.errors import DataError
+from metabench.errors import DataError, MetabenchError
 from metabench.packs import Pack, read_pack, write_pack
+from metabench.plugins import in_one_line
 
 if TYPE_CHECKING:
     from metabench.api import Dataset, Progress, Split
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DataRoots", "load_pack", "load_splits", "make_pack", "pack_path", "packed_files"]
 
 _SUFFIX = ".safetensors"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress)
     _check_writable(path.parent)
     folders = [folder for source in roots.sources for folder in (source / name, source)]
     files = _Files([folder for folder in folders if os.path.isdir(folder)], path.parent, roots.download)
-    pack = dataset.pack(files, progress)
+    pack = _guarded(name, lambda: dataset.pack(files, progress))
     write_pack(path, pack)
     return pack
 
@@ -112,7 +114,21 @@ def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progres
         DataError: as `load_pack`.
     """
     pack = load_pack(name, dataset, roots, progress)
-    return dataset.split(pack), pack.fingerprint
+    splits = _guarded(name, lambda: dataset.split(pack))
+    missing = {"train", "val", "test"} - set(splits)
+    if missing:
+        raise DataError(f"the dataset '{name}' has no split {' and no split '.join(sorted(missing))}")
+    return splits, pack.fingerprint
+
+
+def _guarded(name: str, work: Callable[[], _T]) -> _T:
+    """Do what a plugin's dataset is asked, and put whatever it raises into words."""
+    try:
+        return work()
+    except MetabenchError:
+        raise
+    except Exception as error:
+        raise DataError(f"the dataset '{name}' failed: {in_one_line(error)}") from error
 
 
 def _check_writable(folder: Path) -> None:

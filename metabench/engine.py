@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ from metabench.episodes import EpisodeShape
 from metabench.errors import CellFailed, StoreError, SuiteError
 from metabench.files import atomic_file
 from metabench.measure import PeakMemory, Stopwatch, percentiles_ms
-from metabench.plan import Cell
-from metabench.plugins import PluginManager, validate_config
+from metabench.plan import Cell, Training
+from metabench.plugins import PluginManager, in_one_line, validate_config
 from metabench.record import Accuracy, EvalFigures, Latency, TrainFigures, Validation
 from metabench.stats import mean_interval
 from metabench.streams import EpisodeStream
@@ -54,7 +55,7 @@ class Watcher(Protocol):
         """Be told that a phase ("train", "test", …) of `total` episodes or steps begins."""
 
     def advance(self, done: int, note: str = "") -> None:
-        """Be told how much of the phase is done."""
+        """Be told how much of the phase is done, and now and then how it goes."""
 
     def should_stop(self) -> bool:
         """Return whether to write a checkpoint and stop."""
@@ -110,6 +111,8 @@ def check(cell: Cell, splits: Mapping[str, Split], plugins: PluginManager) -> No
             build(cell, image_shape_of(splits), torch.device("cpu"), plugins)
         except ValueError as error:
             raise SuiteError(f"{cell.title}: {error}") from error
+        except Exception:  # a fault of the plugin: it is met again when the cell runs, which then fails alone
+            return
 
 
 def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, int, int]:
@@ -125,6 +128,7 @@ def run_cell(
     plugins: PluginManager,
     checkpoint: Path,
     watcher: Watcher,
+    origin: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Train a cell, or go on from its checkpoint, and test it.
 
@@ -135,17 +139,19 @@ def run_cell(
         plugins: who provides the classes.
         checkpoint: the file to resume from and to write; the same result comes out, wherever it was cut.
         watcher: sees the progress.
+        origin: what else the figures depend on (device, data, versions); a checkpoint of another is not used.
 
     Raises:
         CellFailed: the loss or the scores are not finite, or the memory is too small.
         Interrupted: `watcher` asked for it.
         StoreError: a checkpoint cannot be written or read.
     """
+    origin = origin or {}
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), _deterministic(), _explained_memory(cell):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
-        train = _train(cell, algorithm, splits, device, checkpoint, watcher)
+        train = _train(cell, algorithm, splits, device, checkpoint, origin, watcher)
         return _test(cell, algorithm, splits, device, train, memory, watcher)
 
 
@@ -158,41 +164,51 @@ def _train(
     splits: Mapping[str, Split],
     device: torch.device,
     checkpoint: Path,
+    origin: Mapping[str, str],
     watcher: Watcher,
 ) -> TrainFigures:
     """Train to the end, then load the weights that did best on the validation split."""
     train = cell.train
     stream = training_stream(cell, splits, device)
     val_stream = _stream(cell, splits, "val", cell.shape, cell.test.seed, device)
-    progress = _resume(algorithm, checkpoint, device) or _Progress()
+    progress = _resume(algorithm, checkpoint, origin) or _Progress()
     watch = Stopwatch(device, progress.seconds)
     warm = progress.step + WARM_UP_STEPS
     saved = time.monotonic()
-    note = ""
     watcher.phase("train", train.steps, progress.step)
-    while progress.step < train.steps:
-        first, timed = progress.step, progress.step >= warm
-        until = min(_next_pause(first, train.validate_every, train.steps), train.steps if timed else warm)
-        with (watch if timed else Stopwatch(device)).running():
-            loss = _meta_steps(cell, algorithm, stream, progress, until, watcher, note)
-        progress.timed_steps += (progress.step - first) * timed
-        if not np.isfinite(loss):
-            raise CellFailed(
-                f"training diverged: the loss is {loss} after step {progress.step} of {train.steps}. "
-                "Lower the learning rates, or clip the gradient"
-            )
-        last = progress.step == train.steps
-        if progress.step % train.validate_every == 0 or last:
-            accuracies = evaluate(algorithm, val_stream, train.validation_episodes, cell.test.batch, cell.test.seed)
-            _note_validation(progress, algorithm, float(accuracies.mean()))
-        note = f"loss {loss:.3f}" + (f", val {progress.best_accuracy:.1%}" if progress.validation else "")
-        stop = watcher.should_stop()
-        if stop or last or time.monotonic() - saved > CHECKPOINT_SECONDS:
+    try:
+        while True:
+            if _validation_is_due(progress, train):
+                watcher.phase("validate", train.validation_episodes)
+                accuracies = evaluate(
+                    algorithm, val_stream, train.validation_episodes, cell.test.batch, cell.test.seed, watcher
+                )
+                _note_validation(progress, algorithm, float(accuracies.mean()))
+                watcher.phase("train", train.steps, progress.step)
+            if progress.step == train.steps:
+                break
+            first, timed = progress.step, progress.step >= warm
+            until = min(_next_pause(first, train.validate_every, train.steps), train.steps if timed else warm)
+            with (watch if timed else Stopwatch(device)).running():
+                loss = _meta_steps(cell, algorithm, stream, progress, until, watcher)
+            progress.timed_steps += (progress.step - first) * timed
             progress.seconds = watch.seconds
-            _save(algorithm, progress, checkpoint)
-            saved = time.monotonic()
-        if stop:
-            raise Interrupted
+            if not np.isfinite(loss):
+                raise CellFailed(
+                    f"training diverged: the loss is {loss} after step {progress.step} of {train.steps}. "
+                    "Lower the learning rates, or clip the gradient"
+                )
+            best = f", val {progress.best_accuracy:.1%}" if progress.validation else ""
+            watcher.advance(progress.step, f"loss {loss:.3f}{best}")
+            if watcher.should_stop():
+                raise Interrupted
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(algorithm, progress, origin, checkpoint)
+                saved = time.monotonic()
+    except Interrupted:
+        _save(algorithm, progress, origin, checkpoint)
+        raise
+    _save(algorithm, progress, origin, checkpoint)
     algorithm.load_state_dict(progress.best_state)
     return TrainFigures(
         steps=train.steps,
@@ -202,6 +218,13 @@ def _train(
         best_step=progress.best_step,
         validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in progress.validation],
     )
+
+
+def _validation_is_due(progress: _Progress, train: Training) -> bool:
+    """Return whether the present weights are to be validated, and have not been."""
+    step = progress.step
+    due = step > 0 and (step % train.validate_every == 0 or step == train.steps)
+    return due and step not in (validated for validated, _ in progress.validation)
 
 
 def _next_pause(step: int, validate_every: int, steps: int) -> int:
@@ -216,12 +239,12 @@ def _meta_steps(
     progress: _Progress,
     until: int,
     watcher: Watcher,
-    note: str,
 ) -> float:
     """Make the outer updates up to `until`, or fewer where the user wants to stop; return the last loss.
 
-    Nothing in the loop waits for the device.
+    No result is read back from the device within the loop.
     """
+    algorithm.train()
     batch = cell.train.meta_batch
     loss = torch.zeros(())
     while progress.step < until:
@@ -229,7 +252,7 @@ def _meta_steps(
         torch.manual_seed(_derive(cell.seed, f"train {progress.step}"))
         loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
         progress.step += 1
-        watcher.advance(progress.step, note)
+        watcher.advance(progress.step)
         if watcher.should_stop():
             break
     return float(loss)
@@ -243,8 +266,9 @@ def _note_validation(progress: _Progress, algorithm: Algorithm, accuracy: float)
         progress.best_state = copy.deepcopy(algorithm.state_dict())
 
 
-def _save(algorithm: Algorithm, progress: _Progress, path: Path) -> None:
+def _save(algorithm: Algorithm, progress: _Progress, origin: Mapping[str, str], path: Path) -> None:
     state = {
+        "origin": dict(origin),
         "progress": vars(progress),
         "weights": algorithm.state_dict(),
         "training": algorithm.training_state(),
@@ -260,17 +284,22 @@ def _save(algorithm: Algorithm, progress: _Progress, path: Path) -> None:
         ) from error
 
 
-def _resume(algorithm: Algorithm, path: Path, device: torch.device) -> _Progress | None:
-    """Take the state of a checkpoint, where there is one."""
-    if not path.exists():
+def _resume(algorithm: Algorithm, path: Path, origin: Mapping[str, str]) -> _Progress | None:
+    """Take the state of a checkpoint, where there is one of this origin."""
+    if not os.path.exists(path):
         return None
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["origin"] != dict(origin):
+            return None
         algorithm.load_state_dict(state["weights"])
         algorithm.load_training_state(state["training"])
         return _Progress(**state["progress"])
     except Exception as error:  # a damaged file can raise nearly anything
-        raise StoreError(f"the checkpoint {path} cannot be used ({error}): delete it, or run with --fresh") from error
+        raise StoreError(
+            f"the checkpoint {path} cannot be used ({in_one_line(error)}): delete it, or run with --fresh"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------- testing
@@ -290,7 +319,6 @@ def evaluate(
         CellFailed: a score is not finite.
         Interrupted: `watcher` asked for it.
     """
-    algorithm.eval()
     accuracies: list[Tensor] = []
     for first in range(0, episodes, batch):
         count = min(batch, episodes - first)
@@ -331,7 +359,6 @@ def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> b
 
     The first half of the queries stays; the second half is taken from the next episode.
     """
-    algorithm.eval()
     drawn = stream.batch(0, PROBE_EPISODES)
     kept = drawn.query_x.shape[1] // 2
     exchanged = torch.cat([drawn.query_x[:, :kept], drawn.query_x.roll(1, dims=0)[:, kept:]], dim=1)
@@ -388,6 +415,7 @@ def _latency(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: tor
 
 def _predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
     """Return [B, M, N] scores, without the graph that an algorithm may leave on them."""
+    algorithm.eval()
     torch.manual_seed(_derive(seed, f"predict {first}"))
     return algorithm.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()
 
@@ -418,8 +446,9 @@ def _derive(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}".encode()).digest()[:8], "little") >> 1
 
 
-def _rate(count: int, seconds: float) -> float:
-    return count / seconds if seconds > 0 else 0.0
+def _rate(count: int, seconds: float) -> float | None:
+    """Return a rate, or None where nothing was timed (a training as short as its warm-up)."""
+    return count / seconds if count and seconds > 0 else None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,11 @@ class EpisodeShape:
     shot: int
     queries: int
 
+    @property
+    def images(self) -> int:
+        """Return how many images an episode has."""
+        return self.way * (self.shot + self.queries)
+
 
 @dataclass(frozen=True)
 class EpisodeIndices:
@@ -46,6 +51,10 @@ class EpisodeIndices:
     support_labels: IntArray
     query: IntArray
     query_labels: IntArray
+
+    def __getitem__(self, episodes: slice) -> EpisodeIndices:
+        """Return some of the episodes."""
+        return EpisodeIndices(*(getattr(self, field.name)[episodes] for field in fields(self)))
 
 
 class EpisodeSampler:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 
@@ -16,29 +15,8 @@ from metabench.plugins import PluginManager
 from metabench.streams import EpisodeStream
 
 
-@dataclass(frozen=True)
-class UnitCost:
-    """What a cell's pieces cost on a device.
-
-    Attributes:
-        train_episode: seconds a training episode, the outer update included.
-        test_episode: seconds a test episode.
-    """
-
-    train_episode: float
-    test_episode: float
-
-    def seconds(self, cell: Cell) -> float:
-        """Return how long a cell of this cost should take in all."""
-        train, test = cell.train, cell.test
-        validations = -(-train.steps // train.validate_every) * train.validation_episodes
-        # Testing includes the latency, and the probe for transduction: about fifty episodes.
-        tested = validations + test.episodes + 50
-        return train.steps * train.meta_batch * self.train_episode + tested * self.test_episode
-
-
-def unit_cost(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> UnitCost:
-    """Time one outer update and one test episode of a freshly built algorithm, each after a warm-up."""
+def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> float:
+    """Return how long a cell should take, from an outer update and a test episode of a freshly built algorithm."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = training_stream(cell, splits, device)
@@ -46,7 +24,10 @@ def unit_cost(cell: Cell, splits: Mapping[str, Split], device: torch.device, plu
         batch = min(cell.train.meta_batch, 4)
         step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
         predict = _median_seconds(device, lambda i: _predict_one(algorithm, test, i))
-    return UnitCost(step / batch, predict)
+    validations = -(-cell.train.steps // cell.train.validate_every) * cell.train.validation_episodes
+    # Testing includes the latency, and the probe for transduction: about fifty episodes.
+    tested = validations + cell.test.episodes + 50
+    return cell.train.steps * cell.train.meta_batch * step / batch + tested * predict
 
 
 def _predict_one(algorithm: Algorithm, stream: EpisodeStream, i: int) -> None:

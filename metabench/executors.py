@@ -48,8 +48,9 @@ def run_cells(
     plugins: PluginManager,
     store: Store,
     reporter: Reporter,
+    fresh: bool = False,
 ) -> list[Record]:
-    """Run the cells that have no good record yet, one after the other, and return all records.
+    """Run the cells that have no good record of this device, data and software yet; return all records.
 
     Args:
         suite: where the cells are from.
@@ -59,6 +60,7 @@ def run_cells(
         plugins: who provides the classes.
         store: where records go.
         reporter: sees the progress.
+        fresh: run the cells that have one, too; the old record goes when its cell starts.
 
     Raises:
         Interrupted: the user asked to stop; finished cells are kept, and the current one's checkpoint.
@@ -66,14 +68,17 @@ def run_cells(
     """
     records = []
     for number, cell in enumerate(cells, 1):
+        data = datasets[cell.dataset.label]
+        here = origin(cell, data, device, plugins)
+        if fresh:
+            store.forget(cell.id)
         earlier = store.record(cell.id)
-        if earlier is not None and earlier.status == "ok":
+        if earlier is not None and is_valid(earlier, here):
             reporter.cell_done(earlier, kept=True)
             records.append(earlier)
             continue
         reporter.cell_started(cell, number, len(cells))
-        data = datasets[cell.dataset.label]
-        record, accuracies = _attempt(suite, cell, data, device, plugins, store, reporter)
+        record, accuracies = _attempt(suite, cell, data, here, device, plugins, store, reporter)
         store.write(record, accuracies)
         plugins.cell_finished(store.path, record.model_dump())
         reporter.cell_done(record, kept=False)
@@ -81,10 +86,32 @@ def run_cells(
     return records
 
 
+def providers(cell: Cell, plugins: PluginManager) -> dict[str, str]:
+    """Return which distribution, and which version, provides each part of a cell."""
+    names = {"algorithm": cell.algorithm.name, "dataset": cell.dataset.name, "backbone": cell.backbone.name}
+    return {kind: plugins.provider(kind, name) for kind, name in names.items()}
+
+
+def origin(cell: Cell, data: LoadedDataset, device: torch.device, plugins: PluginManager) -> dict[str, str]:
+    """Return what the figures of a cell depend on beside its identity: device, data and software."""
+    return {
+        "device": device.type,
+        "dataset": data.fingerprint,
+        "torch": str(torch.__version__),
+        **providers(cell, plugins),
+    }
+
+
+def is_valid(record: Record, here: Mapping[str, str]) -> bool:
+    """Return whether a record is good, and of this origin."""
+    return record.status == "ok" and record.origin == dict(here)
+
+
 def _attempt(
     suite: Suite,
     cell: Cell,
     data: LoadedDataset,
+    here: Mapping[str, str],
     device: torch.device,
     plugins: PluginManager,
     store: Store,
@@ -94,7 +121,7 @@ def _attempt(
     outcome: Outcome | None = None
     problem: str | None = None
     try:
-        outcome = run_cell(cell, data.splits, device, plugins, store.checkpoint(cell.id), reporter)
+        outcome = run_cell(cell, data.splits, device, plugins, store.checkpoint(cell.id), reporter, here)
     except (StoreError, Interrupted):
         raise
     except CellFailed as error:
@@ -103,7 +130,6 @@ def _attempt(
         log = f"cells/{cell.id}.traceback.txt"
         store.write_text(log, traceback.format_exc())
         problem = f"{type(error).__name__}: {error} (see {log})"
-    uses = {"algorithm": cell.algorithm.name, "dataset": cell.dataset.name, "backbone": cell.backbone.name}
     record = Record(
         cell=cell.id,
         suite=suite.name,
@@ -126,7 +152,8 @@ def _attempt(
         parameters=outcome.parameters if outcome else None,
         device=describe_device(device),
         dataset_fingerprint=data.fingerprint,
-        environment=environment(device, plugins, uses),
+        environment={**environment(device), "providers": providers(cell, plugins)},
+        origin=dict(here),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     return record, None if outcome is None else outcome.accuracies

@@ -40,13 +40,15 @@ def metabench_run_started(output: Path, suite: Mapping[str, Any], cells: int) ->
     Args:
         output: the output directory.
         suite: the resolved suite, as it is stored.
-        cells: how many cells this run will compute.
+        cells: how many cells the run has, finished ones included.
     """
 
 
 @hookspec
 def metabench_cell_finished(output: Path, record: Mapping[str, Any]) -> None:
-    """Be told that a cell has a record, also when its status is ``"failed"``.
+    """Be told that a cell was run and has a record, also when its status is ``"failed"``.
+
+    It is not called for cells whose record is kept from an earlier run.
 
     Args:
         output: the output directory.
@@ -56,9 +58,9 @@ def metabench_cell_finished(output: Path, record: Mapping[str, Any]) -> None:
 
 @hookspec
 def metabench_run_finished(output: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Be told that a run is over, all its cells having a record.
+    """Be told that a run is over, all its cells having a record; not called after an interruption.
 
     Args:
         output: the output directory.
-        records: one record for each cell of the suite.
+        records: one for each cell that was to run, kept ones included.
     """

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 
 from metabench import __version__
-from metabench.errors import PluginError
-from metabench.plugins import PluginManager
 
 
 def synchronise(device: torch.device) -> None:
@@ -84,20 +82,8 @@ def describe_device(device: torch.device) -> str:
     return f"{_processor()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
-def environment(device: torch.device, plugins: PluginManager, uses: dict[str, str]) -> dict[str, Any]:
-    """Return what a reader needs to know of the machine and the software.
-
-    Args:
-        device: that computes.
-        plugins: that are installed.
-        uses: for each kind ("algorithm", …) the name whose provider is to be recorded.
-    """
-    providers = {}
-    for kind, name in uses.items():
-        try:
-            providers[kind] = plugins.provider(kind, name)
-        except PluginError:
-            providers[kind] = "unknown"
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what a reader needs to know of the machine and the software."""
     return {
         "metabench": __version__,
         "python": platform.python_version(),
@@ -109,7 +95,6 @@ def environment(device: torch.device, plugins: PluginManager, uses: dict[str, st
         "threads": torch.get_num_threads(),
         "device": describe_device(device),
         "git_commit": _git_commit(),
-        "providers": providers,
     }
 
 

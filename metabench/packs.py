@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ class Pack:
     offsets: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Return the sha256 of the content, in hexadecimal."""
         digest = hashlib.sha256(json.dumps([self.images.shape, self.class_names]).encode())
@@ -67,7 +69,7 @@ def read_pack(path: Path) -> Pack | None:
     Raises:
         DataError: the file is damaged.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     damaged = f"the packed data in {path} is damaged: delete that file, and it will be made again"
     try:

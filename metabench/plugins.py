@@ -183,7 +183,7 @@ class PluginManager:
         for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 info = self._infos[implementation.plugin_name]
                 logging.getLogger(__name__).warning("%s of plugin %s failed: %s", hook, info, in_one_line(error))
 

@@ -36,7 +36,7 @@ class TrainFigures(_Part):
         steps: outer updates made.
         episodes: training episodes seen.
         seconds: spent in outer updates and their data, without validation, checkpoints and warm-up steps.
-        episodes_per_second: of those seconds.
+        episodes_per_second: of those seconds; None where the training was as short as its warm-up.
         best_step: after which the tested weights were taken, chosen on the validation split.
         validation: the validation curve.
     """
@@ -44,7 +44,7 @@ class TrainFigures(_Part):
     steps: int
     episodes: int
     seconds: float
-    episodes_per_second: float
+    episodes_per_second: float | None
     best_step: int
     validation: list[Validation]
 
@@ -60,7 +60,7 @@ class EvalFigures(_Part):
     """The test: episodes per second, data included, without a warm-up batch; and the latency of one episode."""
 
     seconds: float
-    episodes_per_second: float
+    episodes_per_second: float | None
     latency_ms: Latency
 
 
@@ -79,6 +79,7 @@ class Record(_Part):
     queries: int
     seed: int
     identity: dict[str, Any]
+    origin: dict[str, str] = {}
     status: Literal["ok", "failed"]
     error: str | None = None
     accuracy: Accuracy | None = None

@@ -7,6 +7,7 @@ An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json``
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,9 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
+            for folder in (self._cells, self.path / "checkpoints"):
+                for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                    leftover.unlink(missing_ok=True)
         except Timeout as error:
             raise StoreError(
                 f"another metabench run is writing to {self.path}: wait for it, or give another --output"
@@ -59,8 +63,6 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
         try:
-            for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
-                leftover.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -71,14 +73,14 @@ class Store:
         Raises:
             StoreError: the directory does not exist, or a record in it cannot be read.
         """
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise StoreError(f"no directory {self.path}: give the --output of an earlier `metabench run`")
         return [self._read(path) for path in sorted(self._cells.glob("*.json"))]
 
     def record(self, cell: str) -> Record | None:
         """Return the record of a cell, or None where it has none yet."""
         path = self._cells / f"{cell}.json"
-        return self._read(path) if path.exists() else None
+        return self._read(path) if os.path.exists(path) else None
 
     def accuracies(self, cell: str) -> npt.NDArray[np.float64]:
         """Return the [episodes] accuracies of a finished cell, in the order of the episodes."""
@@ -118,20 +120,21 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
-    def supersede(self, plan: Sequence[Cell]) -> None:
+    def supersede(self, plan: Sequence[Cell], replaced: Sequence[str] = ()) -> None:
         """Move records that no cell of the plan could have written (whatever its seed) to ``superseded/``.
 
         They are of earlier settings of the suite: the leaderboard must not mix them with the present ones.
+        Records of the cells in `replaced` are about to go, and are not read.
         """
         expected = [_without_seed(cell.identity) for cell in plan]
         for found in sorted(self._cells.glob("*.json")):
-            if _without_seed(self._read(found).identity) in expected:
+            if found.stem in replaced or _without_seed(self._read(found).identity) in expected:
                 continue
             try:
                 (self.path / "superseded").mkdir(exist_ok=True)
                 for suffix in _SUFFIXES:
                     path = self._cells / f"{found.stem}{suffix}"
-                    if path.exists():
+                    if os.path.exists(path):
                         path.replace(self.path / "superseded" / path.name)
             except OSError as error:
                 raise _cannot_write(self.path, error) from error

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from metabench.api import Episodes, Split
-from metabench.episodes import EpisodeSampler, EpisodeShape
+from metabench.episodes import EpisodeIndices, EpisodeSampler, EpisodeShape
+
+#: Episodes that are drawn at once.
+_AHEAD = 256
 
 
 class EpisodeStream:
@@ -30,10 +33,12 @@ class EpisodeStream:
         self._mean = torch.tensor(split.mean, device=device).reshape(-1, 1, 1)
         self._std = torch.tensor(split.std, device=device).reshape(-1, 1, 1)
         self._way = shape.way
+        self._ahead: EpisodeIndices | None = None
+        self._ahead_from = 0
 
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
-        drawn = self._sampler.draw(first, count)
+        drawn = self._draw(first, count)
         return Episodes(
             support_x=self._gather(torch.from_numpy(drawn.support)),
             support_y=torch.from_numpy(drawn.support_labels.copy()).to(self._device),
@@ -41,6 +46,13 @@ class EpisodeStream:
             query_y=torch.from_numpy(drawn.query_labels).to(self._device),
             way=self._way,
         )
+
+    def _draw(self, first: int, count: int) -> EpisodeIndices:
+        """Draw ahead: drawing many episodes at once costs little more than drawing one."""
+        start = first - self._ahead_from
+        if self._ahead is None or start < 0 or start + count > len(self._ahead.classes):
+            self._ahead, self._ahead_from, start = self._sampler.draw(first, max(count, _AHEAD)), first, 0
+        return self._ahead[start : start + count]
 
     def _gather(self, indices: Tensor) -> Tensor:
         """Return the normalised images at [B, n] indices, as [B, n, C, H, W] floats."""

@@ -131,6 +131,10 @@ def test_what_was_run_is_stored_and_can_be_run_again(metabench: Command) -> None
     metabench("run", "small.yaml", "--profile", "smoke", "--output", "out", "--only", "algorithm=protonet")
     (first,) = Store(Path("out")).records()
     assert (first.suite, first.profile, first.identity["train"]["steps"]) == ("small", "smoke", 4)
+    again = metabench("run", "out/suite.yaml", "--output", "again", "--only", "algorithm=protonet")
+    assert again.code == 0, again.err
+    (second,) = Store(Path("again")).records()
+    assert (second.cell, second.accuracy) == (first.cell, first.accuracy)
 
 
 def test_results_go_to_a_folder_named_after_suite_and_profile(metabench: Command) -> None:

@@ -313,7 +313,8 @@ def test_a_cell_yields_all_its_figures(run: Run) -> None:
     assert outcome.peak_memory_bytes > 2**20
     assert min(outcome.train.seconds, outcome.train.episodes_per_second, outcome.eval.seconds) > 0
     assert 0 < outcome.eval.latency_ms.p50 <= outcome.eval.latency_ms.p95
-    assert watcher.phases == [("train", 8, 0), ("test", 12, 0)]
+    validated = [phase for step in (2, 4, 6, 8) for phase in (("validate", 5, 0), ("train", 8, step))]
+    assert watcher.phases == [("train", 8, 0), *validated, ("test", 12, 0)]
 
 
 def test_a_run_leaves_the_random_numbers_of_its_caller_alone(run: Run) -> None:

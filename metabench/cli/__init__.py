@@ -36,8 +36,8 @@ for command in (run, list_, validate, data, leaderboard):
 def main() -> None:
     """Run the command line, and exit.
 
-    0: all well. 1: it ran, and a cell failed. 2: the input was wrong, nothing was written. 130: interrupted,
-    everything finished is kept.
+    0: all well. 1: it ran, and a cell failed. 2: the input was wrong and nothing was written, or the disk failed;
+    130: interrupted. Everything finished is kept.
     """
     try:
         code = cli.main(standalone_mode=False)
@@ -54,4 +54,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a file or disk that no more specific message was written for
+        click.echo(f"metabench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)

@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from metabench.estimate import UnitCost, unit_cost
-from metabench.executors import LoadedDataset
+from metabench.estimate import expected_seconds
+from metabench.executors import LoadedDataset, is_valid, origin
 from metabench.measure import describe_device
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
@@ -55,42 +55,30 @@ class RunConsole:
         plugins: PluginManager,
         file: SuiteFile,
         suite: Suite,
+        fresh: bool,
     ) -> None:
-        """Say what will run where, how long it should take, and which profile is shorter."""
-        waiting = [cell for cell in cells if not _is_finished(store, cell)]
+        """Say what will run where, how long it should take, and which profiles are shorter."""
+        waiting = [
+            cell for cell in cells if fresh or not _is_kept(store, cell, datasets[cell.dataset.label], device, plugins)
+        ]
         kept = len(cells) - len(waiting)
         profile = f", profile {suite.profile}" if suite.profile else ""
         self.say(f"{suite.name}{profile}: {len(cells)} cells" + (f", {kept} of them finished before" if kept else ""))
         missing = "" if device.type == "cuda" else " (no CUDA device is used)"
         self.say(f"device: {describe_device(device)}{missing}")
-        if waiting:
-            self.say("timing one step of every cell …")
-        costs: dict[str, UnitCost] = {}
-        with contextlib.suppress(Exception):  # an algorithm that fails here fails as a cell, with its reason
+        if not waiting:
+            return
+        self.say("timing one step of every cell …")
+        seconds = 0.0
+        try:
             for cell in waiting:
-                costs[_kind(cell)] = unit_cost(cell, datasets[cell.dataset.label].splits, device, plugins)
-            seconds = _expected(waiting, costs)
-            if waiting and seconds is not None:
-                self.say(f"expected: about {_duration(seconds)}" + self._shorter(seconds, costs, plugins, file, suite))
-
-    def _shorter(
-        self,
-        seconds: float,
-        costs: Mapping[str, UnitCost],
-        plugins: PluginManager,
-        file: SuiteFile,
-        suite: Suite,
-    ) -> str:
-        if seconds < _LONG:
-            return ""
-        found = []
-        for profile in file.profiles:
-            if profile == suite.profile:
-                continue
-            other = _expected(make_plan(*resolve(file, profile), plugins), costs)
-            if other is not None and other < seconds / 1.5:
-                found.append(f"--profile {profile} about {_duration(other)}")
-        return f" (shorter: {', '.join(found)})" if found else ""
+                seconds += expected_seconds(cell, datasets[cell.dataset.label].splits, device, plugins)
+        except Exception:  # what fails here fails as a cell, with its reason
+            self.say("expected: unknown, since a cell fails")
+            return
+        shorter = _shorter_profiles(file, suite, plugins) if seconds > _LONG else []
+        hint = f" (shorter: {', '.join(f'--profile {name}' for name in shorter)})" if shorter else ""
+        self.say(f"expected: about {_duration(seconds)}{hint}")
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -141,9 +129,10 @@ class RunConsole:
         """See `metabench.engine.Watcher`."""
         return bool(self._interrupts)
 
-    def interrupted(self, store: Store) -> None:
+    def interrupted(self, store: Store, fresh: bool) -> None:
         """Say what was kept."""
-        self.say(f"Stopped. Everything finished is in {store.path}; run the same command again to go on.")
+        command = "the same command without --fresh" if fresh else "the same command again"
+        self.say(f"Stopped. Everything finished is in {store.path}; run {command} to go on.")
 
 
 @contextlib.contextmanager
@@ -175,20 +164,22 @@ def make_console() -> Iterator[RunConsole]:
             signal.signal(number, handler)
 
 
-def _is_finished(store: Store, cell: Cell) -> bool:
+def _is_kept(store: Store, cell: Cell, data: LoadedDataset, device: torch.device, plugins: PluginManager) -> bool:
     record = store.record(cell.id)
-    return record is not None and record.status == "ok"
+    return record is not None and is_valid(record, origin(cell, data, device, plugins))
 
 
-def _kind(cell: Cell) -> str:
-    """Return what cells of one cost per episode have in common."""
-    return f"{cell.algorithm.label}|{cell.dataset.label}|{cell.backbone.label}|{cell.shape.way}|{cell.shape.shot}"
+def _shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
+    """Return the profiles that show their algorithms at most half as many images, in all."""
+    images = {name: _images(make_plan(*resolve(file, name), plugins)) for name in ["", *file.profiles]}
+    return [name for name in file.profiles if images[name] < images[suite.profile] / 2]
 
 
-def _expected(cells: Sequence[Cell], costs: Mapping[str, UnitCost]) -> float | None:
-    if any(_kind(cell) not in costs for cell in cells):
-        return None
-    return sum(costs[_kind(cell)].seconds(cell) for cell in cells)
+def _images(cells: Sequence[Cell]) -> int:
+    return sum(
+        cell.train.steps * cell.train.meta_batch * cell.train.shape.images + cell.test.episodes * cell.shape.images
+        for cell in cells
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
 @click.option("--seeds", metavar="0,1,…", help="Training seeds, instead of the suite's.")
-@click.option("--fresh", is_flag=True, help="Run finished cells again; without it, they are kept and the rest resumed.")
+@click.option("--fresh/--resume", default=False, help="Run finished cells again, or keep them [default: keep].")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
     suite: str,
@@ -77,19 +77,16 @@ def run(
     datasets = _load(cells, plugins)
     store = Store(output or Path("runs") / resolved.name / (resolved.profile or "default"))
     with store.locked():
-        settings = resolved.model_dump(mode="json")
+        settings = resolved.model_dump(mode="json", exclude={"profile"})
         store.write_suite(settings)
-        if fresh:
-            for cell in cells:
-                store.forget(cell.id)
-        store.supersede(plan)
+        store.supersede(plan, replaced=[cell.id for cell in cells] if fresh else [])
         with make_console() as console:
-            console.start(cells, store, where, datasets, plugins, file, resolved)
+            console.start(cells, store, where, datasets, plugins, file, resolved, fresh)
             plugins.run_started(store.path, settings, len(cells))
             try:
-                records = run_cells(resolved, cells, datasets, where, plugins, store, console)
+                records = run_cells(resolved, cells, datasets, where, plugins, store, console, fresh)
             except Interrupted:
-                console.interrupted(store)
+                console.interrupted(store, fresh)
                 raise KeyboardInterrupt from None
         plugins.run_finished(store.path, [record.model_dump() for record in records])
         everything = store.records()

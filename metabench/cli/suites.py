@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from metabench.errors import SuiteError
@@ -17,10 +18,10 @@ def find_suite(name: str, plugins: PluginManager) -> SuiteFile:
         PluginError: no plugin provides a suite of that name.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):
         return read_suite(path)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise SuiteError(f"{name} is a directory: name a suite file in it")
         known = ", ".join(plugins.suites()) or "none"
         raise SuiteError(f"there is no suite file {name}. Suites that can be named from any folder: {known}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +13,7 @@ from metabench.api import AlgorithmConfig, OptimisedAlgorithm, embed_episode
 class ProtoNetConfig(AlgorithmConfig):
     """Parameters of `ProtoNet`: Adam, its learning rate halved every 2000 episodes (section 3.1)."""
 
-    halve_lr_every: int = 2000
+    halve_lr_every: int = Field(default=2000, ge=0)
 
 
 class ProtoNet(OptimisedAlgorithm):

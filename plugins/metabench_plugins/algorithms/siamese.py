@@ -18,12 +18,13 @@ class SiameseConfig(AlgorithmConfig):
     Attributes:
         units: of the fully connected layer whose sigmoid is compared.
         pairs: pairs of images compared in a training episode; half are of one class.
-        distortion: chance that an image of a training episode is distorted (section 3.2); 0 never does.
+        distortion: chance that an image of a training episode is distorted (section 3.2); 0 never does. The paper
+            adds eight distorted copies of every image.
     """
 
     units: PositiveInt = 4096
     pairs: PositiveInt = Field(default=512, multiple_of=2)
-    distortion: float = Field(default=0.0, ge=0, le=1)
+    distortion: float = Field(default=8 / 9, ge=0, le=1)
 
 
 class Siamese(OptimisedAlgorithm):
@@ -125,6 +126,6 @@ def distort(x: Tensor, chance: float) -> Tensor:
         torch.stack([cos / scale_x, (shear_x - sin) / scale_x, shift_x], dim=-1),
         torch.stack([(shear_y + sin) / scale_y, cos / scale_y, shift_y], dim=-1),
     ]
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
+    grid = F.affine_grid(torch.stack(rows, dim=1).to(x.dtype), list(x.shape), align_corners=False)
     distorted = F.grid_sample(x, grid, align_corners=False)
     return torch.where((torch.rand(n, device=x.device) < chance).reshape(-1, 1, 1, 1), distorted, x)

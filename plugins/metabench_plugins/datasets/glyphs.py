@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from metabench.api import Dataset, DatasetFiles, Progress, Split, SplitSize
-from metabench.packs import Pack
+from metabench.api import Dataset, DatasetFiles, Pack, Progress, Split, SplitSize
 
 Floats = npt.NDArray[np.float64]
 

@@ -30,8 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metabench import api
-from metabench.errors import DataError
-from metabench.packs import Pack
+from metabench.api import DataError, Pack
 
 _BACKGROUND = "images_background"
 _EVALUATION = "images_evaluation"
@@ -306,14 +305,14 @@ def _find_part(folder: Path, part: str) -> Path | None:
 
 def _fetch(folder: Path, sources: Sequence[Path]) -> None:
     """Let torchvision download both parts into `folder`; it shows its progress, and checks their MD5."""
-    from torchvision import datasets
-
     try:
+        from torchvision import datasets
+
         # Standard output is for results; some releases of torchvision print there.
         with contextlib.redirect_stdout(sys.stderr):
             for background in (True, False):
                 datasets.Omniglot(str(folder), background=background, download=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+    except (ImportError, OSError, RuntimeError, http.client.HTTPException) as error:
         raise _missing(sources, f"downloading it failed: {error}") from error
 
 
