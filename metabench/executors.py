@@ -96,7 +96,7 @@ def origin(cell: Cell, data: LoadedDataset, device: torch.device, plugins: Plugi
     """Return what the figures of a cell depend on beside its identity: device, data and software."""
     return {
         "device": device.type,
-        "dataset": data.fingerprint,
+        "dataset_fingerprint": data.fingerprint,
         "torch": str(torch.__version__),
         **providers(cell, plugins),
     }
@@ -104,7 +104,13 @@ def origin(cell: Cell, data: LoadedDataset, device: torch.device, plugins: Plugi
 
 def is_valid(record: Record, here: Mapping[str, str]) -> bool:
     """Return whether a record is good, and of this origin."""
-    return record.status == "ok" and record.origin == dict(here)
+    there = {
+        "device": "cuda" if record.environment.get("cuda") else "cpu",
+        "dataset_fingerprint": record.dataset_fingerprint,
+        "torch": record.environment.get("torch"),
+        **record.environment.get("providers", {}),
+    }
+    return record.status == "ok" and there == dict(here)
 
 
 def _attempt(
@@ -153,7 +159,6 @@ def _attempt(
         device=describe_device(device),
         dataset_fingerprint=data.fingerprint,
         environment={**environment(device), "providers": providers(cell, plugins)},
-        origin=dict(here),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     return record, None if outcome is None else outcome.accuracies

@@ -87,7 +87,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "metabench": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "platform": platform.platform(),

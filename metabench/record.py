@@ -79,7 +79,6 @@ class Record(_Part):
     queries: int
     seed: int
     identity: dict[str, Any]
-    origin: dict[str, str] = {}
     status: Literal["ok", "failed"]
     error: str | None = None
     accuracy: Accuracy | None = None
