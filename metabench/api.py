@@ -291,7 +291,7 @@ class AlgorithmConfig(Config):
 
 
 class OptimisedAlgorithm(Algorithm):
-    """An algorithm trained by "loss, backward, step": implement `episode_loss` and `predict`.
+    """An algorithm trained by "loss, backward, step": only `episode_scores` has to be written.
 
     Gradients are accumulated episode by episode, so memory does not grow with the meta-batch.
     """
@@ -304,8 +304,19 @@ class OptimisedAlgorithm(Algorithm):
         self._steps = 0
 
     @abc.abstractmethod
+    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] scores of the queries of one episode (no leading B)."""
+
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
-        """Return the scalar loss of one training episode (no leading B)."""
+        """Return the scalar loss of one training episode: here, the cross-entropy of the scores."""
+        return nn.functional.cross_entropy(self.episode_scores(support_x, support_y, query_x, way), query_y)
+
+    @torch.no_grad()
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the scores of one episode after the other; see `Algorithm.predict`."""
+        self.eval()
+        episodes = zip(support_x, support_y, query_x, strict=True)
+        return torch.stack([self.episode_scores(*episode, way) for episode in episodes])
 
     def meta_step(self, episodes: Episodes) -> Metrics:
         """Average the gradient of the episodes' losses, and let Adam make one step."""

@@ -3,62 +3,35 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from metabench.api import Algorithm, Episodes, Setup, Split
+from metabench.api import Algorithm, Setup, Split
+from metabench.checkpoints import TrainingProgress, load_checkpoint, save_checkpoint
 from metabench.episodes import EpisodeShape
-from metabench.errors import CellFailed, StoreError, SuiteError
-from metabench.files import atomic_file
-from metabench.measure import PeakMemory, Stopwatch, percentiles_ms
+from metabench.errors import CellFailed, SuiteError
+from metabench.evaluation import Floats, evaluate, is_transductive, latency_ms, predict
+from metabench.measure import PeakMemory, Stopwatch
 from metabench.plan import Cell, Training
-from metabench.plugins import PluginManager, in_one_line, validate_config
+from metabench.plugins import PluginManager, validate_config
 from metabench.record import Accuracy, EvalFigures, Latency, TrainFigures, Validation
+from metabench.reproducible import derive_seed, deterministic
 from metabench.stats import mean_interval
 from metabench.streams import EpisodeStream
-
-Floats = npt.NDArray[np.float64]
+from metabench.watching import Interrupted, Watcher
 
 #: Steps at the start of a process whose time is not counted: allocators and kernels warm up.
 WARM_UP_STEPS = 3
 #: Steps between looks at the loss; each look waits for the device.
 LOSS_EVERY = 10
-#: Seconds between checkpoints: what a killed run loses at most.
+#: Seconds after which the next look at the loss also writes a checkpoint.
 CHECKPOINT_SECONDS = 10.0
-#: Episodes timed one by one for the latency, after `WARM_UP_STEPS` more.
-LATENCY_EPISODES = 30
-#: Episodes whose other queries are exchanged to see whether a prediction moves.
-PROBE_EPISODES = 8
-#: A score that moves by more than this share of the scores' range was moved by the other queries.
-PROBE_TOLERANCE = 1e-4
-
-
-class Interrupted(Exception):
-    """The user asked to stop; a checkpoint has been written."""
-
-
-class Watcher(Protocol):
-    """Sees a cell's progress, and can ask it to stop."""
-
-    def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Be told that a phase ("train", "test", …) of `total` episodes or steps begins."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Be told how much of the phase is done, and now and then how it goes."""
-
-    def should_stop(self) -> bool:
-        """Return whether to write a checkpoint and stop."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +47,9 @@ class Outcome:
     parameters: int
 
 
-@dataclass
-class _Progress:
-    """How far the training of a cell is: with the weights, everything that a checkpoint holds."""
-
-    step: int = 0
-    seconds: float = 0.0
-    timed_steps: int = 0
-    best_step: int = 0
-    best_accuracy: float = -1.0
-    best_state: dict[str, Any] = field(default_factory=dict)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-
-
 def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager) -> Algorithm:
     """Return the cell's algorithm with its backbone, initialised from the cell's seed."""
-    torch.manual_seed(_derive(cell.seed, "initialise"))
+    torch.manual_seed(derive_seed(cell.seed, "initialise"))
     backbone_class = plugins.backbone_class(cell.backbone.name)
     algorithm_class = plugins.algorithm_class(cell.algorithm.name)
     backbone = backbone_class(validate_config(backbone_class.Config, cell.backbone.params), image_shape)
@@ -149,7 +109,7 @@ def run_cell(
     origin = origin or {}
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _deterministic(), _explained_memory(cell):
+    with torch.random.fork_rng(devices=cuda), deterministic(), _explained_memory(cell):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = _train(cell, algorithm, splits, device, checkpoint, origin, watcher)
         return _test(cell, algorithm, splits, device, train, memory, watcher)
@@ -171,7 +131,7 @@ def _train(
     train = cell.train
     stream = training_stream(cell, splits, device)
     val_stream = _stream(cell, splits, "val", cell.shape, cell.test.seed, device)
-    progress = _resume(algorithm, checkpoint, origin) or _Progress()
+    progress = load_checkpoint(algorithm, checkpoint, origin) or TrainingProgress()
     watch = Stopwatch(device, progress.seconds)
     warm = progress.step + WARM_UP_STEPS
     saved = time.monotonic()
@@ -203,12 +163,12 @@ def _train(
             if watcher.should_stop():
                 raise Interrupted
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(algorithm, progress, origin, checkpoint)
+                save_checkpoint(algorithm, progress, origin, checkpoint)
                 saved = time.monotonic()
     except Interrupted:
-        _save(algorithm, progress, origin, checkpoint)
+        save_checkpoint(algorithm, progress, origin, checkpoint)
         raise
-    _save(algorithm, progress, origin, checkpoint)
+    save_checkpoint(algorithm, progress, origin, checkpoint)
     algorithm.load_state_dict(progress.best_state)
     return TrainFigures(
         steps=train.steps,
@@ -220,7 +180,7 @@ def _train(
     )
 
 
-def _validation_is_due(progress: _Progress, train: Training) -> bool:
+def _validation_is_due(progress: TrainingProgress, train: Training) -> bool:
     """Return whether the present weights are to be validated, and have not been."""
     step = progress.step
     due = step > 0 and (step % train.validate_every == 0 or step == train.steps)
@@ -236,7 +196,7 @@ def _meta_steps(
     cell: Cell,
     algorithm: Algorithm,
     stream: EpisodeStream,
-    progress: _Progress,
+    progress: TrainingProgress,
     until: int,
     watcher: Watcher,
 ) -> float:
@@ -249,7 +209,7 @@ def _meta_steps(
     loss = torch.zeros(())
     while progress.step < until:
         # A step starts from a seed of its own, so that it is the same step after a resume.
-        torch.manual_seed(_derive(cell.seed, f"train {progress.step}"))
+        torch.manual_seed(derive_seed(cell.seed, f"train {progress.step}"))
         loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
         progress.step += 1
         watcher.advance(progress.step)
@@ -258,7 +218,7 @@ def _meta_steps(
     return float(loss)
 
 
-def _note_validation(progress: _Progress, algorithm: Algorithm, accuracy: float) -> None:
+def _note_validation(progress: TrainingProgress, algorithm: Algorithm, accuracy: float) -> None:
     """Keep the accuracy, and the weights where it is the best so far (the later of two equals)."""
     progress.validation.append((progress.step, accuracy))
     if accuracy >= progress.best_accuracy:
@@ -266,107 +226,7 @@ def _note_validation(progress: _Progress, algorithm: Algorithm, accuracy: float)
         progress.best_state = copy.deepcopy(algorithm.state_dict())
 
 
-def _save(algorithm: Algorithm, progress: _Progress, origin: Mapping[str, str], path: Path) -> None:
-    state = {
-        "origin": dict(origin),
-        "progress": vars(progress),
-        "weights": algorithm.state_dict(),
-        "training": algorithm.training_state(),
-    }
-    try:
-        with atomic_file(path) as temporary:
-            torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        raise StoreError(
-            f"cannot write the checkpoint {path}: {reason}. Finished cells are kept: free some space and "
-            "run the same command again, or give another --output"
-        ) from error
-
-
-def _resume(algorithm: Algorithm, path: Path, origin: Mapping[str, str]) -> _Progress | None:
-    """Take the state of a checkpoint, where there is one of this origin."""
-    if not os.path.exists(path):
-        return None
-    try:
-        # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["origin"] != dict(origin):
-            return None
-        algorithm.load_state_dict(state["weights"])
-        algorithm.load_training_state(state["training"])
-        return _Progress(**state["progress"])
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise StoreError(
-            f"the checkpoint {path} cannot be used ({in_one_line(error)}): delete it, or run with --fresh"
-        ) from error
-
-
 # ------------------------------------------------------------------------------------------------- testing
-
-
-def evaluate(
-    algorithm: Algorithm,
-    stream: EpisodeStream,
-    episodes: int,
-    batch: int,
-    seed: int,
-    watcher: Watcher | None = None,
-) -> Floats:
-    """Return the [episodes] accuracies of the episodes 0 … `episodes` - 1 of a stream.
-
-    Raises:
-        CellFailed: a score is not finite.
-        Interrupted: `watcher` asked for it.
-    """
-    accuracies: list[Tensor] = []
-    for first in range(0, episodes, batch):
-        count = min(batch, episodes - first)
-        drawn = stream.batch(first, count)
-        accuracies.append(accuracy(_predict(algorithm, drawn, seed, first), drawn.query_y))
-        if watcher is not None:
-            so_far = f"accuracy {float(torch.cat(accuracies).mean()):.2%}" if first // batch % 10 == 0 else ""
-            watcher.advance(first + count, so_far)
-            if watcher.should_stop():
-                raise Interrupted
-    return torch.cat(accuracies).cpu().numpy()
-
-
-def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of queries classified correctly, per episode.
-
-    Classes that tie for the largest score share the credit: a constant score earns 1/N, whatever the labels.
-
-    Args:
-        scores: [B, M, N].
-        labels: [B, M].
-
-    Returns:
-        [B] in float64.
-
-    Raises:
-        CellFailed: a score is not finite.
-    """
-    if not bool(torch.isfinite(scores).all()):
-        raise CellFailed("a prediction is not finite: the trained weights, or the adaptation, diverged")
-    best = scores == scores.max(dim=-1, keepdim=True).values
-    credit = best.double() / best.sum(dim=-1, keepdim=True)
-    return credit.gather(-1, labels.unsqueeze(-1)).squeeze(-1).mean(dim=-1)
-
-
-def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> bool:
-    """Return whether a query's scores move when the other queries of its episode are exchanged.
-
-    The first half of the queries stays; the second half is taken from the next episode.
-    """
-    drawn = stream.batch(0, PROBE_EPISODES)
-    kept = drawn.query_x.shape[1] // 2
-    exchanged = torch.cat([drawn.query_x[:, :kept], drawn.query_x.roll(1, dims=0)[:, kept:]], dim=1)
-    before = _predict(algorithm, drawn, seed, 0)[:, :kept]
-    other = Episodes(drawn.support_x, drawn.support_y, exchanged, drawn.query_y, drawn.way)
-    after = _predict(algorithm, other, seed, 0)[:, :kept]
-    scale = (before.max() - before.min()).clamp_min(1e-12)
-    return bool((before - after).abs().max() > PROBE_TOLERANCE * scale)
 
 
 def _test(
@@ -381,7 +241,7 @@ def _test(
     test = cell.test
     stream = evaluation_stream(cell, splits, device)
     watcher.phase("test", test.episodes)
-    _predict(algorithm, stream.batch(0, test.batch), test.seed, 0)  # warm-up, not counted
+    predict(algorithm, stream.batch(0, test.batch), test.seed, 0)  # warm-up, not counted
     watch = Stopwatch(device)
     with watch.running():
         accuracies = evaluate(algorithm, stream, test.episodes, test.batch, test.seed, watcher)
@@ -394,30 +254,11 @@ def _test(
         eval=EvalFigures(
             seconds=watch.seconds,
             episodes_per_second=_rate(test.episodes, watch.seconds),
-            latency_ms=Latency(**_latency(algorithm, stream, test.seed, device)),
+            latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device)),
         ),
         peak_memory_bytes=memory.bytes(),
         parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
     )
-
-
-def _latency(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device) -> dict[str, float]:
-    """Time one episode at a time, its tensors already on the device."""
-    seconds = []
-    for i in range(WARM_UP_STEPS + LATENCY_EPISODES):
-        drawn = stream.batch(i, 1)
-        watch = Stopwatch(device)
-        with watch.running():
-            _predict(algorithm, drawn, seed, i)
-        seconds.append(watch.seconds)
-    return percentiles_ms(seconds[WARM_UP_STEPS:])
-
-
-def _predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
-    """Return [B, M, N] scores, without the graph that an algorithm may leave on them."""
-    algorithm.eval()
-    torch.manual_seed(_derive(seed, f"predict {first}"))
-    return algorithm.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()
 
 
 # ------------------------------------------------------------------------------------------------- helpers
@@ -441,31 +282,9 @@ def _stream(
     return EpisodeStream(splits[name], shape, stream, seed, device)
 
 
-def _derive(seed: int, purpose: str) -> int:
-    """Return a seed for one purpose, unrelated to those of other purposes and seeds."""
-    return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}".encode()).digest()[:8], "little") >> 1
-
-
 def _rate(count: int, seconds: float) -> float | None:
     """Return a rate, or None where nothing was timed (a training as short as its warm-up)."""
     return count / seconds if count and seconds > 0 else None
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Let torch use deterministic kernels only (where it has them), and put its settings back afterwards.
-
-    Without this, even indexing a tensor twice at one place gives gradients that differ from run to run on two threads.
-    """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -1,18 +1,19 @@
-"""How long will a run take? Times a step and an episode of every cell, before the run."""
+"""How long will a run take, and what would be shorter? Times a step and an episode of every cell, before the run."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from metabench.api import Algorithm, Split
 from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
 from metabench.measure import Stopwatch
-from metabench.plan import Cell
+from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
 from metabench.streams import EpisodeStream
+from metabench.suite import Suite, SuiteFile, resolve
 
 
 def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> float:
@@ -28,6 +29,19 @@ def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.devi
     # Testing includes the latency, and the probe for transduction: about fifty episodes.
     tested = validations + cell.test.episodes + 50
     return cell.train.steps * cell.train.meta_batch * step / batch + tested * predict
+
+
+def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
+    """Return the profiles that show their algorithms less than half as many images, in all, as `suite` does."""
+    images = {name: _images(make_plan(*resolve(file, name), plugins)) for name in ["", *file.profiles]}
+    return [name for name in file.profiles if images[name] < images[suite.profile] / 2]
+
+
+def _images(cells: Sequence[Cell]) -> int:
+    return sum(
+        cell.train.steps * cell.train.meta_batch * cell.train.shape.images + cell.test.episodes * cell.shape.images
+        for cell in cells
+    )
 
 
 def _predict_one(algorithm: Algorithm, stream: EpisodeStream, i: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Protocol
@@ -11,15 +12,17 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from metabench.api import Split
-from metabench.engine import Interrupted, Outcome, Watcher, run_cell
+from metabench.api import Progress, Split
+from metabench.data import DataRoots, load_splits
+from metabench.engine import Outcome, check, run_cell
 from metabench.errors import CellFailed, StoreError
 from metabench.measure import describe_device, environment
-from metabench.plan import Cell
+from metabench.plan import Cell, check_cell
 from metabench.plugins import PluginManager
 from metabench.record import Record
 from metabench.store import Store
 from metabench.suite import Suite
+from metabench.watching import Interrupted, Watcher
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,40 @@ class Reporter(Watcher, Protocol):
 
     def cell_done(self, record: Record, kept: bool) -> None:
         """Be told that a cell has a record; `kept` says that it was there from an earlier run."""
+
+
+def load_datasets(
+    cells: Sequence[Cell],
+    plugins: PluginManager,
+    roots: DataRoots,
+    progress: Callable[[], AbstractContextManager[Progress]],
+) -> dict[str, LoadedDataset]:
+    """Load the datasets of the cells, packing them first where need be, and check that the cells fit them.
+
+    Args:
+        cells: what is going to be run.
+        plugins: who provides the classes.
+        roots: where data is looked for, and packs are kept.
+        progress: opens what is told of the packing of one dataset.
+
+    Returns:
+        The datasets by their label.
+
+    Raises:
+        DataError: a dataset cannot be had.
+        SuiteError: a cell asks for more classes or images than there are, or its algorithm refuses it.
+    """
+    datasets: dict[str, LoadedDataset] = {}
+    for cell in cells:
+        choice = cell.dataset
+        if choice.label not in datasets:
+            dataset = plugins.build_dataset(choice.name, choice.params)
+            with progress() as told:
+                datasets[choice.label] = LoadedDataset(*load_splits(choice.name, dataset, roots, told))
+        splits = datasets[choice.label].splits
+        check_cell(cell, {name: split.size for name, split in splits.items()})
+        check(cell, splits, plugins)
+    return datasets
 
 
 def run_cells(

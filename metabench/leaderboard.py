@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -12,9 +14,6 @@ from metabench.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Row = dict[str, Any]
-
 
 _LEGEND = (
     "accuracy: mean over the test episodes ± half its 95 % interval (Student t over episodes)",
@@ -75,7 +74,7 @@ def render_csv(records: Sequence[Record]) -> str:
     return frame(records).to_csv(index=False)
 
 
-def _row(record: Record) -> Row:
+def _row(record: Record) -> dict[str, Any]:
     accuracy, train, evaluation = record.accuracy, record.train, record.eval
     return {
         "dataset": record.dataset,
@@ -192,7 +191,7 @@ def _device(record: Record) -> str:
 def _accuracy(record: Record) -> str:
     if record.accuracy is None:
         return "failed"
-    return f"{record.accuracy.mean:.2%} ± {record.accuracy.ci95 * 100:.2f}".replace("%", "")
+    return f"{record.accuracy.mean * 100:.2f} ± {record.accuracy.ci95 * 100:.2f}"
 
 
 def _number(value: float | None) -> str:
@@ -203,9 +202,4 @@ def _number(value: float | None) -> str:
 
 def _escaped(text: str) -> str:
     """Return the text so that Markdown, and HTML within it, shows it as it is."""
-    text = " ".join(text.split()).replace("&", "&amp;")
-    for character in "\\`*_[]<>|#":
-        text = text.replace(
-            character, f"\\{character}" if character not in "<>" else {"<": "&lt;", ">": "&gt;"}[character]
-        )
-    return text
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

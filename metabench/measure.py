@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,22 @@ import numpy as np
 import torch
 
 from metabench import __version__
+from metabench.errors import MetabenchError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device of the name ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one).
+
+    Raises:
+        MetabenchError: CUDA was asked for by name, and there is none.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise MetabenchError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    # cuBLAS reproduces its results only with a workspace of fixed size (its documentation, section 2.1.4).
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def synchronise(device: torch.device) -> None:
@@ -104,7 +120,7 @@ _STATUS = Path("/proc/self/status")
 
 def _reset_resident_peak() -> None:
     # Where this is not Linux, or not allowed, the peak is that of the whole process.
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set to what is in use now
 
 

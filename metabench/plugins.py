@@ -25,6 +25,14 @@ if TYPE_CHECKING:  # these import torch
 #: Allow list ("mine,other"), or block list ("-mine,-other"), of distributions or entry points.
 PLUGINS_VARIABLE = "METABENCH_PLUGINS"
 
+#: What the hook ``metabench_{kind}s`` returns, for each kind of thing.
+_SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
+    "algorithm": AlgorithmSpec,
+    "backbone": BackboneSpec,
+    "dataset": DatasetSpec,
+    "suite": SuiteSpec,
+}
+
 _Named = TypeVar("_Named", bound=Spec | SuiteSpec)
 
 
@@ -98,45 +106,55 @@ class PluginManager:
 
     def algorithms(self) -> dict[str, AlgorithmSpec]:
         """Return the algorithms by name."""
-        return self._provided("metabench_algorithms", AlgorithmSpec)
+        return self._provided("algorithm", AlgorithmSpec)
 
     def backbones(self) -> dict[str, BackboneSpec]:
         """Return the backbones by name."""
-        return self._provided("metabench_backbones", BackboneSpec)
+        return self._provided("backbone", BackboneSpec)
 
     def datasets(self) -> dict[str, DatasetSpec]:
         """Return the datasets by name."""
-        return self._provided("metabench_datasets", DatasetSpec)
+        return self._provided("dataset", DatasetSpec)
 
     def suites(self) -> dict[str, SuiteSpec]:
         """Return the suites by name."""
-        return self._provided("metabench_suites", SuiteSpec)
+        return self._provided("suite", SuiteSpec)
+
+    def conflicts(self) -> list[str]:
+        """Return what is wrong with each name that is claimed more than once, and so cannot be used."""
+        found = []
+        for kind, spec_class in _SPECS.items():
+            claims: dict[str, list[PluginInfo]] = {}
+            for info, spec in self._specs(kind, spec_class):
+                claims.setdefault(spec.name, []).append(info)
+            found += [_conflict(kind, name, infos) for name, infos in claims.items() if len(infos) > 1]
+        return found
 
     # ----------------------------------------------------------------------------------- names to things
 
     def suite_path(self, name: str) -> Path:
         """Return the file of the suite `name`."""
-        return self._one("suite", name, "metabench_suites", SuiteSpec).path
+        return self._one("suite", name, SuiteSpec).path
 
     def algorithm_class(self, name: str) -> type[Algorithm]:
         """Import the algorithm `name`."""
         from metabench.api import Algorithm
 
-        found: type[Algorithm] = self._class("algorithm", name, "metabench_algorithms", AlgorithmSpec, Algorithm)
+        found: type[Algorithm] = self._class("algorithm", name, AlgorithmSpec, Algorithm)
         return found
 
     def backbone_class(self, name: str) -> type[Backbone]:
         """Import the backbone `name`."""
         from metabench.api import Backbone
 
-        found: type[Backbone] = self._class("backbone", name, "metabench_backbones", BackboneSpec, Backbone)
+        found: type[Backbone] = self._class("backbone", name, BackboneSpec, Backbone)
         return found
 
     def dataset_class(self, name: str) -> type[Dataset]:
         """Import the dataset `name`."""
         from metabench.api import Dataset
 
-        found: type[Dataset] = self._class("dataset", name, "metabench_datasets", DatasetSpec, Dataset)
+        found: type[Dataset] = self._class("dataset", name, DatasetSpec, Dataset)
         return found
 
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
@@ -157,7 +175,7 @@ class PluginManager:
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides the `kind` named `name`."""
-        for info, spec in self._specs(f"metabench_{kind}s", Spec):
+        for info, spec in self._specs(kind, Spec):
             if spec.name == name:
                 return f"{info.distribution} {info.version}".strip()
         raise PluginError(f"no {kind} '{name}'")
@@ -202,18 +220,19 @@ class PluginManager:
             problem = in_one_line(error)
         self._infos[key] = PluginInfo(entry.name, distribution, version, problem)
 
-    def _provided(self, hook: str, kind: type[_Named]) -> dict[str, _Named]:
-        return {spec.name: spec for _, spec in sorted(self._specs(hook, kind), key=lambda found: found[1].name)}
+    def _provided(self, kind: str, spec_class: type[_Named]) -> dict[str, _Named]:
+        return {spec.name: spec for _, spec in sorted(self._specs(kind, spec_class), key=lambda found: found[1].name)}
 
-    def _specs(self, hook: str, kind: type[_Named]) -> Iterator[tuple[PluginInfo, _Named]]:
+    def _specs(self, kind: str, spec_class: type[_Named]) -> Iterator[tuple[PluginInfo, _Named]]:
         """Yield what each plugin provides, marking a plugin whose hook fails as broken."""
+        hook = f"metabench_{kind}s"
         for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
             info = self._infos[implementation.plugin_name]
             try:
                 specs = list(implementation.function())
-                wrong = [spec for spec in specs if not isinstance(spec, kind)]
+                wrong = [spec for spec in specs if not isinstance(spec, spec_class)]
                 if wrong:
-                    raise TypeError(f"it returned {_short(wrong[0])} instead of {kind.__name__}")
+                    raise TypeError(f"it returned {_short(wrong[0])} instead of {spec_class.__name__}")
             except (Exception, SystemExit) as error:
                 self._infos[implementation.plugin_name] = PluginInfo(
                     info.name, info.distribution, info.version, f"{hook}: {in_one_line(error)}"
@@ -222,29 +241,25 @@ class PluginManager:
             for spec in specs:
                 yield info, spec
 
-    def _one(self, what: str, name: str, hook: str, kind: type[_Named]) -> _Named:
+    def _one(self, kind: str, name: str, spec_class: type[_Named]) -> _Named:
         """Return the one spec of this name, or say why there is none."""
-        offered = list(self._specs(hook, kind))
+        offered = list(self._specs(kind, spec_class))
         claims = [(info, spec) for info, spec in offered if spec.name == name]
         if len(claims) > 1:
-            who = " and ".join(str(info) for info, _ in claims)
-            raise PluginError(
-                f"the {what} '{name}' is provided by {who}: set {PLUGINS_VARIABLE} to allow one of them, "
-                f"or block one ({PLUGINS_VARIABLE}=-{claims[-1][0].distribution})"
-            )
+            raise PluginError(_conflict(kind, name, [info for info, _ in claims]))
         if claims:
             return claims[0][1]
         names = sorted(spec.name for _, spec in offered)
-        message = f"no {what} '{name}'{nearest(name, names)}. Available: {', '.join(names) or 'none'}"
+        message = f"no {kind} '{name}'{nearest(name, names)}. Available: {', '.join(names) or 'none'}"
         for info in self.plugins():
             if info.problem:
                 message += f"\nThe plugin {info} may provide it, but cannot be used: {info.problem}"
         raise PluginError(message)
 
-    def _class(self, what: str, name: str, hook: str, kind: type[Spec], base: type) -> Any:
+    def _class(self, kind: str, name: str, spec_class: type[Spec], base: type) -> Any:
         """Import the target of the spec of this name, and check what it is."""
-        spec = self._one(what, name, hook, kind)
-        who = f"the {what} '{name}' of {self.provider(what, name)} ({spec.target})"
+        spec = self._one(kind, name, spec_class)
+        who = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
         module, _, attribute = spec.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
@@ -253,6 +268,14 @@ class PluginManager:
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(f"{who} is not a subclass of metabench.api.{base.__name__}")
         return found
+
+
+def _conflict(kind: str, name: str, claimants: list[PluginInfo]) -> str:
+    who = " and ".join(str(info) for info in claimants)
+    return (
+        f"the {kind} '{name}' is provided by {who}: set {PLUGINS_VARIABLE} to allow one of them, "
+        f"or block one ({PLUGINS_VARIABLE}=-{claimants[-1].distribution})"
+    )
 
 
 def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:

@@ -157,7 +157,7 @@ class SuiteFile:
     @property
     def profiles(self) -> list[str]:
         """Return the names of the profiles, in the file's order."""
-        return list(self.data.get("profiles") or {})
+        return list(self.data.get("profiles", {}))
 
     @property
     def default_profile(self) -> str:
@@ -192,7 +192,10 @@ def read_suite(path: Path) -> SuiteFile:
     data = reader.read(text)
     if not isinstance(data, dict):
         raise SuiteError(f"{path}:1: a suite is a mapping of keys to values (name, datasets, algorithms, …)")
-    return SuiteFile(path, data, reader.places)
+    file = SuiteFile(path, data, reader.places)
+    if not isinstance(data.get("profiles", {}), dict):
+        raise file.error(("profiles",), "a mapping of names to changed settings is needed")
+    return file
 
 
 def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFile]:
@@ -206,8 +209,6 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
         SuiteError: with the file, line, key path and nearest key.
     """
     profiles = file.data.get("profiles", {})
-    if not isinstance(profiles, dict):
-        raise file.error(("profiles",), "a mapping of names to changed settings is needed")
     name = file.default_profile if profile is None else profile
     for label in profiles:
         if not re.fullmatch(_NAME, label):

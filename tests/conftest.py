@@ -4,15 +4,21 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from metabench.data import DataRoots, load_pack
+from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
 from metabench.record import Record
-from metabench.suite import SuiteFile, read_suite
+from metabench.suite import Suite, SuiteFile, read_suite, resolve
+
+if TYPE_CHECKING:  # imports torch
+    from metabench.engine import Outcome
+    from metabench.executors import LoadedDataset
 
 
 class Distributions:
@@ -127,3 +133,66 @@ def make_record() -> Callable[..., Record]:
         return Record.model_validate({**usual, **(failed if mean is None else ran), **changes})
 
     return make
+
+
+# --------------------------------------------------------------------------------------- tiny things to run
+
+
+@pytest.fixture
+def few_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time few episodes: how fast they are is not what these tests are about."""
+    monkeypatch.setattr("metabench.evaluation.LATENCY_EPISODES", 2)
+
+
+@pytest.fixture(scope="session")
+def everything() -> PluginManager:
+    """Return the built-ins, and the things of `tiny`."""
+    return PluginManager([*entry_points(group="metabench"), EntryPoint("tiny", "tiny:PLUGIN", "metabench")])
+
+
+@pytest.fixture(scope="session")
+def data() -> LoadedDataset:
+    """Return the tiny dataset."""
+    from metabench.api import Config
+    from metabench.executors import LoadedDataset
+    from tiny import Blots
+
+    dataset = Blots(Config())
+    pack = dataset.pack(None, lambda done, total, what: None)  # type: ignore[arg-type]
+    return LoadedDataset(dataset.split(pack), pack.fingerprint)
+
+
+@pytest.fixture
+def cells_of(
+    suite_file: Callable[[str], SuiteFile], everything: PluginManager
+) -> Callable[..., tuple[Suite, list[Cell]]]:
+    """Return a function that plans a suite of these algorithms."""
+
+    def plan(*algorithms: str, text: str | None = None) -> tuple[Suite, list[Cell]]:
+        from tiny import PARAMS, SUITE
+
+        entries = ", ".join(f"{name}: {{params: {{{PARAMS.get(name, '')}}}}}" for name in algorithms)
+        suite, file = resolve(suite_file((text or SUITE).format(algorithms=entries)))
+        return suite, make_plan(suite, file, everything)
+
+    return plan
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    data: LoadedDataset,
+    everything: PluginManager,
+    cells_of: Callable[..., tuple[Suite, list[Cell]]],
+) -> Callable[..., Outcome]:
+    """Return a function that runs one algorithm's cell."""
+    from metabench.engine import run_cell
+    from tiny import CPU, Watching
+
+    def start(
+        algorithm: str, text: str | None = None, watcher: Watching | None = None, name: str = "checkpoint"
+    ) -> Outcome:
+        _, (cell,) = cells_of(algorithm, text=text)
+        return run_cell(cell, data.splits, CPU, everything, tmp_path / f"{name}.pt", watcher or Watching())
+
+    return start

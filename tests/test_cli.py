@@ -222,6 +222,7 @@ WRONG_SUITES = [
     ("queries: 2", "queries: 29", ["small.yaml:11: ", "30 images", "1 shots + 29 queries", "glyphs", "has 20"]),
     ("ways: [2]", "ways: [1]", ["small.yaml:10: ", "at least 2"]),
     ("ways: [2]", "ways: [2", ["small.yaml:1", "not valid YAML"]),
+    ("profiles:\n  smoke:\n    train: {steps: 4}\n", "profiles: 3\n", ["small.yaml:15: ", "a mapping of names"]),
 ]
 
 WRONG_COMMANDS = [
@@ -283,8 +284,8 @@ def test_a_wrong_command_is_explained_and_writes_nothing(
     assert everything_below(Path()) == before
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_refused(metabench: Command) -> None:
+def test_a_device_that_is_not_there_is_refused(metabench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = everything_below(Path())
     assert_refused(metabench("run", "small.yaml", "--device", "cuda"), ["--device cuda", "--device cpu"])
     assert everything_below(Path()) == before
@@ -450,6 +451,19 @@ def test_list_shows_everything_and_what_is_broken(metabench: Command, distributi
     assert only.code == 0
     assert "conv4" not in only.out
     assert "metabench list plugins" in only.err
+    assert "arxiv.org" in only.out
+    assert "arxiv.org" not in ended.out
+
+
+def test_list_says_which_names_are_claimed_twice(metabench: Command, distributions: Distributions) -> None:
+    source = (
+        "from metabench.specs import AlgorithmSpec, hookimpl\n@hookimpl\ndef metabench_algorithms():\n"
+        '    return [AlgorithmSpec("maml", "pathlib:Path", "")]\n'
+    )
+    distributions.add("greedy-one", source)
+    ended = metabench("list", "algorithms")
+    assert ended.code == 0
+    assert "the algorithm 'maml' is provided by 'greedy-one' 1.0 and 'metabench'" in ended.err
 
 
 def test_a_dataset_that_needs_parameters_says_which(metabench: Command, distributions: Distributions) -> None:

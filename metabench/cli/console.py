@@ -15,14 +15,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from metabench.estimate import expected_seconds
+from metabench.estimate import expected_seconds, shorter_profiles
 from metabench.executors import LoadedDataset, is_valid, origin
 from metabench.measure import describe_device
-from metabench.plan import Cell, make_plan
+from metabench.plan import Cell
 from metabench.plugins import PluginManager
 from metabench.record import Record
 from metabench.store import Store
-from metabench.suite import Suite, SuiteFile, resolve
+from metabench.suite import Suite, SuiteFile
 
 #: Seconds from one plain line to the next.
 _INTERVAL = 20.0
@@ -76,7 +76,7 @@ class RunConsole:
         except Exception:  # what fails here fails as a cell, with its reason
             self.say("expected: unknown, since a cell fails")
             return
-        shorter = _shorter_profiles(file, suite, plugins) if seconds > _LONG else []
+        shorter = shorter_profiles(file, suite, plugins) if seconds > _LONG else []
         hint = f" (shorter: {', '.join(f'--profile {name}' for name in shorter)})" if shorter else ""
         self.say(f"expected: about {_duration(seconds)}{hint}")
 
@@ -104,14 +104,14 @@ class RunConsole:
             self._live.update(self._task, visible=False)
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """See `metabench.engine.Watcher`."""
+        """See `metabench.watching.Watcher`."""
         self._phase, self._total, self._begin = name, total, done
         self._begun = time.monotonic()
         if self._live and self._task is not None:
             self._live.reset(self._task, total=total, completed=done, visible=True, note="", description=self._title)
 
     def advance(self, done: int, note: str = "") -> None:
-        """See `metabench.engine.Watcher`."""
+        """See `metabench.watching.Watcher`."""
         if self._live and self._task is not None:
             text = f"{self._phase} {done}/{self._total}"
             fields: dict[str, Any] = {"note": f"{text}  {note}"} if note else {}
@@ -120,13 +120,11 @@ class RunConsole:
             now = time.monotonic()
             self._due = now + _INTERVAL
             left = (now - self._begun) / max(1, done - self._begin) * (self._total - done)
-            click.echo(
-                f"{self._title}: {self._phase} {done}/{self._total} {note}, {_duration(left)} left".replace(" ,", ","),
-                err=True,
-            )
+            state = f"{self._phase} {done}/{self._total} {note}".rstrip()
+            click.echo(f"{self._title}: {state}, {_duration(left)} left", err=True)
 
     def should_stop(self) -> bool:
-        """See `metabench.engine.Watcher`."""
+        """See `metabench.watching.Watcher`."""
         return bool(self._interrupts)
 
     def interrupted(self, store: Store, fresh: bool) -> None:
@@ -167,19 +165,6 @@ def make_console() -> Iterator[RunConsole]:
 def _is_kept(store: Store, cell: Cell, data: LoadedDataset, device: torch.device, plugins: PluginManager) -> bool:
     record = store.record(cell.id)
     return record is not None and is_valid(record, origin(cell, data, device, plugins))
-
-
-def _shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
-    """Return the profiles that show their algorithms at most half as many images, in all."""
-    images = {name: _images(make_plan(*resolve(file, name), plugins)) for name in ["", *file.profiles]}
-    return [name for name in file.profiles if images[name] < images[suite.profile] / 2]
-
-
-def _images(cells: Sequence[Cell]) -> int:
-    return sum(
-        cell.train.steps * cell.train.meta_batch * cell.train.shape.images + cell.test.episodes * cell.shape.images
-        for cell in cells
-    )
 
 
 def _duration(seconds: float) -> str:

@@ -19,10 +19,11 @@ from metabench.specs import Spec
 def list_(what: str) -> None:
     """List the algorithms, backbones, datasets, suites or plugins that are installed."""
     plugins = PluginManager.from_environment()
+    links = what != "all"
     sections: dict[str, Callable[[PluginManager], list[tuple[str, ...]]]] = {
-        "algorithms": lambda plugins: _specs(plugins.algorithms()),
-        "backbones": lambda plugins: _specs(plugins.backbones()),
-        "datasets": lambda plugins: _specs(plugins.datasets()),
+        "algorithms": lambda plugins: _specs(plugins.algorithms(), links),
+        "backbones": lambda plugins: _specs(plugins.backbones(), links),
+        "datasets": lambda plugins: _specs(plugins.datasets(), links),
         "suites": lambda plugins: [(name, str(spec.path)) for name, spec in plugins.suites().items()],
         "plugins": _plugins,
     }
@@ -33,13 +34,19 @@ def list_(what: str) -> None:
         width = max((len(row[0]) for row in rows), default=0)
         for name, *rest in rows:
             click.echo(f"  {name:<{width}}  {'  '.join(word for word in rest if word)}".rstrip())
+    for problem in plugins.conflicts():
+        click.echo(problem, err=True)
     broken = [info for info in plugins.plugins() if info.problem]
     if broken and what not in ("all", "plugins"):
         click.echo(f"{len(broken)} plugins cannot be used: see `metabench list plugins`", err=True)
 
 
-def _specs(specs: Mapping[str, Spec]) -> list[tuple[str, ...]]:
-    return [(name, spec.summary, f"({spec.reference})" if spec.reference else "") for name, spec in specs.items()]
+def _specs(specs: Mapping[str, Spec], links: bool) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, spec in specs.items():
+        source = " ".join(word for word in (spec.reference, spec.link if links else "") if word)
+        rows.append((name, spec.summary, f"({source})" if source else ""))
+    return rows
 
 
 def _plugins(plugins: PluginManager) -> list[tuple[str, ...]]:

@@ -5,19 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-from metabench.errors import MetabenchError
-
-if TYPE_CHECKING:
-    import torch
-
-    from metabench.api import Progress
-    from metabench.executors import LoadedDataset
-    from metabench.plan import Cell
-    from metabench.plugins import PluginManager
 
 
 @click.command()
@@ -68,13 +57,16 @@ def run(
 
     from metabench.cli.console import make_console
     from metabench.cli.leaderboard import terminal_width
-    from metabench.engine import Interrupted
-    from metabench.executors import run_cells
+    from metabench.cli.progress import pack_progress
+    from metabench.data import DataRoots
+    from metabench.executors import load_datasets, run_cells
     from metabench.leaderboard import render_csv, render_markdown, render_text
+    from metabench.measure import choose_device
     from metabench.store import Store
+    from metabench.watching import Interrupted
 
-    where = _device(device)
-    datasets = _load(cells, plugins)
+    where = choose_device(device)
+    datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), pack_progress)
     store = Store(output or Path("runs") / resolved.name / (resolved.profile or "default"))
     with store.locked():
         settings = resolved.model_dump(mode="json", exclude={"profile"})
@@ -113,38 +105,3 @@ def _numbers(text: str) -> list[int]:
     if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
         raise click.UsageError(f"--seeds {text}: give different whole numbers, e.g. --seeds 0,1,2")
     return [int(word) for word in words]
-
-
-def _device(wanted: str) -> torch.device:
-    import torch
-
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise MetabenchError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    # cuBLAS reproduces its results only with a workspace of fixed size (its documentation, section 2.1.4).
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def _load(cells: Sequence[Cell], plugins: PluginManager) -> dict[str, LoadedDataset]:
-    """Load the datasets of the cells, packing them first where need be, and check that the cells fit them."""
-    from metabench.cli.progress import pack_progress
-    from metabench.data import DataRoots, load_splits
-    from metabench.engine import check
-    from metabench.executors import LoadedDataset
-    from metabench.plan import check_cell
-
-    roots = DataRoots.from_environment(os.environ)
-    datasets: dict[str, LoadedDataset] = {}
-    progress: Progress
-    for cell in cells:
-        choice = cell.dataset
-        if choice.label not in datasets:
-            dataset = plugins.build_dataset(choice.name, choice.params)
-            with pack_progress() as progress:
-                datasets[choice.label] = LoadedDataset(*load_splits(choice.name, dataset, roots, progress))
-        splits = datasets[choice.label].splits
-        check_cell(cell, {name: split.size for name, split in splits.items()})
-        check(cell, splits, plugins)
-    return datasets

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metabench import engine
+from metabench import evaluation
 from metabench.api import Algorithm, Episodes
 from metabench.streams import EpisodeStream
 from metabench_plugins.algorithms import siamese
@@ -142,8 +142,8 @@ def test_query_labels_reach_no_prediction(
         seen.clear()
         scores.clear()
         shuffled = ShuffledLabels(stream, order)
-        accuracies = engine.evaluate(learner, shuffled, episodes=4, batch=2, seed=0)  # type: ignore[arg-type]
-        engine.is_transductive(learner, shuffled, seed=0)  # type: ignore[arg-type]
+        accuracies = evaluation.evaluate(learner, shuffled, episodes=4, batch=2, seed=0)  # type: ignore[arg-type]
+        evaluation.is_transductive(learner, shuffled, seed=0)  # type: ignore[arg-type]
         assert len(seen) == 4
         pointers = {labels.data_ptr() for labels in shuffled.labels}
         for support_x, support_y, query_x, way in seen:
@@ -194,7 +194,7 @@ def test_training_goes_on_after_a_prediction_as_if_there_had_been_none(
 def test_a_constant_score_earns_chance_whatever_the_labels(way: int, value: float) -> None:
     scores = torch.full((2, 8, way), value)
     labels = torch.stack([torch.zeros(8, dtype=torch.long), torch.arange(8) % way])
-    assert engine.accuracy(scores, labels).tolist() == pytest.approx([1 / way] * 2, rel=1e-15)
+    assert evaluation.accuracy(scores, labels).tolist() == pytest.approx([1 / way] * 2, rel=1e-15)
 
 
 # ------------------------------------------------------------------------------------------------ symmetries
@@ -329,7 +329,7 @@ def test_protonet_is_inductive_with_running_statistics_and_not_with_the_batch_s(
     variant = Variant("protonet", ProtoNet)
     for norm, transductive in (("running", False), ("support", False), ("batch", True)):
         learner = trained(variant, norm, dtype=torch.float32)
-        assert engine.is_transductive(learner, stream, seed=0) is transductive
+        assert evaluation.is_transductive(learner, stream, seed=0) is transductive
 
 
 # ---------------------------------------------------------------------------------------------- golden numbers

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from metabench import engine
+from metabench import evaluation
 from metabench.api import Algorithm, Backbone, Episodes
 from metabench.streams import EpisodeStream
 from metabench_plugins.algorithms.maml import MAML
@@ -203,4 +203,4 @@ def test_it_is_transductive_where_the_queries_are_normalised_together(
 ) -> None:
     learner: Algorithm = make_learner(MAML, norm=norm, inner_lr=ALPHA, dtype=torch.float32)
     learner.meta_step(make_episodes(2, dtype=torch.float32))
-    assert engine.is_transductive(learner, stream, seed=0) is transductive
+    assert evaluation.is_transductive(learner, stream, seed=0) is transductive

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench import engine
+from metabench import evaluation
 from metabench.api import Episodes
 from metabench.streams import EpisodeStream
 from metabench_plugins.algorithms.reptile import Reptile, minibatches
@@ -229,4 +229,4 @@ def test_it_is_transductive_only_where_all_queries_are_normalised_together(
 ) -> None:
     learner = make_learner(Reptile, norm=norm, transductive=together, test_inner_steps=5, dtype=torch.float32)
     learner.meta_step(make_episodes(2, dtype=torch.float32))
-    assert engine.is_transductive(learner, stream, seed=0) is expected
+    assert evaluation.is_transductive(learner, stream, seed=0) is expected

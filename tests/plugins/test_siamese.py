@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metabench import engine
+from metabench import evaluation
 from metabench.api import Backbone, Episodes
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.siamese import Siamese, SiameseConfig, distort, draw_pairs
@@ -102,7 +102,7 @@ def test_a_similarity_that_is_constant_gives_equal_scores_and_earns_chance(
     episodes: Episodes = make_episodes(3, way=4, shot=shot)
     scores = learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, 4)
     assert torch.equal(scores, scores[..., :1].expand_as(scores))
-    assert engine.accuracy(scores, episodes.query_y).tolist() == [0.25] * 3
+    assert evaluation.accuracy(scores, episodes.query_y).tolist() == [0.25] * 3
 
 
 @pytest.mark.parametrize("shot", [1, 3])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Setup, embed_episode
+from metabench_plugins.algorithms.per_class import log_sum_per_class
 
 
 class MatchingNetConfig(AlgorithmConfig):
@@ -36,16 +37,10 @@ class MatchingNet(OptimisedAlgorithm):
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the negative log-likelihood of the queries (equation 6)."""
-        return F.nll_loss(self._log_probabilities(support_x, support_y, query_x, way), query_y)
+        return F.nll_loss(self.episode_scores(support_x, support_y, query_x, way), query_y)
 
-    @torch.no_grad()
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """See `metabench.api.Algorithm.predict`; the scores are log-probabilities."""
-        self.eval()
-        episodes = zip(support_x, support_y, query_x, strict=True)
-        return torch.stack([self._log_probabilities(*episode, way) for episode in episodes])
-
-    def _log_probabilities(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] log-probabilities of the queries."""
         support, query = embed_episode(self.backbone, support_x, query_x)
         if self.context is not None:
             support, query = self.context(support, query)
@@ -64,9 +59,7 @@ def attended_labels(query: Tensor, support: Tensor, labels: Tensor, way: int, sc
     """
     cosine = F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).T
     log_attention = F.log_softmax(scale * cosine, dim=-1)
-    # The sum over the images of a class, in log space: log 0 = -inf keeps the other classes' images out.
-    other_class = labels.unsqueeze(0) != torch.arange(way, device=labels.device).unsqueeze(1)
-    return log_attention.unsqueeze(1).masked_fill(other_class, -torch.inf).logsumexp(dim=-1)
+    return log_sum_per_class(log_attention, labels, way)
 
 
 class FullContext(nn.Module):

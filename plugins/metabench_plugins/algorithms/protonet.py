@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,19 +23,8 @@ class ProtoNet(OptimisedAlgorithm):
 
     Config = ProtoNetConfig
 
-    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
-        """Return the cross-entropy over the distances (algorithm 1)."""
-        return F.cross_entropy(self._scores(support_x, support_y, query_x, way), query_y)
-
-    @torch.no_grad()
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """See `metabench.api.Algorithm.predict`."""
-        self.eval()
-        episodes = zip(support_x, support_y, query_x, strict=True)
-        return torch.stack([self._scores(*episode, way) for episode in episodes])
-
-    def _scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return the [M, N] negative squared distances of the queries to the prototypes."""
+    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] negative squared distances of the queries to the prototypes (algorithm 1)."""
         support, query = embed_episode(self.backbone, support_x, query_x)
         return -squared_distances(query, class_means(support, support_y, way))
 

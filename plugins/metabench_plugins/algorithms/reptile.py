@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import Algorithm, Config, Episodes, Metrics, Setup, embed_queries
-
-Weights = Mapping[str, Tensor]
+from metabench.api import Config, Episodes, Metrics, Setup
+from metabench_plugins.algorithms.linear_head import LinearHead, Weights
 
 
 class ReptileConfig(Config):
@@ -71,7 +69,7 @@ class InnerAdam:
         ]
 
 
-class Reptile(Algorithm):
+class Reptile(LinearHead):
     """Trains on a task, then moves the initialisation a little towards where that led (algorithm 2).
 
     All images of a training episode, support and query, are the task's training set. As in the authors' code
@@ -83,22 +81,11 @@ class Reptile(Algorithm):
 
     def __init__(self, config: ReptileConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        if setup.train_way != setup.way:
-            raise ValueError(
-                f"reptile has one output a class: train.way ({setup.train_way}) must be the tested way ({setup.way})"
-            )
-        self.head = nn.Linear(setup.backbone.features, setup.way)
         self._train_steps = setup.train_steps
         self._outer_steps = 0
         self._inner_steps = 0
         for i, weight in enumerate(self.parameters()):
             self.register_buffer(f"square_{i}", torch.zeros_like(weight))
-
-    def forward(self, x: Tensor, support_x: Tensor | None = None) -> Tensor:
-        """Return the [n, N] scores of [n, C, H, W] images, queries if their support set comes along."""
-        features = self.backbone(x) if support_x is None else embed_queries(self.backbone, support_x, x)
-        scores: Tensor = self.head(features)
-        return scores
 
     def meta_step(self, episodes: Episodes) -> Metrics:
         """θ ← θ + ε · mean(φ - θ) over the tasks of the meta-batch."""
@@ -166,7 +153,7 @@ class Reptile(Algorithm):
         for batch in batches:
             weights = [weight.requires_grad_() for weight in weights]
             with torch.enable_grad():
-                scores = functional_call(self, dict(zip(names, weights, strict=True)), (x[batch],))
+                scores = self.scores_under(dict(zip(names, weights, strict=True)), x[batch])
                 loss = F.cross_entropy(scores, y[batch])
                 gradients = torch.autograd.grad(loss, weights)
             with torch.no_grad():
@@ -184,10 +171,9 @@ class Reptile(Algorithm):
     def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Return the [M, N] scores of the queries under the adapted weights."""
         if self.config.transductive or self.backbone.needs_support:
-            scores: Tensor = functional_call(self, dict(weights), (query_x, support_x))
-            return scores
+            return self.scores_under(weights, query_x, support_x)
         with_support = [torch.cat([support_x, query.unsqueeze(0)]) for query in query_x]
-        return torch.stack([functional_call(self, dict(weights), (batch,))[-1] for batch in with_support])
+        return torch.stack([self.scores_under(weights, batch)[-1] for batch in with_support])
 
 
 def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Setup, embed_episode
+from metabench_plugins.algorithms.per_class import log_sum_per_class
 
 
 class SiameseConfig(AlgorithmConfig):
@@ -64,21 +65,13 @@ class Siamese(OptimisedAlgorithm):
             self.similarity(features.index_select(0, first), features.index_select(0, second)), same
         )
 
-    @torch.no_grad()
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """See `metabench.api.Algorithm.predict`; the scores are log similarities."""
-        self.eval()
-        episodes = zip(support_x, support_y, query_x, strict=True)
-        return torch.stack([self._scores(*episode, way) for episode in episodes])
-
-    def _scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] log similarities of the queries to the classes."""
         support, query = self.embed(support_x, query_x)
         log_similarity = F.logsigmoid(self.similarity(query.unsqueeze(1), support.unsqueeze(0)))
         # The mean over the images of a class, in log space: probabilities near 1 would tie in float32.
-        classes = torch.arange(way, device=support_y.device).unsqueeze(1)
-        other_class = support_y.unsqueeze(0) != classes
-        total = log_similarity.unsqueeze(1).masked_fill(other_class, -torch.inf).logsumexp(dim=-1)
-        return total - (~other_class).sum(dim=-1).log()
+        shots = support_y.bincount(minlength=way).to(support.dtype)
+        return log_sum_per_class(log_similarity, support_y, way) - shots.log()
 
 
 def draw_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,147 @@
+"""Who imports whom, and when."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import metabench
+from metabench.record import Record
+from metabench.store import Store
+
+BUILT_IN = {"maml", "matchingnet", "protonet", "reptile", "siamese"}
+CORE = Path(metabench.__file__).parent
+#: A module imports only from those above it; the command line comes last.
+ORDER = [
+    "metabench",
+    "metabench.errors",
+    "metabench.files",
+    "metabench.specs",
+    "metabench.hookspecs",
+    "metabench.episodes",
+    "metabench.packs",
+    "metabench.api",
+    "metabench.plugins",
+    "metabench.suite",
+    "metabench.plan",
+]
+
+
+def core_modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(CORE.rglob("*.py")):
+        parts = path.relative_to(CORE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield every module that is imported anywhere in the tree, and the names taken from it as modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they lead"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def at_import(tree: ast.Module) -> ast.Module:
+    """Return what runs when the module is imported: no functions, and nothing for type checkers alone."""
+
+    class Pruner(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
+
+    return Pruner().visit(ast.parse(ast.unparse(tree)))  # type: ignore[no-any-return]
+
+
+def test_the_core_never_imports_the_built_ins() -> None:
+    modules = core_modules()
+    assert len(modules) > 20
+    guilty = [
+        name
+        for name, tree in modules.items()
+        if any(module.split(".")[0] == "metabench_plugins" for module in imported(tree))
+    ]
+    assert guilty == []
+
+
+def test_the_core_names_no_algorithm_backbone_or_dataset() -> None:
+    named = BUILT_IN | {"conv4", "omniglot", "glyphs"}
+    guilty = set()
+    for name, tree in core_modules().items():
+        documented = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        guilty |= {
+            (name, node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and id(node) not in documented and node.value in named
+        }
+    assert guilty == set()
+
+
+def test_modules_import_only_from_those_above_them() -> None:
+    modules = core_modules()
+    edges = {
+        name: {module for module in imported(at_import(tree)) if module in modules and module != name}
+        for name, tree in modules.items()
+    }
+    # `import metabench.x` runs the package's __init__ first, so no edge to the package itself is a cycle
+    ranks = {name: rank for rank, name in enumerate(ORDER)}
+    for name, uses in edges.items():
+        assert all(not used.startswith("metabench.cli") for used in uses) or name.startswith("metabench.cli"), name
+        for used in uses & set(ORDER):
+            assert ranks[used] < ranks.get(name, len(ORDER)), f"{name} imports {used}, which is below it"
+        if name in ranks:
+            assert uses <= set(ORDER), f"{name} imports from below: {uses - set(ORDER)}"
+    seen: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"imports go in a circle: {' → '.join((*path, name))}"
+        if name not in seen:
+            for used in edges[name]:
+                visit(used, (*path, name))
+            seen.append(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"], ["leaderboard"], ["data", "list"]])
+def test_what_computes_nothing_imports_no_torch(
+    arguments: list[str], tmp_path: Path, make_record: Callable[..., Record]
+) -> None:
+    if arguments == ["leaderboard"]:
+        Store(tmp_path).write(make_record(), None)
+        arguments = ["leaderboard", str(tmp_path)]
+    script = (
+        "import sys\nfrom metabench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end:\n"
+        "    heavy = {'torch', 'torchvision', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "    sys.exit(f'imported {heavy}' if heavy else end.code)\n"
+    )
+    environment: dict[str, Any] = {**os.environ, "METABENCH_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert len(done.stdout) > 100

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metabench.engine import Outcome, build, evaluation_stream, training_stream
+from metabench.errors import CellFailed
+from metabench.evaluation import accuracy, evaluate, is_transductive
+from metabench.executors import LoadedDataset
+from metabench.plan import Cell
+from metabench.plugins import PluginManager
+from metabench.suite import Suite
+from tiny import CPU, REAL, SUITE
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+
+BUILT_IN = ["maml", "reptile", "protonet", "matchingnet", "siamese"]
+
+
+Run = Callable[..., Outcome]
+
+
+def test_ties_share_the_credit() -> None:
+    scores = torch.tensor([[[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [0.0, 0.0, 3.0]]])
+    assert accuracy(scores, torch.tensor([[0, 1, 2]])).tolist() == [pytest.approx((1 / 2 + 1 / 3 + 1) / 3)]
+    assert accuracy(scores, torch.tensor([[2, 1, 0]])).tolist() == [pytest.approx((0 + 1 / 3 + 0) / 3)]
+
+
+def test_an_algorithm_without_an_opinion_is_right_by_chance(run: Run) -> None:
+    outcome = run("constant")
+    np.testing.assert_allclose(outcome.accuracies, 1 / 3)
+    assert outcome.transductive is False
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_scores_must_be_finite(bad: float) -> None:
+    with pytest.raises(CellFailed, match="not finite"):
+        accuracy(torch.tensor([[[0.0, bad]]]), torch.tensor([[0]]))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("centroid", False), ("relative", True)])
+def test_transduction_is_measured(
+    name: str, expected: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0) is expected
+
+
+@pytest.mark.parametrize("norm", ["running", "batch", "support"])
+def test_only_batch_statistics_make_a_protonet_transductive(
+    norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0) is (norm == "batch")
+
+
+@pytest.mark.parametrize("name", [*BUILT_IN, "relative"])
+def test_the_size_of_a_test_batch_changes_no_accuracy(
+    name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name, text=SUITE if name == "relative" else REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm.meta_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    stream = evaluation_stream(cell, data.splits, CPU)
+    one = evaluate(algorithm, stream, 11, 1, 0)
+    for batch in (2, 5, 11, 50):
+        np.testing.assert_array_equal(evaluate(algorithm, stream, 11, batch, 0), one)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_testing_leaves_the_algorithm_as_it_was(
+    name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name, text=REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm.meta_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    before = copy.deepcopy((algorithm.state_dict(), algorithm.training_state()))
+    evaluate(algorithm, evaluation_stream(cell, data.splits, CPU), 5, 2, 0)
+    assert str(before) == str((algorithm.state_dict(), algorithm.training_state()))
+    for key, value in algorithm.state_dict().items():
+        if isinstance(value, Tensor):
+            assert torch.equal(value, before[0][key]), key

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metabench.executors import LoadedDataset, run_cells
+from metabench.plan import Cell
+from metabench.plugins import PluginManager
+from metabench.record import Record
+from metabench.store import Store
+from metabench.suite import Suite
+from metabench.watching import Interrupted
+from tiny import CPU, Watching
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+
+
+@pytest.fixture
+def run_all(
+    tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+) -> Callable[..., list[Record]]:
+    """Return a function that runs a suite of these algorithms into one store."""
+
+    def start(*algorithms: str, watcher: Watching | None = None) -> list[Record]:
+        suite, cells = cells_of(*algorithms)
+        store = Store(tmp_path / "out")
+        return run_cells(suite, cells, {"blots": data}, CPU, everything, store, watcher or Watching())
+
+    return start
+
+
+RunAll = Callable[..., list[Record]]
+
+
+def test_a_bug_in_a_plugin_fails_its_cell_and_no_other(run_all: RunAll, tmp_path: Path, data: LoadedDataset) -> None:
+    first, faulty, last = run_all("centroid", "faulty", "relative")
+    assert [first.status, faulty.status, last.status] == ["ok", "failed", "ok"]
+    assert faulty.error is not None
+    assert faulty.error.startswith("KeyError: 'a bug of the plugin' (see cells/")
+    log = (tmp_path / "out" / faulty.error.rpartition("(see ")[2].rstrip(")")).read_text(encoding="utf-8")
+    assert log.startswith("Traceback")
+    assert 'raise KeyError("a bug of the plugin")' in log
+    assert faulty.accuracy is faulty.train is faulty.eval is faulty.transductive is None
+    assert first.dataset_fingerprint == data.fingerprint
+    assert {record.cell for record in Store(tmp_path / "out").records()} == {first.cell, faulty.cell, last.cell}
+
+
+def test_a_divergence_is_a_failed_record_without_a_traceback(run_all: RunAll, tmp_path: Path) -> None:
+    (record,) = run_all("blank")
+    assert record.status == "failed"
+    assert record.error is not None
+    assert record.error.startswith("a prediction is not finite")
+    assert [path.suffix for path in (tmp_path / "out" / "cells").iterdir()] == [".json"]
+
+
+def test_a_record_says_who_provided_what(run_all: RunAll) -> None:
+    (record,) = run_all("centroid")
+    assert record.environment["providers"]["algorithm"] == "unknown", "an entry point of no distribution"
+    assert record.environment["torch"] == torch.__version__
+    assert record.environment["cuda"] is None
+    assert record.identity["train"]["steps"] == 8
+    assert (record.way, record.shot, record.queries) == (3, 2, 4)
+
+
+def test_the_accuracy_of_every_episode_is_kept(run_all: RunAll, tmp_path: Path) -> None:
+    (record,) = run_all("fading")
+    kept = Store(tmp_path / "out").accuracies(record.cell)
+    assert record.accuracy is not None
+    assert kept.shape == (12,)
+    assert kept.mean() == record.accuracy.mean
+
+
+def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(run_all: RunAll) -> None:
+    first = run_all("centroid", "faulty")
+    watcher = Watching()
+    second = run_all("centroid", "faulty", watcher=watcher)
+    assert watcher.started == ["faulty"]
+    assert watcher.done == [("centroid", True), ("faulty", False)]
+    assert second[0] == first[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset_fingerprint": "0" * 64},
+        {"environment": {"cuda": "13.2"}},
+        {"environment": {"torch": "1.0"}},
+        {"environment": {"providers": {"algorithm": "mine 0.1"}}},
+        {"environment": {"providers": {"dataset": "mine 0.1"}}},
+        {"environment": {"providers": {"backbone": "mine 0.1"}}},
+    ],
+)
+def test_a_record_from_elsewhere_is_not_kept(run_all: RunAll, tmp_path: Path, changes: dict[str, Any]) -> None:
+    (here,) = run_all("centroid")
+    store = Store(tmp_path / "out")
+    content = here.model_dump()
+    for key, value in changes.items():
+        content[key] = merged(content[key], value)
+    store.write(Record.model_validate(content), store.accuracies(here.cell))
+    watcher = Watching()
+    (again,) = run_all("centroid", watcher=watcher)
+    assert watcher.done == [("centroid", False)]
+    assert again.accuracy == here.accuracy
+    assert again.environment == here.environment
+    assert again.dataset_fingerprint == here.dataset_fingerprint
+
+
+def merged(old: object, new: object) -> object:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+
+
+def test_an_interrupted_run_keeps_what_is_finished(run_all: RunAll, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run_all("centroid", "relative", watcher=Stopping(1))
+    store = Store(tmp_path / "out")
+    assert [record.algorithm for record in store.records()] == ["centroid"]
+    watcher = Watching()
+    run_all("centroid", "relative", watcher=watcher)
+    assert watcher.done == [("centroid", True), ("relative", False)]
+    assert watcher.phases[0] == ("train", 8, 1)
+    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+
+
+class Stopping(Watching):
+    """Asks to stop in the cell after the first `finished`."""
+
+    def __init__(self, finished: int) -> None:
+        super().__init__()
+        self._finished = finished
+
+    def should_stop(self) -> bool:
+        return len(self.done) >= self._finished

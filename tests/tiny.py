@@ -1,0 +1,213 @@
+"""Tiny algorithms, a backbone and a dataset that run in no time, and a watcher that sees everything.
+
+They are announced by `PLUGIN`, as a plugin would announce them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metabench import api
+from metabench.plan import Cell
+from metabench.record import Record
+from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, hookimpl
+
+CPU = torch.device("cpu")
+
+SUITE = """\
+name: tiny
+datasets: {{blots: {{}}}}
+backbones: {{pixels: {{}}}}
+ways: [3]
+shots: [2]
+queries: 4
+train: {{steps: 8, meta_batch: 2, validate_every: 2, validation_episodes: 5}}
+eval: {{episodes: 12, batch: 5}}
+algorithms: {{{algorithms}}}
+"""
+
+#: The built-ins at their smallest, on a network that they can train.
+REAL = (
+    SUITE.replace("pixels: {{}}", "conv4: {{params: {{channels: 4}}}}")
+    .replace("steps: 8", "steps: 7")
+    .replace("validate_every: 2", "validate_every: 3")
+)
+PARAMS = {
+    "reptile": "inner_steps: 2, test_inner_steps: 2",
+    "siamese": "pairs: 16, distortion: 0.5",
+    "protonet": "halve_lr_every: 3",
+}
+
+
+class Blots(api.Dataset):
+    """18 classes of 8 images of 16×16, six for each split; the first pixel says which split it is."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
+        rng = np.random.Generator(np.random.PCG64(0))
+        classes = rng.integers(0, 200, (18, 1, 1, 16, 16))
+        images = (classes + rng.integers(0, 56, (18, 8, 1, 16, 16))).reshape(144, 1, 16, 16)
+        images[:, 0, 0, 0] = np.repeat([0, 120, 240], 48)
+        return api.Pack(images.astype(np.uint8), np.arange(19) * 8, tuple(f"blot {i}" for i in range(18)))
+
+    def split(self, pack: api.Pack) -> Mapping[str, api.Split]:
+        return {
+            name: api.Split(torch.tensor(pack.images[48 * i : 48 * i + 48]), torch.arange(7) * 8, ("",) * 6)
+            for i, name in enumerate(("train", "val", "test"))
+        }
+
+
+def is_test(x: Tensor) -> bool:
+    return float(x[..., 0, 0].mean()) > 0.8
+
+
+class Pixels(api.Backbone):
+    """The pixels themselves."""
+
+    def __init__(self, config: Any, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(config, image_shape)
+        self.features = int(np.prod(image_shape))
+
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        return x.flatten(1)
+
+
+class Centroid(api.Algorithm):
+    """The nearest class mean; a step only counts."""
+
+    def __init__(self, config: Any, setup: api.Setup) -> None:
+        super().__init__(config, setup)
+        self.weight = nn.Parameter(torch.ones(1))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def meta_step(self, episodes: api.Episodes) -> api.Metrics:
+        self.steps += 1
+        return {"loss": self.loss(int(self.steps))}
+
+    def loss(self, step: int) -> Tensor:
+        return torch.tensor(1.0 / step)
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        scores = []
+        for x, y, queries in zip(support_x.flatten(2), support_y, query_x.flatten(2), strict=True):
+            means = torch.stack([x[y == label].mean(0) for label in range(way)])
+            scores.append(-(queries.unsqueeze(1) - means).square().sum(-1))
+        return torch.stack(scores) * self.weight
+
+
+class Fading(Centroid):
+    """Right until step 4 and wrong after that on validation episodes; on test episodes, the other way round."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        right = (int(self.steps) <= 4) != is_test(query_x)
+        return super().predict(support_x, support_y, query_x, way) * (1 if right else -1)
+
+
+class Diverging(Centroid):
+    """Loses its way at step 12."""
+
+    def loss(self, step: int) -> Tensor:
+        return torch.tensor(float("nan") if step >= 12 else 1.0)
+
+
+class Blank(Centroid):
+    """Predicts nothing in particular."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        return super().predict(support_x, support_y, query_x, way) * torch.tensor(float("nan"))
+
+
+class Greedy(Centroid):
+    """Asks for more memory than there is anywhere."""
+
+    def loss(self, step: int) -> Tensor:
+        return torch.empty(2**60, dtype=torch.uint8).sum()
+
+
+class GreedyPython(Centroid):
+    """Asks Python for it."""
+
+    def loss(self, step: int) -> Tensor:
+        raise MemoryError
+
+
+class GreedyGpu(Centroid):
+    """Asks the GPU for it."""
+
+    def loss(self, step: int) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+
+class Faulty(Centroid):
+    """Has a bug."""
+
+    def loss(self, step: int) -> Tensor:
+        raise KeyError("a bug of the plugin")
+
+
+class Relative(Centroid):
+    """Scores relative to those of the other queries: transductive."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        scores = super().predict(support_x, support_y, query_x, way)
+        return scores - scores.mean(dim=1, keepdim=True)
+
+
+class Constant(Centroid):
+    """Has no opinion."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        return torch.zeros(*query_x.shape[:2], way)
+
+
+TINY = [Centroid, Fading, Diverging, Blank, Greedy, GreedyPython, GreedyGpu, Faulty, Relative, Constant]
+
+
+class Plugin:
+    """Announces all of them."""
+
+    @hookimpl
+    def metabench_algorithms(self) -> list[AlgorithmSpec]:
+        return [AlgorithmSpec(cls.__name__.lower(), f"{__name__}:{cls.__name__}", "") for cls in TINY]
+
+    @hookimpl
+    def metabench_backbones(self) -> list[BackboneSpec]:
+        return [BackboneSpec("pixels", f"{__name__}:Pixels", "")]
+
+    @hookimpl
+    def metabench_datasets(self) -> list[DatasetSpec]:
+        return [DatasetSpec("blots", f"{__name__}:Blots", "")]
+
+
+PLUGIN = Plugin()
+
+
+class Watching:
+    """Sees everything; asks to stop once `stop_after` of the phase `stop_in` is done."""
+
+    def __init__(self, stop_in: str = "", stop_after: int = 0) -> None:
+        self.stop = (stop_in, stop_after)
+        self.phases: list[tuple[str, int, int]] = []
+        self.started: list[str] = []
+        self.done: list[tuple[str, bool]] = []
+        self._reached = False
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        self.phases.append((name, total, done))
+
+    def advance(self, done: int, note: str = "") -> None:
+        name, _, _ = self.phases[-1]
+        self._reached = self._reached or (name == self.stop[0] and done >= self.stop[1])
+
+    def should_stop(self) -> bool:
+        return self._reached
+
+    def cell_started(self, cell: Cell, number: int, of: int) -> None:
+        self.started.append(cell.algorithm.label)
+
+    def cell_done(self, record: Record, kept: bool) -> None:
+        self.done.append((record.algorithm, kept))
