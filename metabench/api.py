@@ -99,6 +99,8 @@ class Split:
         class_names: one name a class.
         mean: per channel, of images scaled to 0 … 1; what the network sees is (image/255 - mean) / std.
         std: per channel.
+        groups: [classes] the same number for classes that are not independent of each other, such as rotations of
+            one character; statistics about the data resample groups. None where every class stands for itself.
     """
 
     images: Tensor
@@ -106,6 +108,7 @@ class Split:
     class_names: Sequence[str]
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
+    groups: Sequence[int] | None = None
 
     @property
     def size(self) -> SplitSize:

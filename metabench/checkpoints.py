@@ -45,7 +45,7 @@ def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Ma
         with atomic_file(path) as temporary:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else "it was not written whole; is the disk full?"
         raise StoreError(
             f"cannot write the checkpoint {path}: {reason}. Finished cells are kept: free some space and "
             "run the same command again, or give another --output"

@@ -14,15 +14,32 @@ import torch
 
 from metabench.api import Algorithm, Setup, Split
 from metabench.checkpoints import TrainingProgress, load_checkpoint, save_checkpoint
-from metabench.episodes import EpisodeShape
+from metabench.episodes import EpisodeShape, IntArray
 from metabench.errors import CellFailed, SuiteError
-from metabench.evaluation import Floats, evaluate, is_transductive, latency_ms, predict
+from metabench.evaluation import (
+    Floats,
+    evaluate,
+    flops,
+    inductive_accuracies,
+    is_transductive,
+    latency_ms,
+    predict,
+)
 from metabench.measure import PeakMemory, Stopwatch
+from metabench.pictures import episode_png
 from metabench.plan import Cell, Training
 from metabench.plugins import PluginManager, validate_config
-from metabench.record import Accuracy, EvalFigures, Latency, TrainFigures, Validation
+from metabench.record import (
+    Accuracy,
+    ClassAccuracy,
+    EpisodeResults,
+    EvalFigures,
+    Latency,
+    TrainFigures,
+    Validation,
+)
 from metabench.reproducible import derive_seed, deterministic
-from metabench.stats import mean_interval
+from metabench.stats import DataIntervals, mean_interval
 from metabench.streams import EpisodeStream
 from metabench.watching import Interrupted, Watcher
 
@@ -30,6 +47,8 @@ from metabench.watching import Interrupted, Watcher
 WARM_UP_STEPS = 3
 #: Steps between looks at the loss; each look waits for the device.
 LOSS_EVERY = 10
+#: Classes listed as the worst.
+WORST_CLASSES = 10
 #: Seconds after which the next look at the loss also writes a checkpoint.
 CHECKPOINT_SECONDS = 10.0
 
@@ -39,10 +58,14 @@ class Outcome:
     """What running a cell yields; see `metabench.record.Record`."""
 
     accuracy: Accuracy
-    accuracies: Floats
+    inductive_accuracy: Accuracy
+    episodes: EpisodeResults
+    worst_classes: list[ClassAccuracy]
+    picture: bytes
     transductive: bool
     train: TrainFigures
     eval: EvalFigures
+    flops_per_episode: int
     peak_memory_bytes: int
     parameters: int
 
@@ -244,20 +267,58 @@ def _test(
     predict(algorithm, stream.batch(0, test.batch), test.seed, 0)  # warm-up, not counted
     watch = Stopwatch(device)
     with watch.running():
-        accuracies = evaluate(algorithm, stream, test.episodes, test.batch, test.seed, watcher)
-    interval = mean_interval(accuracies)
+        by_class = evaluate(algorithm, stream, test.episodes, test.batch, test.seed, watcher)
+    accuracies = by_class.mean(axis=1)
+    groups = stream.groups(0, test.episodes)
+    accuracy = _accuracy(accuracies, groups)
+    transductive = is_transductive(algorithm, stream, test.seed)
+    inductive = accuracy
+    if transductive:
+        watcher.phase("test inductively", test.inductive_episodes)
+        alone = inductive_accuracies(algorithm, stream, test.inductive_episodes, test.seed, watcher)
+        inductive = _accuracy(alone, groups[: len(alone)])
     return Outcome(
-        accuracy=Accuracy(**asdict(interval)),
-        accuracies=accuracies,
-        transductive=is_transductive(algorithm, stream, test.seed),
+        accuracy=accuracy,
+        inductive_accuracy=inductive,
+        episodes=EpisodeResults(accuracies, groups),
+        worst_classes=_worst_classes(by_class, stream.classes(0, test.episodes), splits["test"]),
+        picture=_picture(algorithm, stream, int(accuracies.argmin()), test.seed),
+        transductive=transductive,
         train=train,
         eval=EvalFigures(
             seconds=watch.seconds,
             episodes_per_second=_rate(test.episodes, watch.seconds),
             latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device)),
         ),
+        flops_per_episode=flops(algorithm, stream, test.seed),
         peak_memory_bytes=memory.bytes(),
         parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
+    )
+
+
+def _accuracy(accuracies: Floats, groups: IntArray) -> Accuracy:
+    return Accuracy(**asdict(mean_interval(accuracies)), data_ci95=DataIntervals(groups).ci95(accuracies))
+
+
+def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:
+    """Return the classes with the lowest accuracy over all their episodes, the worst first."""
+    counts = np.bincount(classes.reshape(-1), minlength=split.size.classes)
+    sums = np.bincount(classes.reshape(-1), by_class.reshape(-1), minlength=split.size.classes)
+    means = np.divide(sums, counts, out=np.ones(len(counts)), where=counts > 0)
+    worst = [int(c) for c in np.argsort(means, kind="stable")[:WORST_CLASSES] if means[c] < 1]
+    return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]
+
+
+def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes:
+    """Return a picture of an episode and its wrong predictions."""
+    drawn = stream.batch(number, 1)
+    predicted = predict(algorithm, drawn, seed, number)[0].argmax(dim=-1)
+    return episode_png(
+        drawn.support_x[0].cpu().numpy(),
+        drawn.support_y[0].tolist(),
+        drawn.query_x[0].cpu().numpy(),
+        drawn.query_y[0].tolist(),
+        predicted.tolist(),
     )
 
 

@@ -10,6 +10,10 @@ class MetabenchError(Exception):
     """The input was wrong: the command line prints the message, writes nothing and exits with 2."""
 
 
+class UsageError(MetabenchError):
+    """An option makes no sense for what it is used on."""
+
+
 class SuiteError(MetabenchError):
     """A suite file is not valid."""
 

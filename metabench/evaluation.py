@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from metabench.api import Algorithm, Episodes
 from metabench.errors import CellFailed
@@ -33,7 +34,11 @@ def evaluate(
     seed: int,
     watcher: Watcher | None = None,
 ) -> Floats:
-    """Return the [episodes] accuracies of the episodes 0 … `episodes` - 1 of a stream.
+    """Return the accuracies of the episodes 0 … `episodes` - 1 of a stream, class by class.
+
+    Returns:
+        [episodes, N] shares of the queries of label 0 … N-1 that are classified correctly. Classes have equally
+        many queries, so that a row's mean is the accuracy of the episode.
 
     Raises:
         CellFailed: a score is not finite.
@@ -43,7 +48,7 @@ def evaluate(
     for first in range(0, episodes, batch):
         count = min(batch, episodes - first)
         drawn = stream.batch(first, count)
-        accuracies.append(accuracy(predict(algorithm, drawn, seed, first), drawn.query_y))
+        accuracies.append(class_accuracies(predict(algorithm, drawn, seed, first), drawn.query_y))
         if watcher is not None:
             so_far = f"accuracy {float(torch.cat(accuracies).mean()):.2%}" if first // batch % 10 == 0 else ""
             watcher.advance(first + count, so_far)
@@ -52,8 +57,56 @@ def evaluate(
     return torch.cat(accuracies).cpu().numpy()
 
 
-def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of queries classified correctly, per episode.
+def inductive_accuracies(
+    algorithm: Algorithm, stream: EpisodeStream, episodes: int, seed: int, watcher: Watcher | None = None
+) -> Floats:
+    """Return the [episodes] accuracies where a query is classified without sight of the other queries.
+
+    The first query of each class is classified, each as the only query of its episode.
+
+    Raises:
+        CellFailed: a score is not finite.
+        Interrupted: `watcher` asked for it.
+    """
+    found = []
+    for i in range(episodes):
+        drawn = stream.batch(i, 1)
+        labels = torch.arange(drawn.way, device=drawn.query_y.device).unsqueeze(1)
+        chosen = (drawn.query_y == labels).int().argmax(dim=1)
+        alone = Episodes(
+            support_x=drawn.support_x.expand(drawn.way, -1, -1, -1, -1),
+            support_y=drawn.support_y.expand(drawn.way, -1),
+            query_x=drawn.query_x[0, chosen].unsqueeze(1),
+            query_y=labels,
+            way=drawn.way,
+        )
+        found.append(credit(predict(algorithm, alone, seed, i), labels).mean())
+        if watcher is not None:
+            watcher.advance(i + 1)
+            if watcher.should_stop():
+                raise Interrupted
+    return torch.stack(found).cpu().numpy()
+
+
+def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
+    """Return the floating-point operations of one episode's adaptation and predictions.
+
+    Convolutions and matrix products are counted, a multiplication and an addition as two.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter:
+        predict(algorithm, stream.batch(0, 1), seed, 0)
+    return counter.get_total_flops()
+
+
+def class_accuracies(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the [B, N] share of the queries of each class that are classified correctly; see `credit`."""
+    of_class = nn.functional.one_hot(labels, scores.shape[-1]).double()
+    return torch.einsum("bm,bmn->bn", credit(scores, labels), of_class) / of_class.sum(dim=1)
+
+
+def credit(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return for each query whether it is classified correctly: 1 or 0, or in between for a tie.
 
     Classes that tie for the largest score share the credit: a constant score earns 1/N, whatever the labels.
 
@@ -62,7 +115,7 @@ def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
         labels: [B, M].
 
     Returns:
-        [B] in float64.
+        [B, M] in float64.
 
     Raises:
         CellFailed: a score is not finite.
@@ -70,8 +123,8 @@ def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
     if not bool(torch.isfinite(scores).all()):
         raise CellFailed("a prediction is not finite: the trained weights, or the adaptation, diverged")
     best = scores == scores.max(dim=-1, keepdim=True).values
-    credit = best.double() / best.sum(dim=-1, keepdim=True)
-    return credit.gather(-1, labels.unsqueeze(-1)).squeeze(-1).mean(dim=-1)
+    share = best.double() / best.sum(dim=-1, keepdim=True)
+    return share.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
 def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> bool:

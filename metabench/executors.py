@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from metabench.api import Progress, Split
@@ -115,8 +114,11 @@ def run_cells(
             records.append(earlier)
             continue
         reporter.cell_started(cell, number, len(cells))
-        record, accuracies = _attempt(suite, cell, data, here, device, plugins, store, reporter)
-        store.write(record, accuracies)
+        record, outcome = _attempt(suite, cell, data, here, device, plugins, store, reporter)
+        if outcome is None:
+            store.write(record)
+        else:
+            store.write(record, outcome.episodes, outcome.picture)
         plugins.cell_finished(store.path, record.model_dump())
         reporter.cell_done(record, kept=False)
         records.append(record)
@@ -159,7 +161,7 @@ def _attempt(
     plugins: PluginManager,
     store: Store,
     reporter: Reporter,
-) -> tuple[Record, np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None]:
+) -> tuple[Record, Outcome | None]:
     """Run one cell; whatever goes wrong inside it becomes a failed record."""
     outcome: Outcome | None = None
     problem: str | None = None
@@ -188,9 +190,12 @@ def _attempt(
         status="failed" if outcome is None else "ok",
         error=problem,
         accuracy=outcome.accuracy if outcome else None,
+        inductive_accuracy=outcome.inductive_accuracy if outcome else None,
         transductive=outcome.transductive if outcome else None,
+        worst_classes=outcome.worst_classes if outcome else [],
         train=outcome.train if outcome else None,
         eval=outcome.eval if outcome else None,
+        flops_per_episode=outcome.flops_per_episode if outcome else None,
         peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
         parameters=outcome.parameters if outcome else None,
         device=describe_device(device),
@@ -198,4 +203,4 @@ def _attempt(
         environment={**environment(device), "providers": providers(cell, plugins)},
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    return record, None if outcome is None else outcome.accuracies
+    return record, outcome

@@ -8,7 +8,7 @@ from typing import Any
 
 import pluggy
 
-from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, SuiteSpec
+from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, PublishedFigure, SuiteSpec
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -31,6 +31,11 @@ def metabench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
 @hookspec
 def metabench_suites() -> Iterable[SuiteSpec]:  # type: ignore[empty-body]
     """Return the suites that this plugin provides."""
+
+
+@hookspec
+def metabench_published_figures() -> Iterable[PublishedFigure]:  # type: ignore[empty-body]
+    """Return published accuracies, which the leaderboard and the report show beside the measured ones."""
 
 
 @hookspec

@@ -1,205 +1,288 @@
-"""Tables of records, best first; imports no torch, and pandas only for CSV."""
+"""What a leaderboard shows: its columns, its legend, and how it is sorted. `metabench.rendering` prints it."""
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
-
-from tabulate import tabulate
+from dataclasses import dataclass, replace
 
 from metabench.record import Record
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_LEGEND = (
-    "accuracy: mean over the test episodes ± half its 95 % interval (Student t over episodes)",
-    "T: transductive as measured: a query's scores move when the other queries change",
-    "p50, p95: milliseconds to adapt to and classify one episode",
-)
+from metabench.standings import Row, Table
 
 
-def ranked(records: Sequence[Record]) -> list[Record]:
-    """Return the records by dataset, backbone, way and shot; the most accurate first, failed ones last."""
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard.
 
-    def key(record: Record) -> tuple[Any, ...]:
-        mean = record.accuracy.mean if record.accuracy else -1.0
-        return (*_group(record), -mean, record.algorithm, record.seed)
+    Attributes:
+        title: its heading.
+        text: its cell for a row.
+        value: the number behind the cell, to sort by; None sorts by the text.
+        legend: what it means; empty where the heading says it.
+        left: whether it is aligned to the left.
+        optional: whether it is left out of a leaderboard where it says nothing.
+    """
 
-    return sorted(records, key=key)
+    title: str
+    text: Callable[[Row], str]
+    value: Callable[[Row], float | None] | None = None
+    legend: str = ""
+    left: bool = False
+    optional: bool = False
 
-
-def render_text(records: Sequence[Record], width: int | None = None) -> str:
-    """Return the leaderboard for a terminal of `width` columns; None is as wide as need be."""
-    parts = []
-    hidden: dict[str, None] = {}  # an ordered set
-    for title, group in _groups(records):
-        table, left_out = _fitting_table(group, width)
-        hidden.update(dict.fromkeys(left_out))
-        parts.append(f"{title}\n{table}{_failures(group)}")
-    notes = list(_LEGEND) + _devices(records)
-    if hidden:
-        notes.append(f"left out for want of room: {', '.join(hidden)} (see --format csv)")
-    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
-
-
-def render_markdown(records: Sequence[Record]) -> str:
-    """Return the leaderboard in Markdown."""
-    parts = []
-    for title, group in _groups(records):
-        table = tabulate(
-            [[_escaped(cell) for cell in line] for line in _lines(group, _titles(group))],
-            headers=_titles(group),
-            tablefmt="github",
-            disable_numparse=True,
-            colalign=_alignment(_titles(group)),
-        )
-        parts.append(f"### {_escaped(title)}\n\n{table}{_failures(group, _escaped)}")
-    notes = "\n".join(f"- {_escaped(note)}" for note in list(_LEGEND) + _devices(records))
-    return "\n\n".join([*parts, notes]) + "\n"
+    def says(self, row: Row) -> bool:
+        """Return whether the cell of a row says something."""
+        return self.value(row) is not None if self.value else bool(self.text(row))
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Return one row a record, in the leaderboard's order, with unrounded figures."""
-    import pandas as pd
-
-    return pd.DataFrame([_row(record) for record in ranked(records)])
+def _rank(row: Row) -> str:
+    return "" if row.rank is None else f"{row.rank}{'=' if row.tie else ''}"
 
 
-def render_csv(records: Sequence[Record]) -> str:
-    """Return `frame` as CSV."""
-    return frame(records).to_csv(index=False)
-
-
-def _row(record: Record) -> dict[str, Any]:
-    accuracy, train, evaluation = record.accuracy, record.train, record.eval
-    return {
-        "dataset": record.dataset,
-        "backbone": record.backbone,
-        "way": record.way,
-        "shot": record.shot,
-        "queries": record.queries,
-        "algorithm": record.algorithm,
-        "seed": record.seed,
-        "profile": record.profile,
-        "status": record.status,
-        "accuracy": accuracy and accuracy.mean,
-        "ci95": accuracy and accuracy.ci95,
-        "std": accuracy and accuracy.std,
-        "episodes": accuracy and accuracy.episodes,
-        "transductive": record.transductive,
-        "train_episodes": train and train.episodes,
-        "train_seconds": train and train.seconds,
-        "train_episodes_per_second": train and train.episodes_per_second,
-        "eval_episodes_per_second": evaluation and evaluation.episodes_per_second,
-        "latency_ms_p50": evaluation and evaluation.latency_ms.p50,
-        "latency_ms_p95": evaluation and evaluation.latency_ms.p95,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "parameters": record.parameters,
-        "device": record.device,
-        "cell": record.cell,
-        "error": record.error,
-    }
-
-
-def _group(record: Record) -> tuple[str, str, int, int]:
-    return (record.dataset, record.backbone, record.way, record.shot)
-
-
-def _groups(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    """Return a title and the ranked records of each table."""
-    found = []
-    for (dataset, backbone, way, shot), group in groupby(ranked(records), key=_group):
-        members = list(group)
-        episodes = {record.accuracy.episodes for record in members if record.accuracy}
-        counts = f" · {'/'.join(map(str, sorted(episodes)))} test episodes" if episodes else ""
-        found.append((f"{dataset} · {way}-way {shot}-shot · {backbone}{counts}", members))
-    return found
-
-
-def _columns(record: Record) -> dict[str, str]:
-    """Return the cells of a record; a narrow terminal loses the last ones first."""
-    evaluation, train, memory = record.eval, record.train, record.peak_memory_bytes
-    return {
-        "algorithm": record.algorithm,
-        "seed": str(record.seed),
-        "accuracy %": _accuracy(record),
-        "T": "T" if record.transductive else "",
-        "test ep/s": _number(evaluation.episodes_per_second if evaluation else None),
-        "train ep/s": _number(train.episodes_per_second if train else None),
-        "peak MiB": _number(memory / 2**20 if memory else None),
-        "p50 ms": _number(evaluation.latency_ms.p50 if evaluation else None),
-        "p95 ms": _number(evaluation.latency_ms.p95 if evaluation else None),
-        "params": f"{record.parameters:,}" if record.parameters else "–",
-        "device": _device(record),
-    }
-
-
-def _titles(group: Sequence[Record]) -> list[str]:
-    """Return the columns of a table; the seed only where there are several."""
-    seeds = {record.seed for record in group}
-    return ["#", *(title for title in _columns(group[0]) if title != "seed" or len(seeds) > 1)]
-
-
-def _lines(group: Sequence[Record], titles: Sequence[str]) -> list[list[str]]:
-    lines = []
-    for rank, record in enumerate(group, 1):  # failed ones come last
-        cells = {"#": str(rank) if record.status == "ok" else "", **_columns(record)}
-        lines.append([cells[title] for title in titles])
-    return lines
-
-
-def _alignment(titles: Sequence[str]) -> list[str]:
-    return ["left" if title in ("algorithm", "T", "device") else "right" for title in titles]
-
-
-def _fitting_table(group: Sequence[Record], width: int | None) -> tuple[str, list[str]]:
-    """Return the table with as many columns as fit, and the titles left out."""
-    titles = _titles(group)
-    shown = list(titles)
-    while True:
-        table = tabulate(
-            _lines(group, shown),
-            headers=shown,
-            tablefmt="simple",
-            disable_numparse=True,
-            colalign=_alignment(shown),
-        )
-        table = "\n".join(line.rstrip() for line in table.splitlines())
-        if width is None or shown[-1] == "accuracy %" or max(map(len, table.splitlines())) <= width:
-            return table, titles[len(shown) :]
-        shown.pop()
-
-
-def _failures(group: Sequence[Record], escape: Callable[[str], str] = str) -> str:
-    lines = [f"{record.algorithm} failed: {record.error}" for record in group if record.status == "failed"]
-    return "".join(f"\n\n{escape(line)}" for line in lines)
-
-
-def _devices(records: Sequence[Record]) -> list[str]:
-    names = sorted({(_device(record), record.device) for record in records})
-    return [f"{short}: {name}" for short, name in names]
-
-
-def _device(record: Record) -> str:
-    return "cuda" if record.environment.get("cuda") else "cpu"
-
-
-def _accuracy(record: Record) -> str:
-    if record.accuracy is None:
+def _accuracy(row: Row) -> str:
+    if row.accuracy is None:
         return "failed"
-    return f"{record.accuracy.mean * 100:.2f} ± {record.accuracy.ci95 * 100:.2f}"
+    return f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}"
 
 
-def _number(value: float | None) -> str:
+def _difference(row: Row) -> str:
+    versus = row.versus_best
+    return "" if versus is None else f"{versus.difference * 100:+.2f} ± {versus.ci95 * 100:.2f}".replace("-", "−")
+
+
+def _p(row: Row) -> str:
+    if row.versus_best is None:
+        return ""
+    p = row.versus_best.p_holm
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def _half(value: float | None) -> str:
+    return "" if value is None else f"± {value * 100:.2f}"
+
+
+def _published(row: Row) -> str:
+    if row.published is None:
+        return ""
+    figure = row.published.figure
+    interval = "" if figure.ci95 is None else f" ± {figure.ci95 * 100:.2f}"
+    return f"{figure.accuracy * 100:.1f}{interval}{'' if row.published.same_protocol else '*'}"
+
+
+def number(value: float | None) -> str:
+    """Return a figure in three digits."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _escaped(text: str) -> str:
-    """Return the text so that Markdown, and HTML within it, shows it as it is."""
-    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+def mean_figure(row: Row, value: Callable[[Record], float | None]) -> float | None:
+    """Return the mean of a figure over the training seeds that have it."""
+    found = [figure for figure in map(value, row.finished) if figure is not None]
+    return sum(found) / len(found) if found else None
+
+
+def eval_rate(record: Record) -> float | None:
+    """Return the test episodes per second."""
+    return record.eval.episodes_per_second if record.eval else None
+
+
+def train_rate(record: Record) -> float | None:
+    """Return the training episodes per second."""
+    return record.train.episodes_per_second if record.train else None
+
+
+def latency(record: Record) -> float | None:
+    """Return the median latency in milliseconds."""
+    return record.eval.latency_ms.p50 if record.eval else None
+
+
+def slow_latency(record: Record) -> float | None:
+    """Return the 95th percentile of the latency in milliseconds."""
+    return record.eval.latency_ms.p95 if record.eval else None
+
+
+def memory(record: Record) -> float | None:
+    """Return the peak memory in MiB."""
+    return record.peak_memory_bytes / 2**20 if record.peak_memory_bytes else None
+
+
+def gflops(record: Record) -> float | None:
+    """Return the GFLOP of an episode."""
+    return record.flops_per_episode / 1e9 if record.flops_per_episode else None
+
+
+def device(record: Record) -> str:
+    """Return ``cuda`` or ``cpu``."""
+    return "cuda" if record.environment.get("cuda") else "cpu"
+
+
+def _figure(title: str, value: Callable[[Record], float | None], legend: str = "", optional: bool = False) -> Column:
+    """Return a column with the mean of a figure over the training seeds."""
+
+    def mean(row: Row) -> float | None:
+        return mean_figure(row, value)
+
+    return Column(title, lambda row: number(mean(row)), mean, legend, optional=optional)
+
+
+#: In the order in which a narrow terminal keeps them.
+COLUMNS = (
+    Column(
+        "#",
+        _rank,
+        lambda row: row.rank,
+        "#: rank; = is not told from the best by these episodes (Holm-adjusted p > .05)",
+    ),
+    Column("algorithm", lambda row: row.algorithm, left=True),
+    Column(
+        "accuracy %",
+        _accuracy,
+        lambda row: row.accuracy.mean if row.accuracy else None,
+        "accuracy: mean over the test episodes ± half its 95 % interval over episodes (Student t)",
+    ),
+    Column(
+        "T",
+        lambda row: "T" if any(record.transductive for record in row.finished) else "",
+        legend="T: transductive as measured: a query's scores move when the other queries change",
+        left=True,
+    ),
+    Column(
+        "alone %",
+        lambda row: "" if row.inductive is None else f"{row.inductive * 100:.2f}",
+        lambda row: row.inductive,
+        "alone: accuracy where each query is classified without sight of the others",
+        optional=True,
+    ),
+    Column(
+        "vs best",
+        _difference,
+        lambda row: row.versus_best.difference if row.versus_best else None,
+        "vs best: difference to the best on the same episodes ± half its 95 % interval",
+        optional=True,
+    ),
+    Column(
+        "p",
+        _p,
+        lambda row: row.versus_best.p_holm if row.versus_best else None,
+        "p: of that difference, by sign flips, Holm-adjusted over the table",
+        optional=True,
+    ),
+    Column(
+        "data",
+        lambda row: _half(row.data_ci95),
+        lambda row: row.data_ci95,
+        "data: half the 95 % interval about the data: other classes with other images",
+        optional=True,
+    ),
+    Column(
+        "seeds",
+        lambda row: _half(row.seed_ci95),
+        lambda row: row.seed_ci95,
+        "seeds: half the 95 % interval between training seeds",
+        optional=True,
+    ),
+    Column(
+        "published %",
+        _published,
+        lambda row: row.published.figure.accuracy if row.published else None,
+        "published: * where the protocol differs; sources and differences are in leaderboard.md and the report",
+        optional=True,
+    ),
+    _figure("test ep/s", eval_rate),
+    _figure("train ep/s", train_rate),
+    _figure("peak MiB", memory),
+    _figure("p50 ms", latency, "p50, p95: milliseconds to adapt to and classify one episode"),
+    _figure("p95 ms", slow_latency),
+    _figure("GFLOP", gflops, "GFLOP: convolutions and matrix products of one test episode", optional=True),
+    Column(
+        "params",
+        lambda row: f"{row.finished[0].parameters:,}" if row.finished else "–",
+        lambda row: row.finished[0].parameters if row.finished else None,
+    ),
+    Column("device", lambda row: device(row.records[0]), left=True),
+)
+
+#: What a leaderboard can be sorted by, as what is to be small; ranks stay what they are.
+SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
+    "accuracy": lambda row: -row.accuracy.mean if row.accuracy else None,
+    "alone": lambda row: -row.inductive if row.inductive is not None else None,
+    "algorithm": lambda row: 0.0,
+    "throughput": lambda row: _negative(mean_figure(row, eval_rate)),
+    "training": lambda row: _negative(mean_figure(row, train_rate)),
+    "latency": lambda row: mean_figure(row, latency),
+    "memory": lambda row: mean_figure(row, memory),
+    "flops": lambda row: mean_figure(row, gflops),
+}
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
+    """Return the tables with their rows sorted by one of `SORT_KEYS`; rows that lack it come last, by name."""
+
+    def key(row: Row) -> tuple[bool, bool, float, str]:
+        value = SORT_KEYS[by](row)
+        return row.accuracy is None, value is None, value or 0.0, row.algorithm
+
+    return [replace(table, rows=sorted(table.rows, key=key)) for table in tables]
+
+
+def shown_columns(tables: Sequence[Table]) -> list[Column]:
+    """Return the columns that say something in these tables."""
+    rows = [row for table in tables for row in table.rows]
+    return [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
+
+
+def legend(columns: Sequence[Column]) -> list[str]:
+    """Return what these columns mean, a line each."""
+    return [column.legend for column in columns if column.legend]
+
+
+def failures(table: Table) -> list[str]:
+    """Return a line for each training that failed, with its reason."""
+    lines = []
+    for row in table.rows:
+        for record in row.records:
+            if record.status == "failed":
+                seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
+                lines.append(f"{row.algorithm}{seed} failed: {record.error}")
+    return lines
+
+
+def ties(table: Table) -> list[str]:
+    """Return a line for each tie with the best that more episodes would settle."""
+    lines = []
+    for row in table.rows:
+        if row.tie and row.versus_best and row.versus_best.settled_by:
+            lines.append(
+                f"{row.algorithm} ties with the best; were the difference real, about "
+                f"{row.versus_best.settled_by:,} episodes would show it"
+            )
+    return lines
+
+
+def sources(tables: Sequence[Table]) -> list[str]:
+    """Return a line for each published figure: what it is, where it is from, and how its protocol differed."""
+    lines: dict[str, None] = {}  # an ordered set
+    for table in tables:
+        for row in table.rows:
+            if row.published:
+                figure, differences = row.published.figure, row.published.differences
+                how = f"other protocol: {'; '.join(differences)}" if differences else "the same protocol"
+                shape = f"{figure.way}-way {figure.shot}-shot"
+                lines[f"{row.algorithm} {shape}: {figure.accuracy * 100:.1f} % in {figure.source}; {how}"] = None
+    return list(lines)
+
+
+def devices(tables: Sequence[Table]) -> list[str]:
+    """Return a line for each machine."""
+    records = [record for table in tables for row in table.rows for record in row.records]
+    return [f"{short}: {name}" for short, name in sorted({(device(record), record.device) for record in records})]
+
+
+def seeds(table: Table) -> str:
+    """Return how many training seeds the methods have, where that is more than one."""
+    counts = sorted({len(row.finished) for row in table.rows if row.finished})
+    return f" · {'/'.join(map(str, counts))} training seeds" if counts and counts[-1] > 1 else ""

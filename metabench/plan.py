@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from metabench.episodes import EpisodeShape
-from metabench.errors import PluginError, SuiteError, nearest
+from metabench.errors import PluginError, SuiteError
+from metabench.filters import choose
 from metabench.plugins import InvalidConfig, PluginManager, in_one_line, validate_config
 from metabench.suite import AlgorithmEntry, Entry, KeyPath, Suite, SuiteFile
 
@@ -48,6 +49,7 @@ class Testing:
     """How a cell is tested; see `metabench.suite.Evaluation`. `batch` is not part of a cell's identity."""
 
     episodes: int
+    inductive_episodes: int
     seed: int
     batch: int
 
@@ -116,14 +118,15 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
                     if known is not None:
                         _check_sizes(file, suite, label, shape, train.shape, dataset.label, known)
                     for backbone in _backbones(file, plugins, suite, label, entry):
-                        test = Testing(suite.eval.episodes, suite.eval.seed, suite.eval.batch)
+                        test = Testing(
+                            episodes=suite.eval.episodes,
+                            inductive_episodes=min(suite.eval.inductive_episodes, suite.eval.episodes),
+                            seed=suite.eval.seed,
+                            batch=suite.eval.batch,
+                        )
                         cell = Cell(algorithm, dataset, backbone, shape, suite.seeds[0], train, test)
                         cells.extend(replace(cell, seed=seed) for seed in suite.seeds)
     return cells
-
-
-#: What `--only` can select by.
-FILTERS = ("algorithm", "dataset", "backbone", "way", "shot", "seed")
 
 
 def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cell]:
@@ -131,13 +134,14 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
 
     Args:
         cells: of the plan.
-        only: for each of `FILTERS` that matters, the accepted values.
+        only: for each of algorithm, dataset, backbone, way, shot and seed that matters, the accepted values.
 
     Raises:
-        SuiteError: a filter or a value is unknown.
+        UsageError: a filter or a value is unknown.
     """
-    values = [
-        {
+
+    def labels(cell: Cell) -> dict[str, str]:
+        return {
             "algorithm": cell.algorithm.label,
             "dataset": cell.dataset.label,
             "backbone": cell.backbone.label,
@@ -145,23 +149,8 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
             "shot": str(cell.shape.shot),
             "seed": str(cell.seed),
         }
-        for cell in cells
-    ]
-    for key, wanted in only.items():
-        if key not in FILTERS:
-            raise SuiteError(f"--only {key}=…: unknown filter{nearest(key, FILTERS)}. Filters: {', '.join(FILTERS)}")
-        known = sorted({value[key] for value in values})
-        for word in wanted:
-            if word not in known:
-                raise SuiteError(
-                    f"--only {key}={word}: the suite has no such {key}{nearest(word, known)}. "
-                    f"It has: {', '.join(known)}"
-                )
-    return [
-        cell
-        for cell, value in zip(cells, values, strict=True)
-        if all(value[key] in set(wanted) for key, wanted in only.items())
-    ]
+
+    return choose(cells, labels, only, "the suite")
 
 
 def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:

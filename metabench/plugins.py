@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from metabench import hookspecs
 from metabench.errors import PluginError, nearest
-from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, Spec, SuiteSpec
+from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, PublishedFigure, Spec, SuiteSpec
 
 if TYPE_CHECKING:  # these import torch
     from metabench.api import Algorithm, Backbone, Config, Dataset
@@ -33,6 +33,7 @@ _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "suite": SuiteSpec,
 }
 
+_Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedFigure)
 _Named = TypeVar("_Named", bound=Spec | SuiteSpec)
 
 
@@ -119,6 +120,10 @@ class PluginManager:
     def suites(self) -> dict[str, SuiteSpec]:
         """Return the suites by name."""
         return self._provided("suite", SuiteSpec)
+
+    def published_figures(self) -> list[PublishedFigure]:
+        """Return the published accuracies that plugins know of."""
+        return [figure for _, figure in self._specs("published_figure", PublishedFigure)]
 
     def conflicts(self) -> list[str]:
         """Return what is wrong with each name that is claimed more than once, and so cannot be used."""
@@ -223,7 +228,7 @@ class PluginManager:
     def _provided(self, kind: str, spec_class: type[_Named]) -> dict[str, _Named]:
         return {spec.name: spec for _, spec in sorted(self._specs(kind, spec_class), key=lambda found: found[1].name)}
 
-    def _specs(self, kind: str, spec_class: type[_Named]) -> Iterator[tuple[PluginInfo, _Named]]:
+    def _specs(self, kind: str, spec_class: type[_Provided]) -> Iterator[tuple[PluginInfo, _Provided]]:
         """Yield what each plugin provides, marking a plugin whose hook fails as broken."""
         hook = f"metabench_{kind}s"
         for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():

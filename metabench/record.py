@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:  # reading records needs no numpy
+    import numpy as np
+    import numpy.typing as npt
 
 SCHEMA_VERSION = 1
 
@@ -14,11 +19,20 @@ class _Part(BaseModel):
 
 
 class Accuracy(_Part):
-    """Accuracy over the test episodes, as fractions; `metabench.stats.MeanInterval` says what each is."""
+    """Accuracy over the test episodes, as fractions; `metabench.stats` says what each is."""
 
     mean: float
     ci95: float
     std: float
+    episodes: int
+    data_ci95: float | None = None
+
+
+class ClassAccuracy(_Part):
+    """Accuracy on the queries of one test class, over the episodes that it was in."""
+
+    name: str
+    accuracy: float
     episodes: int
 
 
@@ -64,6 +78,19 @@ class EvalFigures(_Part):
     latency_ms: Latency
 
 
+@dataclass(frozen=True)
+class EpisodeResults:
+    """What the test episodes of a cell gave, in their order.
+
+    Attributes:
+        accuracies: [n] one an episode.
+        groups: [n, N] the groups (`metabench.api.Split`) of its classes.
+    """
+
+    accuracies: npt.NDArray[np.float64]
+    groups: npt.NDArray[np.int64]
+
+
 class Record(_Part):
     """One cell: what it was, how it went, and where."""
 
@@ -82,9 +109,12 @@ class Record(_Part):
     status: Literal["ok", "failed"]
     error: str | None = None
     accuracy: Accuracy | None = None
+    inductive_accuracy: Accuracy | None = None
     transductive: bool | None = None
+    worst_classes: list[ClassAccuracy] = []
     train: TrainFigures | None = None
     eval: EvalFigures | None = None
+    flops_per_episode: int | None = None
     peak_memory_bytes: int | None = None
     parameters: int | None = None
     device: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pluggy
 
@@ -46,6 +48,38 @@ class BackboneSpec(Spec):
 @dataclass(frozen=True)
 class DatasetSpec(Spec):
     """Announces a `metabench.api.Dataset`."""
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """An accuracy that somebody published, to stand beside the measured one.
+
+    Attributes:
+        algorithm: name of the algorithm, as its plugin announces it.
+        dataset: name of the dataset.
+        way: N.
+        shot: K.
+        accuracy: as a fraction.
+        source: where it was read, e.g. ``"Snell et al. 2017, table 1"``.
+        ci95: half its 95 % interval; None where none was published.
+        link: where the source is.
+        variant: settings of a cell, by their dotted path in its identity (``"algorithm.params.first_order"``), that
+            say which variant of the algorithm it is; for a cell with other values the figure is not shown.
+        protocol: further settings that the figure was made with; where the cell's differ, that is said beside it.
+        notes: what else differs, and no setting can say.
+    """
+
+    algorithm: str
+    dataset: str
+    way: int
+    shot: int
+    accuracy: float
+    source: str
+    ci95: float | None = None
+    link: str = ""
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Records on disk: every file is written whole or not at all, and a finished cell is never lost.
 
 An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record),
-``cells/ID.npy`` (its per-episode accuracies), ``checkpoints/ID.pt`` (of cells under way) and the leaderboard.
+``cells/ID.npz`` (its per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/ID.pt`` (of
+cells under way) and the leaderboard.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import yaml
 from filelock import FileLock, Timeout
@@ -19,17 +21,14 @@ from pydantic import ValidationError
 
 from metabench.errors import StoreError
 from metabench.files import atomic_file
-from metabench.record import SCHEMA_VERSION, Record
+from metabench.record import SCHEMA_VERSION, EpisodeResults, Record
 
-if TYPE_CHECKING:  # reading records needs no numpy, and is to be quick
-    import numpy as np
-    import numpy.typing as npt
-
+if TYPE_CHECKING:
     from metabench.plan import Cell
 
 
 #: The files of a cell in ``cells/``.
-_SUFFIXES = (".json", ".npy", ".traceback.txt")
+_SUFFIXES = (".json", ".npz", ".png", ".traceback.txt")
 
 
 class Store:
@@ -82,27 +81,41 @@ class Store:
         path = self._cells / f"{cell}.json"
         return self._read(path) if os.path.exists(path) else None
 
-    def accuracies(self, cell: str) -> npt.NDArray[np.float64]:
-        """Return the [episodes] accuracies of a finished cell, in the order of the episodes."""
+    def episodes(self, cell: str) -> EpisodeResults:
+        """Return what the test episodes of a finished cell gave."""
         import numpy as np
 
-        path = self._cells / f"{cell}.npy"
+        path = self._cells / f"{cell}.npz"
         try:
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-        except (OSError, ValueError, EOFError) as error:
-            raise StoreError(f"cannot read the per-episode accuracies {path}: {error}") from error
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return EpisodeResults(
+                    np.asarray(file["accuracies"], dtype=np.float64), np.asarray(file["groups"], dtype=np.int64)
+                )
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+            raise StoreError(f"cannot read the per-episode results {path}: {error}") from error
 
-    def write(self, record: Record, accuracies: npt.NDArray[np.float64] | None) -> None:
-        """Keep a record with its accuracies, and drop the cell's checkpoint."""
+    def picture(self, cell: str) -> bytes | None:
+        """Return the PNG of a cell's worst episode, or None where there is none."""
+        path = self._cells / f"{cell}.png"
+        try:
+            return path.read_bytes() if os.path.exists(path) else None
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+    def write(self, record: Record, episodes: EpisodeResults | None = None, picture: bytes | None = None) -> None:
+        """Keep a record with its per-episode results and picture, and drop the cell's checkpoint."""
         import numpy as np
 
         try:
-            if accuracies is not None:  # first, so that a record never lacks them
+            if episodes is not None:  # first, so that a record never lacks them
                 with (
-                    atomic_file(self._cells / f"{record.cell}.npy") as temporary,
+                    atomic_file(self._cells / f"{record.cell}.npz") as temporary,
                     open(temporary, "wb") as file,
                 ):
-                    np.save(file, accuracies)
+                    np.savez_compressed(file, accuracies=episodes.accuracies, groups=episodes.groups)
+            if picture is not None:
+                with atomic_file(self._cells / f"{record.cell}.png") as temporary:
+                    temporary.write_bytes(picture)
             with atomic_file(self._cells / f"{record.cell}.json") as temporary:
                 temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
             self.checkpoint(record.cell).unlink(missing_ok=True)
@@ -142,6 +155,14 @@ class Store:
     def checkpoint(self, cell: str) -> Path:
         """Return the file for the checkpoint of a cell."""
         return self.path / "checkpoints" / f"{cell}.pt"
+
+    def suite_text(self) -> str:
+        """Return the resolved suite that ran last, as YAML; empty where there is none."""
+        path = self.path / "suite.yaml"
+        try:
+            return path.read_text(encoding="utf-8") if os.path.exists(path) else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"cannot read {path}: {error}") from error
 
     def write_suite(self, suite: Mapping[str, Any]) -> None:
         """Keep the resolved suite."""

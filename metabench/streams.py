@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metabench.api import Episodes, Split
-from metabench.episodes import EpisodeIndices, EpisodeSampler, EpisodeShape
+from metabench.episodes import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
 
 #: Episodes that are drawn at once.
 _AHEAD = 256
@@ -33,6 +34,7 @@ class EpisodeStream:
         self._mean = torch.tensor(split.mean, device=device).reshape(-1, 1, 1)
         self._std = torch.tensor(split.std, device=device).reshape(-1, 1, 1)
         self._way = shape.way
+        self._groups = np.arange(split.size.classes) if split.groups is None else np.asarray(split.groups)
         self._ahead: EpisodeIndices | None = None
         self._ahead_from = 0
 
@@ -46,6 +48,14 @@ class EpisodeStream:
             query_y=torch.from_numpy(drawn.query_labels).to(self._device),
             way=self._way,
         )
+
+    def classes(self, first: int, count: int) -> IntArray:
+        """Return the [count, N] classes of the split that have label 0 … N-1 in these episodes."""
+        return self._draw(first, count).classes
+
+    def groups(self, first: int, count: int) -> IntArray:
+        """Return the [count, N] groups of those classes; see `metabench.api.Split`."""
+        return self._groups[self.classes(first, count)]
 
     def _draw(self, first: int, count: int) -> EpisodeIndices:
         """Draw ahead: drawing many episodes at once costs little more than drawing one."""

@@ -89,9 +89,12 @@ class Evaluation(_Section):
         episodes: how many.
         batch: how many are predicted at once; it changes no result.
         seed: of the test episodes, the same for all training seeds.
+        inductive_episodes: how many of them a transductive method is tested on once more, each query classified
+            without sight of the others; at most `episodes`.
     """
 
     episodes: PositiveInt = Field(default=1000, ge=2)
+    inductive_episodes: PositiveInt = Field(default=200, ge=2)
     batch: PositiveInt = 8
     seed: int = Field(default=0, ge=0)
 

@@ -13,7 +13,7 @@ import pytest
 from metabench.data import DataRoots, load_pack
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
-from metabench.record import Record
+from metabench.record import EpisodeResults, Record
 from metabench.suite import Suite, SuiteFile, read_suite, resolve
 
 if TYPE_CHECKING:  # imports torch
@@ -131,6 +131,20 @@ def make_record() -> Callable[..., Record]:
         }
         failed = {"status": "failed", "error": "it broke"}
         return Record.model_validate({**usual, **(failed if mean is None else ran), **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_results() -> Callable[..., EpisodeResults]:
+    """Return a function that makes the results of episodes with a given mean accuracy, near to it and paired."""
+    import numpy as np
+
+    def make(mean: float, episodes: int = 100, spread: float = 0.05, noise: int | None = None) -> EpisodeResults:
+        shared = np.resize([spread, -spread], episodes)
+        own = np.zeros(episodes) if noise is None else np.random.default_rng(noise).normal(0, 0.02, episodes)
+        groups = np.random.default_rng(0).integers(0, 40, (episodes, 5))
+        return EpisodeResults(mean + shared + own - own.mean(), groups)
 
     return make
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import metabench
-from metabench.record import Record
+from metabench.record import EpisodeResults, Record
 from metabench.store import Store
 
 BUILT_IN = {"maml", "matchingnet", "protonet", "reptile", "siamese"}
@@ -23,6 +23,7 @@ ORDER = [
     "metabench",
     "metabench.errors",
     "metabench.files",
+    "metabench.filters",
     "metabench.specs",
     "metabench.hookspecs",
     "metabench.episodes",
@@ -126,16 +127,19 @@ def test_modules_import_only_from_those_above_them() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"], ["leaderboard"], ["data", "list"]])
 def test_what_computes_nothing_imports_no_torch(
-    arguments: list[str], tmp_path: Path, make_record: Callable[..., Record]
+    arguments: list[str],
+    tmp_path: Path,
+    make_record: Callable[..., Record],
+    make_results: Callable[..., EpisodeResults],
 ) -> None:
     if arguments == ["leaderboard"]:
-        Store(tmp_path).write(make_record(), None)
+        Store(tmp_path).write(make_record(), make_results(0.9))
         arguments = ["leaderboard", str(tmp_path)]
     script = (
         "import sys\nfrom metabench.cli import main\n"
         "try: main()\n"
         "except SystemExit as end:\n"
-        "    heavy = {'torch', 'torchvision', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'torchvision', 'pandas', 'scipy.stats', 'bokeh'} & set(sys.modules)\n"
         "    sys.exit(f'imported {heavy}' if heavy else end.code)\n"
     )
     environment: dict[str, Any] = {**os.environ, "METABENCH_CACHE": str(tmp_path)}

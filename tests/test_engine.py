@@ -29,8 +29,13 @@ Run = Callable[..., Outcome]
 def essence(outcome: Outcome) -> dict[str, Any]:
     """Return what must not depend on when and how often a run was cut."""
     return {
-        "accuracies": outcome.accuracies.tolist(),
+        "accuracies": outcome.episodes.accuracies.tolist(),
         "accuracy": outcome.accuracy,
+        "inductive_accuracy": outcome.inductive_accuracy,
+        "groups": outcome.episodes.groups.tolist(),
+        "worst_classes": outcome.worst_classes,
+        "picture": outcome.picture,
+        "flops": outcome.flops_per_episode,
         "validation": outcome.train.validation,
         "best_step": outcome.train.best_step,
         "episodes": outcome.train.episodes,
@@ -45,8 +50,8 @@ def essence(outcome: Outcome) -> dict[str, Any]:
 def test_a_cell_yields_all_its_figures(run: Run) -> None:
     watcher = Watching()
     outcome = run("centroid", watcher=watcher)
-    assert outcome.accuracies.shape == (12,)
-    assert outcome.accuracy.mean == outcome.accuracies.mean() == 1.0
+    assert outcome.episodes.accuracies.shape == (12,)
+    assert outcome.accuracy.mean == outcome.episodes.accuracies.mean() == 1.0
     assert outcome.accuracy.episodes == 12
     assert (outcome.train.steps, outcome.train.episodes) == (8, 16)
     assert [point.step for point in outcome.train.validation] == [2, 4, 6, 8]

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from metabench.engine import Outcome, build, evaluation_stream, training_stream
 from metabench.errors import CellFailed
-from metabench.evaluation import accuracy, evaluate, is_transductive
+from metabench.evaluation import class_accuracies, credit, evaluate, flops, inductive_accuracies, is_transductive
 from metabench.executors import LoadedDataset
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
@@ -29,20 +31,26 @@ Run = Callable[..., Outcome]
 
 def test_ties_share_the_credit() -> None:
     scores = torch.tensor([[[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [0.0, 0.0, 3.0]]])
-    assert accuracy(scores, torch.tensor([[0, 1, 2]])).tolist() == [pytest.approx((1 / 2 + 1 / 3 + 1) / 3)]
-    assert accuracy(scores, torch.tensor([[2, 1, 0]])).tolist() == [pytest.approx((0 + 1 / 3 + 0) / 3)]
+    assert credit(scores, torch.tensor([[0, 1, 2]])).tolist() == [pytest.approx([1 / 2, 1 / 3, 1])]
+    assert credit(scores, torch.tensor([[2, 1, 0]])).tolist() == [pytest.approx([0, 1 / 3, 0])]
+
+
+def test_an_accuracy_is_that_of_the_queries_of_a_class() -> None:
+    scores = torch.eye(3)[torch.tensor([[0, 1, 2, 2, 1, 0]])]
+    labels = torch.tensor([[0, 1, 2, 0, 1, 2]])
+    assert class_accuracies(scores, labels).tolist() == [[0.5, 1.0, 0.5]]
 
 
 def test_an_algorithm_without_an_opinion_is_right_by_chance(run: Run) -> None:
     outcome = run("constant")
-    np.testing.assert_allclose(outcome.accuracies, 1 / 3)
+    np.testing.assert_allclose(outcome.episodes.accuracies, 1 / 3)
     assert outcome.transductive is False
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_scores_must_be_finite(bad: float) -> None:
     with pytest.raises(CellFailed, match="not finite"):
-        accuracy(torch.tensor([[[0.0, bad]]]), torch.tensor([[0]]))
+        credit(torch.tensor([[[0.0, bad]]]), torch.tensor([[0]]))
 
 
 @pytest.mark.parametrize(("name", "expected"), [("centroid", False), ("relative", True)])
@@ -89,3 +97,53 @@ def test_testing_leaves_the_algorithm_as_it_was(
     for key, value in algorithm.state_dict().items():
         if isinstance(value, Tensor):
             assert torch.equal(value, before[0][key]), key
+
+
+@pytest.mark.parametrize("norm", ["batch", "support"])
+def test_inductive_accuracy_is_that_of_queries_that_are_alone(
+    norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
+    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    stream = evaluation_stream(cell, data.splits, CPU)
+    found = inductive_accuracies(algorithm, stream, 3, 0)
+    for i, accuracy in enumerate(found):
+        drawn = stream.batch(i, 1)
+        right = []
+        for label in range(drawn.way):
+            query = drawn.query_x[:, (drawn.query_y[0] == label).nonzero()[0]]
+            scores = algorithm.predict(drawn.support_x, drawn.support_y, query, drawn.way)
+            right.append(int(scores[0, 0].argmax()) == label)
+        assert accuracy == pytest.approx(np.mean(right))
+
+
+def test_a_method_that_looks_at_the_other_queries_is_tested_without_them_too(run: Run) -> None:
+    relative = run("relative")
+    assert relative.transductive
+    assert relative.inductive_accuracy.episodes == 12
+    centroid = run("centroid")
+    assert centroid.inductive_accuracy == centroid.accuracy
+
+
+def test_operations_of_an_episode_are_counted(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    drawn = evaluation_stream(cell, data.splits, CPU).batch(0, 1)
+    images, channels = drawn.support_x.shape[1] + drawn.query_x.shape[1], 4
+    per_image = sum(2 * size**2 * 9 * into * channels for size, into in ((16, 1), (8, 4), (4, 4), (2, 4)))
+    distances = 2 * drawn.query_x.shape[1] * drawn.way * channels
+    counted = flops(algorithm, evaluation_stream(cell, data.splits, CPU), 0)
+    assert images * per_image <= counted <= images * per_image + 3 * distances
+
+
+def test_the_worst_classes_are_named_with_how_often_they_were_met(run: Run) -> None:
+    outcome = run("constant")
+    assert [worst.accuracy for worst in outcome.worst_classes] == pytest.approx([1 / 3] * 6)
+    assert sum(worst.episodes for worst in outcome.worst_classes) == 12 * 3
+    assert run("centroid").worst_classes == []
+
+
+def test_the_worst_episode_is_drawn(run: Run) -> None:
+    with Image.open(io.BytesIO(run("constant").picture)) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 40

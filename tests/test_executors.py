@@ -70,10 +70,11 @@ def test_a_record_says_who_provided_what(run_all: RunAll) -> None:
 
 def test_the_accuracy_of_every_episode_is_kept(run_all: RunAll, tmp_path: Path) -> None:
     (record,) = run_all("fading")
-    kept = Store(tmp_path / "out").accuracies(record.cell)
+    kept = Store(tmp_path / "out").episodes(record.cell)
     assert record.accuracy is not None
-    assert kept.shape == (12,)
-    assert kept.mean() == record.accuracy.mean
+    assert kept.accuracies.shape == (12,)
+    assert kept.accuracies.mean() == record.accuracy.mean
+    assert kept.groups.shape == (12, 3)
 
 
 def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(run_all: RunAll) -> None:
@@ -102,7 +103,7 @@ def test_a_record_from_elsewhere_is_not_kept(run_all: RunAll, tmp_path: Path, ch
     content = here.model_dump()
     for key, value in changes.items():
         content[key] = merged(content[key], value)
-    store.write(Record.model_validate(content), store.accuracies(here.cell))
+    store.write(Record.model_validate(content), store.episodes(here.cell))
     watcher = Watching()
     (again,) = run_all("centroid", watcher=watcher)
     assert watcher.done == [("centroid", False)]

@@ -4,8 +4,9 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,39 @@ import pandas as pd
 import pytest
 
 from metabench.cli import main
-from metabench.leaderboard import frame, ranked, render_csv, render_markdown, render_text
-from metabench.record import Record
+from metabench.leaderboard import SORT_KEYS, sort_tables
+from metabench.record import EpisodeResults, Record
+from metabench.rendering import (
+    frame,
+    render_csv,
+    render_html,
+    render_json,
+    render_latex,
+    render_markdown,
+    render_text,
+)
+from metabench.specs import PublishedFigure
+from metabench.standings import Table, make_tables
 from metabench.store import Store
 
 Make = Callable[..., Record]
+Tables = Callable[..., list[Table]]
 
-HOSTILE = "<script>alert(`x`)</script> | **b** _i_ [l](u) # \\ &lt;"
+HOSTILE = "<script>alert(`x`)</script> | **b** _i_ [l](u) # \\ &lt; $x^2$ % {y}"
+
+
+@pytest.fixture
+def tables_of(make_results: Callable[..., EpisodeResults]) -> Tables:
+    """Return a function that makes tables of records, whose episodes have the records' mean accuracies."""
+
+    def make(records: Sequence[Record], figures: Sequence[PublishedFigure] = ()) -> list[Table]:
+        def read(record: Record) -> EpisodeResults:
+            assert record.accuracy is not None
+            return make_results(record.accuracy.mean)
+
+        return make_tables(records, read, figures)
+
+    return make
 
 
 @pytest.fixture
@@ -35,31 +62,25 @@ def records(make_record: Make) -> list[Record]:
 
 def lines_of_table(text: str) -> list[str]:
     """Return the lines that begin with a rank, or with room for one."""
-    return [line for line in text.splitlines() if re.match(r"\s{0,3}\d?\s+[a-z]", line) and "algorithm" not in line]
+    return [
+        line for line in text.splitlines() if re.match(r"\s*(\d=?)?\s+[a-z]+\d?  ", line) and "accuracy %" not in line
+    ]
 
 
-# ----------------------------------------------------------------------------------------------- ranking
+# -------------------------------------------------------------------------------------------------- text
 
 
-def test_the_most_accurate_is_first_and_the_failed_last(records: list[Record]) -> None:
-    assert [record.algorithm for record in ranked(records)] == ["best", "middling", "worst", "broken", "alone"]
-    assert ranked(records[::-1]) == ranked(records)
-
-
-def test_a_failed_cell_is_behind_one_that_got_nothing_right(make_record: Make) -> None:
-    found = ranked([make_record(None, algorithm="a"), make_record(0.0, algorithm="z")])
-    assert [record.algorithm for record in found] == ["z", "a"]
-
-
-def test_each_dataset_backbone_way_and_shot_has_its_own_table(make_record: Make) -> None:
+def test_each_dataset_backbone_way_and_shot_has_its_own_table(make_record: Make, tables_of: Tables) -> None:
     text = render_text(
-        [
-            make_record(0.5),
-            make_record(0.5, dataset="other"),
-            make_record(0.5, backbone="wide"),
-            make_record(0.5, way=20),
-            make_record(0.5, shot=5),
-        ]
+        tables_of(
+            [
+                make_record(0.5),
+                make_record(0.5, dataset="other"),
+                make_record(0.5, backbone="wide"),
+                make_record(0.5, way=20),
+                make_record(0.5, shot=5),
+            ]
+        )
     )
     titles = [line for line in text.splitlines() if "-way" in line]
     assert titles == [
@@ -71,14 +92,11 @@ def test_each_dataset_backbone_way_and_shot_has_its_own_table(make_record: Make)
     ]
 
 
-# -------------------------------------------------------------------------------------------------- text
-
-
-def test_the_text_says_what_was_measured(records: list[Record]) -> None:
-    text = render_text(records)
+def test_the_text_says_what_was_measured(records: list[Record], tables_of: Tables) -> None:
+    text = render_text(tables_of(records))
     best, middling, worst, broken, alone = lines_of_table(text)
-    assert re.match(r"\s*1\s+best\s+90\.00 ± 1\.23\s+T\s+100\s+20\s+256\s+1\.5\s+2\.5\s+1,234\s+cpu$", best)
-    assert re.match(r"\s*2\s+middling\s+50\.00 ± 1\.23\s+100", middling)
+    assert re.match(r"\s*1\s+best\s+90\.00 ± 1\.00\s+T\s.*\s100\s+20\s+256\s+1\.5\s+2\.5\s+1,234\s+cpu$", best)
+    assert re.match(r"\s*2\s+middling\s+50\.00 ± 1\.00\s+−40\.00 ± 0\.00\s+<\.001\s", middling)
     assert re.match(r"\s*3\s+worst\s.*cuda$", worst)
     assert re.match(r"\s+broken\s+failed\s+–", broken)
     assert re.match(r"\s*1\s+alone", alone)
@@ -88,49 +106,85 @@ def test_the_text_says_what_was_measured(records: list[Record]) -> None:
     assert "95 % interval" in text
 
 
-def test_seeds_are_told_apart_where_there_are_several(make_record: Make) -> None:
-    one = render_text([make_record(0.5, seed=3)])
-    assert "seed" not in one
-    two = render_text([make_record(0.5, seed=3), make_record(0.6, seed=4)])
-    assert re.search(r"1\s+one\s+4\s+60\.00", two)
-    assert re.search(r"2\s+one\s+3\s+50\.00", two)
+def test_seeds_are_one_row_with_their_own_interval(make_record: Make, tables_of: Tables) -> None:
+    one = render_text(tables_of([make_record(0.5, seed=3)]))
+    assert "seeds" not in one
+    two = render_text(tables_of([make_record(0.5, seed=3), make_record(0.6, seed=4, cell="b")]))
+    assert "100 test episodes · 2 training seeds" in two
+    (line,) = lines_of_table(two)
+    assert re.match(r"\s+1\s+one\s+55\.00 ± 1\.00\s+± \d\.\d\d\s+± 63\.53\s", line), "t of one degree: 12.706 · 5 %"
 
 
-def test_a_narrow_terminal_loses_columns_and_says_which(records: list[Record]) -> None:
-    whole = render_text(records)
+def test_a_narrow_terminal_loses_columns_and_says_which(records: list[Record], tables_of: Tables) -> None:
+    tables = tables_of(records)
+    whole = render_text(tables)
     assert "left out" not in whole
     widest = max(len(line) for line in whole.splitlines() if line.startswith("---"))
-    assert "left out" not in render_text(records, widest)
-    narrow = render_text(records, 50)
+    assert "left out" not in render_text(tables, widest)
+    narrow = render_text(tables, 50)
     assert all(len(line) <= 50 for line in lines_of_table(narrow))
     (note,) = [line for line in narrow.splitlines() if line.startswith("left out")]
     assert note.endswith("params, device (see --format csv)")
+    assert "p50, p95" not in narrow.replace(note, ""), "what is left out is not explained"
     shown = narrow.splitlines()[1]
     left_out = note.partition(": ")[2].partition(" (")[0].split(", ")
-    assert [title for title in left_out if title in shown] == []
+    assert [title for title in left_out if title in shown.split("  ")] == []
 
 
-@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
-def test_however_narrow_the_algorithm_and_its_accuracy_stay(make_record: Make, seeds: tuple[int, int]) -> None:
-    found = [make_record(0.5, algorithm=name, seed=seed) for name, seed in zip("ab", seeds, strict=True)]
-    text = render_text(found, 5)
-    assert text.count("50.00 ± 1.23") == 2
+def test_however_narrow_the_algorithm_and_its_accuracy_stay(make_record: Make, tables_of: Tables) -> None:
+    text = render_text(tables_of([make_record(0.5, algorithm=name, cell=name) for name in "ab"]), 5)
+    assert text.count("50.00 ± 1.00") == 2
     assert re.search(r"1\s+a\s", text)
 
 
-def test_an_accuracy_of_everything_and_of_nothing_is_shown(make_record: Make) -> None:
-    text = render_text([make_record(1.0, algorithm="all"), make_record(0.0, algorithm="none")])
-    assert "100.00 ± 1.23" in text
-    assert "0.00 ± 1.23" in text
+def test_an_accuracy_of_everything_and_of_nothing_is_shown(make_record: Make, tables_of: Tables) -> None:
+    text = render_text(tables_of([make_record(1.0, algorithm="all"), make_record(0.0, algorithm="none", cell="b")]))
+    assert "100.00 ± 1.00" in text
+    assert "0.00 ± 1.00" in text
 
 
-# ---------------------------------------------------------------------------------------------- markdown
+def test_a_tie_shares_the_rank_and_says_what_would_settle_it(
+    make_record: Make, make_results: Callable[..., EpisodeResults]
+) -> None:
+    records = [make_record(mean, algorithm=f"m{i}", cell=str(i)) for i, mean in enumerate((0.9, 0.8999, 0.5))]
+    noise = {"0": 1, "1": 2, "2": 3}
+    tables = make_tables(
+        records, lambda record: make_results(record.accuracy and record.accuracy.mean, noise=noise[record.cell])
+    )
+    first, tied, last = lines_of_table(render_text(tables))
+    assert re.match(r"\s+1\s+m0", first)
+    assert re.match(r"\s+1=\s+m1", tied)
+    assert re.match(r"\s+3\s+m2", last)
+    assert re.search(r"m1 ties with the best; .* about [\d,]{5,} episodes would show it", render_text(tables))
 
 
-def test_markdown_is_one_table_a_group(records: list[Record]) -> None:
-    text = render_markdown(records)
+def test_a_published_figure_stands_beside_with_what_differs(make_record: Make, tables_of: Tables) -> None:
+    identity = {"algorithm": {"name": "one"}, "dataset": {"name": "glyphs"}, "train": {"steps": 10}}
+    figure = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", 0.004, protocol={"train.steps": 60000})
+    tables = tables_of([make_record(0.9, identity=identity)], [figure])
+    assert "98.7 ± 0.40*" in render_text(tables)
+    text = unescaped(render_markdown(tables))
+    assert "one 5-way 1-shot: 98.7 % in Doe 2020; other protocol: train.steps: 60000 there, 10 here" in text
+    same = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", protocol={"train.steps": 10})
+    tables = tables_of([make_record(0.9, identity=identity)], [same])
+    assert re.search(r"\s98\.7\s", render_text(tables))
+    assert "in Doe 2020; the same protocol" in unescaped(render_markdown(tables))
+
+
+# --------------------------------------------------------------------------------- markdown, latex, html
+
+
+def hostile(make_record: Make) -> list[Record]:
+    return [
+        make_record(0.5, algorithm=HOSTILE, device=HOSTILE, backbone=HOSTILE, cell="a"),
+        make_record(None, algorithm=f"{HOSTILE}!", error=f"{HOSTILE}\n\n# big\n| a | b |", backbone=HOSTILE, cell="b"),
+    ]
+
+
+def test_markdown_is_one_table_a_group(records: list[Record], tables_of: Tables) -> None:
+    text = render_markdown(tables_of(records))
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {12}
+    assert len({line.count("|") for line in tables}) == 1
     assert sum(line.startswith("### ") for line in text.splitlines()) == 2
     assert "broken failed: it broke" in text
 
@@ -139,24 +193,54 @@ def unescaped(text: str) -> str:
     return unescape(re.sub(r"\\([\\`*_\[\]<>|#&~])", r"\1", text))
 
 
-def test_hostile_names_are_shown_and_do_nothing(make_record: Make) -> None:
-    text = render_markdown(
-        [
-            make_record(0.5, algorithm=HOSTILE, device=HOSTILE, backbone=HOSTILE),
-            make_record(None, algorithm=HOSTILE, error=f"{HOSTILE}\n\n# big\n| a | b |", backbone=HOSTILE),
-        ]
-    )
+def test_hostile_names_are_shown_in_markdown_and_do_nothing(make_record: Make, tables_of: Tables) -> None:
+    text = render_markdown(tables_of(hostile(make_record)))
     assert "<script" not in text
+    columns = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in text.splitlines() if line.startswith("|")}
+    assert len(columns) == 1, "a name made a column"
     for line in text.splitlines():
-        if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 12, "a name made a column"
         assert not re.search(r"(?<!\\)(?:\\\\)*`", line), "a name made code"
         assert not re.match(r"# ", line), "a message made a heading"
     assert unescaped(text).count(HOSTILE) == 6
     assert text.count("### ") == 1
 
 
-# ------------------------------------------------------------------------------------------- csv and json
+class Reader(HTMLParser):
+    """Collects the tags and the text of a fragment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_is_tables_and_hostile_names_are_text(make_record: Make, tables_of: Tables) -> None:
+    reader = Reader()
+    reader.feed(render_html(tables_of(hostile(make_record))))
+    assert set(reader.tags) <= {"h3", "table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li"}
+    assert reader.tags.count("table") == 1
+    assert reader.text.count(HOSTILE) == 6
+
+
+def test_latex_has_rules_and_escapes(make_record: Make, tables_of: Tables) -> None:
+    text = render_latex(tables_of(hostile(make_record)))
+    assert [text.count(f"\\{rule}") for rule in ("toprule", "midrule", "bottomrule", "hline")] == [1, 1, 1, 0]
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert r"\textasciicircum{}" in body
+    assert not re.search(r"(?<!\\)[#%_](?!.*\\caption)", body.replace(r"\_", ""))
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1, "a name made a column"
+    assert r"50.00 $\pm$ 1.00" in body
+    assert body.count("{") == body.count("}")
+
+
+# ---------------------------------------------------------------------------------- csv, json and sorting
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
@@ -164,44 +248,87 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(object).where(table.notna(), None)
 
 
-def test_csv_holds_all_figures_unrounded(records: list[Record], make_record: Make) -> None:
-    records = [*records, make_record(1 / 3, algorithm=f'{HOSTILE},"\n', cell="f", shot=20)]
-    read = pd.read_csv(io.StringIO(render_csv(records)))
-    expected = frame(records)
-    pd.testing.assert_frame_equal(plain(read), plain(expected))
+def test_csv_holds_all_figures_unrounded(records: list[Record], make_record: Make, tables_of: Tables) -> None:
+    tables = tables_of([*records, make_record(1 / 3, algorithm=f'{HOSTILE},"\n', cell="f", shot=20)])
+    read = pd.read_csv(io.StringIO(render_csv(tables)))
+    pd.testing.assert_frame_equal(plain(read), plain(frame(tables)))
     assert list(read["cell"]) == ["c", "a", "d", "b", "e", "f"]
     assert read["accuracy"].iloc[-1] == 1 / 3
     assert read["algorithm"].iloc[-1] == f'{HOSTILE},"\n'
+    assert read["versus_best"].iloc[1] == pytest.approx(-0.4)
     broken = read[read["cell"] == "b"].iloc[0]
     assert (broken["status"], broken["error"]) == ("failed", "it broke")
     assert np.isnan(broken["accuracy"])
 
 
+def test_json_is_the_records_in_order_with_their_places(records: list[Record], tables_of: Tables) -> None:
+    found = json.loads(render_json(tables_of(records)))
+    names = set(Record.model_fields)
+    read = [Record.model_validate({key: entry[key] for key in names}) for entry in found]
+    assert [record.algorithm for record in read] == ["best", "middling", "worst", "broken", "alone"]
+    assert sorted(read, key=str) == sorted(records, key=str)
+    assert [entry["rank"] for entry in found] == [1, 2, 3, None, 1]
+    assert found[1]["versus_best"]["difference"] == pytest.approx(-0.4)
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+def test_sorting_keeps_the_ranks_and_the_unfinished_last(key: str, records: list[Record], tables_of: Tables) -> None:
+    table = sort_tables(tables_of(records), key)[0]
+    assert {row.algorithm: row.rank for row in table.rows} == {"best": 1, "middling": 2, "worst": 3, "broken": None}
+    assert table.rows[-1].algorithm == "broken"
+
+
+# ----------------------------------------------------------------------------------------------- command
+
+
 @pytest.fixture
 def printed(
-    tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    records: list[Record],
+    make_results: Callable[..., EpisodeResults],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., str]:
-    """Return a function that returns what `metabench leaderboard` prints of stored records."""
-    store = Store(tmp_path / "out")
-    for record in records:
-        store.write(record, None)
+    """Return a function that returns what `metabench leaderboard` prints of the records, stored in two runs."""
+    for i, record in enumerate(records):
+        results = None if record.accuracy is None else make_results(record.accuracy.mean)
+        Store(tmp_path / ("one" if i < 2 else "two")).write(record, results)
 
-    def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["metabench", "leaderboard", str(tmp_path / "out"), *arguments])
+    def run(*arguments: str, code: int = 0) -> str:
+        folders = [str(tmp_path / "one"), str(tmp_path / "two")]
+        monkeypatch.setattr(sys, "argv", ["metabench", "leaderboard", *folders, *arguments])
         with pytest.raises(SystemExit) as end:
             main()
-        assert end.value.code == 0
-        return capsys.readouterr().out
+        assert end.value.code == code
+        out, err = capsys.readouterr()
+        return err if code else out
 
     return run
 
 
-def test_the_command_prints_what_is_stored(printed: Callable[..., str], records: list[Record]) -> None:
-    assert printed().strip() == render_text(records).strip()
-    assert printed("--format", "markdown") == render_markdown(records)
-    assert printed("--format", "csv") == render_csv(records)
+def test_the_command_prints_runs_as_one(printed: Callable[..., str], records: list[Record], tables_of: Tables) -> None:
+    tables = tables_of(records)
+    assert printed().strip() == render_text(tables).strip()
+    assert printed("--format", "markdown") == render_markdown(tables)
+    assert printed("--format", "latex") == render_latex(tables)
+    assert printed("--format", "html") == render_html(tables)
+    assert printed("--format", "csv") == render_csv(tables)
+    assert printed("--format", "json") == render_json(tables)
 
 
-def test_json_is_the_records_in_order(printed: Callable[..., str], records: list[Record]) -> None:
-    found = [Record.model_validate(entry) for entry in json.loads(printed("--format", "json"))]
-    assert found == ranked(records)
+def test_the_command_filters_and_sorts(printed: Callable[..., str]) -> None:
+    text = printed("--only", "algorithm=best,worst", "--only", "shot=1", "--sort", "algorithm")
+    assert "middling" not in text
+    assert "5-shot" not in text
+    assert "did you mean 'best'?" in printed("--only", "algorithm=bets", code=2)
+    assert "unknown filter" in printed("--only", "colour=red", code=2)
+
+
+def test_of_a_cell_in_two_runs_the_later_counts(
+    printed: Callable[..., str], tmp_path: Path, make_record: Make, make_results: Callable[..., EpisodeResults]
+) -> None:
+    later = make_record(0.95, algorithm="middling", cell="a", finished="2025-02-01T00:00:00+00:00")
+    Store(tmp_path / "two").write(later, make_results(0.95))
+    text = printed("--only", "algorithm=middling")
+    assert "95.00 ± 1.00" in text
+    assert "50.00" not in text

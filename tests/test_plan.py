@@ -9,7 +9,7 @@ import pytest
 
 from metabench.api import SplitSize
 from metabench.episodes import EpisodeShape
-from metabench.errors import MetabenchError, SuiteError
+from metabench.errors import MetabenchError, SuiteError, UsageError
 from metabench.plan import Cell, check_cell, make_plan, select
 from metabench.plugins import PluginManager
 from metabench.suite import SuiteFile, resolve
@@ -192,7 +192,7 @@ def test_only_selects(plan: Plan) -> None:
     ],
 )
 def test_only_refuses_what_the_suite_has_not(plan: Plan, only: dict[str, list[str]], parts: list[str]) -> None:
-    with pytest.raises(SuiteError) as caught:
+    with pytest.raises(UsageError) as caught:
         select(plan(BASE), only)
     message = str(caught.value)
     assert message.startswith("--only ")

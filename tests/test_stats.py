@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from metabench.stats import mean_interval
+from metabench.episodes import EpisodeSampler, EpisodeShape
+from metabench.stats import DataIntervals, mean_interval, seed_ci95, t_quantile
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=50)
+
+REPETITIONS = 2000
+
+
+# -------------------------------------------------------------------------------------------- over episodes
 
 
 @given(accuracies)
@@ -32,13 +39,6 @@ def test_the_order_of_episodes_does_not_matter(values: list[float], random: obje
     assert mean_interval(shuffled).ci95 == pytest.approx(mean_interval(values).ci95)
 
 
-def test_95_of_100_intervals_hold_the_true_mean() -> None:
-    draws = np.random.default_rng(0).normal(0.7, 0.1, size=(2000, 8))
-    found = [mean_interval(row) for row in draws]
-    held = np.mean([abs(interval.mean - 0.7) <= interval.ci95 for interval in found])
-    assert held == pytest.approx(0.95, abs=0.015)
-
-
 def test_four_times_the_episodes_halve_the_interval() -> None:
     values = np.random.default_rng(1).uniform(size=400)
     ratio = mean_interval(np.tile(values, 4)).ci95 / mean_interval(values).ci95
@@ -49,3 +49,90 @@ def test_four_times_the_episodes_halve_the_interval() -> None:
 def test_one_episode_makes_no_interval(values: list[float]) -> None:
     with pytest.raises(ValueError, match="at least two episodes"):
         mean_interval(values)
+
+
+@given(st.integers(1, 10_000), st.floats(0.01, 0.99))
+def test_the_quantile_is_students(degrees: int, probability: float) -> None:
+    assert t_quantile(degrees, probability) == pytest.approx(t.ppf(probability, degrees), rel=1e-6, abs=1e-9)
+
+
+# ------------------------------------------------------------------------------------------- about the data
+
+
+def simulate(
+    repetition: int, classes: int, spread: float, episodes: int = 300
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], float]:
+    """Draw classes, their images, episodes and answers anew, and test a learner whose true accuracy is 0.7.
+
+    `spread` is the standard deviation of the classes' and of the images' difficulty.
+
+    Returns:
+        The accuracies of the episodes, their classes, and the accuracy over all episodes of these very images.
+    """
+    generator = np.random.default_rng(repetition)
+    difficulty = generator.normal(0, spread, (classes, 1)) + generator.normal(0, spread, (classes, 20))
+    chance = np.clip(0.7 + difficulty, 0, 1)  # symmetric about 0.7 but for the clipping, which is rare
+    sampler = EpisodeSampler(np.arange(classes + 1) * 20, EpisodeShape(5, 1, 5), "simulation", repetition)
+    drawn = sampler.draw(0, episodes)
+    correct = generator.random(drawn.query.shape) < chance.reshape(-1)[drawn.query]
+    return correct.mean(axis=1), drawn.classes, float(chance.mean())
+
+
+def test_each_interval_covers_what_it_claims_and_the_episode_interval_not_the_data() -> None:
+    held = {"episodes": 0, "data": 0, "episodes about the data": 0}
+    for repetition in range(REPETITIONS):
+        values, classes, of_these_images = simulate(repetition, classes=60, spread=0.08, episodes=1000)
+        interval = mean_interval(values)
+        half = DataIntervals(classes).ci95(values)
+        assert half is not None
+        held["episodes"] += abs(interval.mean - of_these_images) <= interval.ci95
+        held["data"] += abs(interval.mean - 0.7) <= half
+        held["episodes about the data"] += abs(interval.mean - 0.7) <= interval.ci95
+    coverage = {name: count / REPETITIONS for name, count in held.items()}
+    print(coverage)
+    assert coverage["episodes"] == pytest.approx(0.95, abs=0.01)
+    assert coverage["data"] == pytest.approx(0.95, abs=0.01)
+    assert coverage["episodes about the data"] < 0.85
+
+
+@pytest.mark.parametrize("classes", [20, 400])
+def test_few_and_many_classes_are_covered_too(classes: int) -> None:
+    held = 0
+    for repetition in range(REPETITIONS):
+        values, members, _ = simulate(repetition, classes, spread=0.08)
+        half = DataIntervals(members).ci95(values)
+        assert half is not None
+        held += abs(values.mean() - 0.7) <= half
+    print(held / REPETITIONS)
+    assert held / REPETITIONS == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_interval_between_seeds_covers_the_training() -> None:
+    means = np.random.default_rng(0).normal(0.7, 0.02, (REPETITIONS, 3))
+    held = [abs(row.mean() - 0.7) <= (seed_ci95(row.tolist()) or 0) for row in means]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
+    assert seed_ci95([0.7]) is None
+
+
+def test_where_classes_do_not_differ_the_data_add_nothing() -> None:
+    values, classes, _ = simulate(0, classes=400, spread=0.0)
+    assert DataIntervals(classes).ci95(values) == pytest.approx(mean_interval(values).ci95, rel=0.2)
+
+
+def test_copies_of_a_class_count_as_one_class() -> None:
+    values, classes, _ = simulate(1, classes=60, spread=0.08)
+    pairs = classes // 2
+    assert DataIntervals(pairs).ci95(values) != DataIntervals(classes).ci95(values)
+    assert DataIntervals(classes + 1000).ci95(values) == pytest.approx(DataIntervals(classes).ci95(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        ([0.5, 0.6], [[0, 1], [0, 1]]),
+        ([0.5, 0.6], [[0, 1], [2, 3]]),
+        ([0.5], [[0, 1]]),
+    ],
+)
+def test_too_few_classes_make_no_interval_about_the_data(values: list[float], classes: list[list[int]]) -> None:
+    assert DataIntervals(classes).ci95(values) is None

@@ -17,11 +17,13 @@ from metabench.errors import StoreError
 from metabench.files import atomic_file
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
-from metabench.record import SCHEMA_VERSION, Record
+from metabench.record import SCHEMA_VERSION, EpisodeResults, Record
 from metabench.store import Store
 from metabench.suite import SuiteFile, resolve
 
 Make = Callable[..., Record]
+
+NOTHING = EpisodeResults(np.zeros(2), np.zeros((2, 5), dtype=np.int64))
 
 
 def names_below(folder: Path) -> list[str]:
@@ -38,19 +40,22 @@ def store(tmp_path: Path) -> Store:
 
 def test_what_is_written_is_read(store: Store, make_record: Make) -> None:
     record = make_record()
-    accuracies = np.array([0.1, 0.25, 1.0])
-    store.write(record, accuracies)
+    results = EpisodeResults(np.array([0.1, 0.25, 1.0]), np.array([[0, 1], [1, 2], [4, 0]]))
+    store.write(record, results, b"a picture")
     assert store.records() == [record]
     assert store.record(record.cell) == record
-    np.testing.assert_array_equal(store.accuracies(record.cell), accuracies)
-    assert names_below(store.path) == [f"cells/{record.cell}.json", f"cells/{record.cell}.npy"]
+    found = store.episodes(record.cell)
+    np.testing.assert_array_equal(found.accuracies, results.accuracies)
+    np.testing.assert_array_equal(found.groups, results.groups)
+    assert store.picture(record.cell) == b"a picture"
+    assert names_below(store.path) == [f"cells/{record.cell}.{suffix}" for suffix in ("json", "npz", "png")]
 
 
 def test_the_record_is_plain_json_with_the_documented_names(store: Store, make_record: Make) -> None:
-    store.write(make_record(), None)
+    store.write(make_record())
     found = json.loads((store.path / "cells" / "0123456789abcdef.json").read_text(encoding="utf-8"))
     assert found["schema_version"] == SCHEMA_VERSION == 1
-    assert found["accuracy"] == {"mean": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100}
+    assert found["accuracy"] == {"mean": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100, "data_ci95": None}
     assert found["eval"]["latency_ms"] == {"p50": 1.5, "p95": 2.5}
     assert found["status"] == "ok"
 
@@ -66,7 +71,7 @@ def test_a_finished_cell_needs_no_checkpoint(store: Store, make_record: Make) ->
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"weights")
     other.write_bytes(b"weights")
-    store.write(record, np.zeros(2))
+    store.write(record, NOTHING)
     assert not checkpoint.exists()
     assert other.exists()
 
@@ -74,12 +79,12 @@ def test_a_finished_cell_needs_no_checkpoint(store: Store, make_record: Make) ->
 def test_nothing_is_left_of_a_forgotten_cell(store: Store, make_record: Make) -> None:
     kept, forgotten = make_record(cell="a" * 16), make_record(cell="b" * 16)
     for record in (kept, forgotten):
-        store.write(record, np.zeros(2))
+        store.write(record, NOTHING)
     store.checkpoint(forgotten.cell).parent.mkdir(exist_ok=True)
     store.checkpoint(forgotten.cell).write_bytes(b"weights")
     store.write_text(f"cells/{forgotten.cell}.traceback.txt", "Traceback …")
     store.forget(forgotten.cell)
-    assert names_below(store.path) == [f"cells/{kept.cell}.json", f"cells/{kept.cell}.npy"]
+    assert names_below(store.path) == [f"cells/{kept.cell}.json", f"cells/{kept.cell}.npz"]
 
 
 def test_the_suite_is_kept_as_yaml(store: Store) -> None:
@@ -101,7 +106,7 @@ def test_a_failed_write_leaves_the_old_record_and_nothing_else(
     store: Store, make_record: Make, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     old = make_record(mean=0.5)
-    store.write(old, np.array([0.5, 0.5]))
+    store.write(old, NOTHING)
     before = names_below(store.path)
     with monkeypatch.context() as patch:
         patch.setattr(Path, method, full_disk)
@@ -113,9 +118,9 @@ def test_a_failed_write_leaves_the_old_record_and_nothing_else(
 
 def test_a_record_never_lacks_its_accuracies(store: Store, make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", full_disk)
+        patch.setattr(np, "savez_compressed", full_disk)
         with pytest.raises(StoreError, match="No space left"):
-            store.write(make_record(), np.zeros(3))
+            store.write(make_record(), NOTHING)
     assert names_below(store.path) == []
     assert store.records() == []
 
@@ -176,7 +181,7 @@ def test_a_damaged_record_is_named_with_what_to_do(store: Store, content: bytes,
 
 
 def test_a_record_with_a_wrong_value_says_which(store: Store, make_record: Make) -> None:
-    store.write(make_record(), None)
+    store.write(make_record())
     path = store.path / "cells" / "0123456789abcdef.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"way": 5', '"way": "five"'), encoding="utf-8")
     with pytest.raises(StoreError, match=r"not a record of metabench \(way: "):
@@ -184,7 +189,7 @@ def test_a_record_with_a_wrong_value_says_which(store: Store, make_record: Make)
 
 
 def test_a_newer_record_asks_for_a_newer_program(store: Store, make_record: Make) -> None:
-    store.write(make_record(), None)
+    store.write(make_record())
     path = store.path / "cells" / "0123456789abcdef.json"
     newer = {**json.loads(path.read_text(encoding="utf-8")), "schema_version": SCHEMA_VERSION + 1, "new_name": 1}
     path.write_text(json.dumps(newer), encoding="utf-8")
@@ -197,14 +202,14 @@ def test_no_directory_is_no_run(store: Store) -> None:
         store.records()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"words", b"\x93NUMPY\x01\x00"])
-def test_unreadable_accuracies_are_named(store: Store, content: bytes | None) -> None:
-    path = store.path / "cells" / "abc.npy"
+@pytest.mark.parametrize("content", [None, b"", b"words", b"PK\x03\x04"])
+def test_unreadable_results_are_named(store: Store, content: bytes | None) -> None:
+    path = store.path / "cells" / "abc.npz"
     path.parent.mkdir(parents=True)
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"per-episode accuracies .*abc\.npy"):
-        store.accuracies("abc")
+    with pytest.raises(StoreError, match=r"per-episode results .*abc\.npz"):
+        store.episodes("abc")
 
 
 # --------------------------------------------------------------------------------------------------- lock
@@ -257,27 +262,27 @@ def test_records_of_other_settings_are_moved_out_of_the_way(store: Store, make_r
     current, same_with_other_seed = plan[0], replace(plan[0], seed=5)
     earlier = replace(plan[1], train=replace(plan[1].train, steps=4))
     for cell in (current, same_with_other_seed, earlier):
-        store.write(make_record(cell=cell.id, identity=cell.identity, seed=cell.seed), np.zeros(2))
+        store.write(make_record(cell=cell.id, identity=cell.identity, seed=cell.seed), NOTHING)
     store.write_text(f"cells/{earlier.id}.traceback.txt", "Traceback …")
     store.supersede(plan)
     assert {record.cell for record in store.records()} == {current.id, same_with_other_seed.id}
     assert names_below(store.path / "superseded") == sorted(
-        f"{earlier.id}.{suffix}" for suffix in ("json", "npy", "traceback.txt")
+        f"{earlier.id}.{suffix}" for suffix in ("json", "npz", "traceback.txt")
     )
-    np.testing.assert_array_equal(store.accuracies(current.id), np.zeros(2))
+    np.testing.assert_array_equal(store.episodes(current.id).accuracies, NOTHING.accuracies)
 
 
 def test_a_stored_identity_is_found_again(store: Store, make_record: Make, plan: list[Cell]) -> None:
     for cell in plan:
-        store.write(make_record(cell=cell.id, identity=cell.identity), None)
+        store.write(make_record(cell=cell.id, identity=cell.identity))
     store.supersede(plan)
     assert len(store.records()) == len(plan)
     assert not (store.path / "superseded").exists()
 
 
 def test_a_record_that_names_another_cell_moves_no_other(store: Store, make_record: Make, plan: list[Cell]) -> None:
-    store.write(make_record(cell=plan[0].id, identity=plan[0].identity), np.zeros(2))
+    store.write(make_record(cell=plan[0].id, identity=plan[0].identity), NOTHING)
     foreign = make_record(cell="*", identity={})
     (store.path / "cells" / "foreign.json").write_text(foreign.model_dump_json(), encoding="utf-8")
     store.supersede(plan)
-    assert names_below(store.path / "cells") == [f"{plan[0].id}.json", f"{plan[0].id}.npy"]
+    assert names_below(store.path / "cells") == [f"{plan[0].id}.json", f"{plan[0].id}.npz"]

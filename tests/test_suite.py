@@ -81,7 +81,7 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
             suite, places = resolve(file, profile)
             cells = make_plan(suite, places, plugins)
             assert {(cell.shape.way, cell.shape.shot) for cell in cells} == {(5, 1), (5, 5)}
-            assert len(cells) == 10
+            assert len(cells) == (4 if name == "omniglot-inductive" else 10)
 
 
 def test_a_suite_has_its_values_and_defaults(suite_file: Read) -> None:

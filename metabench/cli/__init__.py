@@ -12,6 +12,7 @@ from metabench import __version__
 from metabench.cli.data import data
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
+from metabench.cli.report import report
 from metabench.cli.run import run
 from metabench.cli.validate import validate
 from metabench.errors import MetabenchError
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_, validate, data, leaderboard):
+for command in (run, list_, validate, data, leaderboard, report):
     cli.add_command(command)
 
 

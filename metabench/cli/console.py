@@ -14,6 +14,7 @@ import click
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from metabench.estimate import expected_seconds, shorter_profiles
 from metabench.executors import LoadedDataset, is_valid, origin
@@ -26,6 +27,8 @@ from metabench.suite import Suite, SuiteFile
 
 #: Seconds from one plain line to the next.
 _INTERVAL = 20.0
+#: Columns of a terminal that has room for a bar.
+_WIDE = 110
 #: Runs shorter than this need no hint at a shorter profile.
 _LONG = 60.0
 
@@ -146,14 +149,16 @@ def make_console() -> Iterator[RunConsole]:
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if sys.stderr.isatty():
+            console = Console(stderr=True)
             columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[note]}", markup=False),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                # Of a narrow terminal the title loses its end, and nothing else goes.
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+                *([BarColumn(bar_width=20)] if console.width >= _WIDE else []),
+                TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True)),
+                TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
             )
-            with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as live:
+            with Progress(*columns, console=console, refresh_per_second=4, expand=True) as live:
                 yield RunConsole(live, interrupts)
         else:
             yield RunConsole(None, interrupts)

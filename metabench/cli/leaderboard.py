@@ -1,41 +1,42 @@
-"""`metabench leaderboard`: the table of an earlier run."""
+"""`metabench leaderboard`: the tables of earlier runs."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+FORMATS = ["table", "markdown", "latex", "html", "csv", "json"]
+SORTS = ["accuracy", "alone", "algorithm", "throughput", "training", "latency", "memory", "flops"]
+
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
-    default="table",
-    show_default=True,
-)
-def leaderboard(directory: Path, style: str) -> None:
-    """Print the leaderboard of the run whose output is in DIRECTORY."""
-    from metabench.errors import StoreError
-    from metabench.leaderboard import ranked, render_csv, render_markdown, render_text
-    from metabench.store import Store
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIRECTORY...")
+@click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option("--only", multiple=True, metavar="KEY=A,B", help="Show only these, e.g. algorithm=maml,protonet.")
+@click.option("--sort", type=click.Choice(SORTS), default="accuracy", show_default=True)
+def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], sort: str) -> None:
+    """Print the leaderboard of the runs whose outputs are in the DIRECTORIES, as one."""
+    from metabench import rendering
+    from metabench.filters import parse_filters
+    from metabench.leaderboard import sort_tables
+    from metabench.plugins import PluginManager
+    from metabench.runs import Runs
 
-    records = Store(directory).records()
-    if not records:
-        raise StoreError(f"no finished cells in {directory}: give the --output of an earlier `metabench run`")
-    if style == "json":
-        text = "[\n" + ",\n".join(record.model_dump_json() for record in ranked(records)) + "\n]\n"
-    elif style == "csv":
-        text = render_csv(records)
-    elif style == "markdown":
-        text = render_markdown(records)
-    else:
-        text = render_text(records, terminal_width())
-    click.echo(text, nl=False)
+    figures = PluginManager.from_environment().published_figures()
+    tables = sort_tables(Runs(directories, parse_filters(only)).tables(figures), sort)
+    render = {
+        "table": lambda tables: rendering.render_text(tables, terminal_width()),
+        "markdown": rendering.render_markdown,
+        "latex": rendering.render_latex,
+        "html": rendering.render_html,
+        "csv": rendering.render_csv,
+        "json": rendering.render_json,
+    }
+    click.echo(render[style](tables), nl=False)
 
 
 def terminal_width() -> int | None:

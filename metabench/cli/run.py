@@ -37,6 +37,7 @@ def run(
     Finished cells are kept, and a cell that was cut short goes on from its last checkpoint.
     """
     from metabench.cli.suites import find_suite
+    from metabench.filters import parse_filters
     from metabench.plan import make_plan, select
     from metabench.plugins import PluginManager
     from metabench.suite import resolve
@@ -46,7 +47,7 @@ def run(
     resolved, places = resolve(file, profile)
     if seeds is not None:
         resolved = resolved.model_copy(update={"seeds": _numbers(seeds)})
-    filters = _filters(only)
+    filters = parse_filters(only)
     plan = make_plan(resolved, places, plugins)
     cells = select(plan, filters)
     if dry_run:
@@ -60,8 +61,9 @@ def run(
     from metabench.cli.progress import pack_progress
     from metabench.data import DataRoots
     from metabench.executors import load_datasets, run_cells
-    from metabench.leaderboard import render_csv, render_markdown, render_text
     from metabench.measure import choose_device
+    from metabench.rendering import render_csv, render_markdown, render_text
+    from metabench.runs import Runs
     from metabench.store import Store
     from metabench.watching import Interrupted
 
@@ -81,23 +83,13 @@ def run(
                 console.interrupted(store, fresh)
                 raise KeyboardInterrupt from None
         plugins.run_finished(store.path, [record.model_dump() for record in records])
-        everything = store.records()
-        store.write_text("leaderboard.md", render_markdown(everything))
-        store.write_text("leaderboard.csv", render_csv(everything))
+        tables = Runs([store.path]).tables(plugins.published_figures())
+        store.write_text("leaderboard.md", render_markdown(tables))
+        store.write_text("leaderboard.csv", render_csv(tables))
     click.echo()
-    click.echo(render_text(everything, terminal_width()))
+    click.echo(render_text(tables, terminal_width()))
     click.echo(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
     return 1 if any(record.status == "failed" for record in records) else 0
-
-
-def _filters(only: Sequence[str]) -> dict[str, list[str]]:
-    filters: dict[str, list[str]] = {}
-    for text in only:
-        key, equals, values = text.partition("=")
-        if not equals or not values:
-            raise click.UsageError(f"--only {text}: give KEY=VALUE, e.g. --only algorithm=maml")
-        filters.setdefault(key.strip(), []).extend(value.strip() for value in values.split(","))
-    return filters
 
 
 def _numbers(text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, SuiteSpec, hookimpl
+from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, PublishedFigure, SuiteSpec, hookimpl
 
 _HERE = "metabench_plugins"
 
@@ -83,6 +83,14 @@ def metabench_datasets() -> list[DatasetSpec]:
             "350 invented characters, 20 drawings each, made by the program itself",
         ),
     ]
+
+
+@hookimpl
+def metabench_published_figures() -> list[PublishedFigure]:
+    """Return what the papers report."""
+    from metabench_plugins.published import figures
+
+    return figures()
 
 
 @hookimpl

@@ -194,7 +194,7 @@ def test_training_goes_on_after_a_prediction_as_if_there_had_been_none(
 def test_a_constant_score_earns_chance_whatever_the_labels(way: int, value: float) -> None:
     scores = torch.full((2, 8, way), value)
     labels = torch.stack([torch.zeros(8, dtype=torch.long), torch.arange(8) % way])
-    assert evaluation.accuracy(scores, labels).tolist() == pytest.approx([1 / way] * 2, rel=1e-15)
+    assert evaluation.credit(scores, labels).tolist() == [pytest.approx([1 / way] * 8, rel=1e-15)] * 2
 
 
 # ------------------------------------------------------------------------------------------------ symmetries

@@ -153,6 +153,7 @@ class Omniglot(api.Dataset):
             images=torch.cat([upright.rot90(turn, dims=(2, 3)) for turn in range(turns)]).contiguous(),
             offsets=torch.arange(len(names) * turns + 1) * _DRAWINGS,
             class_names=[name + (f"@{90 * turn}" if turn else "") for turn in range(turns) for name in names],
+            groups=list(range(len(names))) * turns,  # the rotations of one character are drawn by the same people
         )
 
     def _check(self, part: _Part) -> None:

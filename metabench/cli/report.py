@@ -1,0 +1,34 @@
+"""`metabench report`: everything about earlier runs in one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIRECTORY...")
+@click.option("--only", multiple=True, metavar="KEY=A,B", help="Report only these, e.g. algorithm=maml,protonet.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The page to write; default: report.html in the first DIRECTORY."
+)
+def report(directories: Sequence[Path], only: Sequence[str], output: Path | None) -> None:
+    """Write a self-contained HTML page about the runs whose outputs are in the DIRECTORIES."""
+    from metabench.errors import StoreError
+    from metabench.files import atomic_file
+    from metabench.filters import parse_filters
+    from metabench.plugins import PluginManager
+    from metabench.report.page import render_page
+    from metabench.runs import Runs
+
+    figures = PluginManager.from_environment().published_figures()
+    page = render_page(Runs(directories, parse_filters(only)), figures)
+    path = output or directories[0] / "report.html"
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write the report {path}: {error.strerror}") from error
+    click.echo(f"Written to {path}")

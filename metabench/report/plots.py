@@ -1,0 +1,165 @@
+"""The plots of the report, drawn by Bokeh in the reader's browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from bokeh.document import Document
+from bokeh.embed import components
+from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.palettes import Colorblind8
+from bokeh.plotting import figure
+
+from metabench.leaderboard import latency, mean_figure, memory
+from metabench.record import Record
+from metabench.standings import Row, Table
+
+Cost = Callable[[Record], float | None]
+
+#: Methods of a table that are drawn, the best ones.
+METHODS = 8
+#: Costs against which accuracy is drawn: axis, and value of a record.
+_COSTS: tuple[tuple[str, Cost], ...] = (
+    ("training seconds", lambda record: record.train.seconds if record.train else None),
+    ("milliseconds an episode (median)", latency),
+    ("peak memory, MiB", memory),
+)
+#: Told apart by the colour-blind, and visible on light and on dark paper; so without Okabe & Ito's black.
+_COLOURS = [colour for colour in Colorblind8 if colour != "#000000"]
+_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "asterisk")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot in the page: what it shows, and its HTML."""
+
+    caption: str
+    html: str
+
+
+def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
+    """Return the script that draws the plots of all tables, and the plots of each."""
+    captions: list[str] = []
+    figures: list[figure] = []
+    counts: list[int] = []
+    for table in tables:
+        rows = [row for row in table.rows if row.accuracy][:METHODS]
+        drawn = _plots(rows) if rows else []
+        counts.append(len(drawn))
+        for caption, plot in drawn:
+            captions.append(caption)
+            figures.append(plot)
+    if not figures:
+        return "", [[] for _ in tables]
+    document = Document()
+    with document.models.freeze():  # else all models are looked through again for each plot
+        for plot in figures:
+            document.add_root(plot)
+    script, divs = components(figures)
+    plots = iter(Plot(caption, html) for caption, html in zip(captions, divs, strict=True))
+    return script, [[next(plots) for _ in range(count)] for count in counts]
+
+
+def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
+    found = []
+    for axis, cost in _COSTS:
+        plot = _against_cost(rows, axis, cost)
+        if plot is not None:
+            found.append((f"Accuracy against {axis}; the line is the Pareto front", plot))
+    found.append(("Accuracy on the validation classes in training (first seed)", _learning_curves(rows)))
+    found.append(("Share of the test episodes with at most this accuracy", _distributions(rows)))
+    return found
+
+
+def _figure(x: str, y: str, x_axis_type: Literal["linear", "log"] = "linear") -> figure:
+    plot = figure(
+        height=320,
+        sizing_mode="stretch_width",
+        x_axis_label=x,
+        y_axis_label=y,
+        x_axis_type=x_axis_type,
+        tools="pan,wheel_zoom,box_zoom,reset,save",
+        active_scroll=None,
+        background_fill_color=None,
+        border_fill_color=None,
+    )
+    plot.toolbar.logo = None
+    plot.toolbar.autohide = True
+    return plot
+
+
+def _against_cost(rows: Sequence[Row], axis: str, cost: Cost) -> figure | None:
+    columns: dict[str, list[Any]] = {name: [] for name in ("x", "y", "low", "high", "method", "colour", "marker")}
+    for i, row in enumerate(rows):
+        x = mean_figure(row, cost)
+        if not x or row.accuracy is None:
+            continue
+        y, half = row.accuracy.mean * 100, row.accuracy.ci95 * 100
+        look = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        for column, value in zip(columns.values(), (x, y, y - half, y + half, row.algorithm, *look), strict=True):
+            column.append(value)
+    if not columns["x"]:
+        return None
+    source = ColumnDataSource(dict(columns))
+    plot = _figure(axis, "accuracy %", x_axis_type="log")
+    front = _pareto(list(zip(columns["x"], columns["y"], strict=True)))
+    costs, accuracies = [cost for cost, _ in front], [accuracy for _, accuracy in front]
+    plot.step(costs, accuracies, mode="after", line_dash="dashed", line_color="#8a8a94")
+    plot.segment("x", "low", "x", "high", color="colour", source=source)
+    points_drawn = plot.scatter(
+        "x", "y", size=10, color="colour", marker="marker", legend_field="method", source=source
+    )
+    tooltips = [("method", "@method"), (axis, "@x"), ("accuracy %", "@y{0.00}")]
+    plot.add_tools(HoverTool(renderers=[points_drawn], tooltips=tooltips))
+    return _with_legend(plot)
+
+
+def _pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the (cost, accuracy) points that none beats in both, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((cost, accuracy))
+    return front
+
+
+def _learning_curves(rows: Sequence[Row]) -> figure:
+    plot = _figure("training episodes", "accuracy %")
+    for i, row in enumerate(rows):
+        train = _first(row).train
+        if train is None or not train.validation:
+            continue
+        each = train.episodes / train.steps
+        x = [point.step * each for point in train.validation]
+        y = [point.accuracy * 100 for point in train.validation]
+        plot.line(x, y, color=_COLOURS[i % len(_COLOURS)], line_width=2, legend_label=row.algorithm)
+    plot.add_tools(HoverTool(tooltips=[("episodes", "$x{0,0}"), ("accuracy %", "$y")]))
+    return _with_legend(plot)
+
+
+def _distributions(rows: Sequence[Row]) -> figure:
+    plot = _figure("accuracy of an episode, %", "share of the episodes")
+    for i, row in enumerate(rows):
+        if row.episodes is None:
+            continue
+        values, counts = np.unique(np.round(row.episodes.accuracies * 100, 3), return_counts=True)
+        share = np.cumsum(counts) / counts.sum()
+        colour = _COLOURS[i % len(_COLOURS)]
+        plot.step(values, share, mode="after", color=colour, line_width=2, legend_label=row.algorithm)
+    plot.add_tools(HoverTool(tooltips=[("accuracy %", "$x"), ("share", "$y")]))
+    return _with_legend(plot)
+
+
+def _with_legend(plot: figure) -> figure:
+    """Put the legend below the plot; a click on a method hides it."""
+    for legend in plot.legend:
+        legend.update(click_policy="hide", orientation="horizontal", ncols=3, label_text_font_size="9pt", padding=4)
+        plot.add_layout(legend, "below")
+    return plot
+
+
+def _first(row: Row) -> Record:
+    return row.finished[0]
