@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from metabench.evaluation import (
 from metabench.measure import PeakMemory, Stopwatch
 from metabench.pictures import episode_png
 from metabench.plan import Cell, Training
-from metabench.plugins import PluginManager, validate_config
+from metabench.plugins import PluginManager, in_one_line, validate_config
 from metabench.record import (
     Accuracy,
     ClassAccuracy,
@@ -42,6 +43,8 @@ from metabench.reproducible import derive_seed, deterministic
 from metabench.stats import DataIntervals, mean_interval
 from metabench.streams import EpisodeStream
 from metabench.watching import Interrupted, Watcher
+
+_T = TypeVar("_T")
 
 #: Steps at the start of a process whose time is not counted: allocators and kernels warm up.
 WARM_UP_STEPS = 3
@@ -58,16 +61,17 @@ class Outcome:
     """What running a cell yields; see `metabench.record.Record`."""
 
     accuracy: Accuracy
-    inductive_accuracy: Accuracy
+    inductive_accuracy: Accuracy | None
     episodes: EpisodeResults
     worst_classes: list[ClassAccuracy]
-    picture: bytes
+    picture: bytes | None
     transductive: bool
     train: TrainFigures
     eval: EvalFigures
-    flops_per_episode: int
+    flops_per_episode: int | None
     peak_memory_bytes: int
     parameters: int
+    remarks: list[str]
 
 
 def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager) -> Algorithm:
@@ -272,17 +276,21 @@ def _test(
     groups = stream.groups(0, test.episodes)
     accuracy = _accuracy(accuracies, groups)
     transductive = is_transductive(algorithm, stream, test.seed)
-    inductive = accuracy
-    if transductive:
+    remarks: list[str] = []
+
+    def alone() -> Accuracy:
         watcher.phase("test inductively", test.inductive_episodes)
-        alone = inductive_accuracies(algorithm, stream, test.inductive_episodes, test.seed, watcher)
-        inductive = _accuracy(alone, groups[: len(alone)])
+        found = inductive_accuracies(algorithm, stream, test.inductive_episodes, test.seed, watcher)
+        return _accuracy(found, groups[: len(found)])
+
+    inductive = _optional("accuracy of queries that are alone", alone, remarks) if transductive else accuracy
+    worst = int(accuracies.argmin())
     return Outcome(
         accuracy=accuracy,
         inductive_accuracy=inductive,
         episodes=EpisodeResults(accuracies, groups),
         worst_classes=_worst_classes(by_class, stream.classes(0, test.episodes), splits["test"]),
-        picture=_picture(algorithm, stream, int(accuracies.argmin()), test.seed),
+        picture=_optional("picture", lambda: _picture(algorithm, stream, worst, test.seed), remarks),
         transductive=transductive,
         train=train,
         eval=EvalFigures(
@@ -290,10 +298,22 @@ def _test(
             episodes_per_second=_rate(test.episodes, watch.seconds),
             latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device)),
         ),
-        flops_per_episode=flops(algorithm, stream, test.seed),
+        flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, test.seed), remarks),
         peak_memory_bytes=memory.bytes(),
         parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
+        remarks=remarks,
     )
+
+
+def _optional(what: str, measure: Callable[[], _T], remarks: list[str]) -> _T | None:
+    """Return a measurement that a tested cell can do without; where it fails, None, with a remark why."""
+    try:
+        return measure()
+    except Interrupted:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        remarks.append(f"not measured: {what} ({in_one_line(error)})")
+        return None
 
 
 def _accuracy(accuracies: Floats, groups: IntArray) -> Accuracy:

@@ -109,7 +109,7 @@ def run_cells(
         if fresh:
             store.forget(cell.id)
         earlier = store.record(cell.id)
-        if earlier is not None and is_valid(earlier, here):
+        if earlier is not None and is_valid(earlier, here) and store.is_complete(earlier):
             reporter.cell_done(earlier, kept=True)
             records.append(earlier)
             continue
@@ -193,6 +193,7 @@ def _attempt(
         inductive_accuracy=outcome.inductive_accuracy if outcome else None,
         transductive=outcome.transductive if outcome else None,
         worst_classes=outcome.worst_classes if outcome else [],
+        remarks=outcome.remarks if outcome else [],
         train=outcome.train if outcome else None,
         eval=outcome.eval if outcome else None,
         flops_per_episode=outcome.flops_per_episode if outcome else None,

@@ -37,7 +37,7 @@ def choose(
         whose: the things are, for a message.
 
     Raises:
-        UsageError: a key or a label is unknown.
+        UsageError: a key or a label is unknown, or nothing has all that is asked for.
     """
     values = [labels(thing) for thing in things]
     for key, wanted in only.items():
@@ -50,8 +50,12 @@ def choose(
                 raise UsageError(
                     f"--only {key}={word}: {whose} has no such {key}{nearest(word, known)}. It has: {', '.join(known)}"
                 )
-    return [
+    chosen = [
         thing
         for thing, value in zip(things, values, strict=True)
         if all(value[key] in set(wanted) for key, wanted in only.items())
     ]
+    if not chosen:
+        asked = " and ".join(f"{key}={','.join(wanted)}" for key, wanted in only.items())
+        raise UsageError(f"--only {asked}: {whose} has nothing that is all of this")
+    return chosen

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from metabench.record import Record
+from metabench.specs import PublishedFigure
 from metabench.standings import Row, Table
 
 
@@ -63,9 +64,13 @@ def _half(value: float | None) -> str:
 def _published(row: Row) -> str:
     if row.published is None:
         return ""
-    figure = row.published.figure
-    interval = "" if figure.ci95 is None else f" ± {figure.ci95 * 100:.2f}"
-    return f"{figure.accuracy * 100:.1f}{interval}{'' if row.published.same_protocol else '*'}"
+    return published_accuracy(row.published.figure) + ("" if row.published.same_protocol else "*")
+
+
+def published_accuracy(figure: PublishedFigure) -> str:
+    """Return a published accuracy with its interval, in as many decimals as there may have been."""
+    interval = "" if figure.ci95 is None else f" ± {figure.ci95 * 100:.4g}"
+    return f"{figure.accuracy * 100:.4g}{interval}"
 
 
 def number(value: float | None) -> str:
@@ -131,9 +136,9 @@ COLUMNS = (
         "#",
         _rank,
         lambda row: row.rank,
-        "#: rank; = is not told from the best by these episodes (Holm-adjusted p > .05)",
+        "#: rank; = is not told from the best by these episodes (adjusted p > .05)",
     ),
-    Column("algorithm", lambda row: row.algorithm, left=True),
+    Column("algorithm", lambda row: row.name, left=True),
     Column(
         "accuracy %",
         _accuracy,
@@ -148,23 +153,23 @@ COLUMNS = (
     ),
     Column(
         "alone %",
-        lambda row: "" if row.inductive is None else f"{row.inductive * 100:.2f}",
+        lambda row: "" if row.inductive is None else f"{row.inductive * 100:.2f} {_half(row.inductive_ci95)}",
         lambda row: row.inductive,
-        "alone: accuracy where each query is classified without sight of the others",
+        "alone: accuracy where a query is classified without sight of the others, ± half its interval over episodes",
         optional=True,
     ),
     Column(
         "vs best",
         _difference,
         lambda row: row.versus_best.difference if row.versus_best else None,
-        "vs best: difference to the best on the same episodes ± half its 95 % interval",
+        "vs best: difference to the best on the same episodes ± half its 95 % interval over them",
         optional=True,
     ),
     Column(
         "p",
         _p,
         lambda row: row.versus_best.p_holm if row.versus_best else None,
-        "p: of that difference, by sign flips, Holm-adjusted over the table",
+        "p: how often other episodes give such a difference by chance, adjusted for all pairs of the table",
         optional=True,
     ),
     Column(
@@ -224,7 +229,7 @@ def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
         value = SORT_KEYS[by](row)
-        return row.accuracy is None, value is None, value or 0.0, row.algorithm
+        return row.accuracy is None, value is None, value or 0.0, row.name
 
     return [replace(table, rows=sorted(table.rows, key=key)) for table in tables]
 
@@ -240,25 +245,36 @@ def legend(columns: Sequence[Column]) -> list[str]:
     return [column.legend for column in columns if column.legend]
 
 
-def failures(table: Table) -> list[str]:
-    """Return a line for each training that failed, with its reason."""
+def remarks(table: Table) -> list[str]:
+    """Return a line for each thing that a reader of the table must know: failures, other episodes, ties."""
+    return [*_failures(table), *_other_episodes(table), *_ties(table)]
+
+
+def _failures(table: Table) -> list[str]:
     lines = []
     for row in table.rows:
         for record in row.records:
+            seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
             if record.status == "failed":
-                seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
-                lines.append(f"{row.algorithm}{seed} failed: {record.error}")
+                lines.append(f"{row.name}{seed} failed: {record.error}")
+            lines += [f"{row.name}{seed}: {remark}" for remark in record.remarks]
     return lines
 
 
-def ties(table: Table) -> list[str]:
-    """Return a line for each tie with the best that more episodes would settle."""
+def _other_episodes(table: Table) -> list[str]:
+    names = [row.name for row in table.rows if row.accuracy and row.rank is None]
+    return [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
+
+
+def _ties(table: Table) -> list[str]:
     lines = []
     for row in table.rows:
         if row.tie and row.versus_best and row.versus_best.settled_by:
+            needed = row.versus_best.settled_by
+            count = f"{needed:,}" if needed < 1_000_000 else "more than a million"
             lines.append(
-                f"{row.algorithm} ties with the best; were the difference real, about "
-                f"{row.versus_best.settled_by:,} episodes would show it"
+                f"{row.name} ties with the best; were the difference as seen, {count} episodes would show it "
+                "in four of five runs"
             )
     return lines
 
@@ -272,7 +288,7 @@ def sources(tables: Sequence[Table]) -> list[str]:
                 figure, differences = row.published.figure, row.published.differences
                 how = f"other protocol: {'; '.join(differences)}" if differences else "the same protocol"
                 shape = f"{figure.way}-way {figure.shot}-shot"
-                lines[f"{row.algorithm} {shape}: {figure.accuracy * 100:.1f} % in {figure.source}; {how}"] = None
+                lines[f"{row.name} {shape}: {published_accuracy(figure)} % in {figure.source}; {how}"] = None
     return list(lines)
 
 
@@ -280,9 +296,3 @@ def devices(tables: Sequence[Table]) -> list[str]:
     """Return a line for each machine."""
     records = [record for table in tables for row in table.rows for record in row.records]
     return [f"{short}: {name}" for short, name in sorted({(device(record), record.device) for record in records})]
-
-
-def seeds(table: Table) -> str:
-    """Return how many training seeds the methods have, where that is more than one."""
-    counts = sorted({len(row.finished) for row in table.rows if row.finished})
-    return f" · {'/'.join(map(str, counts))} training seeds" if counts and counts[-1] > 1 else ""

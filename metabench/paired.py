@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from metabench.stats import DataIntervals, Floats, mean_interval, t_quantile
+from metabench.stats import DataIntervals, Floats, mean_interval, t_below, t_quantile
 
-#: Random sign flips of a test; the smallest p is one in so many.
+#: Random sign flips of a test.
 FLIPS = 10_000
 #: Differences with a Holm-adjusted p above this are ties.
 ALPHA = 0.05
+#: The chance of telling two methods apart for which `settled_by` asks.
+POWER = 0.8
 #: Sign flips that are in memory at once.
 _AT_ONCE = 1000
+#: Degrees of freedom at which Student's t is the normal distribution.
+_MANY = 10**9
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,11 @@ class PairedDifference:
         difference: of the means.
         ci95: half its 95 % interval over episodes (Student t on the per-episode differences).
         data_ci95: half its 95 % interval about the data, see `metabench.stats.DataIntervals`.
-        p: two-sided, by flipping the signs of the per-episode differences.
-        p_holm: the same, adjusted for all comparisons of the table (Holm 1979).
-        settled_by: episodes whose interval would be as wide as the difference, were it the true one;
+        p: two-sided, by flipping the signs of the per-episode differences; where no flip reaches the
+            difference, of the paired t test.
+        p_holm: the same, adjusted for all pairs of methods of the table (Holm 1979), since the best was not
+            chosen beforehand.
+        settled_by: episodes that would tell the two apart in four of five tables, were the difference as seen;
             None where there is no difference at all.
     """
 
@@ -79,21 +85,23 @@ def compare(contests: Sequence[Contest]) -> list[list[PairedDifference]]:
         p_values.update(zip(places, sign_flip_p(np.stack([rows[i][j] for i, j in places])), strict=True))
     found = []
     for i, (contest, group) in enumerate(zip(contests, rows, strict=True)):
+        methods = len(group) + 1
+        pairs = methods * (methods - 1) // 2
         p = [float(p_values[i, j]) for j in range(len(group))]
         data = None if contest.groups is None or not group else DataIntervals(contest.groups)
         found.append(
             [
-                _difference(row, data, p_value, float(adjusted))
-                for row, p_value, adjusted in zip(group, p, holm(p), strict=True)
+                _difference(row, data, p_value, float(adjusted), pairs)
+                for row, p_value, adjusted in zip(group, p, holm(p, pairs), strict=True)
             ]
         )
     return found
 
 
-def _difference(row: Floats, data: DataIntervals | None, p: float, p_holm: float) -> PairedDifference:
+def _difference(row: Floats, data: DataIntervals | None, p: float, p_holm: float, pairs: int) -> PairedDifference:
     interval = mean_interval(row)
     about_data = None if data is None else data.ci95(row)
-    settled = settled_by(interval.mean, interval.std)
+    settled = settled_by(interval.mean, interval.std, ALPHA / pairs)
     return PairedDifference(interval.mean, interval.ci95, about_data, p, p_holm, settled)
 
 
@@ -113,29 +121,44 @@ def sign_flip_p(differences: npt.ArrayLike, flips: int = FLIPS, seed: int = 0) -
         count = min(_AT_ONCE, flips - first)
         signs = generator.integers(0, 2, size=(count, array.shape[1]), dtype=np.int8) * 2.0 - 1.0
         reached += (np.abs(array @ signs.T) >= threshold[:, None]).sum(axis=1)
-    return np.asarray(reached / (flips + 1), dtype=np.float64)
+    p = reached / (flips + 1)
+    rare = np.flatnonzero(reached == 1)  # the flips tell only that p is below one in `flips`
+    p[rare] = [min(_paired_t_p(array[row]), p[row]) for row in rare]
+    return np.asarray(p, dtype=np.float64)
 
 
-def holm(p_values: npt.ArrayLike) -> Floats:
-    """Return p-values adjusted so that all comparisons together err at most as often as one alone (Holm 1979)."""
+def _paired_t_p(differences: Floats) -> float:
+    interval = mean_interval(differences)
+    if interval.std == 0:
+        return 0.0 if interval.mean else 1.0
+    return 2 * t_below(-abs(interval.mean) / interval.std * interval.episodes**0.5, interval.episodes - 1)
+
+
+def holm(p_values: npt.ArrayLike, family: int | None = None) -> Floats:
+    """Return p-values adjusted so that all comparisons together err at most as often as one alone (Holm 1979).
+
+    Args:
+        p_values: of some comparisons.
+        family: how many comparisons there are in all, these among them; without it, these are all. The unseen ones
+            are taken to be the less significant, which errs on the safe side.
+    """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    steps = np.maximum.accumulate(p[order] * ((family or len(p)) - np.arange(len(p))))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(steps, 1.0)
     return adjusted
 
 
-def settled_by(difference: float, std: float) -> int | None:
-    """Return how many episodes make the 95 % interval of a difference just leave out 0.
+def settled_by(difference: float, std: float, level: float = ALPHA) -> int | None:
+    """Return how many episodes tell a difference from 0 with a chance of `POWER`.
 
     Args:
-        difference: as it was observed.
+        difference: as it was observed, and is taken to be.
         std: of the per-episode differences.
+        level: of the two-sided test.
     """
-    if difference == 0:
+    if abs(difference) <= 1e-9:  # rounding
         return None
-    episodes = max(2, math.ceil((t_quantile(10**9) * std / difference) ** 2))
-    while t_quantile(episodes - 1) * std > abs(difference) * episodes**0.5:  # t has wider tails than the normal
-        episodes += 1
-    return episodes
+    quantiles = t_quantile(_MANY, 1 - level / 2) + t_quantile(_MANY, POWER)
+    return max(2, math.ceil((quantiles * std / difference) ** 2))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-#: Images are enlarged by whole numbers to at least this height, in pixels.
+#: Images are enlarged by whole numbers to at least this height in pixels, and larger ones shrunk to it.
 _HEIGHT = 40
 #: Support images and wrong queries of one class that are shown.
 _SUPPORT, _WRONG = 5, 8
@@ -42,11 +42,13 @@ def episode_png(
     """
     low = float(min(support_x.min(), query_x.min()))
     high = float(max(support_x.max(), query_x.max()))
-    scale = max(1, -(-_HEIGHT // support_x.shape[2]))
-    height, width = scale * support_x.shape[2], scale * support_x.shape[3]
+    height, width = support_x.shape[2:]
+    scale = -(-_HEIGHT // height) if height < _HEIGHT else _HEIGHT / height
+    height, width = round(scale * height), max(1, round(scale * width))
+    method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     classes = sorted(set(support_y))
     shots = min(_SUPPORT, max(sum(label == c for label in support_y) for c in classes))
-    row_height, column_width, left = height + _CAPTION + _MARGIN, width + _MARGIN, 18
+    row_height, column_width, left = height + _CAPTION + _MARGIN, width + _MARGIN, 26
     gap = 12
     canvas = Image.new(
         "RGB",
@@ -60,9 +62,7 @@ def episode_png(
         y = _MARGIN + row * row_height
         grey = (np.clip((image - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
         pixels = grey[[0, 0, 0]] if len(grey) != 3 else grey
-        canvas.paste(
-            Image.fromarray(pixels.transpose(1, 2, 0)).resize((width, height), Image.Resampling.NEAREST), (x, y)
-        )
+        canvas.paste(Image.fromarray(pixels.transpose(1, 2, 0)).resize((width, height), method), (x, y))
         if caption:
             draw.rectangle((x - 1, y - 1, x + width, y + height), outline=_FAULT)
             draw.text((x + 1, y + height), caption, fill=_FAULT)

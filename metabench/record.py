@@ -112,6 +112,7 @@ class Record(_Part):
     inductive_accuracy: Accuracy | None = None
     transductive: bool | None = None
     worst_classes: list[ClassAccuracy] = []
+    remarks: list[str] = []
     train: TrainFigures | None = None
     eval: EvalFigures | None = None
     flops_per_episode: int | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from metabench.leaderboard import Column, devices, failures, legend, seeds, shown_columns, sources, ties
+from metabench.leaderboard import Column, devices, legend, remarks, shown_columns, sources
 from metabench.record import Record
 from metabench.standings import Row, Table
 
@@ -26,8 +26,7 @@ def render_text(tables: Sequence[Table], width: int | None = None) -> str:
     for table in tables:
         text, shown = _fitting_table(table, columns, width)
         seen.update({column.title: column for column in shown})
-        remarks = [*failures(table), *ties(table)]
-        parts.append("\n".join([_title(table), text, *(f"\n{remark}" for remark in remarks)]))
+        parts.append("\n".join([table.title, text, *(f"\n{line}" for line in remarks(table))]))
     kept = [column for column in columns if column.title in seen]
     notes = legend(kept) + devices(tables)
     left_out = [column.title for column in columns if column.title not in seen]
@@ -42,24 +41,25 @@ def render_markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         text = _tabulated(table, columns, "github", escape=escape_markdown)
-        remarks = "".join(f"\n\n{escape_markdown(line)}" for line in [*failures(table), *ties(table)])
-        parts.append(f"### {escape_markdown(_title(table))}\n\n{text}{remarks}")
+        lines = "".join(f"\n\n{escape_markdown(line)}" for line in remarks(table))
+        parts.append(f"### {escape_markdown(table.title)}\n\n{text}{lines}")
     notes = [*legend(columns), *devices(tables), *sources(tables)]
     return "\n\n".join([*parts, "\n".join(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
 def render_latex(tables: Sequence[Table]) -> str:
     """Return the leaderboard as LaTeX tables; they need ``\\usepackage{booktabs}``."""
-    columns = shown_columns(tables)
+    columns = [column for column in shown_columns(tables) if column.title in _LATEX_COLUMNS]
     parts = ["% \\usepackage{booktabs}"]
     for table in tables:
-        caption = escape_latex(_title(table))
+        caption = escape_latex(table.title)
         text = _tabulated(table, columns, "latex_raw", escape=escape_latex, titles=escape_latex)
         for rule in ("toprule", "midrule", "bottomrule"):
             text = text.replace(r"\hline", f"\\{rule}", 1)
-        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{text}\n\\end{{table}}")
-    notes = [*legend(columns), *devices(tables), *sources(tables)]
-    notes += [line for table in tables for line in [*failures(table), *ties(table)]]
+        lines = [escape_latex(line) for line in [*remarks(table), *sources([table])]]
+        below = "".join(f"\n\\par\\footnotesize {line}" for line in lines)
+        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{text}{below}\n\\end{{table}}")
+    notes = [*legend(columns), *devices(tables)]
     return "\n\n".join([*parts, "\n".join(f"% {_one_line(note)}" for note in notes)]) + "\n"
 
 
@@ -75,8 +75,8 @@ def render_html(tables: Sequence[Table]) -> str:
             disable_numparse=True,
             colalign=_alignment(columns),
         )
-        remarks = "".join(f"\n<p>{html.escape(line)}</p>" for line in [*failures(table), *ties(table)])
-        parts.append(f"<h3>{html.escape(_title(table))}</h3>\n{text}{remarks}")
+        lines = "".join(f"\n<p>{html.escape(line)}</p>" for line in remarks(table))
+        parts.append(f"<h3>{html.escape(table.title)}</h3>\n{text}{lines}")
     notes = [*legend(columns), *devices(tables), *sources(tables)]
     items = "\n".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return "\n".join([*parts, f"<ul>\n{items}\n</ul>"]) + "\n"
@@ -158,7 +158,9 @@ def _flat(record: Record, row: Row) -> dict[str, Any]:
         "inductive_ci95": alone and alone.ci95,
         "versus_best": versus and versus.difference,
         "versus_best_ci95": versus and versus.ci95,
-        "versus_best_p": versus and versus.p_holm,
+        "versus_best_data_ci95": versus and versus.data_ci95,
+        "versus_best_p_holm": versus and versus.p_holm,
+        "versus_best_settled_by": versus and versus.settled_by,
         "published": published and published.figure.accuracy,
         "published_source": published and published.figure.source,
         "published_differences": published and "; ".join(published.differences),
@@ -175,10 +177,6 @@ def _flat(record: Record, row: Row) -> dict[str, Any]:
         "cell": record.cell,
         "error": record.error,
     }
-
-
-def _title(table: Table) -> str:
-    return table.title + seeds(table)
 
 
 def _alignment(columns: Sequence[Column]) -> list[str]:
@@ -217,9 +215,11 @@ def _one_line(text: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return the text so that Markdown, and HTML within it, shows it as it is."""
-    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", html.escape(_one_line(text), quote=False))
+    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(_one_line(text), quote=False))
 
 
+#: What fits on a page.
+_LATEX_COLUMNS = ("#", "algorithm", "accuracy %", "T", "alone %", "vs best", "p", "data", "seeds", "published %")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -81,6 +81,22 @@ class PublishedFigure:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        """Check what is easily got wrong.
+
+        Raises:
+            ValueError: an accuracy is no fraction, or the settings are no mapping.
+        """
+        for name, value in (("accuracy", self.accuracy), ("ci95", 0.0 if self.ci95 is None else self.ci95)):
+            if not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise ValueError(f"{name} of a published figure is a fraction between 0 and 1, not {value!r}")
+        for name in ("variant", "protocol"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} of a published figure is a mapping of settings to values")
+        for name in ("algorithm", "dataset", "source", "link"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} of a published figure is text")
+
 
 @dataclass(frozen=True)
 class SuiteSpec:

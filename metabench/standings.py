@@ -24,33 +24,33 @@ class Row:
     """One method in one table.
 
     Attributes:
-        records: one a training seed; failed ones too.
+        name: of the method in its suite, with what tells it from others of that name in the table.
+        records: one a training seed, all of one machine; failed ones too.
         accuracy: over episodes, of the mean over the seeds; None where all failed.
         data_ci95: half the interval about the data (`metabench.stats.DataIntervals`).
         seed_ci95: half the interval between training seeds; None for a single one.
         inductive: mean accuracy where each query is classified without sight of the others.
-        rank: in its table; those tied with the best share its rank. None where all failed.
+        inductive_ci95: half its interval over episodes, the mean of the seeds'.
+        rank: in its table; those tied with the best share its rank. None where all failed, and for a method
+            that was tested on other episodes than most of its table.
         tie: whether these episodes do not tell it from the best.
-        versus_best: less the best, on identical episodes; None for the best, and where the episodes differ.
+        versus_best: less the best, on identical episodes; None for the best, and where there is no rank.
         published: the published figure for it, and how its protocol differed.
         episodes: the per-episode accuracies, mean over the seeds, with the groups of the classes.
     """
 
+    name: str
     records: Sequence[Record]
     accuracy: MeanInterval | None = None
     data_ci95: float | None = None
     seed_ci95: float | None = None
     inductive: float | None = None
+    inductive_ci95: float | None = None
     rank: int | None = None
     tie: bool = False
     versus_best: PairedDifference | None = None
     published: Comparison | None = None
     episodes: EpisodeResults | None = field(default=None, repr=False)
-
-    @property
-    def algorithm(self) -> str:
-        """Return the method's name in its suite."""
-        return self.records[0].algorithm
 
     @property
     def finished(self) -> list[Record]:
@@ -69,11 +69,21 @@ class Table:
     rows: Sequence[Row]
 
     @property
+    def task(self) -> str:
+        """Return what its methods had to do."""
+        return f"{self.dataset} · {self.way}-way {self.shot}-shot · {self.backbone}"
+
+    @property
     def title(self) -> str:
-        """Return a line for people."""
-        counts = sorted({row.accuracy.episodes for row in self.rows if row.accuracy})
-        episodes = f" · {'/'.join(map(str, counts))} test episodes" if counts else ""
-        return f"{self.dataset} · {self.way}-way {self.shot}-shot · {self.backbone}{episodes}"
+        """Return the task, with how many test episodes and training seeds there were."""
+        episodes = sorted({row.accuracy.episodes for row in self.rows if row.accuracy})
+        seeds = sorted({len(row.finished) for row in self.rows if row.finished})
+        parts = [self.task]
+        if episodes:
+            parts.append(f"{'/'.join(map(str, episodes))} test episodes")
+        if seeds and seeds[-1] > 1:
+            parts.append(f"{'/'.join(map(str, seeds))} training seeds")
+        return " · ".join(parts)
 
 
 def make_tables(records: Iterable[Record], read: ReadEpisodes, figures: Sequence[PublishedFigure] = ()) -> list[Table]:
@@ -88,7 +98,7 @@ def make_tables(records: Iterable[Record], read: ReadEpisodes, figures: Sequence
     tables = []
     for (dataset, backbone, way, shot), members in groupby(ordered, key=_table_of):
         rows = [_row(list(group), read, figures) for _, group in groupby(members, key=_method_of)]
-        tables.append(Table(dataset, backbone, way, shot, _sorted(rows)))
+        tables.append(Table(dataset, backbone, way, shot, _sorted(_named(rows))))
     contests = compare([_contest(table.rows) for table in tables])
     return [
         replace(table, rows=_ranked(table.rows, differences))
@@ -103,23 +113,41 @@ def _table_of(record: Record) -> tuple[str, str, int, int]:
 def _method_of(record: Record) -> tuple[str, str]:
     """Return what the records of one method's training seeds have in common, and no others."""
     identity = {key: value for key, value in record.identity.items() if key != "seed"}
-    return record.algorithm, json.dumps([identity, record.dataset_fingerprint], sort_keys=True)
+    return record.algorithm, json.dumps([identity, record.dataset_fingerprint, record.device], sort_keys=True)
+
+
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with names that differ."""
+    named = []
+    for row in rows:
+        namesakes = [other for other in rows if other.name == row.name]
+        name = row.name
+        for key in ("profile", "suite", "device", "cell"):
+            values = [getattr(other.records[0], key) for other in namesakes]
+            if len(namesakes) > 1 and len(set(values)) == len(values):
+                name = f"{row.name} ({getattr(row.records[0], key) or 'no ' + key})"
+                break
+        named.append(replace(row, name=name))
+    return named
 
 
 def _row(records: Sequence[Record], read: ReadEpisodes, figures: Sequence[PublishedFigure]) -> Row:
     published = compare_published(records[0], figures)
     finished = [record for record in records if record.status == "ok"]
+    name = records[0].algorithm
     if not finished:
-        return Row(records, published=published)
+        return Row(name, records, published=published)
     results = [read(record) for record in finished]
     accuracies = np.mean([result.accuracies for result in results], axis=0)
-    inductive = [record.inductive_accuracy.mean for record in finished if record.inductive_accuracy]
+    alone = [record.inductive_accuracy for record in finished if record.inductive_accuracy]
     return Row(
+        name,
         records,
         accuracy=mean_interval(accuracies),
         data_ci95=_data_ci95(finished, accuracies, results[0]),
         seed_ci95=seed_ci95([record.accuracy.mean for record in finished if record.accuracy]),
-        inductive=float(np.mean(inductive)) if inductive else None,
+        inductive=float(np.mean([accuracy.mean for accuracy in alone])) if alone else None,
+        inductive_ci95=float(np.mean([accuracy.ci95 for accuracy in alone])) if alone else None,
         published=published,
         episodes=EpisodeResults(accuracies, results[0].groups),
     )
@@ -133,17 +161,22 @@ def _data_ci95(records: Sequence[Record], accuracies: Floats, results: EpisodeRe
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows, the most accurate first and the failed ones last."""
+    """Return the rows that are compared, the most accurate first, then those of other episodes, then the failed."""
+    tested = [episodes_of(row.finished[0]) for row in rows if row.accuracy]
+    # Most of the table; of two halves, the one with more episodes.
+    main = max(tested, key=lambda episodes: (tested.count(episodes), episodes), default=None)
 
-    def key(row: Row) -> tuple[float, str]:
-        return (-row.accuracy.mean if row.accuracy else 1.0, row.algorithm)
+    def key(row: Row) -> tuple[bool, bool, float, str]:
+        accuracy = row.accuracy.mean if row.accuracy else 0.0
+        others = row.accuracy is not None and episodes_of(row.finished[0]) != main
+        return row.accuracy is None, others, -accuracy, row.name
 
     return sorted(rows, key=key)
 
 
-def _comparable(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that were tested on the episodes of the best, without it."""
-    return [row for row in rows[1:] if row.episodes and episodes_of(row) == episodes_of(rows[0])]
+def is_comparable(row: Row, best: Row) -> bool:
+    """Return whether a row was tested on the episodes of the best."""
+    return bool(row.episodes and best.episodes) and episodes_of(row.finished[0]) == episodes_of(best.finished[0])
 
 
 def _contest(rows: Sequence[Row]) -> Contest:
@@ -151,28 +184,29 @@ def _contest(rows: Sequence[Row]) -> Contest:
     best = rows[0].episodes
     if best is None:
         return Contest(np.zeros(0), [])
-    others = [row.episodes.accuracies for row in _comparable(rows) if row.episodes]
+    others = [row.episodes.accuracies for row in rows[1:] if row.episodes and is_comparable(row, rows[0])]
     return Contest(best.accuracies, others, best.groups)
 
 
 def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> list[Row]:
     """Return the sorted rows with their ranks; `differences` are those of the comparable ones to the best."""
-    versus = {id(row): difference for row, difference in zip(_comparable(rows), differences, strict=True)}
-    ranked = []
-    for place, row in enumerate(rows, 1):
-        difference = versus.get(id(row))
-        tie = difference is not None and difference.tie
-        rank = None if row.accuracy is None else 1 if tie else place
-        ranked.append(replace(row, rank=rank, tie=tie, versus_best=difference))
+    if rows[0].accuracy is None:
+        return list(rows)
+    ranked = [replace(rows[0], rank=1)]
+    waiting = iter(differences)
+    for place, row in enumerate(rows[1:], 2):
+        if not is_comparable(row, rows[0]):
+            ranked.append(row)
+            continue
+        difference = next(waiting)
+        ranked.append(replace(row, rank=1 if difference.tie else place, tie=difference.tie, versus_best=difference))
     return ranked
 
 
-def episodes_of(row: Row) -> str:
-    """Return what determines the test episodes of a row: rows with the same can be compared pairwise."""
-    record = row.records[0]
-    identity = record.identity
-    dataset = {key: identity.get("dataset", {}).get(key) for key in ("name", "params")}
-    episodes = row.accuracy.episodes if row.accuracy else 0
-    seed = identity.get("test", {}).get("seed")
-    what = [dataset, record.dataset_fingerprint, record.way, record.shot, record.queries, seed, episodes]
-    return json.dumps(what, sort_keys=True)
+def episodes_of(record: Record) -> tuple[int, str]:
+    """Return how many test episodes a record has, and what determines them: with the same, they are the same."""
+    dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
+    episodes = record.accuracy.episodes if record.accuracy else 0
+    seed = record.identity.get("test", {}).get("seed")
+    what = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
+    return episodes, json.dumps(what, sort_keys=True)

@@ -80,7 +80,8 @@ class DataIntervals:
             values: [n] accuracies, or differences of two methods' accuracies on the same episodes.
 
         Returns:
-            None where there are too few classes to tell: every episode has them all, or no two share one.
+            None where there are too few classes to tell: every episode has all or nearly all of them, or no
+            two share one.
         """
         array, n = np.asarray(values, dtype=np.float64), self._episodes
         classes, way = len(self._counts), len(self._group) / max(1, n)
@@ -102,6 +103,8 @@ class DataIntervals:
         # The estimate cannot fall below the episodes' own part; half an error more gives the nominal coverage in
         # simulations of 20 to 400 classes (tests/test_stats.py), and too much where classes hardly differ.
         freedom = 2 * (of_mean / error + 0.5) ** 2 if error else classes - 1.0
+        if freedom < 2:
+            return None
         return t_quantile(freedom) * math.sqrt(of_mean)
 
 
@@ -115,3 +118,10 @@ def t_quantile(degrees: float, probability: float = 0.975) -> float:
     from scipy.special import stdtrit  # a tenth of the import time of scipy.stats
 
     return float(stdtrit(degrees, probability))
+
+
+def t_below(value: float, degrees: float) -> float:
+    """Return the chance that Student's t is at most `value`."""
+    from scipy.special import stdtr
+
+    return float(stdtr(degrees, value))

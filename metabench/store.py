@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,11 +89,22 @@ class Store:
         path = self._cells / f"{cell}.npz"
         try:
             with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                return EpisodeResults(
-                    np.asarray(file["accuracies"], dtype=np.float64), np.asarray(file["groups"], dtype=np.int64)
-                )
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-            raise StoreError(f"cannot read the per-episode results {path}: {error}") from error
+                accuracies = np.asarray(file["accuracies"], dtype=np.float64)
+                groups = np.asarray(file["groups"], dtype=np.int64)
+            if accuracies.ndim != 1 or groups.ndim != 2 or not 2 <= len(accuracies) == len(groups):
+                raise ValueError(f"shapes {accuracies.shape} and {groups.shape}")
+            return EpisodeResults(accuracies, groups)
+        except FileNotFoundError as error:
+            raise StoreError(f"there are no per-episode results {path}: run the suite again") from error
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+            raise StoreError(f"cannot read the per-episode results {path} ({error}): run the suite again") from error
+
+    def is_complete(self, record: Record) -> bool:
+        """Return whether a finished cell's per-episode results can be read, and are as many as its record says."""
+        try:
+            return record.accuracy is None or len(self.episodes(record.cell).accuracies) == record.accuracy.episodes
+        except StoreError:
+            return False
 
     def picture(self, cell: str) -> bytes | None:
         """Return the PNG of a cell's worst episode, or None where there is none."""

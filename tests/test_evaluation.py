@@ -120,9 +120,18 @@ def test_inductive_accuracy_is_that_of_queries_that_are_alone(
 def test_a_method_that_looks_at_the_other_queries_is_tested_without_them_too(run: Run) -> None:
     relative = run("relative")
     assert relative.transductive
+    assert relative.inductive_accuracy is not None
     assert relative.inductive_accuracy.episodes == 12
     centroid = run("centroid")
     assert centroid.inductive_accuracy == centroid.accuracy
+
+
+def test_what_cannot_be_measured_costs_no_accuracy(run: Run) -> None:
+    outcome = run("sociable")
+    assert outcome.accuracy.episodes == 12
+    assert outcome.inductive_accuracy is None
+    (remark,) = outcome.remarks
+    assert remark.startswith("not measured: accuracy of queries that are alone (ValueError: I am not used to be alone")
 
 
 def test_operations_of_an_episode_are_counted(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
@@ -144,6 +153,8 @@ def test_the_worst_classes_are_named_with_how_often_they_were_met(run: Run) -> N
 
 
 def test_the_worst_episode_is_drawn(run: Run) -> None:
-    with Image.open(io.BytesIO(run("constant").picture)) as picture:
+    drawn = run("constant").picture
+    assert drawn is not None
+    with Image.open(io.BytesIO(drawn)) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 40

@@ -112,6 +112,14 @@ def test_a_record_from_elsewhere_is_not_kept(run_all: RunAll, tmp_path: Path, ch
     assert again.dataset_fingerprint == here.dataset_fingerprint
 
 
+def test_a_record_without_its_episodes_is_not_kept(run_all: RunAll, tmp_path: Path) -> None:
+    (here,) = run_all("centroid")
+    (tmp_path / "out" / "cells" / f"{here.cell}.npz").unlink()
+    watcher = Watching()
+    run_all("centroid", watcher=watcher)
+    assert watcher.done == [("centroid", False)]
+
+
 def merged(old: object, new: object) -> object:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from metabench.cli import main
+from metabench.cli.leaderboard import SORTS
 from metabench.leaderboard import SORT_KEYS, sort_tables
 from metabench.record import EpisodeResults, Record
 from metabench.rendering import (
@@ -155,16 +156,18 @@ def test_a_tie_shares_the_rank_and_says_what_would_settle_it(
     assert re.match(r"\s+1\s+m0", first)
     assert re.match(r"\s+1=\s+m1", tied)
     assert re.match(r"\s+3\s+m2", last)
-    assert re.search(r"m1 ties with the best; .* about [\d,]{5,} episodes would show it", render_text(tables))
+    assert re.search(
+        r"m1 ties with the best; .*, ([\d,]{5,}|more than a million) episodes would show it", render_text(tables)
+    )
 
 
 def test_a_published_figure_stands_beside_with_what_differs(make_record: Make, tables_of: Tables) -> None:
     identity = {"algorithm": {"name": "one"}, "dataset": {"name": "glyphs"}, "train": {"steps": 10}}
     figure = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", 0.004, protocol={"train.steps": 60000})
     tables = tables_of([make_record(0.9, identity=identity)], [figure])
-    assert "98.7 ± 0.40*" in render_text(tables)
+    assert "98.7 ± 0.4*" in render_text(tables)
     text = unescaped(render_markdown(tables))
-    assert "one 5-way 1-shot: 98.7 % in Doe 2020; other protocol: train.steps: 60000 there, 10 here" in text
+    assert "one 5-way 1-shot: 98.7 ± 0.4 % in Doe 2020; other protocol: train.steps: 60000 there, 10 here" in text
     same = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", protocol={"train.steps": 10})
     tables = tables_of([make_record(0.9, identity=identity)], [same])
     assert re.search(r"\s98\.7\s", render_text(tables))
@@ -190,7 +193,7 @@ def test_markdown_is_one_table_a_group(records: list[Record], tables_of: Tables)
 
 
 def unescaped(text: str) -> str:
-    return unescape(re.sub(r"\\([\\`*_\[\]<>|#&~])", r"\1", text))
+    return unescape(re.sub(r"\\([\\`*_\[\]<>|#&~$])", r"\1", text))
 
 
 def test_hostile_names_are_shown_in_markdown_and_do_nothing(make_record: Make, tables_of: Tables) -> None:
@@ -198,6 +201,7 @@ def test_hostile_names_are_shown_in_markdown_and_do_nothing(make_record: Make, t
     assert "<script" not in text
     columns = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in text.splitlines() if line.startswith("|")}
     assert len(columns) == 1, "a name made a column"
+    assert not re.search(r"(?<!\\)(?:\\\\)*[$~]", text), "a name made mathematics"
     for line in text.splitlines():
         assert not re.search(r"(?<!\\)(?:\\\\)*`", line), "a name made code"
         assert not re.match(r"# ", line), "a message made a heading"
@@ -274,8 +278,8 @@ def test_json_is_the_records_in_order_with_their_places(records: list[Record], t
 @pytest.mark.parametrize("key", SORT_KEYS)
 def test_sorting_keeps_the_ranks_and_the_unfinished_last(key: str, records: list[Record], tables_of: Tables) -> None:
     table = sort_tables(tables_of(records), key)[0]
-    assert {row.algorithm: row.rank for row in table.rows} == {"best": 1, "middling": 2, "worst": 3, "broken": None}
-    assert table.rows[-1].algorithm == "broken"
+    assert {row.name: row.rank for row in table.rows} == {"best": 1, "middling": 2, "worst": 3, "broken": None}
+    assert table.rows[-1].name == "broken"
 
 
 # ----------------------------------------------------------------------------------------------- command
@@ -322,6 +326,31 @@ def test_the_command_filters_and_sorts(printed: Callable[..., str]) -> None:
     assert "5-shot" not in text
     assert "did you mean 'best'?" in printed("--only", "algorithm=bets", code=2)
     assert "unknown filter" in printed("--only", "colour=red", code=2)
+    assert "nothing that is all of this" in printed("--only", "algorithm=best", "--only", "shot=5", code=2)
+
+
+def test_every_sort_key_is_an_option() -> None:
+    assert list(SORT_KEYS) == SORTS
+
+
+def test_a_failed_run_hides_no_good_one_and_another_machine_no_other(
+    printed: Callable[..., str], tmp_path: Path, make_record: Make, make_results: Callable[..., EpisodeResults]
+) -> None:
+    failed = make_record(None, algorithm="middling", cell="a", finished="2025-02-01T00:00:00+00:00")
+    Store(tmp_path / "two").write(failed)
+    assert "failed" not in printed("--only", "algorithm=middling")
+    elsewhere = make_record(0.6, algorithm="middling", cell="a", device="Another machine")
+    Store(tmp_path / "two").write(elsewhere, make_results(0.6))
+    text = printed("--only", "algorithm=middling")
+    assert "middling (Another machine)" in text
+    assert "middling (A processor, 2 threads)" in text
+
+
+def test_a_run_of_which_the_episodes_are_gone_says_what_to_do(printed: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "one" / "cells" / "a.npz").unlink()
+    message = printed(code=2)
+    assert "a.npz" in message
+    assert "run the suite again" in message
 
 
 def test_of_a_cell_in_two_runs_the_later_counts(

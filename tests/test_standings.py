@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
+from metabench.plan import make_plan
 from metabench.plugins import PluginManager
 from metabench.published import compare_published
 from metabench.record import EpisodeResults, Record
 from metabench.specs import PublishedFigure
 from metabench.standings import Row, make_tables
 from metabench.stats import DataIntervals, mean_interval
+from metabench.suite import read_suite, resolve
 
 Make = Callable[..., Record]
 Results = Callable[..., EpisodeResults]
@@ -26,8 +29,8 @@ def test_the_most_accurate_is_first_and_the_failed_last(make_record: Make, make_
     records = [make_record(mean, algorithm=name, cell=name) for name, mean in means.items()]
     results = {name: make_results(mean) for name, mean in means.items() if mean is not None}
     rows = rows_of(records, results)
-    assert [(row.algorithm, row.rank) for row in rows] == [("c", 1), ("a", 2), ("d", 3), ("b", None)]
-    assert [row.algorithm for row in rows_of(records[::-1], results)] == ["c", "a", "d", "b"]
+    assert [(row.name, row.rank) for row in rows] == [("c", 1), ("a", 2), ("d", 3), ("b", None)]
+    assert [row.name for row in rows_of(records[::-1], results)] == ["c", "a", "d", "b"]
 
 
 def test_seeds_are_averaged_episode_by_episode(make_record: Make, make_results: Results) -> None:
@@ -54,18 +57,56 @@ def test_other_parameters_are_another_row(make_record: Make, make_results: Resul
     assert len(rows_of(records, {name: make_results(0.5) for name in "ab"})) == 2
 
 
+def of_episodes(number: int) -> dict[str, Any]:
+    return {"mean": 0.7, "ci95": 0.01, "std": 0.1, "episodes": number}
+
+
 def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_results: Results) -> None:
     records = [
         make_record(0.9, algorithm="best", cell="a"),
         make_record(0.8, algorithm="same", cell="b"),
-        make_record(0.7, algorithm="fewer", cell="c"),
+        make_record(0.7, algorithm="fewer", cell="c", accuracy=of_episodes(50)),
         make_record(0.6, algorithm="other", cell="d", identity={"test": {"seed": 7}}),
         make_record(0.5, algorithm="data", cell="e", dataset_fingerprint="0" * 64),
     ]
     results = {record.cell: make_results(record.accuracy and record.accuracy.mean) for record in records}
     results["c"] = make_results(0.7, episodes=50)
-    compared = {row.algorithm: row.versus_best is not None for row in rows_of(records, results)}
+    rows = rows_of(records, results)
+    compared = {row.name: row.versus_best is not None for row in rows}
     assert compared == {"best": False, "same": True, "fewer": False, "other": False, "data": False}
+    assert [(row.name, row.rank) for row in rows] == [
+        ("best", 1),
+        ("same", 2),
+        ("fewer", None),
+        ("other", None),
+        ("data", None),
+    ]
+
+
+def test_the_episodes_of_most_methods_are_those_that_count(make_record: Make, make_results: Results) -> None:
+    records = [
+        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50)),
+        make_record(algorithm="one", cell="one"),
+        make_record(algorithm="two", cell="two"),
+    ]
+    results = {"odd": make_results(0.9, episodes=50), "one": make_results(0.8), "two": make_results(0.7)}
+    assert [(row.name, row.rank) for row in rows_of(records, results)] == [("one", 1), ("two", 2), ("odd", None)]
+
+
+def test_machines_are_not_mixed_in_one_row(make_record: Make, make_results: Results) -> None:
+    records = [make_record(0.5, seed=i, cell=str(i), device=f"machine {i}") for i in range(2)]
+    rows = rows_of(records, {str(i): make_results(0.5) for i in range(2)})
+    assert [row.name for row in rows] == ["one (machine 0)", "one (machine 1)"]
+
+
+def test_namesakes_are_told_apart_by_what_differs(make_record: Make, make_results: Results) -> None:
+    records = [
+        make_record(0.5, cell=name, profile=name, identity={"train": name}, algorithm="maml") for name in ("a", "b")
+    ]
+    rows = rows_of([*records, make_record(0.4, cell="c")], {name: make_results(0.5) for name in "abc"})
+    assert [row.name for row in rows] == ["maml (a)", "maml (b)", "one"]
+    same = [make_record(0.5, cell=name, identity={"train": name}) for name in ("a", "b")]
+    assert [row.name for row in rows_of(same, {name: make_results(0.5) for name in "ab"})] == ["one (a)", "one (b)"]
 
 
 def test_what_ties_with_the_best_shares_its_rank(make_record: Make, make_results: Results) -> None:
@@ -113,13 +154,41 @@ def test_the_figure_with_the_nearest_protocol_is_shown(make_record: Make) -> Non
     assert not found.same_protocol
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accuracy": 98.7},
+        {"accuracy": "0.987"},
+        {"ci95": 0.4 * 100},
+        {"protocol": None},
+        {"link": None},
+        {"variant": []},
+    ],
+)
+def test_a_figure_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(changes))} of a published figure is "):
+        figure(**changes)
+
+
+def paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from paths(value, f"{prefix}{key}.")
+
+
 def test_every_built_in_figure_is_a_fraction_with_a_source(plugins: PluginManager) -> None:
     figures = plugins.published_figures()
+    suite = read_suite(plugins.suite_path("omniglot"))
+    cells = make_plan(*resolve(suite, "paper"), plugins)
+    known = {path for cell in cells for path in paths(cell.identity)}
     assert {entry.algorithm for entry in figures} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
     for entry in figures:
         assert 0.5 < entry.accuracy < 1
         assert entry.ci95 is None or 0 < entry.ci95 < 0.02
         assert entry.source
         assert entry.link.startswith("https://")
+    for entry in figures:
+        assert set(entry.protocol) | set(entry.variant) <= known, "a setting that no cell has"
     keys = [(e.algorithm, e.way, e.shot, str(e.variant)) for e in figures]
     assert len(keys) == len(set(keys)) == 28

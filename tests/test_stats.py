@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -60,22 +63,41 @@ def test_the_quantile_is_students(degrees: int, probability: float) -> None:
 
 
 def simulate(
-    repetition: int, classes: int, spread: float, episodes: int = 300
+    repetition: int, classes: int, spread: float, episodes: int = 300, mean: float = 0.7, copies: int = 1
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], float]:
-    """Draw classes, their images, episodes and answers anew, and test a learner whose true accuracy is 0.7.
+    """Draw classes, their images, episodes and answers anew, and test a learner whose true accuracy is about `mean`.
 
-    `spread` is the standard deviation of the classes' and of the images' difficulty.
+    Args:
+        repetition: numbers the draw.
+        classes: how many.
+        spread: standard deviation of the classes' and of the images' difficulty.
+        episodes: how many.
+        mean: accuracy before it is cut at 0 and 1.
+        copies: classes that share one difficulty, as the rotations of a character do.
 
     Returns:
-        The accuracies of the episodes, their classes, and the accuracy over all episodes of these very images.
+        The accuracies of the episodes, the groups of their classes, and the accuracy over all episodes of these images.
     """
     generator = np.random.default_rng(repetition)
-    difficulty = generator.normal(0, spread, (classes, 1)) + generator.normal(0, spread, (classes, 20))
-    chance = np.clip(0.7 + difficulty, 0, 1)  # symmetric about 0.7 but for the clipping, which is rare
+    difficulty = generator.normal(0, spread, (classes // copies, 1)).repeat(copies, axis=0)
+    chance = np.clip(mean + difficulty + generator.normal(0, spread, (classes, 20)), 0, 1)
     sampler = EpisodeSampler(np.arange(classes + 1) * 20, EpisodeShape(5, 1, 5), "simulation", repetition)
     drawn = sampler.draw(0, episodes)
     correct = generator.random(drawn.query.shape) < chance.reshape(-1)[drawn.query]
-    return correct.mean(axis=1), drawn.classes, float(chance.mean())
+    return correct.mean(axis=1), drawn.classes // copies, float(chance.mean())
+
+
+def truth(mean: float, spread: float) -> float:
+    """Return the accuracy over all classes and images that there could be."""
+    difficulty = np.random.default_rng(0).normal(mean, spread * 2**0.5, 10**6)
+    return float(np.clip(difficulty, 0, 1).mean())
+
+
+def documented(question: str, data: str, interval: str) -> str:
+    """Return the coverage that docs/statistics.md reports."""
+    page = (Path(__file__).parent.parent / "docs" / "statistics.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| {question} | {data} | {interval} |")]
+    return line.split("|")[4].strip()
 
 
 def test_each_interval_covers_what_it_claims_and_the_episode_interval_not_the_data() -> None:
@@ -89,22 +111,51 @@ def test_each_interval_covers_what_it_claims_and_the_episode_interval_not_the_da
         held["data"] += abs(interval.mean - 0.7) <= half
         held["episodes about the data"] += abs(interval.mean - 0.7) <= interval.ci95
     coverage = {name: count / REPETITIONS for name, count in held.items()}
-    print(coverage)
     assert coverage["episodes"] == pytest.approx(0.95, abs=0.01)
     assert coverage["data"] == pytest.approx(0.95, abs=0.01)
     assert coverage["episodes about the data"] < 0.85
+    assert f"{coverage['episodes']:.1%}" == documented("these images", "60 classes, 1000 episodes", "over episodes")
+    assert f"{coverage['data']:.1%}" == documented("the data", "60 classes, 1000 episodes", "about the data")
+    assert f"{coverage['episodes about the data']:.1%}" == documented(
+        "the data", "60 classes, 1000 episodes", "over episodes"
+    )
 
 
-@pytest.mark.parametrize("classes", [20, 400])
-def test_few_and_many_classes_are_covered_too(classes: int) -> None:
+@pytest.mark.parametrize(
+    ("case", "settings", "low", "high"),
+    [
+        ("20 classes, 300 episodes", {"classes": 20}, 0.94, 0.96),
+        ("400 classes, 300 episodes", {"classes": 400}, 0.94, 0.96),
+        ("400 classes in fours, 300 episodes", {"classes": 400, "copies": 4}, 0.94, 0.96),
+        ("60 classes at 97 %, 300 episodes", {"classes": 60, "mean": 1.0, "spread": 0.05}, 0.93, 0.97),
+        ("60 classes that hardly differ, 300 episodes", {"classes": 60, "spread": 0.02}, 0.94, 1.0),
+    ],
+)
+def test_the_interval_about_the_data_covers_them(case: str, settings: dict[str, Any], low: float, high: float) -> None:
+    settings = {"spread": 0.08, "mean": 0.7, **settings}
+    true = truth(settings["mean"], settings["spread"])
     held = 0
     for repetition in range(REPETITIONS):
-        values, members, _ = simulate(repetition, classes, spread=0.08)
+        values, members, _ = simulate(repetition, **settings)
         half = DataIntervals(members).ci95(values)
-        assert half is not None
-        held += abs(values.mean() - 0.7) <= half
-    print(held / REPETITIONS)
+        held += half is not None and abs(values.mean() - true) <= half
+    assert low <= held / REPETITIONS <= high
+    assert f"{held / REPETITIONS:.1%}" == documented("the data", case, "about the data")
+
+
+def test_the_interval_about_the_data_of_a_difference_covers_it() -> None:
+    held = 0
+    for repetition in range(REPETITIONS):
+        values, members, _ = simulate(repetition, 60, 0.08)
+        # The other learner is better by 0.05 on average, and by other amounts on other classes.
+        generator = np.random.default_rng(REPETITIONS + repetition)
+        gain = generator.normal(0.05, 0.05, 60)[members].mean(axis=1) + generator.normal(0, 0.05, len(values))
+        half = DataIntervals(members).ci95(gain)
+        held += half is not None and abs(gain.mean() - 0.05) <= half
     assert held / REPETITIONS == pytest.approx(0.95, abs=0.01)
+    assert f"{held / REPETITIONS:.1%}" == documented(
+        "the data", "60 classes, 300 episodes, a difference", "about the data"
+    )
 
 
 def test_the_interval_between_seeds_covers_the_training() -> None:
@@ -119,10 +170,19 @@ def test_where_classes_do_not_differ_the_data_add_nothing() -> None:
     assert DataIntervals(classes).ci95(values) == pytest.approx(mean_interval(values).ci95, rel=0.2)
 
 
-def test_copies_of_a_class_count_as_one_class() -> None:
+def test_copies_that_are_taken_for_classes_of_their_own_make_it_too_narrow() -> None:
+    held = 0
+    for repetition in range(500):
+        values, members, _ = simulate(repetition, classes=80, spread=0.08, episodes=1000, copies=4)
+        separate = EpisodeSampler(np.arange(81) * 20, EpisodeShape(5, 1, 5), "simulation", repetition).draw(0, 1000)
+        half = DataIntervals(separate.classes).ci95(values)
+        held += half is not None and abs(values.mean() - 0.7) <= half
+        assert np.array_equal(separate.classes // 4, members)
+    assert held / 500 < 0.85
+
+
+def test_the_numbers_of_groups_do_not_matter() -> None:
     values, classes, _ = simulate(1, classes=60, spread=0.08)
-    pairs = classes // 2
-    assert DataIntervals(pairs).ci95(values) != DataIntervals(classes).ci95(values)
     assert DataIntervals(classes + 1000).ci95(values) == pytest.approx(DataIntervals(classes).ci95(values))
 
 

@@ -208,8 +208,30 @@ def test_unreadable_results_are_named(store: Store, content: bytes | None) -> No
     path.parent.mkdir(parents=True)
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"per-episode results .*abc\.npz"):
+    with pytest.raises(StoreError, match=r"per-episode results .*abc\.npz.*: run the suite again"):
         store.episodes("abc")
+
+
+@pytest.mark.parametrize("content", ["bit", "npy", "lengths", "names"])
+def test_damaged_results_are_named(store: Store, make_record: Make, content: str) -> None:
+    record = make_record()
+    store.write(record, EpisodeResults(np.random.default_rng(0).random(100), np.zeros((100, 5), dtype=np.int64)))
+    assert store.is_complete(record)
+    path = store.path / "cells" / f"{record.cell}.npz"
+    if content == "bit":
+        damaged = bytearray(path.read_bytes())
+        damaged[200] ^= 0xFF
+        path.write_bytes(damaged)
+    elif content == "npy":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    elif content == "lengths":
+        np.savez(path, accuracies=np.zeros(4), groups=np.zeros((3, 5)))
+    else:
+        np.savez(path, accuracy=np.zeros(4))
+    with pytest.raises(StoreError, match=r"per-episode results .*\.npz.*run the suite again"):
+        store.episodes(record.cell)
+    assert not store.is_complete(record)
 
 
 # --------------------------------------------------------------------------------------------------- lock

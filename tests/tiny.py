@@ -157,6 +157,15 @@ class Relative(Centroid):
         return scores - scores.mean(dim=1, keepdim=True)
 
 
+class Sociable(Relative):
+    """Cannot do with a single query."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        if query_x.shape[1] == 1:
+            raise ValueError("I am not used to be alone")
+        return super().predict(support_x, support_y, query_x, way)
+
+
 class Constant(Centroid):
     """Has no opinion."""
 
@@ -164,7 +173,7 @@ class Constant(Centroid):
         return torch.zeros(*query_x.shape[:2], way)
 
 
-TINY = [Centroid, Fading, Diverging, Blank, Greedy, GreedyPython, GreedyGpu, Faulty, Relative, Constant]
+TINY = [Centroid, Fading, Diverging, Blank, Greedy, GreedyPython, GreedyGpu, Faulty, Relative, Sociable, Constant]
 
 
 class Plugin:

@@ -169,7 +169,8 @@ def make_console() -> Iterator[RunConsole]:
 
 def _is_kept(store: Store, cell: Cell, data: LoadedDataset, device: torch.device, plugins: PluginManager) -> bool:
     record = store.record(cell.id)
-    return record is not None and is_valid(record, origin(cell, data, device, plugins))
+    here = origin(cell, data, device, plugins)
+    return record is not None and is_valid(record, here) and store.is_complete(record)
 
 
 def _duration(seconds: float) -> str:

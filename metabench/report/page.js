@@ -15,7 +15,7 @@ function valueOf(row, column) {
 function compare(a, b) {
   if (a === null || b === null) return (a === null) - (b === null); // empty cells come last either way
   if (typeof a === "number" && typeof b === "number") return a - b;
-  return String(a).localeCompare(String(b));
+  return String(a).localeCompare(String(b), undefined, { numeric: true });
 }
 
 function sortBy(header) {

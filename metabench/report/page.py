@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -12,17 +12,16 @@ from bokeh.resources import INLINE
 from jinja2 import Environment
 
 from metabench import __version__, leaderboard
+from metabench.paired import ALPHA
 from metabench.record import Record
-from metabench.report.plots import draw
+from metabench.report.plots import METHODS, Plot, draw
 from metabench.runs import Runs
 from metabench.specs import PublishedFigure
-from metabench.standings import Row, Table, episodes_of
-from metabench.stats import mean_interval
+from metabench.standings import Row, Table
+from metabench.stats import mean_interval, t_quantile
 
 #: Tables with plots, paired differences and pictures; further ones are only in the table of all methods.
 SECTIONS = 4
-#: Methods in a matrix of paired differences, and with a picture: the best ones.
-METHODS = 8
 
 
 def render_page(runs: Runs, figures: Sequence[PublishedFigure] = ()) -> str:
@@ -49,8 +48,9 @@ def render_page(runs: Runs, figures: Sequence[PublishedFigure] = ()) -> str:
         columns=[_Heading("task", True), *(_Heading(column.title, column.left) for column in columns)],
         rows=[_cells(table, row, columns) for table in tables for row in table.rows],
         notes=[*leaderboard.legend(columns), *leaderboard.devices(tables)],
+        remarks=[(table.title, leaderboard.remarks(table)) for table in tables if leaderboard.remarks(table)],
         sources=[_published(table, row) for table in tables for row in table.rows if row.published and row.accuracy],
-        sections=[_section(table, drawn, runs.picture) for table, drawn in zip(detailed, plots, strict=True)],
+        sections=[_section(table, drawn, runs) for table, drawn in zip(detailed, plots, strict=True)],
         environments=_environments(records),
         suites=[{"name": name, "text": text} for name, text in runs.suites().items()],
     )
@@ -72,7 +72,7 @@ class _Cell:
 
 
 def _cells(table: Table, row: Row, columns: Sequence[leaderboard.Column]) -> list[_Cell]:
-    cells = [_Cell(table.title.rpartition(" · ")[0] or table.title, True)]
+    cells = [_Cell(table.task, True)]
     for column in columns:
         value = column.value(row) if column.value else None
         text = column.text(row)
@@ -80,65 +80,68 @@ def _cells(table: Table, row: Row, columns: Sequence[leaderboard.Column]) -> lis
     return cells
 
 
-def _section(table: Table, plots: Sequence[Any], picture: Callable[[Record], bytes | None]) -> dict[str, Any]:
-    methods = []
-    for row in [row for row in table.rows if row.accuracy][:METHODS]:
-        record = row.finished[0]
-        image = picture(record)
-        methods.append(
-            {
-                "name": row.algorithm,
-                "worst": [
-                    {"name": worst.name, "accuracy": f"{worst.accuracy * 100:.1f}", "episodes": worst.episodes}
-                    for worst in record.worst_classes
-                ],
-                "picture": base64.b64encode(image).decode() if image else "",
-                "lowest": f"{row.episodes.accuracies.min() * 100:.1f}" if row.episodes else "",
-            }
-        )
+def _section(table: Table, plots: Sequence[Plot], runs: Runs) -> dict[str, Any]:
+    methods = [_method(row, runs) for row in table.rows if row.accuracy][:METHODS]
     return {
-        "title": table.title + leaderboard.seeds(table),
-        "remarks": [*leaderboard.failures(table), *leaderboard.ties(table)],
+        "title": table.title,
         "plots": plots,
         "pairs": _pairs(table),
         "methods": [method for method in methods if method["worst"] or method["picture"]],
     }
 
 
+def _method(row: Row, runs: Runs) -> dict[str, Any]:
+    """Return the worst classes and the worst episode of a method's first training."""
+    record = row.finished[0]
+    image = runs.picture(record)
+    return {
+        "name": row.name + (f", seed {record.seed}" if len(row.finished) > 1 else ""),
+        "worst": [
+            {"name": worst.name, "accuracy": f"{worst.accuracy * 100:.1f}", "episodes": worst.episodes}
+            for worst in record.worst_classes
+        ],
+        "picture": base64.b64encode(image).decode() if image else "",
+        "lowest": f"{runs.episodes(record).accuracies.min() * 100:.1f}" if image else "",
+    }
+
+
 def _pairs(table: Table) -> dict[str, Any] | None:
-    """Return the matrix of paired differences of the best methods; None where there is nothing to compare."""
-    done = [row for row in table.rows if row.episodes]
-    rows = [row for row in done if episodes_of(row) == episodes_of(done[0])][:METHODS]
+    """Return the matrix of paired differences of the best methods; None where there is nothing to compare.
+
+    The intervals are widened for the number of pairs (Bonferroni), so that what is marked here ties nowhere else.
+    """
+    compared = [row for row in table.rows if row.rank is not None and row.episodes]
+    rows = compared[:METHODS]
     if len(rows) < 2:
         return None
-    accuracies = [row.episodes.accuracies for row in rows if row.episodes]
+    level = ALPHA / (len(compared) * (len(compared) - 1) / 2)
     lines = []
-    for i, row in enumerate(rows):
-        cells = []
-        for j in range(len(rows)):
-            if i == j:
-                cells.append({"text": "", "verdict": ""})
-                continue
-            difference = mean_interval(accuracies[i] - accuracies[j])
-            clear = abs(difference.mean) > difference.ci95
-            verdict = ("better" if difference.mean > 0 else "worse") if clear else ""
-            text = f"{difference.mean * 100:+.2f} ± {difference.ci95 * 100:.2f}".replace("-", "−")
-            cells.append({"text": text, "verdict": verdict})
-        lines.append({"name": row.algorithm, "cells": cells})
-    more = f"The best {len(rows)} of {len(done)} methods." if len(done) > len(rows) else ""
-    return {"names": [row.algorithm for row in rows], "lines": lines, "more": more}
+    for row in rows:
+        cells = [_pair(row, other, level) if other is not row else {"text": "", "verdict": ""} for other in rows]
+        lines.append({"name": row.name, "cells": cells})
+    more = f"The best {len(rows)} of {len(compared)} methods." if len(compared) > len(rows) else ""
+    return {"names": [row.name for row in rows], "lines": lines, "more": more}
+
+
+def _pair(row: Row, other: Row, level: float) -> dict[str, str]:
+    assert row.episodes is not None
+    assert other.episodes is not None
+    interval = mean_interval(row.episodes.accuracies - other.episodes.accuracies)
+    half = t_quantile(interval.episodes - 1, 1 - level / 2) * interval.std / interval.episodes**0.5
+    clear = abs(interval.mean) > half
+    text = f"{interval.mean * 100:+.2f} ± {half * 100:.2f}{' *' if clear else ''}".replace("-", "−")
+    return {"text": text, "verdict": ("better" if interval.mean > 0 else "worse") if clear else ""}
 
 
 def _published(table: Table, row: Row) -> dict[str, Any]:
     assert row.published is not None
     assert row.accuracy is not None
     figure = row.published.figure
-    interval = "" if figure.ci95 is None else f" ± {figure.ci95 * 100:.2f}"
     return {
-        "method": row.algorithm,
+        "method": row.name,
         "task": f"{table.dataset} {table.way}-way {table.shot}-shot",
         "measured": f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}",
-        "published": f"{figure.accuracy * 100:.1f}{interval}",
+        "published": leaderboard.published_accuracy(figure),
         "source": figure.source,
         "link": figure.link if figure.link.startswith(("https://", "http://")) else "",
         "differences": row.published.differences,
@@ -146,22 +149,19 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
 
 
 def _environments(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return each environment that records are from, with how many."""
-    found: dict[str, tuple[Record, int]] = {}
+    """Return each environment that records are from, with how many they are."""
+    found: dict[str, list[Record]] = {}
     for record in records:
-        key = str(sorted((name, str(value)) for name, value in record.environment.items()))
-        found[key] = (record, found.get(key, (record, 0))[1] + 1)
-    return [
-        {
-            "title": f"{record.device}: {count} trainings",
-            "facts": [
-                ("finished", record.finished),
-                ("data (sha256)", record.dataset_fingerprint),
-                *((name, _shown(value)) for name, value in record.environment.items()),
-            ],
-        }
-        for record, count in found.values()
-    ]
+        key = str([record.device, sorted((name, str(value)) for name, value in record.environment.items())])
+        found.setdefault(key, []).append(record)
+    environments = []
+    for members in found.values():
+        data = sorted({(record.dataset, record.dataset_fingerprint) for record in members})
+        facts = [("finished", max(record.finished for record in members))]
+        facts += [(f"sha256 of {dataset}", fingerprint) for dataset, fingerprint in data]
+        facts += [(name, _shown(value)) for name, value in members[0].environment.items()]
+        environments.append({"title": f"{members[0].device}: {len(members)} trainings", "facts": facts})
+    return environments
 
 
 def _shown(value: Any) -> str:

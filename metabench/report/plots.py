@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from bokeh.document import Document
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.models import HoverTool
 from bokeh.palettes import Colorblind8
 from bokeh.plotting import figure
 
@@ -19,7 +19,7 @@ from metabench.standings import Row, Table
 
 Cost = Callable[[Record], float | None]
 
-#: Methods of a table that are drawn, the best ones.
+#: Methods of a table that are drawn, compared pairwise and pictured: the best ones.
 METHODS = 8
 #: Costs against which accuracy is drawn: axis, and value of a record.
 _COSTS: tuple[tuple[str, Cost], ...] = (
@@ -27,8 +27,9 @@ _COSTS: tuple[tuple[str, Cost], ...] = (
     ("milliseconds an episode (median)", latency),
     ("peak memory, MiB", memory),
 )
-#: Told apart by the colour-blind, and visible on light and on dark paper; so without Okabe & Ito's black.
-_COLOURS = [colour for colour in Colorblind8 if colour != "#000000"]
+#: Told apart by the colour-blind, and visible on light and on dark paper: without Okabe & Ito's black and yellow.
+_COLOURS = [colour for colour in Colorblind8 if colour not in ("#000000", "#F0E442")]
+_DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
 _MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "asterisk")
 
 
@@ -46,8 +47,7 @@ def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
     figures: list[figure] = []
     counts: list[int] = []
     for table in tables:
-        rows = [row for row in table.rows if row.accuracy][:METHODS]
-        drawn = _plots(rows) if rows else []
+        drawn = _plots([row for row in table.rows if row.accuracy])
         counts.append(len(drawn))
         for caption, plot in drawn:
             captions.append(caption)
@@ -64,13 +64,18 @@ def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
 
 
 def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
+    """Return the plots of a table, with what they show."""
+    if not rows:
+        return []
+    best = rows[:METHODS]
+    which = f" of the best {METHODS} of {len(rows)} methods" if len(rows) > METHODS else ""
     found = []
     for axis, cost in _COSTS:
         plot = _against_cost(rows, axis, cost)
         if plot is not None:
-            found.append((f"Accuracy against {axis}; the line is the Pareto front", plot))
-    found.append(("Accuracy on the validation classes in training (first seed)", _learning_curves(rows)))
-    found.append(("Share of the test episodes with at most this accuracy", _distributions(rows)))
+            found.append((f"Accuracy{which} against {axis}; the line is the Pareto front of all", plot))
+    found.append((f"Accuracy{which} on the validation classes in training (first seed)", _learning_curves(best)))
+    found.append((f"Share of the test episodes{which} with at most this accuracy", _distributions(best)))
     return found
 
 
@@ -92,28 +97,21 @@ def _figure(x: str, y: str, x_axis_type: Literal["linear", "log"] = "linear") ->
 
 
 def _against_cost(rows: Sequence[Row], axis: str, cost: Cost) -> figure | None:
-    columns: dict[str, list[Any]] = {name: [] for name in ("x", "y", "low", "high", "method", "colour", "marker")}
-    for i, row in enumerate(rows):
-        x = mean_figure(row, cost)
-        if not x or row.accuracy is None:
-            continue
-        y, half = row.accuracy.mean * 100, row.accuracy.ci95 * 100
-        look = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
-        for column, value in zip(columns.values(), (x, y, y - half, y + half, row.algorithm, *look), strict=True):
-            column.append(value)
-    if not columns["x"]:
+    points = [(x, row) for row in rows if (x := mean_figure(row, cost))]
+    if not points:
         return None
-    source = ColumnDataSource(dict(columns))
     plot = _figure(axis, "accuracy %", x_axis_type="log")
-    front = _pareto(list(zip(columns["x"], columns["y"], strict=True)))
+    front = _pareto([(x, row.accuracy.mean * 100) for x, row in points if row.accuracy])
     costs, accuracies = [cost for cost, _ in front], [accuracy for _, accuracy in front]
     plot.step(costs, accuracies, mode="after", line_dash="dashed", line_color="#8a8a94")
-    plot.segment("x", "low", "x", "high", color="colour", source=source)
-    points_drawn = plot.scatter(
-        "x", "y", size=10, color="colour", marker="marker", legend_field="method", source=source
-    )
-    tooltips = [("method", "@method"), (axis, "@x"), ("accuracy %", "@y{0.00}")]
-    plot.add_tools(HoverTool(renderers=[points_drawn], tooltips=tooltips))
+    for i, (x, row) in enumerate(points[:METHODS]):
+        if row.accuracy is None:
+            continue
+        y, half = row.accuracy.mean * 100, row.accuracy.ci95 * 100
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        plot.segment([x], [y - half], [x], [y + half], color=colour, legend_label=row.name)
+        plot.scatter([x], [y], size=10, color=colour, marker=marker, legend_label=row.name, name=row.name)
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), (axis, "$x"), ("accuracy %", "$y")]))
     return _with_legend(plot)
 
 
@@ -129,14 +127,15 @@ def _pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _learning_curves(rows: Sequence[Row]) -> figure:
     plot = _figure("training episodes", "accuracy %")
     for i, row in enumerate(rows):
-        train = _first(row).train
+        train = row.finished[0].train
         if train is None or not train.validation:
             continue
-        each = train.episodes / train.steps
-        x = [point.step * each for point in train.validation]
+        x = [point.step * train.episodes / train.steps for point in train.validation]
         y = [point.accuracy * 100 for point in train.validation]
-        plot.line(x, y, color=_COLOURS[i % len(_COLOURS)], line_width=2, legend_label=row.algorithm)
-    plot.add_tools(HoverTool(tooltips=[("episodes", "$x{0,0}"), ("accuracy %", "$y")]))
+        _line(plot, i, row.name, x, y)
+        if len(x) == 1:  # a line of one point cannot be seen
+            plot.scatter(x, y, color=_COLOURS[i % len(_COLOURS)], legend_label=row.name)
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("episodes", "$x{0,0}"), ("accuracy %", "$y")]))
     return _with_legend(plot)
 
 
@@ -147,10 +146,17 @@ def _distributions(rows: Sequence[Row]) -> figure:
             continue
         values, counts = np.unique(np.round(row.episodes.accuracies * 100, 3), return_counts=True)
         share = np.cumsum(counts) / counts.sum()
-        colour = _COLOURS[i % len(_COLOURS)]
-        plot.step(values, share, mode="after", color=colour, line_width=2, legend_label=row.algorithm)
-    plot.add_tools(HoverTool(tooltips=[("accuracy %", "$x"), ("share", "$y")]))
+        # From 0 at the lowest to 1 at the right border, so that a single value is a line too.
+        x, y = [values[0], *values, 100.0], [0.0, *share, 1.0]
+        _line(plot, i, row.name, list(np.repeat(x, 2)[1:]), list(np.repeat(y, 2)[:-1]))
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("accuracy %", "$x"), ("share", "$y")]))
     return _with_legend(plot)
+
+
+def _line(plot: figure, i: int, name: str, x: list[float], y: list[float]) -> None:
+    """Draw the line of the i-th method, told from the others by colour and by dashes."""
+    colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
+    plot.line(x, y, color=colour, line_dash=dash, line_width=2, legend_label=name, name=name)
 
 
 def _with_legend(plot: figure) -> figure:
@@ -159,7 +165,3 @@ def _with_legend(plot: figure) -> figure:
         legend.update(click_policy="hide", orientation="horizontal", ncols=3, label_text_font_size="9pt", padding=4)
         plot.add_layout(legend, "below")
     return plot
-
-
-def _first(row: Row) -> Record:
-    return row.finished[0]
