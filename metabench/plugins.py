@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 from pydantic import BaseModel, ValidationError
 
-from metabench import hookspecs
+from metabench import hookspecs, local
 from metabench.errors import PluginError, nearest
 from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, PublishedFigure, Spec, SuiteSpec
 
@@ -180,6 +180,8 @@ class PluginManager:
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides the `kind` named `name`."""
+        if local.is_local(name):
+            return local.version(name)
         for info, spec in self._specs(kind, Spec):
             if spec.name == name:
                 return f"{info.distribution} {info.version}".strip()
@@ -262,12 +264,18 @@ class PluginManager:
         raise PluginError(message)
 
     def _class(self, kind: str, name: str, spec_class: type[Spec], base: type) -> Any:
-        """Import the target of the spec of this name, and check what it is."""
-        spec = self._one(kind, name, spec_class)
-        who = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
-        module, _, attribute = spec.target.partition(":")
+        """Import what a name stands for, the target of a spec or a class in a file, and check what it is."""
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            if local.is_local(name):
+                who = f"the {kind} {name}"
+                found = local.load(name)
+            else:
+                spec = self._one(kind, name, spec_class)
+                who = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
+                module, _, attribute = spec.target.partition(":")
+                found = getattr(importlib.import_module(module), attribute)
+        except PluginError:
+            raise
         except (Exception, SystemExit) as error:
             raise PluginError(f"{who} cannot be imported: {in_one_line(error)}") from error
         if not (isinstance(found, type) and issubclass(found, base)):

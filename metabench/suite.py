@@ -99,6 +99,20 @@ class Evaluation(_Section):
     seed: int = Field(default=0, ge=0)
 
 
+class Gate(_Section):
+    """When `metabench compare` calls a run worse than another.
+
+    Attributes:
+        tolerance: points of accuracy that may be lost.
+        slowdown: the factor by which throughput and latency may get worse; None only reports them.
+        memory_growth: the factor by which the peak memory may grow; None only reports it.
+    """
+
+    tolerance: float = Field(default=0.5, ge=0, le=100)
+    slowdown: float | None = Field(default=None, ge=1)
+    memory_growth: float | None = Field(default=None, ge=1)
+
+
 #: The name of a suite or a profile is also that of a directory.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
@@ -121,6 +135,7 @@ class Suite(_Section):
     seeds: list[int] = Field(default=[0], min_length=1)
     train: Train
     eval: Evaluation = Evaluation()
+    gate: Gate = Gate()
 
     @field_validator("ways", "shots", "seeds")
     @classmethod

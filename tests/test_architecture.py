@@ -29,6 +29,7 @@ ORDER = [
     "metabench.episodes",
     "metabench.packs",
     "metabench.api",
+    "metabench.local",
     "metabench.plugins",
     "metabench.suite",
     "metabench.plan",

@@ -9,6 +9,7 @@ import sys
 import click
 
 from metabench import __version__
+from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_, validate, data, leaderboard, report):
+for command in (run, list_, validate, data, leaderboard, report, compare):
     cli.add_command(command)
 
 

@@ -1,0 +1,77 @@
+"""`metabench compare`: is the candidate worse than the base?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from metabench.runs import Runs
+    from metabench.suite import Gate
+
+FORMATS = ["table", "markdown", "junit", "json"]
+
+
+@click.command()
+@click.argument("base")
+@click.argument("candidate")
+@click.option("--tolerance", type=click.FloatRange(0, 100), help="Points of accuracy that may be lost [default: .5].")
+@click.option("--slowdown", type=click.FloatRange(1), help="Factor by which throughput and latency may get worse.")
+@click.option("--memory-growth", type=click.FloatRange(1), help="Factor by which the peak memory may grow.")
+@click.option("--only", multiple=True, metavar="KEY=A,B", help="Compare only these, e.g. algorithm=maml,protonet.")
+@click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
+def compare(
+    base: str,
+    candidate: str,
+    tolerance: float | None,
+    slowdown: float | None,
+    memory_growth: float | None,
+    only: Sequence[str],
+    style: str,
+) -> int:
+    """Judge CANDIDATE by BASE, cell by cell, on identical episodes; exit with 1 where it is worse.
+
+    Each is an output directory, an archive of one (.zip, .tar.gz), or one in a git revision (REVISION:PATH, as in
+    main:results/ci). Limits that are not given are those of `gate:` in the candidate's suite.
+    """
+    from metabench import gate_report
+    from metabench.cli.sources import opened
+    from metabench.filters import parse_filters
+    from metabench.gate import changes_of, judge
+    from metabench.runs import Runs
+
+    with ExitStack() as stack:
+        old = Runs([stack.enter_context(opened(base))], parse_filters(only))
+        new = Runs([stack.enter_context(opened(candidate))], parse_filters(only))
+        given = {"tolerance": tolerance, "slowdown": slowdown, "memory_growth": memory_growth}
+        gate = _stored_gate(new).model_copy(update={name: limit for name, limit in given.items() if limit is not None})
+        verdicts = judge(old, new, gate.tolerance / 100)
+        changes = changes_of(verdicts, gate.slowdown, gate.memory_growth)
+    render = {
+        "table": gate_report.render_text,
+        "markdown": gate_report.render_markdown,
+        "junit": gate_report.render_junit,
+        "json": gate_report.render_json,
+    }
+    click.echo(render[style](verdicts, changes), nl=False)
+    return 1 if gate_report.breaks(verdicts, changes) else 0
+
+
+def _stored_gate(runs: Runs) -> Gate:
+    """Return the limits in the suite of a run."""
+    import yaml
+    from pydantic import ValidationError
+
+    from metabench.errors import StoreError
+    from metabench.suite import Gate
+
+    for folder, text in runs.suites().items():
+        try:
+            data = yaml.safe_load(text)
+            return Gate.model_validate(data.get("gate", {}) if isinstance(data, dict) else {})
+        except (yaml.YAMLError, ValidationError) as error:
+            raise StoreError(f"{folder}/suite.yaml: gate: {' '.join(str(error).split())}") from error
+    return Gate()

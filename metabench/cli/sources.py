@@ -1,0 +1,74 @@
+"""Where a command finds a run: a directory, an archive, or a git revision."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from metabench.errors import StoreError
+
+
+@contextmanager
+def opened(source: str) -> Iterator[Path]:
+    """Yield the output directory that `source` names; what had to be unpacked is gone afterwards.
+
+    Args:
+        source: a directory, an archive of one (.zip, .tar, .tar.gz), or REVISION:PATH of the git repository around.
+
+    Raises:
+        StoreError: there is no such thing, or it holds no run.
+    """
+    if os.path.isdir(source):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if os.path.isfile(source):
+            _unpack(source, folder)
+        elif ":" in source:
+            _check_out(source, folder)
+        else:
+            raise StoreError(
+                f"no directory {source}: give the --output of an earlier `metabench run`, an archive of it, or "
+                "REVISION:PATH in git"
+            )
+        yield _run_below(Path(folder), source)
+
+
+def _unpack(source: str, folder: str) -> None:
+    try:
+        if tarfile.is_tarfile(source):
+            with tarfile.open(source) as archive:
+                archive.extractall(folder, filter="data")
+        else:
+            shutil.unpack_archive(source, folder)
+    except (OSError, ValueError, tarfile.TarError) as error:
+        raise StoreError(f"{source} is no directory, and cannot be unpacked: {error}") from error
+
+
+def _check_out(source: str, folder: str) -> None:
+    revision, _, path = source.partition(":")
+    archive = Path(folder) / "archive.tar"
+    command = ["git", "archive", "--format=tar", f"--output={archive}", revision, "--", path]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise StoreError(f"{source}: git cannot be run: {error.strerror}") from error
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["unknown"]
+        raise StoreError(f"git has no {path} in {revision}: {reason[0]}")
+    _unpack(str(archive), folder)
+    archive.unlink()
+
+
+def _run_below(folder: Path, source: str) -> Path:
+    """Return the one directory that holds records."""
+    found = sorted({path.parent.parent for path in folder.rglob("cells/*.json")})
+    if len(found) != 1:
+        raise StoreError(f"{source} holds {len(found) or 'no'} runs; exactly one is needed")
+    return found[0]
