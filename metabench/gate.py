@@ -123,10 +123,10 @@ def _compared(
     word: Word
     if p_loss <= ALPHA:
         word, p = "worse", p_loss
-        reason = f"accuracy {points}: a loss of more than {tolerance * 100:g} (p = {_shown(p_loss)})"
+        reason = f"accuracy {points}: a loss of more than {tolerance * 100:g} (p {shown_p(p_loss)})"
     elif p_gain <= ALPHA:
         word, p = "better", p_gain
-        reason = f"accuracy {points}: a gain of more than {tolerance * 100:g} (p = {_shown(p_gain)})"
+        reason = f"accuracy {points}: a gain of more than {tolerance * 100:g} (p {shown_p(p_gain)})"
     elif abs(interval.mean) + interval.ci95 <= tolerance or interval.mean == interval.ci95 == 0:
         word, reason = "same", f"accuracy {points}"
     else:
@@ -172,8 +172,9 @@ def _ratios(old: Record, new: Record) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
-def _shown(p: float) -> str:
-    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+def shown_p(p: float) -> str:
+    """Return ``"< .001"`` or ``"= .023"``."""
+    return "< .001" if p < 0.001 else "= " + f"{p:.3f}".removeprefix("0")
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ class Change:
 
     def __str__(self) -> str:
         """Return a line for people."""
-        text = f"{self.name}: ×{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f}, {self.cells} cells)"
+        spread = f"{self.low:.2f} to {self.high:.2f}, {self.cells} cells" if self.cells > 1 else "1 cell"
+        text = f"{self.name}: ×{self.ratio:.2f} ({spread})"
         return text + (f": worse than the limit of {self.limit:g}" if self.breaks else "")
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
-from metabench.gate import Change, Verdict
+from metabench.gate import Change, Verdict, shown_p
 from metabench.rendering import escape_markdown
 
 _TITLES = ["verdict", "cell", "base %", "candidate %", "difference", "p"]
@@ -93,7 +93,7 @@ def _table(verdicts: Sequence[Verdict], changes: Sequence[Change], style: str) -
                 _percent(verdict.base),
                 _percent(verdict.candidate),
                 _difference(verdict),
-                "" if verdict.p is None else f"{verdict.p:.3g}",
+                "" if verdict.p is None else shown_p(verdict.p).removeprefix("= "),
                 *(f"×{ratios[name]:.2f}" if name in ratios else "" for name in names),
             ]
         )

@@ -83,7 +83,7 @@ def test_each_cell_has_its_verdict(write: Write) -> None:
     }
     assert [verdict.breaks for verdict in found] == [True] * 3 + [False] * 5
     (lost,) = [verdict for verdict in found if verdict.cell.startswith("lost")]
-    assert lost.reason == "accuracy -2.00 ± 0.08 points on 600 episodes: a loss of more than 0.5 (p = <.001)"
+    assert lost.reason == "accuracy -2.00 ± 0.08 points on 600 episodes: a loss of more than 0.5 (p < .001)"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_the_gate_says_which_cell_how_much_and_how_sure(compare: Compare) -> Non
     code, out, _ = compare("base", "worse")
     assert code == 1
     title = "protonet · glyphs · 5-way 1-shot · conv4 · seed 0"
-    assert f"WORSE  {title}: accuracy -2.00 ± 0.00 points on 600 episodes: a loss of more than 0.5 (p = <.001)" in out
+    assert f"WORSE  {title}: accuracy -2.00 ± 0.00 points on 600 episodes: a loss of more than 0.5 (p < .001)" in out
     assert out.splitlines()[-1] == "FAILED: 1 worse, 1 same"
     code, out, _ = compare("base", "base")
     assert code == 0
