@@ -277,3 +277,15 @@ def test_what_is_no_run_is_refused(compare: Compare, tmp_path: Path, source: str
     assert code == 2
     assert out == ""
     assert message in err
+
+
+def test_a_project_gates_its_algorithm_in_its_own_tests(
+    write: Write, tmp_path: Path, assert_no_regression: Callable[..., None]
+) -> None:
+    flat = episodes(0.8, 1)
+    write("base", {"maml": flat})
+    write("worse", {"maml": flat - 0.02})
+    assert_no_regression(tmp_path / "base", tmp_path / "base")
+    assert_no_regression(tmp_path / "base", tmp_path / "worse", tolerance=3)
+    with pytest.raises(pytest.fail.Exception, match=r"^worse  maml · glyphs .*: accuracy -2\.00 ± 0\.00 points on 600"):
+        assert_no_regression(tmp_path / "base", tmp_path / "worse")

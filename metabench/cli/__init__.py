@@ -13,6 +13,7 @@ from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
+from metabench.cli.plugin import plugin
 from metabench.cli.report import report
 from metabench.cli.run import run
 from metabench.cli.validate import validate
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_, validate, data, leaderboard, report, compare):
+for command in (run, list_, validate, data, leaderboard, report, compare, plugin):
     cli.add_command(command)
 
 

@@ -1,0 +1,63 @@
+"""`metabench plugin`: start a plugin, and check an algorithm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def plugin() -> None:
+    """Start a plugin of your own, and check it."""
+
+
+@plugin.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(["algorithm", "backbone", "dataset"]), default="algorithm", show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(), help="Where to make it; default: here.")
+def new(name: str, kind: str, folder: Path) -> None:
+    """Write the distribution NAME: code, a test, a suite, a README and a workflow; it works as it is."""
+    from metabench.plugins import PluginManager
+    from metabench.scaffold import write_plugin
+
+    target = write_plugin(name, kind, folder, PluginManager.from_environment())
+    click.echo(f"Written to {target}. Now:")
+    click.echo(f"  pip install -e '{target}[dev]'")
+    click.echo(f"  pytest {target}")
+    click.echo(f"  metabench run {target}/suite.yaml --profile smoke")
+
+
+@plugin.command()
+@click.argument("name")
+@click.option("--params", default="{}", metavar="JSON", help="Parameters of the algorithm, as a JSON object.")
+@click.option("--transductive", is_flag=True, help="It is meant to look at the other queries.")
+@click.option("--steps", type=click.IntRange(1), default=60, show_default=True, help="Outer updates to learn in.")
+def check(name: str, params: str, transductive: bool, steps: int) -> int:
+    """Check the algorithm NAME (of a plugin, or ./file.py:Class) against all that the harness counts on."""
+    from metabench import local
+    from metabench.conformance import CHECKS, NotConforming, Subject, run_check
+    from metabench.plugins import PluginManager
+
+    try:
+        parsed = json.loads(params)
+    except ValueError as error:
+        raise click.UsageError(f"--params {params}: {error}") from error
+    if not isinstance(parsed, dict):
+        raise click.UsageError(f"--params {params}: give a JSON object, e.g. --params '{{\"lr\": 0.01}}'")
+    plugins = PluginManager.from_environment()
+    if local.is_local(name):
+        name = local.absolute(name, Path.cwd())
+    plugins.algorithm_class(name)
+    subject = Subject(name, parsed, transductive, steps, plugins)
+    failed = 0
+    for title, rule in CHECKS.items():
+        try:
+            run_check(title, subject)
+            click.echo(f"ok      {title}")
+        except NotConforming as error:
+            failed += 1
+            click.echo(f"FAILED  {title}: {(rule.__doc__ or '').splitlines()[0]}\n        {error}")
+    click.echo(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed")
+    return 1 if failed else 0

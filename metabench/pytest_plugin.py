@@ -1,0 +1,28 @@
+"""Fixtures by which projects gate their algorithms; pytest loads them wherever metabench is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def assert_no_regression() -> Callable[..., None]:
+    """Return a function that fails the test where one run is worse than another.
+
+    Its arguments are two output directories, base and candidate, and ``tolerance``, the points of accuracy that may
+    be lost; see `metabench.gate.judge`.
+    """
+
+    def check(base: str | Path, candidate: str | Path, tolerance: float = 0.5) -> None:
+        from metabench.gate import judge
+        from metabench.runs import Runs
+
+        verdicts = judge(Runs([Path(base)]), Runs([Path(candidate)]), tolerance / 100)
+        broken = [f"{verdict.word}  {verdict.cell}: {verdict.reason}" for verdict in verdicts if verdict.breaks]
+        if broken:
+            pytest.fail("\n".join(broken), pytrace=False)
+
+    return check
