@@ -1,0 +1,1 @@
+"""ProtoMAML for metabench."""

@@ -1,0 +1,70 @@
+"""ProtoMAML (Triantafillou et al. 2020, https://arxiv.org/abs/1903.03096, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from metabench.api import AlgorithmConfig, OptimisedAlgorithm
+
+
+class ProtoMAMLConfig(AlgorithmConfig):
+    """Parameters of `ProtoMAML`.
+
+    Attributes:
+        inner_lr: of the adaptation, for the mean cross-entropy.
+        inner_steps: gradient steps in training.
+        test_inner_steps: gradient steps at test.
+        first_order: leave out the second derivatives.
+    """
+
+    inner_lr: PositiveFloat = 0.01
+    inner_steps: PositiveInt = 1
+    test_inner_steps: PositiveInt = 3
+    first_order: bool = False
+
+
+class ProtoMAML(OptimisedAlgorithm):
+    """Adapts the network and a linear layer on the support set; the layer starts as a prototypical network.
+
+    A squared Euclidean distance to a prototype c is, but for a constant, a linear layer with weights 2c and bias -|c|².
+    The layer is made of the episode's own prototypes, so that any way works, and the gradient goes through it.
+    """
+
+    Config = ProtoMAMLConfig
+
+    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] scores of the queries under the adapted weights."""
+        weights = dict(self.backbone.named_parameters())
+        second_order = self.training and not self.config.first_order
+        steps = self.config.inner_steps if self.training else self.config.test_inner_steps
+        with torch.enable_grad():
+            embedded = self._embed(weights, support_x)
+            prototypes = torch.stack([embedded[support_y == label].mean(dim=0) for label in range(way)])
+            head = {"weight": 2 * prototypes, "bias": -prototypes.square().sum(dim=1)}
+            for _ in range(steps):
+                if not self.training:  # no graph from step to step
+                    weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
+                    head = {name: value.detach().requires_grad_() for name, value in head.items()}
+                scores = F.linear(self._embed(weights, support_x), head["weight"], head["bias"])
+                wanted = [*weights.values(), *head.values()]
+                gradients = torch.autograd.grad(F.cross_entropy(scores, support_y), wanted, create_graph=second_order)
+                adapted = [value - self.config.inner_lr * g for value, g in zip(wanted, gradients, strict=True)]
+                weights = dict(zip(weights, adapted, strict=False))
+                head = dict(zip(head, adapted[len(weights) :], strict=True))
+        return F.linear(self._embed_queries(weights, support_x, query_x), head["weight"], head["bias"])
+
+    def _embed(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        features: Tensor = functional_call(self.backbone, weights, (x,))
+        return features
+
+    def _embed_queries(self, weights: dict[str, Tensor], support_x: Tensor, query_x: Tensor) -> Tensor:
+        """Embed the queries; the support set comes along where the network normalises by it."""
+        if not self.backbone.needs_support:
+            return self._embed(weights, query_x)
+        together = torch.cat([support_x, query_x])
+        features: Tensor = functional_call(self.backbone, weights, (together,), {"support": len(support_x)})
+        return features[len(support_x) :]

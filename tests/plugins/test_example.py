@@ -1,0 +1,24 @@
+"""The example of somebody else's plugin, without installing it; `.ci/run` installs its wheel and runs its own tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metabench.conformance import CHECKS, Subject, run_check
+
+EXAMPLE = Path(__file__).parents[2] / "plugins" / "example_protomaml"
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_protomaml_keeps_all_rules(check: str) -> None:
+    run_check(check, Subject(f"{EXAMPLE}/metabench_protomaml/algorithm.py:ProtoMAML"))
+
+
+def test_it_uses_the_public_api_alone() -> None:
+    lines = (EXAMPLE / "metabench_protomaml" / "algorithm.py").read_text(encoding="utf-8").splitlines()
+    ours = [line for line in lines if line.startswith(("from metabench", "import metabench"))]
+    assert ours == ["from metabench.api import AlgorithmConfig, OptimisedAlgorithm"]
