@@ -46,13 +46,13 @@ class ProtoMAML(OptimisedAlgorithm):
             prototypes = torch.stack([embedded[support_y == label].mean(dim=0) for label in range(way)])
             head = {"weight": 2 * prototypes, "bias": -prototypes.square().sum(dim=1)}
             for _ in range(steps):
-                if not self.training:  # no graph from step to step
-                    weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
-                    head = {name: value.detach().requires_grad_() for name, value in head.items()}
                 scores = F.linear(self._embed(weights, support_x), head["weight"], head["bias"])
-                wanted = [*weights.values(), *head.values()]
-                gradients = torch.autograd.grad(F.cross_entropy(scores, support_y), wanted, create_graph=second_order)
+                loss, wanted = F.cross_entropy(scores, support_y), [*weights.values(), *head.values()]
+                # The outer gradient of training goes through the prototypes once more, first order or not.
+                gradients = torch.autograd.grad(loss, wanted, create_graph=second_order, retain_graph=self.training)
                 adapted = [value - self.config.inner_lr * g for value, g in zip(wanted, gradients, strict=True)]
+                if not self.training:  # no graph from step to step
+                    adapted = [value.detach().requires_grad_() for value in adapted]
                 weights = dict(zip(weights, adapted, strict=False))
                 head = dict(zip(head, adapted[len(weights) :], strict=True))
         return F.linear(self._embed_queries(weights, support_x, query_x), head["weight"], head["bias"])
