@@ -17,7 +17,16 @@ from pydantic import BaseModel, ValidationError
 
 from metabench import hookspecs, local
 from metabench.errors import PluginError, nearest
-from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, PublishedFigure, Spec, SuiteSpec
+from metabench.specs import (
+    API_VERSION,
+    PROJECT,
+    AlgorithmSpec,
+    BackboneSpec,
+    DatasetSpec,
+    PublishedFigure,
+    Spec,
+    SuiteSpec,
+)
 
 if TYPE_CHECKING:  # these import torch
     from metabench.api import Algorithm, Backbone, Config, Dataset
@@ -219,6 +228,7 @@ class PluginManager:
         problem = ""
         try:
             plugin = entry.load()
+            _check_api_version(plugin)
             self._pluggy.register(plugin, name=key)
             self._pluggy.check_pending()
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the tool down
@@ -281,6 +291,14 @@ class PluginManager:
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(f"{who} is not a subclass of metabench.api.{base.__name__}")
         return found
+
+
+def _check_api_version(plugin: object) -> None:
+    """Refuse a plugin that says that it is written for another version of the API."""
+    wanted = getattr(plugin, "METABENCH_API_VERSION", API_VERSION)
+    if wanted != API_VERSION:
+        what = "update metabench" if isinstance(wanted, int) and wanted > API_VERSION else "update the plugin"
+        raise PluginError(f"it is written for version {wanted} of the plugin API, and this is {API_VERSION}: {what}")
 
 
 def _conflict(kind: str, name: str, claimants: list[PluginInfo]) -> str:

@@ -12,6 +12,10 @@ import pluggy
 #: Entry-point group, and the name of the pluggy project.
 PROJECT = "metabench"
 
+#: The version of what plugins are written against: `metabench.api`, `metabench.specs` and the hooks. It goes up
+#: when a plugin that worked would no longer work.
+API_VERSION = 1
+
 #: Marks a function of a plugin as the implementation of one of `metabench.hookspecs`.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

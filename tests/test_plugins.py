@@ -374,3 +374,23 @@ def test_a_dataset_that_cannot_be_made_is_named(
     )
     with pytest.raises((PluginError, SuiteError), match=r"broken-one.*not today"):
         make_plan(*resolve(suite_file(text)), manager())
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [("2", "update metabench"), ("0", "update the plugin"), ("'1'", "update the plugin")]
+)
+def test_a_plugin_of_another_api_is_broken_and_says_what_to_update(
+    distributions: Distributions, version: str, advice: str
+) -> None:
+    source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
+    distributions.add("other-one", f"        METABENCH_API_VERSION = {version}\n{source}")
+    message = refusal(manager().algorithm_class, "mine")
+    assert "'other-one' 1.0 may provide it" in message
+    assert f"of the plugin API, and this is 1: {advice}" in message
+    assert manager().algorithm_class("protonet").__name__ == "ProtoNet"
+
+
+def test_a_plugin_of_this_api_is_taken(distributions: Distributions) -> None:
+    source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
+    distributions.add("this-one", f"        METABENCH_API_VERSION = 1\n{source}")
+    assert manager().algorithm_class("mine").__name__ == "ProtoNet"
