@@ -17,6 +17,7 @@ from metabench.record import EpisodeResults, Record
 from metabench.suite import Suite, SuiteFile, read_suite, resolve
 
 if TYPE_CHECKING:  # imports torch
+    from command_line import Ended
     from metabench.engine import Outcome
     from metabench.executors import LoadedDataset
 
@@ -147,6 +148,33 @@ def make_results() -> Callable[..., EpisodeResults]:
         return EpisodeResults(mean + shared + own - own.mean(), groups)
 
     return make
+
+
+@pytest.fixture
+def metabench(
+    tmp_path: Path, glyphs_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Return a function that runs a command line in an empty folder that holds `small.yaml` alone."""
+    from command_line import SUITE, Ended
+    from metabench.cli import main
+
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "small.yaml").write_text(SUITE, encoding="utf-8")
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("METABENCH_CACHE", str(glyphs_cache))
+    monkeypatch.delenv("METABENCH_DATA", raising=False)
+    monkeypatch.delenv("METABENCH_PLUGINS", raising=False)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["metabench", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return Ended(end.value.code, printed.out, printed.err)
+
+    return run
 
 
 # --------------------------------------------------------------------------------------- tiny things to run

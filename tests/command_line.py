@@ -1,0 +1,79 @@
+"""What the tests of the command line share: a small suite, how a command ended, and what a run left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from metabench.record import EpisodeResults, Record
+
+SUITE = """\
+name: small
+datasets:
+  glyphs: {}
+backbones:
+  conv4: {params: {channels: 2, downsample: stride}}
+algorithms:
+  protonet: {}
+  siamese:
+    params: {pairs: 8, units: 8}
+ways: [2]
+shots: [1]
+queries: 2
+train: {steps: 60, validate_every: 20, validation_episodes: 3}
+eval: {episodes: 10}
+profiles:
+  smoke:
+    train: {steps: 4}
+"""
+
+
+class Distributions(Protocol):
+    folder: Path
+    modules: list[str]
+
+    def add(self, name: str, source: str, entry: str | None = None) -> str: ...
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: object
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+def everything_below(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def essence(records: list[Record]) -> list[dict[str, Any]]:
+    """Return what the clock and the memory have no say in."""
+    found = []
+    for record in records:
+        data = record.model_dump()
+        for name in ("eval", "peak_memory_bytes", "finished", "environment"):
+            del data[name]
+        if data["train"]:
+            del data["train"]["seconds"], data["train"]["episodes_per_second"]
+        found.append(data)
+    return found
+
+
+def same(one: EpisodeResults, other: EpisodeResults) -> bool:
+    """Return whether two results are the same, bit for bit."""
+    pairs = ((one.accuracies, other.accuracies), (one.groups, other.groups))
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def assert_refused(ended: Ended, parts: list[str]) -> None:
+    assert ended.code == 2
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    assert [part for part in parts if part not in ended.err] == []
