@@ -18,7 +18,6 @@ from metabench.checkpoints import TrainingProgress, load_checkpoint, save_checkp
 from metabench.episodes import EpisodeShape, IntArray
 from metabench.errors import CellFailed, SuiteError
 from metabench.evaluation import (
-    Floats,
     evaluate,
     flops,
     inductive_accuracies,
@@ -40,7 +39,7 @@ from metabench.record import (
     Validation,
 )
 from metabench.reproducible import derive_seed, deterministic
-from metabench.stats import DataIntervals, mean_interval
+from metabench.stats import DataIntervals, Floats, mean_interval
 from metabench.streams import EpisodeStream
 from metabench.watching import Interrupted, Watcher
 

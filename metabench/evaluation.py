@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,10 +10,9 @@ from metabench.api import Algorithm, Episodes
 from metabench.errors import CellFailed
 from metabench.measure import Stopwatch, percentiles_ms
 from metabench.reproducible import derive_seed
+from metabench.stats import Floats
 from metabench.streams import EpisodeStream
 from metabench.watching import Interrupted, Watcher
-
-Floats = npt.NDArray[np.float64]
 
 #: Episodes timed one by one for the latency, and before them those that only warm up.
 LATENCY_EPISODES = 30
