@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from metabench import local
 from metabench.episodes import EpisodeShape
 from metabench.errors import PluginError, SuiteError
 from metabench.filters import choose
@@ -157,8 +156,6 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
 def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:
     """Resolve one entry of a suite to a plugin's class and its complete parameters."""
     name = entry.use or label
-    if local.is_local(name):
-        name = local.absolute(name, file.path.parent)
     kinds: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
         "dataset": plugins.dataset_class,
         "algorithm": plugins.algorithm_class,

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
+from metabench import local
 from metabench.errors import SuiteError, nearest
 from metabench.plugins import first_problem
 
@@ -154,6 +155,8 @@ class Suite(_Section):
         return values
 
 
+_Entry = TypeVar("_Entry", bound=Entry)
+
 #: Keys of a suite file that are about profiles, not part of a resolved suite.
 _PROFILE_KEYS = ("profiles", "default_profile")
 
@@ -256,10 +259,24 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
                 places[path[2:]] = place_and_line
     resolved = SuiteFile(file.path, {**base, "profile": name}, places)
     try:
-        return Suite.model_validate(resolved.data), resolved
+        return _with_absolute_files(Suite.model_validate(resolved.data), file.path.parent), resolved
     except ValidationError as error:
         problem = first_problem(error, Suite)
         raise resolved.error(problem.path, problem.message) from error
+
+
+def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
+    """Return the suite with absolute paths of classes in files: it is stored elsewhere, and runs from there."""
+
+    def absolute(entry: _Entry) -> _Entry:
+        if entry.use is None or not local.is_local(entry.use):
+            return entry
+        return entry.model_copy(update={"use": local.absolute(entry.use, folder)})
+
+    changes = {}
+    for name in ("datasets", "backbones", "algorithms"):
+        changes[name] = {label: absolute(entry) for label, entry in getattr(suite, name).items()}
+    return suite.model_copy(update=changes)
 
 
 def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str, Any], profile: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 from metabench.errors import SuiteError
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
-from metabench.suite import SuiteFile, resolve
+from metabench.store import Store
+from metabench.suite import SuiteFile, read_suite, resolve
 
 IDEA = """
 from metabench_plugins.algorithms.protonet import ProtoNet
@@ -84,3 +85,14 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(plan: Plan, tmp_path: P
     (tmp_path / "broken.py").write_text("oops\n", encoding="utf-8")
     with pytest.raises(SuiteError, match=rf"suite.yaml:5: algorithms.idea.use: .*{message}"):
         plan(use)
+
+
+def test_the_stored_suite_finds_the_file_from_anywhere(
+    plan: Plan, suite_file: Callable[[str], SuiteFile], plugins: PluginManager, tmp_path: Path
+) -> None:
+    cell = plan("./idea.py:Idea")
+    suite, _ = resolve(suite_file(SUITE.format(use="./idea.py:Idea")))
+    store = Store(tmp_path / "elsewhere")
+    store.write_suite(suite.model_dump(mode="json", exclude={"profile"}))
+    (again,) = make_plan(*resolve(read_suite(store.path / "suite.yaml")), plugins)
+    assert again.id == cell.id
