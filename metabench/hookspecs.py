@@ -8,7 +8,7 @@ from typing import Any
 
 import pluggy
 
-from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, PublishedFigure, SuiteSpec
+from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedFigure, SuiteSpec
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -31,6 +31,11 @@ def metabench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
 @hookspec
 def metabench_suites() -> Iterable[SuiteSpec]:  # type: ignore[empty-body]
     """Return the suites that this plugin provides."""
+
+
+@hookspec
+def metabench_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
+    """Return the loggers that this plugin provides; ``metabench run --log NAME`` makes one hear of the run."""
 
 
 @hookspec

@@ -23,6 +23,7 @@ from metabench.specs import (
     AlgorithmSpec,
     BackboneSpec,
     DatasetSpec,
+    LoggerSpec,
     PublishedFigure,
     Spec,
     SuiteSpec,
@@ -40,6 +41,7 @@ _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "backbone": BackboneSpec,
     "dataset": DatasetSpec,
     "suite": SuiteSpec,
+    "logger": LoggerSpec,
 }
 
 _Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedFigure)
@@ -130,6 +132,10 @@ class PluginManager:
         """Return the suites by name."""
         return self._provided("suite", SuiteSpec)
 
+    def loggers(self) -> dict[str, LoggerSpec]:
+        """Return the loggers by name."""
+        return self._provided("logger", LoggerSpec)
+
     def published_figures(self) -> list[PublishedFigure]:
         """Return the published accuracies that plugins know of."""
         return [figure for _, figure in self._specs("published_figure", PublishedFigure)]
@@ -198,6 +204,21 @@ class PluginManager:
 
     # --------------------------------------------------------------------------------------------- events
 
+    def add_logger(self, name: str) -> None:
+        """Let the logger `name` hear of the events, too.
+
+        Raises:
+            PluginError: there is no such logger, or what it needs is not installed.
+        """
+        try:
+            self._pluggy.register(self._class("logger", name, LoggerSpec, object)(), name=f"logger {name}")
+            self._pluggy.check_pending()
+        except PluginError as error:
+            missing = isinstance(error.__cause__, ImportError) and self.loggers()[name].requires
+            raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
+        except Exception as error:
+            raise PluginError(f"the logger '{name}' cannot be made: {in_one_line(error)}") from error
+
     def run_started(self, output: Path, suite: Mapping[str, Any], cells: int) -> None:
         """Tell all plugins that a run begins."""
         self._tell("metabench_run_started", output=output, suite=suite, cells=cells)
@@ -218,8 +239,9 @@ class PluginManager:
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except (Exception, SystemExit) as error:
-                info = self._infos[implementation.plugin_name]
-                logging.getLogger(__name__).warning("%s of plugin %s failed: %s", hook, info, in_one_line(error))
+                who = implementation.plugin_name
+                who = f"plugin {self._infos[who]}" if who in self._infos else who
+                logging.getLogger(__name__).warning("%s of %s failed: %s", hook, who, in_one_line(error))
 
     def _add(self, entry: EntryPoint) -> None:
         distribution = entry.dist.name if entry.dist else "unknown"

@@ -55,6 +55,17 @@ class DatasetSpec(Spec):
 
 
 @dataclass(frozen=True)
+class LoggerSpec(Spec):
+    """Announces a logger: a class, made without arguments, whose methods implement the hooks of events.
+
+    Attributes:
+        requires: what ``pip install`` brings what it imports, where that is optional: ``"metabench[mlflow]"``.
+    """
+
+    requires: str = ""
+
+
+@dataclass(frozen=True)
 class PublishedFigure:
     """An accuracy that somebody published, to stand beside the measured one.
 

@@ -13,11 +13,11 @@ from metabench.specs import Spec
 @click.command("list")
 @click.argument(
     "what",
-    type=click.Choice(["all", "algorithms", "backbones", "datasets", "suites", "plugins"]),
+    type=click.Choice(["all", "algorithms", "backbones", "datasets", "suites", "loggers", "plugins"]),
     default="all",
 )
 def list_(what: str) -> None:
-    """List the algorithms, backbones, datasets, suites or plugins that are installed."""
+    """List the algorithms, backbones, datasets, suites, loggers or plugins that are installed."""
     plugins = PluginManager.from_environment()
     links = what != "all"
     sections: dict[str, Callable[[PluginManager], list[tuple[str, ...]]]] = {
@@ -25,6 +25,7 @@ def list_(what: str) -> None:
         "backbones": lambda plugins: _specs(plugins.backbones(), links),
         "datasets": lambda plugins: _specs(plugins.datasets(), links),
         "suites": lambda plugins: [(name, str(spec.path)) for name, spec in plugins.suites().items()],
+        "loggers": lambda plugins: _specs(plugins.loggers(), links),
         "plugins": _plugins,
     }
     chosen = list(sections) if what == "all" else [what]

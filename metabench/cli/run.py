@@ -21,6 +21,7 @@ import click
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
 @click.option("--seeds", metavar="0,1,…", help="Training seeds, instead of the suite's.")
 @click.option("--fresh/--resume", default=False, help="Run finished cells again, or keep them [default: keep].")
+@click.option("--log", "loggers", multiple=True, metavar="NAME", help="Also log to this: see `metabench list loggers`.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
     suite: str,
@@ -30,6 +31,7 @@ def run(
     only: Sequence[str],
     seeds: str | None,
     fresh: bool,
+    loggers: Sequence[str],
     dry_run: bool,
 ) -> int:
     """Train and test every cell of SUITE (a file, or the name of a suite), and print the leaderboard.
@@ -50,6 +52,8 @@ def run(
     filters = parse_filters(only)
     plan = make_plan(resolved, places, plugins)
     cells = select(plan, filters)
+    for logger in dict.fromkeys(loggers):
+        plugins.add_logger(logger)
     if dry_run:
         for cell in cells:
             click.echo(f"{cell.id}  {cell.title}  ({cell.train.steps} steps of {cell.train.meta_batch} episodes)")

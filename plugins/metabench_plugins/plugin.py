@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, PublishedFigure, SuiteSpec, hookimpl
+from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedFigure, SuiteSpec, hookimpl
 
 _HERE = "metabench_plugins"
 
@@ -81,6 +81,27 @@ def metabench_datasets() -> list[DatasetSpec]:
             "glyphs",
             f"{_HERE}.datasets.glyphs:Glyphs",
             "350 invented characters, 20 drawings each, made by the program itself",
+        ),
+    ]
+
+
+@hookimpl
+def metabench_loggers() -> list[LoggerSpec]:
+    """Return the experiment trackers that records can be carried to."""
+    return [
+        LoggerSpec(
+            "tensorboard",
+            f"{_HERE}.loggers.tensorboard:TensorBoardLogger",
+            "event files in OUTPUT/tensorboard: validation curves, figures, hyper-parameters",
+            link="https://www.tensorflow.org/tensorboard",
+            requires="metabench[tensorboard]",
+        ),
+        LoggerSpec(
+            "mlflow",
+            f"{_HERE}.loggers.mlflow:MLflowLogger",
+            "one MLflow run a cell, where MLFLOW_TRACKING_URI says",
+            link="https://mlflow.org",
+            requires="metabench[mlflow]",
         ),
     ]
 

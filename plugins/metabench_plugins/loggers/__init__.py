@@ -1,0 +1,1 @@
+"""What carries records to experiment trackers, by the public event hooks."""
