@@ -6,16 +6,37 @@ Three lines check an algorithm against everything that the harness counts on::
 
     class TestMine(AlgorithmChecks):
         algorithm = "mine"
+
+and three more time what a suite does, with pytest-benchmark::
+
+    from metabench.testing import SuiteBenchmarks
+
+    class TestSpeed(SuiteBenchmarks):
+        suite = "../suite.yaml"
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import pytest
+import torch
 
+from metabench.api import Algorithm
 from metabench.conformance import CHECKS, Subject, run_check
+from metabench.data import DataRoots, load_splits
+from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
+from metabench.evaluation import predict
+from metabench.measure import choose_device, describe_device, synchronise
+from metabench.plan import Cell, make_plan
+from metabench.plugins import PluginManager
+from metabench.reproducible import deterministic
+from metabench.streams import EpisodeStream
+from metabench.suite import read_suite, resolve
 
 
 class AlgorithmChecks:
@@ -37,3 +58,88 @@ class AlgorithmChecks:
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.CHECKS`."""
         run_check(check, Subject(self.algorithm, self.params, self.transductive, self.steps))
+
+
+class Benchmark(Protocol):
+    """What is used of pytest-benchmark's fixture."""
+
+    extra_info: dict[str, Any]
+
+    def __call__(self, function: Callable[[], object]) -> object:
+        """Time a function again and again."""
+
+
+class SuiteBenchmarks:
+    """Times what a suite does, with pytest-benchmark; subclass it as ``Test…``.
+
+    Each cell is two benchmarks: an outer update of the meta-batch, and the predictions of one batch of test episodes,
+    each with its data. ``--benchmark-autosave``, ``--benchmark-compare`` and so on work as for any benchmark.
+
+    Attributes:
+        suite: its name, or its file relative to the file of the test.
+        profile: of the suite; None takes its default.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+    """
+
+    suite: ClassVar[str]
+    profile: ClassVar[str | None] = None
+    device: ClassVar[str] = "cpu"
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one test of each cell."""
+        if "cell" in metafunc.fixturenames:
+            plugins = PluginManager.from_environment()
+            path = Path(inspect.getfile(type(self))).parent / self.suite
+            file = read_suite(path if path.is_file() else plugins.suite_path(self.suite))
+            cells = make_plan(*resolve(file, self.profile), plugins)
+            metafunc.parametrize("cell", cells, ids=[_name(cell) for cell in cells])
+
+    def test_meta_step(self, benchmark: Benchmark, cell: Cell) -> None:
+        """Time outer updates."""
+        batch = cell.train.meta_batch
+        work = _Work(cell, self.device)
+        work.algorithm.train()
+        self._time(benchmark, work, batch, lambda i: work.algorithm.meta_step(work.train.batch(i * batch, batch)))
+
+    def test_predict(self, benchmark: Benchmark, cell: Cell) -> None:
+        """Time predictions."""
+        batch, seed = cell.test.batch, cell.test.seed
+        work = _Work(cell, self.device)
+        self._time(
+            benchmark, work, batch, lambda i: predict(work.algorithm, work.test.batch(i * batch, batch), seed, i)
+        )
+
+    @staticmethod
+    def _time(benchmark: Benchmark, work: _Work, episodes: int, call: Callable[[int], object]) -> None:
+        rounds = 0
+
+        def timed() -> None:
+            nonlocal rounds
+            call(rounds)
+            rounds += 1
+            synchronise(work.device)
+
+        with deterministic(), torch.random.fork_rng(devices=[work.device] if work.device.type == "cuda" else []):
+            timed()  # warm-up
+            benchmark(timed)
+        benchmark.extra_info.update(episodes=episodes, device=describe_device(work.device))
+
+
+class _Work:
+    """A cell's algorithm and episodes."""
+
+    def __init__(self, cell: Cell, device: str) -> None:
+        plugins = PluginManager.from_environment()
+        dataset = plugins.build_dataset(cell.dataset.name, cell.dataset.params)
+        roots = DataRoots.from_environment(os.environ)
+        splits, _ = load_splits(cell.dataset.name, dataset, roots, lambda done, total, what: None)
+        self.device = choose_device(device)
+        with torch.random.fork_rng(devices=[]):
+            self.algorithm: Algorithm = build(cell, image_shape_of(splits), self.device, plugins)
+        self.train: EpisodeStream = training_stream(cell, splits, self.device)
+        self.test: EpisodeStream = evaluation_stream(cell, splits, self.device)
+
+
+def _name(cell: Cell) -> str:
+    shape = f"{cell.shape.way}-way-{cell.shape.shot}-shot"
+    return f"{cell.algorithm.label}-{cell.dataset.label}-{shape}-{cell.backbone.label}-seed{cell.seed}"
