@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -20,12 +21,13 @@ from metabench.errors import MetabenchError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device of the name ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one).
+    """Return the device of the name ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one), and get the process ready.
 
     Raises:
         MetabenchError: CUDA was asked for by name, and there is none.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        keep_freed_memory()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise MetabenchError("--device cuda: torch sees no CUDA device here; use --device cpu")
@@ -63,6 +65,16 @@ class Stopwatch:
             self.seconds += time.perf_counter() - start
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, and take it up again; where the C library is glibc.
+
+    By default every large tensor is given back to the kernel, which clears its pages for the next one: up to a third of
+    the time of a training step (docs/performance.md).
+    """
+    _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST)
+    _libc("mallopt", _M_TRIM_THRESHOLD, _LARGEST)
+
+
 class PeakMemory:
     """The most memory in use since it was made.
 
@@ -75,6 +87,7 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
+            _libc("malloc_trim", 0)  # what an earlier cell freed is not this one's
             _reset_resident_peak()
 
     def bytes(self) -> int:
@@ -112,6 +125,17 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": describe_device(device),
         "git_commit": _git_commit(),
     }
+
+
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST = 2**30
+
+
+def _libc(function: str, *arguments: int) -> None:
+    """Call a function of glibc; elsewhere there is nothing to do."""
+    if platform.libc_ver()[0] == "glibc":
+        getattr(ctypes.CDLL(None), function)(*arguments)
 
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")

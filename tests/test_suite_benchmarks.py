@@ -53,7 +53,15 @@ def project(tmp_path: Path, glyphs_cache: Path) -> Pytest:
 
     def run(*options: str, seconds: float = 0.0) -> subprocess.CompletedProcess[str]:
         (tmp_path / "mine.py").write_text(ALGORITHM.replace("SECONDS", str(seconds)))
-        command = [sys.executable, "-m", "pytest", "tests", "--benchmark-max-time=0.02", "--benchmark-min-rounds=3", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests",
+            "--benchmark-max-time=0.02",
+            "--benchmark-min-rounds=3",
+            *options,
+        ]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     return run

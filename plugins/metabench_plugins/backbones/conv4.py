@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Backbone, Config
+from metabench_plugins.backbones.episode_norm import EpisodeNorm, normalised_convolution
 
 
 class Conv4Config(Config):
@@ -67,25 +67,6 @@ class _Block(nn.Module):
         self.norm = EpisodeNorm(config.channels, config.norm)
 
     def forward(self, x: Tensor, support: int | None) -> Tensor:
-        x = F.relu(self.norm(self.conv(x), support))
-        return F.max_pool2d(x, 2) if self.pool else x
-
-
-class EpisodeNorm(nn.BatchNorm2d):
-    """Batch norm whose statistics are an explicit choice; see `Conv4Config.norm`.
-
-    Bronskill et al. 2020 (TaskNorm) show what the choice does: the statistics of the queries leak their classes.
-    """
-
-    def __init__(self, channels: int, norm: Literal["running", "batch", "support"]) -> None:
-        super().__init__(channels, track_running_stats=norm == "running")
-        self.from_support = norm == "support"
-
-    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Normalise [n, C, H, W] features; the first `support` of them are the support set."""
-        if not self.from_support or support is None:
-            return super().forward(x)
-        variance, mean = torch.var_mean(x[:support], dim=(0, 2, 3), correction=0)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        x = normalised_convolution(self.conv, self.norm, x, support)
+        # The largest of four is as large after a ReLU as before it, and a quarter of the numbers are left to do.
+        return F.relu(F.max_pool2d(x, 2) if self.pool else x)

@@ -1,0 +1,87 @@
+"""Batch norm with an explicit choice of its statistics, folded into the convolution before it where that saves work."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class EpisodeNorm(nn.BatchNorm2d):
+    """Batch norm whose statistics are an explicit choice; see `metabench_plugins.backbones.conv4.Conv4Config.norm`.
+
+    Bronskill et al. 2020 (TaskNorm) show what the choice does: the statistics of the queries leak their classes.
+    """
+
+    def __init__(self, channels: int, norm: Literal["running", "batch", "support"]) -> None:
+        super().__init__(channels, track_running_stats=norm == "running")
+        self.from_support = norm == "support"
+
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        """Normalise [n, C, H, W] features; the first `support` of them are the support set."""
+        if not self.from_support or support is None:
+            return super().forward(x)
+        variance, mean = torch.var_mean(x[:support], dim=(0, 2, 3), correction=0)
+        scale, shift = self.affine_map(mean, variance)
+        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+
+    def affine_map(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the [C] scales and shifts that normalise features of these [C] moments."""
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return scale, self.bias - mean * scale
+
+    def track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Take the moments of `count` values a channel into the running averages, as `nn.BatchNorm2d` does."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+
+
+def normalised_convolution(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, support: int | None) -> Tensor:
+    """Return ``norm(conv(x))`` of a 3×3 convolution with padding 1.
+
+    Given the mean and variance of the convolution's output, batch norm is an affine map of each channel, and can be
+    taken into weights and bias: passes over the largest tensors of the network are saved, and their gradients. The
+    moments are known beforehand where they are running averages; and where the input has few channels they
+    follow from those of its patches (`output_moments`).
+    """
+    if norm.track_running_stats and not norm.training:
+        mean, variance = norm.running_mean, norm.running_var
+    elif 2 * conv.in_channels * 9 <= conv.out_channels:
+        batch = x if support is None or not norm.from_support else x[:support]
+        mean, variance, count = output_moments(conv, batch)
+        norm.track(mean, variance, count)
+    else:
+        return norm.forward(conv(x), support)
+    assert mean is not None
+    assert variance is not None
+    scale, shift = norm.affine_map(mean, variance)
+    bias = shift if conv.bias is None else shift + conv.bias * scale
+    return F.conv2d(x, conv.weight * scale.reshape(-1, 1, 1, 1), bias, conv.stride, conv.padding)
+
+
+def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return mean and variance of each channel of ``conv(x)`` over images and places, and of how many values.
+
+    With the mean μ and covariance Σ of the patches of x, the output W·patch + b has mean W μ + b and variance W Σ Wᵀ.
+
+    Args:
+        conv: a 3×3 convolution with padding 1.
+        x: [n, C, H, W].
+    """
+    stride = conv.stride[0]
+    patches = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)  # [n, C, H', W', 3, 3]
+    patches = patches.permute(1, 4, 5, 0, 2, 3).reshape(conv.in_channels * 9, -1)
+    mean = patches.mean(dim=1)
+    centred = patches - mean.unsqueeze(1)
+    weight = conv.weight.flatten(1)
+    count = patches.shape[1]
+    variance = (weight @ (centred @ centred.T / count) * weight).sum(dim=1)
+    output_mean = weight @ mean
+    return output_mean if conv.bias is None else output_mean + conv.bias, variance, count
