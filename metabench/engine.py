@@ -29,6 +29,7 @@ from metabench.measure import PeakMemory, Stopwatch
 from metabench.pictures import episode_png
 from metabench.plan import Cell, Training
 from metabench.plugins import PluginManager, in_one_line, validate_config
+from metabench.precision import in_precision, tf32
 from metabench.record import (
     Accuracy,
     ClassAccuracy,
@@ -79,6 +80,7 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     backbone_class = plugins.backbone_class(cell.backbone.name)
     algorithm_class = plugins.algorithm_class(cell.algorithm.name)
     backbone = backbone_class(validate_config(backbone_class.Config, cell.backbone.params), image_shape)
+    backbone = in_precision(backbone, cell.precision, image_shape)
     setup = Setup(backbone, cell.shape.way, cell.train.shape.way, cell.train.steps)
     algorithm = algorithm_class(validate_config(algorithm_class.Config, cell.algorithm.params), setup)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
@@ -135,7 +137,7 @@ def run_cell(
     origin = origin or {}
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), deterministic(), _explained_memory(cell):
+    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"), _explained_memory(cell):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = _train(cell, algorithm, splits, device, checkpoint, origin, watcher)
         return _test(cell, algorithm, splits, device, train, memory, watcher)

@@ -12,13 +12,16 @@ from metabench.engine import build, evaluation_stream, image_shape_of, training_
 from metabench.measure import Stopwatch
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
+from metabench.precision import tf32
+from metabench.reproducible import deterministic
 from metabench.streams import EpisodeStream
 from metabench.suite import Suite, SuiteFile, resolve
 
 
 def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> float:
     """Return how long a cell should take, from an outer update and a test episode of a freshly built algorithm."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = training_stream(cell, splits, device)
         test = evaluation_stream(cell, splits, device)

@@ -121,6 +121,11 @@ def device(record: Record) -> str:
     return "cuda" if record.environment.get("cuda") else "cpu"
 
 
+def precision(record: Record) -> str:
+    """Return ``float32``, ``tf32`` or ``bf16``."""
+    return str(record.identity.get("precision", "float32"))
+
+
 def _figure(title: str, value: Callable[[Record], float | None], legend: str = "", optional: bool = False) -> Column:
     """Return a column with the mean of a figure over the training seeds."""
 
@@ -203,6 +208,13 @@ COLUMNS = (
         "params",
         lambda row: f"{row.finished[0].parameters:,}" if row.finished else "–",
         lambda row: row.finished[0].parameters if row.finished else None,
+    ),
+    Column(
+        "precision",
+        lambda row: ", ".join(sorted({precision(record) for record in row.records} - {"float32"})),
+        legend="precision: of the backbone, where it is not float32",
+        left=True,
+        optional=True,
     ),
     Column("device", lambda row: device(row.records[0]), left=True),
 )

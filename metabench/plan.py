@@ -12,7 +12,7 @@ from metabench.episodes import EpisodeShape
 from metabench.errors import PluginError, SuiteError
 from metabench.filters import choose
 from metabench.plugins import InvalidConfig, PluginManager, in_one_line, validate_config
-from metabench.suite import AlgorithmEntry, Entry, KeyPath, Suite, SuiteFile
+from metabench.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Algorithm, Backbone, Config, Dataset, SplitSize
@@ -63,6 +63,7 @@ class Cell:
     backbone: Choice
     shape: EpisodeShape
     seed: int
+    precision: Precision
     train: Training
     test: Testing
 
@@ -124,7 +125,8 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
                             seed=suite.eval.seed,
                             batch=suite.eval.batch,
                         )
-                        cell = Cell(algorithm, dataset, backbone, shape, suite.seeds[0], train, test)
+                        precision = entry.precision or suite.precision
+                        cell = Cell(algorithm, dataset, backbone, shape, suite.seeds[0], precision, train, test)
                         cells.extend(replace(cell, seed=seed) for seed in suite.seeds)
     return cells
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
@@ -51,14 +51,20 @@ class TrainOverrides(_Section):
     validation_episodes: PositiveInt | None = None
 
 
+#: What a backbone computes in; see `metabench.precision`.
+Precision = Literal["float32", "tf32", "bf16"]
+
+
 class AlgorithmEntry(Entry):
     """An algorithm of a suite.
 
     Attributes:
+        precision: of this algorithm's backbone, where it is another than the suite's.
         backbone: parameters of the backbone that this algorithm wants otherwise (a batch norm, say).
         train: training settings that this algorithm wants otherwise.
     """
 
+    precision: Precision | None = None
     backbone: dict[str, Any] = Field(default_factory=dict)
     train: TrainOverrides = TrainOverrides()
 
@@ -134,6 +140,7 @@ class Suite(_Section):
     shots: list[PositiveInt] = Field(min_length=1)
     queries: PositiveInt = 15
     seeds: list[int] = Field(default=[0], min_length=1)
+    precision: Precision = "float32"
     train: Train
     eval: Evaluation = Evaluation()
     gate: Gate = Gate()

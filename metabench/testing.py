@@ -34,6 +34,7 @@ from metabench.evaluation import predict
 from metabench.measure import choose_device, describe_device, synchronise
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
+from metabench.precision import tf32
 from metabench.reproducible import deterministic
 from metabench.streams import EpisodeStream
 from metabench.suite import read_suite, resolve
@@ -119,7 +120,8 @@ class SuiteBenchmarks:
             rounds += 1
             synchronise(work.device)
 
-        with deterministic(), torch.random.fork_rng(devices=[work.device] if work.device.type == "cuda" else []):
+        cuda = [work.device] if work.device.type == "cuda" else []
+        with deterministic(), tf32(work.tf32), torch.random.fork_rng(devices=cuda):
             timed()  # warm-up
             benchmark(timed)
         benchmark.extra_info.update(episodes=episodes, device=describe_device(work.device))
@@ -134,6 +136,7 @@ class _Work:
         roots = DataRoots.from_environment(os.environ)
         splits, _ = load_splits(cell.dataset.name, dataset, roots, lambda done, total, what: None)
         self.device = choose_device(device)
+        self.tf32 = cell.precision == "tf32"
         with torch.random.fork_rng(devices=[]):
             self.algorithm: Algorithm = build(cell, image_shape_of(splits), self.device, plugins)
         self.train: EpisodeStream = training_stream(cell, splits, self.device)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:  # imported when there is something to run
+    from metabench.plugins import PluginManager
+    from metabench.store import Store
 
 
 @click.command()
@@ -61,17 +66,16 @@ def run(
         return 0
 
     from metabench.cli.console import make_console
-    from metabench.cli.leaderboard import terminal_width
     from metabench.cli.progress import pack_progress
     from metabench.data import DataRoots
     from metabench.executors import load_datasets, run_cells
     from metabench.measure import choose_device
-    from metabench.rendering import render_csv, render_markdown, render_text
-    from metabench.runs import Runs
+    from metabench.precision import check_precisions
     from metabench.store import Store
     from metabench.watching import Interrupted
 
     where = choose_device(device)
+    check_precisions(cells, where)
     datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), pack_progress)
     store = Store(output or Path("runs") / resolved.name / (resolved.profile or "default"))
     with store.locked():
@@ -87,13 +91,23 @@ def run(
                 console.interrupted(store, fresh)
                 raise KeyboardInterrupt from None
         plugins.run_finished(store.path, [record.model_dump() for record in records])
-        tables = Runs([store.path]).tables(plugins.published_figures())
-        store.write_text("leaderboard.md", render_markdown(tables))
-        store.write_text("leaderboard.csv", render_csv(tables))
+        text = _write_leaderboard(store, plugins)
     click.echo()
-    click.echo(render_text(tables, terminal_width()))
+    click.echo(text)
     click.echo(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
     return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def _write_leaderboard(store: Store, plugins: PluginManager) -> str:
+    """Write the leaderboard's files, and return it for the terminal."""
+    from metabench.cli.leaderboard import terminal_width
+    from metabench.rendering import render_csv, render_markdown, render_text
+    from metabench.runs import Runs
+
+    tables = Runs([store.path]).tables(plugins.published_figures())
+    store.write_text("leaderboard.md", render_markdown(tables))
+    store.write_text("leaderboard.csv", render_csv(tables))
+    return render_text(tables, terminal_width())
 
 
 def _numbers(text: str) -> list[int]:

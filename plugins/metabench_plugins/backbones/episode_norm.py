@@ -75,6 +75,11 @@ def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
         conv: a 3×3 convolution with padding 1.
         x: [n, C, H, W].
     """
+    with torch.autocast(x.device.type, enabled=False):  # moments of rounded patches would be rough
+        return _output_moments(conv, x)
+
+
+def _output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
     stride = conv.stride[0]
     patches = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)  # [n, C, H', W', 3, 3]
     patches = patches.permute(1, 4, 5, 0, 2, 3).reshape(conv.in_channels * 9, -1)
