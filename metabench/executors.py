@@ -1,9 +1,10 @@
-"""Runs the cells of a plan in this process, and keeps a record of each as soon as it is there."""
+"""Runs the cells of a plan, and keeps a record of each as soon as it is there."""
 
 from __future__ import annotations
 
+import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,13 +16,14 @@ from metabench.api import Progress, Split
 from metabench.data import DataRoots, load_splits
 from metabench.engine import Outcome, check, run_cell
 from metabench.errors import CellFailed, StoreError
-from metabench.measure import describe_device, environment
+from metabench.measure import choose_device, describe_device, environment, share_of_threads
 from metabench.plan import Cell, check_cell
 from metabench.plugins import PluginManager
 from metabench.record import Record
 from metabench.store import Store
 from metabench.suite import Suite
 from metabench.watching import Interrupted, Watcher
+from metabench.workers import Died, run_jobs
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,15 @@ class LoadedDataset:
     fingerprint: str
 
 
-class Reporter(Watcher, Protocol):
+#: The record of a cell, and what it is made from unless the cell failed.
+Attempt = tuple[Record, Outcome | None]
+
+
+class Reporter(Protocol):
     """Sees a whole run."""
 
-    def cell_started(self, cell: Cell, number: int, of: int) -> None:
-        """Be told that a cell begins."""
+    def cell_started(self, cell: Cell, number: int, of: int) -> Watcher:
+        """Be told that a cell begins; return who watches it."""
 
     def cell_done(self, record: Record, kept: bool) -> None:
         """Be told that a cell has a record; `kept` says that it was there from an earlier run."""
@@ -85,6 +91,7 @@ def run_cells(
     store: Store,
     reporter: Reporter,
     fresh: bool = False,
+    jobs: int = 1,
 ) -> list[Record]:
     """Run the cells that have no good record of this device, data and software yet; return all records.
 
@@ -97,32 +104,134 @@ def run_cells(
         store: where records go.
         reporter: sees the progress.
         fresh: run the cells that have one, too; the old record goes when its cell starts.
+        jobs: how many cells run at once; more than one run in processes of their own, on their share of the threads.
 
     Raises:
-        Interrupted: the user asked to stop; finished cells are kept, and the current one's checkpoint.
+        Interrupted: the user asked to stop; finished cells are kept, and the checkpoints of those under way.
         StoreError: the output directory cannot be written.
     """
-    records = []
+    records: dict[str, Record] = {}
+    waiting: list[CellJob] = []
     for number, cell in enumerate(cells, 1):
-        data = datasets[cell.dataset.label]
-        here = origin(cell, data, device, plugins)
-        if fresh:
-            store.forget(cell.id)
-        earlier = store.record(cell.id)
+        here = origin(cell, datasets[cell.dataset.label], device, plugins)
+        earlier = None if fresh else store.record(cell.id)
         if earlier is not None and is_valid(earlier, here) and store.is_complete(earlier):
             reporter.cell_done(earlier, kept=True)
-            records.append(earlier)
-            continue
-        reporter.cell_started(cell, number, len(cells))
-        record, outcome = _attempt(suite, cell, data, here, device, plugins, store, reporter)
+            records[cell.id] = earlier
+        else:
+            waiting.append(CellJob(suite, cell, device, store, here, jobs, number, len(cells)))
+
+    def started(job: CellJob) -> Watcher:
+        if fresh:
+            store.forget(job.cell.id)
+        return reporter.cell_started(job.cell, job.number, job.of)
+
+    for job, (record, outcome) in _attempts(waiting, datasets, plugins, jobs, started):
         if outcome is None:
             store.write(record)
         else:
             store.write(record, outcome.episodes, outcome.picture)
         plugins.cell_finished(store.path, record.model_dump())
         reporter.cell_done(record, kept=False)
-        records.append(record)
-    return records
+        records[job.cell.id] = record
+    return [records[cell.id] for cell in cells]
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell that is to be run, here or (`metabench.workers.Job`) in a process of its own."""
+
+    suite: Suite
+    cell: Cell
+    device: torch.device
+    store: Store
+    here: Mapping[str, str]
+    jobs: int
+    number: int
+    of: int
+
+    def run(self, watcher: Watcher) -> Attempt:
+        """Run the cell in a process that has to load plugins and data first."""
+        plugins = PluginManager.from_environment()
+        choice = self.cell.dataset
+        dataset = plugins.build_dataset(choice.name, choice.params)
+        roots = DataRoots.from_environment(os.environ)
+        data = LoadedDataset(*load_splits(choice.name, dataset, roots, lambda done, total, what: None))
+        choose_device(self.device.type)  # gets this process ready for it
+        return self.attempt(data, plugins, watcher)
+
+    def attempt(self, data: LoadedDataset, plugins: PluginManager, watcher: Watcher) -> Attempt:
+        """Run the cell; whatever goes wrong inside it becomes a failed record."""
+        try:
+            checkpoint = self.store.checkpoint(self.cell.id)
+            outcome = run_cell(self.cell, data.splits, self.device, plugins, checkpoint, watcher, self.here)
+            return self.record(data, plugins, outcome=outcome), outcome
+        except (StoreError, Interrupted):
+            raise
+        except CellFailed as error:
+            problem = str(error)
+        except Exception as error:  # a plugin may raise anything; the other cells must go on
+            log = f"cells/{self.cell.id}.traceback.txt"
+            self.store.write_text(log, traceback.format_exc())
+            problem = f"{type(error).__name__}: {error} (see {log})"
+        return self.record(data, plugins, problem=problem), None
+
+    def record(
+        self, data: LoadedDataset, plugins: PluginManager, outcome: Outcome | None = None, problem: str | None = None
+    ) -> Record:
+        """Return the record of the cell: what came out, or what the problem was."""
+        cell = self.cell
+        at_once = f", {self.jobs} cells at once" if self.jobs > 1 else ""
+        return Record(
+            cell=cell.id,
+            suite=self.suite.name,
+            profile=self.suite.profile,
+            algorithm=cell.algorithm.label,
+            dataset=cell.dataset.label,
+            backbone=cell.backbone.label,
+            way=cell.shape.way,
+            shot=cell.shape.shot,
+            queries=cell.shape.queries,
+            seed=cell.seed,
+            identity=cell.identity,
+            status="failed" if outcome is None else "ok",
+            error=problem,
+            accuracy=outcome.accuracy if outcome else None,
+            inductive_accuracy=outcome.inductive_accuracy if outcome else None,
+            transductive=outcome.transductive if outcome else None,
+            worst_classes=outcome.worst_classes if outcome else [],
+            remarks=outcome.remarks if outcome else [],
+            train=outcome.train if outcome else None,
+            eval=outcome.eval if outcome else None,
+            flops_per_episode=outcome.flops_per_episode if outcome else None,
+            peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
+            parameters=outcome.parameters if outcome else None,
+            device=describe_device(self.device) + at_once,
+            dataset_fingerprint=data.fingerprint,
+            environment={**environment(self.device), "providers": providers(cell, plugins)},
+            finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+
+def _attempts(
+    waiting: Sequence[CellJob],
+    datasets: Mapping[str, LoadedDataset],
+    plugins: PluginManager,
+    at_once: int,
+    started: Callable[[CellJob], Watcher],
+) -> Iterator[tuple[CellJob, Attempt]]:
+    """Yield each cell with what came of it: one after the other in this process, or several at once."""
+    if at_once == 1:
+        for job in waiting:
+            yield job, job.attempt(datasets[job.cell.dataset.label], plugins, started(job))
+        return
+    for job, came in run_jobs(waiting, at_once, share_of_threads(at_once), started):
+        if isinstance(came, Died):
+            how = f"signal {-came.code}" if came.code and came.code < 0 else f"exit code {came.code}"
+            problem = f"its process ended ({how}); signal 9 may be the system, for want of memory: try fewer --jobs"
+            yield job, (job.record(datasets[job.cell.dataset.label], plugins, problem=problem), None)
+        else:
+            yield job, came
 
 
 def providers(cell: Cell, plugins: PluginManager) -> dict[str, str]:
@@ -150,58 +259,3 @@ def is_valid(record: Record, here: Mapping[str, str]) -> bool:
         **record.environment.get("providers", {}),
     }
     return record.status == "ok" and there == dict(here)
-
-
-def _attempt(
-    suite: Suite,
-    cell: Cell,
-    data: LoadedDataset,
-    here: Mapping[str, str],
-    device: torch.device,
-    plugins: PluginManager,
-    store: Store,
-    reporter: Reporter,
-) -> tuple[Record, Outcome | None]:
-    """Run one cell; whatever goes wrong inside it becomes a failed record."""
-    outcome: Outcome | None = None
-    problem: str | None = None
-    try:
-        outcome = run_cell(cell, data.splits, device, plugins, store.checkpoint(cell.id), reporter, here)
-    except (StoreError, Interrupted):
-        raise
-    except CellFailed as error:
-        problem = str(error)
-    except Exception as error:  # a plugin may raise anything; the other cells must go on
-        log = f"cells/{cell.id}.traceback.txt"
-        store.write_text(log, traceback.format_exc())
-        problem = f"{type(error).__name__}: {error} (see {log})"
-    record = Record(
-        cell=cell.id,
-        suite=suite.name,
-        profile=suite.profile,
-        algorithm=cell.algorithm.label,
-        dataset=cell.dataset.label,
-        backbone=cell.backbone.label,
-        way=cell.shape.way,
-        shot=cell.shape.shot,
-        queries=cell.shape.queries,
-        seed=cell.seed,
-        identity=cell.identity,
-        status="failed" if outcome is None else "ok",
-        error=problem,
-        accuracy=outcome.accuracy if outcome else None,
-        inductive_accuracy=outcome.inductive_accuracy if outcome else None,
-        transductive=outcome.transductive if outcome else None,
-        worst_classes=outcome.worst_classes if outcome else [],
-        remarks=outcome.remarks if outcome else [],
-        train=outcome.train if outcome else None,
-        eval=outcome.eval if outcome else None,
-        flops_per_episode=outcome.flops_per_episode if outcome else None,
-        peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
-        parameters=outcome.parameters if outcome else None,
-        device=describe_device(device),
-        dataset_fingerprint=data.fingerprint,
-        environment={**environment(device), "providers": providers(cell, plugins)},
-        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
-    return record, outcome

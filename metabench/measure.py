@@ -36,6 +36,22 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def share_of_threads(jobs: int) -> int:
+    """Return how many threads each of so many processes should compute in, where this one computes in all."""
+    return max(1, torch.get_num_threads() // jobs)
+
+
+@contextmanager
+def in_threads(count: int) -> Iterator[None]:
+    """Compute in so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was asked; a clock read after this is honest."""
     if device.type == "cuda":

@@ -35,7 +35,8 @@ TRIPWIRE = """
             if self.count == int(os.environ.get("TRIP_AT", "-1")):
                 if os.environ["TRIP_WITH"] == "raise":
                     raise RuntimeError("tripped over the wire")
-                os.kill(os.getpid(), int(os.environ["TRIP_WITH"]))
+                whom = os.getppid() if "TRIP_PARENT" in os.environ else os.getpid()
+                os.kill(whom, int(os.environ["TRIP_WITH"]))
             return metrics
     """
 
@@ -56,7 +57,7 @@ def tripwire(distributions: Distributions, metabench: Command) -> Command:
     return metabench
 
 
-def in_a_process(folder: Path, step: int, how: int) -> Ended:
+def in_a_process(folder: Path, step: int, how: int, *options: str) -> Ended:
     """Run the suite in a process of its own, which is hit by a signal after some steps of its second cell."""
     script = (
         "import metabench.engine as engine; engine.CHECKPOINT_SECONDS = 0\n"
@@ -64,7 +65,7 @@ def in_a_process(folder: Path, step: int, how: int) -> Ended:
         "from metabench.cli import main; main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(folder), "TRIP_AT": str(step), "TRIP_WITH": str(int(how))}
-    command = [sys.executable, "-c", script, "run", "small.yaml", "--output", "out"]
+    command = [sys.executable, "-c", script, "run", "small.yaml", "--output", "out", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -92,6 +93,49 @@ def test_a_run_that_was_stopped_keeps_what_is_finished_and_ends_as_if_undisturbe
     for record in undisturbed.records():
         assert same(store.episodes(record.cell), undisturbed.episodes(record.cell))
     assert not list(Path("out/checkpoints").iterdir())
+
+
+def test_cells_that_run_at_once_are_all_stopped_and_go_on(
+    tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIP_PARENT", "1")
+    text = Path("small.yaml").read_text(encoding="utf-8")
+    Path("small.yaml").write_text(text.replace("  protonet: {}\n", "  protonet: {train: {steps: 100000}}\n"))
+    stopped = in_a_process(distributions.folder, 35, signal.SIGINT, "--jobs", "2")
+    assert stopped.code == 130, stopped.err
+    assert "Traceback" not in stopped.err
+    assert not Store(Path("out")).records()
+    assert len(list(Path("out/checkpoints").iterdir())) == 2
+    monkeypatch.delenv("TRIP_PARENT")
+    only = ("--only", "algorithm=tripwire")
+    assert tripwire("run", "small.yaml", "--output", "out", *only).code == 0
+    assert tripwire("run", "small.yaml", "--output", "undisturbed", *only).code == 0
+    assert essence(Store(Path("out")).records()) == essence(Store(Path("undisturbed")).records())
+
+
+def test_a_cell_whose_process_is_killed_fails_alone(
+    tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = in_a_process(distributions.folder, 5, signal.SIGKILL, "--jobs", "2")
+    assert ended.code == 1, ended.err
+    assert "FAILED  tripwire" in ended.err
+    assert "its process ended (signal 9)" in ended.err
+    assert {record.algorithm: record.status for record in Store(Path("out")).records()} == {
+        "protonet": "ok",
+        "tripwire": "failed",
+    }
+
+
+def test_cells_that_run_at_once_give_the_same_results(metabench: Command) -> None:
+    assert metabench("run", "small.yaml", "--output", "one").code == 0
+    ended = metabench("run", "small.yaml", "--output", "both", "--jobs", "2")
+    assert ended.code == 0, ended.err
+    one, both = Store(Path("one")), Store(Path("both"))
+    found = [{**record, "device": ""} for record in essence(both.records())]
+    assert found == [{**record, "device": ""} for record in essence(one.records())]
+    assert {record.device.rpartition(", ")[2] for record in both.records()} == {"2 cells at once"}
+    for record in one.records():
+        assert same(one.episodes(record.cell), both.episodes(record.cell))
 
 
 def test_being_told_to_terminate_keeps_what_is_finished_too(tripwire: Command, monkeypatch: pytest.MonkeyPatch) -> None:

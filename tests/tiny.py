@@ -215,8 +215,9 @@ class Watching:
     def should_stop(self) -> bool:
         return self._reached
 
-    def cell_started(self, cell: Cell, number: int, of: int) -> None:
+    def cell_started(self, cell: Cell, number: int, of: int) -> Watching:
         self.started.append(cell.algorithm.label)
+        return self
 
     def cell_done(self, record: Record, kept: bool) -> None:
         self.done.append((record.algorithm, kept))

@@ -18,7 +18,7 @@ from rich.table import Column
 
 from metabench.estimate import expected_seconds, shorter_profiles
 from metabench.executors import LoadedDataset, is_valid, origin
-from metabench.measure import describe_device
+from metabench.measure import describe_device, in_threads, share_of_threads
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
 from metabench.record import Record
@@ -37,17 +37,14 @@ class RunConsole:
     """The `metabench.executors.Reporter` of the command line; all of it goes to standard error.
 
     Args:
-        live: the progress bar of a terminal; None prints plain lines.
+        live: the progress bars of a terminal; None prints plain lines.
         interrupts: the signals received so far.
     """
 
     def __init__(self, live: Progress | None, interrupts: list[int]) -> None:
         self._live = live
-        self._task = live.add_task("", total=None, note="", visible=False) if live else None
         self._interrupts = interrupts
-        self._title = self._phase = ""
-        self._total = self._begin = 0
-        self._begun = self._due = time.monotonic()
+        self._lines: dict[str, CellLine] = {}
 
     def start(
         self,
@@ -59,6 +56,7 @@ class RunConsole:
         file: SuiteFile,
         suite: Suite,
         fresh: bool,
+        jobs: int,
     ) -> None:
         """Say what will run where, how long it should take, and which profiles are shorter."""
         waiting = [
@@ -68,17 +66,19 @@ class RunConsole:
         profile = f", profile {suite.profile}" if suite.profile else ""
         self.say(f"{suite.name}{profile}: {len(cells)} cells" + (f", {kept} of them finished before" if kept else ""))
         missing = "" if device.type == "cuda" else " (no CUDA device is used)"
-        self.say(f"device: {describe_device(device)}{missing}")
-        if not waiting:
-            return
-        self.say("timing one step of every cell …")
-        seconds = 0.0
-        try:
-            for cell in waiting:
-                seconds += expected_seconds(cell, datasets[cell.dataset.label].splits, device, plugins)
-        except Exception:  # what fails here fails as a cell, with its reason
-            self.say("expected: unknown, since a cell fails")
-            return
+        at_once = f", {jobs} cells at once" if jobs > 1 else ""
+        with in_threads(share_of_threads(jobs)):
+            self.say(f"device: {describe_device(device)}{at_once}{missing}")
+            if not waiting:
+                return
+            self.say("timing one step of every cell …")
+            seconds = 0.0
+            try:
+                for cell in waiting:
+                    seconds += expected_seconds(cell, datasets[cell.dataset.label].splits, device, plugins) / jobs
+            except Exception:  # what fails here fails as a cell, with its reason
+                self.say("expected: unknown, since a cell fails")
+                return
         shorter = shorter_profiles(file, suite, plugins) if seconds > _LONG else []
         hint = f" (shorter: {', '.join(f'--profile {name}' for name in shorter)})" if shorter else ""
         self.say(f"expected: about {_duration(seconds)}{hint}")
@@ -90,10 +90,10 @@ class RunConsole:
         else:
             click.echo(text, err=True)
 
-    def cell_started(self, cell: Cell, number: int, of: int) -> None:
+    def cell_started(self, cell: Cell, number: int, of: int) -> CellLine:
         """See `metabench.executors.Reporter`."""
-        self._title = f"[{number}/{of}] {cell.title}"
-        self._due = time.monotonic() + _INTERVAL
+        self._lines[cell.id] = CellLine(f"[{number}/{of}] {cell.title}", self._live, self._interrupts)
+        return self._lines[cell.id]
 
     def cell_done(self, record: Record, kept: bool) -> None:
         """See `metabench.executors.Reporter`."""
@@ -103,15 +103,40 @@ class RunConsole:
         else:
             accuracy = f"{record.accuracy.mean * 100:.2f} ± {record.accuracy.ci95 * 100:.2f} %"
             self.say(f"{'kept' if kept else 'done':<6}  {where}: {accuracy}")
-        if self._live and self._task is not None:
-            self._live.update(self._task, visible=False)
+        if record.cell in self._lines:
+            self._lines.pop(record.cell).end()
+
+    def interrupted(self, store: Store, fresh: bool) -> None:
+        """Say what was kept."""
+        command = "the same command without --fresh" if fresh else "the same command again"
+        self.say(f"Stopped. Everything finished is in {store.path}; run {command} to go on.")
+
+
+class CellLine:
+    """The `metabench.watching.Watcher` of one cell: a live line, or a plain one now and then.
+
+    Args:
+        title: of the cell.
+        live: the progress bars of a terminal; None prints plain lines.
+        interrupts: the signals received so far.
+    """
+
+    def __init__(self, title: str, live: Progress | None, interrupts: list[int]) -> None:
+        self._title = title
+        self._live = live
+        self._task = live.add_task(title, total=None, note="", visible=False) if live else None
+        self._interrupts = interrupts
+        self._phase = ""
+        self._total = self._begin = 0
+        self._begun = time.monotonic()
+        self._due = self._begun + _INTERVAL
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """See `metabench.watching.Watcher`."""
         self._phase, self._total, self._begin = name, total, done
         self._begun = time.monotonic()
         if self._live and self._task is not None:
-            self._live.reset(self._task, total=total, completed=done, visible=True, note="", description=self._title)
+            self._live.reset(self._task, total=total, completed=done, visible=True, note="")
 
     def advance(self, done: int, note: str = "") -> None:
         """See `metabench.watching.Watcher`."""
@@ -130,10 +155,10 @@ class RunConsole:
         """See `metabench.watching.Watcher`."""
         return bool(self._interrupts)
 
-    def interrupted(self, store: Store, fresh: bool) -> None:
-        """Say what was kept."""
-        command = "the same command without --fresh" if fresh else "the same command again"
-        self.say(f"Stopped. Everything finished is in {store.path}; run {command} to go on.")
+    def end(self) -> None:
+        """Take the live line away."""
+        if self._live and self._task is not None:
+            self._live.remove_task(self._task)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,13 @@ if TYPE_CHECKING:  # imported when there is something to run
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
 @click.option("--seeds", metavar="0,1,…", help="Training seeds, instead of the suite's.")
 @click.option("--fresh/--resume", default=False, help="Run finished cells again, or keep them [default: keep].")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Run so many cells at once, each in a process of its own with its share of the processor.",
+)
 @click.option("--log", "loggers", multiple=True, metavar="NAME", help="Also log to this: see `metabench list loggers`.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
@@ -36,6 +43,7 @@ def run(
     only: Sequence[str],
     seeds: str | None,
     fresh: bool,
+    jobs: int,
     loggers: Sequence[str],
     dry_run: bool,
 ) -> int:
@@ -83,10 +91,10 @@ def run(
         store.write_suite(settings)
         store.supersede(plan, replaced=[cell.id for cell in cells] if fresh else [])
         with make_console() as console:
-            console.start(cells, store, where, datasets, plugins, file, resolved, fresh)
+            console.start(cells, store, where, datasets, plugins, file, resolved, fresh, jobs)
             plugins.run_started(store.path, settings, len(cells))
             try:
-                records = run_cells(resolved, cells, datasets, where, plugins, store, console, fresh)
+                records = run_cells(resolved, cells, datasets, where, plugins, store, console, fresh, jobs)
             except Interrupted:
                 console.interrupted(store, fresh)
                 raise KeyboardInterrupt from None

@@ -55,8 +55,6 @@ class MAML(LinearHead, OptimisedAlgorithm):
                 loss = F.cross_entropy(self.scores_under(weights, x), y)
                 gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order)
             # Without create_graph the gradients are constants, and θ′ = θ - α∇ still passes ∇L(θ′) on to θ.
-            weights = {
-                name: value - self.config.inner_lr * gradient
-                for (name, value), gradient in zip(weights.items(), gradients, strict=True)
-            }
+            moved = torch._foreach_add(list(weights.values()), gradients, alpha=-self.config.inner_lr)
+            weights = dict(zip(weights, moved, strict=True))
         return weights

@@ -59,14 +59,11 @@ class InnerAdam:
         """Return the weights after one step."""
         self.steps += 1
         correction = 1 - self._DECAY**self.steps
-        self.squares = [
-            self._DECAY * square + (1 - self._DECAY) * gradient.square()
-            for square, gradient in zip(self.squares, gradients, strict=True)
-        ]
-        return [
-            weight - self.lr * gradient / ((square / correction).sqrt() + self._EPSILON)
-            for weight, gradient, square in zip(weights, gradients, self.squares, strict=True)
-        ]
+        self.squares = list(torch._foreach_mul(self.squares, self._DECAY))
+        torch._foreach_addcmul_(self.squares, gradients, gradients, value=1 - self._DECAY)
+        roots = torch._foreach_sqrt(torch._foreach_div(self.squares, correction))
+        torch._foreach_add_(roots, self._EPSILON)
+        return list(torch._foreach_addcdiv(weights, gradients, roots, value=-self.lr))
 
 
 class Reptile(LinearHead):

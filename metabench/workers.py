@@ -1,0 +1,152 @@
+"""Runs cells in processes of their own, several at once: small networks leave a second core idle."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+
+from metabench.errors import MetabenchError
+from metabench.watching import Interrupted, Watcher
+
+#: Seconds between two messages of a worker about its progress, and between two looks at whether to stop.
+_TELL_EVERY = 0.1
+#: Seconds that a worker has to end after it was told to.
+_PATIENCE = 5.0
+
+
+class Job(Protocol):
+    """Work for one process; it can be pickled."""
+
+    def run(self, watcher: Watcher) -> Any:
+        """Do the work, in a process of its own, and return what can be pickled.
+
+        Raises:
+            Interrupted: the watcher asked for it.
+            MetabenchError: what ends all jobs.
+        """
+
+
+_Job = TypeVar("_Job", bound=Job)
+
+
+@dataclass(frozen=True)
+class Died:
+    """What comes back from a process that ended without a word.
+
+    Attributes:
+        code: its exit code; -N where signal N killed it.
+    """
+
+    code: int | None
+
+
+@dataclass
+class _Running(Generic[_Job]):
+    job: _Job
+    process: BaseProcess
+    watcher: Watcher
+
+
+def run_jobs(
+    waiting: Sequence[_Job], at_once: int, threads: int, started: Callable[[_Job], Watcher]
+) -> Iterator[tuple[_Job, Any]]:
+    """Yield each job with its result, or `Died`, as they finish.
+
+    Args:
+        waiting: in the order in which they start.
+        at_once: how many run at a time.
+        threads: that each computes in.
+        started: called when a job starts; returns who watches it.
+
+    Raises:
+        Interrupted: a watcher asked for it, and all running jobs have stopped.
+        MetabenchError: a job raised it; the others were stopped.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+    stop = context.Event()
+    queue, running = list(waiting), dict[Connection, _Running[_Job]]()
+    failure: MetabenchError | Interrupted | None = None
+    try:
+        while running or (queue and not stop.is_set()):
+            while queue and len(running) < at_once and not stop.is_set():
+                ours, theirs = context.Pipe(duplex=False)
+                job = queue.pop(0)
+                process = context.Process(target=_work, args=(job, theirs, stop, threads), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = _Running(job, process, started(job))
+            ready = wait(list(running), timeout=_TELL_EVERY)
+            for ours in [connection for connection in running if connection in ready]:
+                kind, content = _receive(ours, running[ours].process)
+                if kind in ("phase", "advance"):
+                    getattr(running[ours].watcher, kind)(*content)
+                    continue
+                ended = running.pop(ours)
+                ended.process.join()
+                if kind == "raised":
+                    failure = failure if isinstance(failure, MetabenchError) else content
+                    stop.set()
+                else:
+                    yield ended.job, content
+            if any(job.watcher.should_stop() for job in running.values()):
+                stop.set()
+    finally:
+        stop.set()
+        for ended in running.values():
+            ended.process.join(_PATIENCE)
+            ended.process.kill()
+    if failure is not None:
+        raise failure
+
+
+def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
+    try:
+        kind, content = connection.recv()
+        return kind, content
+    except EOFError:
+        process.join()
+        return "finished", Died(process.exitcode)
+
+
+def _work(job: Job, connection: Connection, stop: Event, threads: int) -> None:
+    """Run a job: what a worker does from its start to its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that waits passes it on
+    torch.set_num_threads(threads)
+    try:
+        connection.send(("finished", job.run(_Teller(connection, stop))))
+    except (Interrupted, MetabenchError) as error:
+        connection.send(("raised", error))
+
+
+class _Teller:
+    """The watcher in a worker: sends on what it sees, though not every step."""
+
+    def __init__(self, connection: Connection, stop: Event) -> None:
+        self._connection = connection
+        self._stop = stop
+        self._told = 0.0
+        self._note = ""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """See `metabench.watching.Watcher`."""
+        self._connection.send(("phase", (name, total, done)))
+
+    def advance(self, done: int, note: str = "") -> None:
+        """See `metabench.watching.Watcher`."""
+        self._note = note or self._note
+        if time.monotonic() - self._told > _TELL_EVERY:
+            self._connection.send(("advance", (done, self._note)))
+            self._told, self._note = time.monotonic(), ""
+
+    def should_stop(self) -> bool:
+        """See `metabench.watching.Watcher`."""
+        return self._stop.is_set()
