@@ -17,6 +17,7 @@ from metabench.api import Algorithm, Backbone, Config, Setup, Split
 from metabench.episodes import EpisodeShape
 from metabench.errors import MetabenchError
 from metabench.evaluation import evaluate, is_transductive, predict
+from metabench.measure import BatchSize
 from metabench.plugins import InvalidConfig, PluginManager, in_one_line, validate_config
 from metabench.streams import EpisodeStream
 
@@ -253,7 +254,7 @@ def check_learning(subject: Subject) -> None:
     """It learns: far above chance on classes that it has not seen, from an easy embedded dataset."""
     algorithm = subject.build()
     train(algorithm, episodes("train", shot=3), 0, subject.steps)
-    accuracy = float(evaluate(algorithm, episodes_of_test(), 40, 8, 0).mean())
+    accuracy = float(evaluate(algorithm, episodes_of_test(), 40, BatchSize(CPU), 0).mean())
     if accuracy < 0.35:
         raise NotConforming(f"it is right in {accuracy:.0%} after {subject.steps} steps, where chance is 20 %")
 

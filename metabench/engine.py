@@ -25,7 +25,7 @@ from metabench.evaluation import (
     latency_ms,
     predict,
 )
-from metabench.measure import PeakMemory, Stopwatch
+from metabench.measure import BatchSize, PeakMemory, Stopwatch, is_out_of_memory
 from metabench.pictures import episode_png
 from metabench.plan import Cell, Training
 from metabench.plugins import PluginManager, in_one_line, validate_config
@@ -160,6 +160,7 @@ def _train(
     stream = training_stream(cell, splits, device)
     val_stream = _stream(cell, splits, "val", cell.shape, cell.test.seed, device)
     progress = load_checkpoint(algorithm, checkpoint, origin) or TrainingProgress()
+    batch = BatchSize(device, cell.test.batch)
     watch = Stopwatch(device, progress.seconds)
     warm = progress.step + WARM_UP_STEPS
     saved = time.monotonic()
@@ -168,9 +169,7 @@ def _train(
         while True:
             if _validation_is_due(progress, train):
                 watcher.phase("validate", train.validation_episodes)
-                accuracies = evaluate(
-                    algorithm, val_stream, train.validation_episodes, cell.test.batch, cell.test.seed, watcher
-                )
+                accuracies = evaluate(algorithm, val_stream, train.validation_episodes, batch, cell.test.seed, watcher)
                 _note_validation(progress, algorithm, float(accuracies.mean()))
                 watcher.phase("train", train.steps, progress.step)
             if progress.step == train.steps:
@@ -269,10 +268,11 @@ def _test(
     test = cell.test
     stream = evaluation_stream(cell, splits, device)
     watcher.phase("test", test.episodes)
-    predict(algorithm, stream.batch(0, test.batch), test.seed, 0)  # warm-up, not counted
+    batch = BatchSize(device, test.batch)
+    batch.fit(lambda size: predict(algorithm, stream.batch(0, size), test.seed, 0))  # warm-up, not counted
     watch = Stopwatch(device)
     with watch.running():
-        by_class = evaluate(algorithm, stream, test.episodes, test.batch, test.seed, watcher)
+        by_class = evaluate(algorithm, stream, test.episodes, batch, test.seed, watcher)
     accuracies = by_class.mean(axis=1)
     groups = stream.groups(0, test.episodes)
     accuracy = _accuracy(accuracies, groups)
@@ -297,6 +297,7 @@ def _test(
         eval=EvalFigures(
             seconds=watch.seconds,
             episodes_per_second=_rate(test.episodes, watch.seconds),
+            batch=batch.size,
             latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device)),
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, test.seed), remarks),
@@ -375,17 +376,10 @@ def _explained_memory(cell: Cell) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         train = cell.train
         raise CellFailed(
             f"out of memory: lower train.meta_batch ({train.meta_batch}), train.way ({train.shape.way}), "
-            f"train.queries ({train.shape.queries}), eval.batch ({cell.test.batch}) or the size of the "
-            f"backbone ({cell.backbone.label})"
+            f"train.queries ({train.shape.queries}) or the size of the backbone ({cell.backbone.label})"
         ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return "can't allocate memory" in str(error)  # the CPU allocator's RuntimeError

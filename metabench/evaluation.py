@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metabench.api import Algorithm, Episodes
 from metabench.errors import CellFailed
-from metabench.measure import Stopwatch, percentiles_ms
+from metabench.measure import BatchSize, Stopwatch, percentiles_ms
 from metabench.reproducible import derive_seed
 from metabench.stats import Floats
 from metabench.streams import EpisodeStream
@@ -27,7 +27,7 @@ def evaluate(
     algorithm: Algorithm,
     stream: EpisodeStream,
     episodes: int,
-    batch: int,
+    batch: BatchSize,
     seed: int,
     watcher: Watcher | None = None,
 ) -> Floats:
@@ -42,13 +42,18 @@ def evaluate(
         Interrupted: `watcher` asked for it.
     """
     accuracies: list[Tensor] = []
-    for first in range(0, episodes, batch):
-        count = min(batch, episodes - first)
-        drawn = stream.batch(first, count)
-        accuracies.append(class_accuracies(predict(algorithm, drawn, seed, first), drawn.query_y))
+    done = 0
+
+    def next_batch(size: int) -> Tensor:
+        drawn = stream.batch(done, min(size, episodes - done))
+        return class_accuracies(predict(algorithm, drawn, seed, done), drawn.query_y)
+
+    while done < episodes:
+        accuracies.append(batch.fit(next_batch))
+        done += len(accuracies[-1])
         if watcher is not None:
-            so_far = f"accuracy {float(torch.cat(accuracies).mean()):.2%}" if first // batch % 10 == 0 else ""
-            watcher.advance(first + count, so_far)
+            so_far = f"accuracy {float(torch.cat(accuracies).mean()):.2%}" if len(accuracies) % 10 == 1 else ""
+            watcher.advance(done, so_far)
             if watcher.should_stop():
                 raise Interrupted
     return torch.cat(accuracies).cpu().numpy()

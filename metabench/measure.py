@@ -8,16 +8,18 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
 from metabench import __version__
 from metabench.errors import MetabenchError
+
+_T = TypeVar("_T")
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -89,6 +91,39 @@ def keep_freed_memory() -> None:
     """
     _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST)
     _libc("mallopt", _M_TRIM_THRESHOLD, _LARGEST)
+
+
+class BatchSize:
+    """How many episodes go to the device at once; halved where its memory runs out. It changes no result.
+
+    Attributes:
+        size: at present.
+    """
+
+    #: On a CPU episodes are predicted one by one, and more at once only need more memory; a GPU is to be filled.
+    _AUTOMATIC: ClassVar[dict[str, int]] = {"cpu": 8, "cuda": 256}
+
+    def __init__(self, device: torch.device, size: int | None = None) -> None:
+        self.size = size or self._AUTOMATIC.get(device.type, 8)
+
+    def fit(self, work: Callable[[int], _T]) -> _T:
+        """Return what `work` does with so many episodes, or with half as many as often as memory runs out."""
+        while True:
+            try:
+                return work(self.size)
+            except (MemoryError, RuntimeError) as error:
+                if self.size == 1 or not is_out_of_memory(error):
+                    raise
+            self.size //= 2  # outside of the handler, which keeps the tensors of the failed attempt alive
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is for want of memory."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error)  # the CPU allocator's RuntimeError
 
 
 class PeakMemory:

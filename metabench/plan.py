@@ -51,7 +51,7 @@ class Testing:
     episodes: int
     inductive_episodes: int
     seed: int
-    batch: int
+    batch: int | None
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,14 @@ class Latency(_Part):
 
 
 class EvalFigures(_Part):
-    """The test: episodes per second, data included, without a warm-up batch; and the latency of one episode."""
+    """The test: episodes per second, data included, without a warm-up batch; and the latency of one episode.
+
+    `batch` is how many episodes were predicted at once.
+    """
 
     seconds: float
     episodes_per_second: float | None
+    batch: int | None = None
     latency_ms: Latency
 
 

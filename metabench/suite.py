@@ -94,7 +94,7 @@ class Evaluation(_Section):
 
     Attributes:
         episodes: how many.
-        batch: how many are predicted at once; it changes no result.
+        batch: how many are predicted at once, at most; it changes no result. None takes what suits the device.
         seed: of the test episodes, the same for all training seeds.
         inductive_episodes: how many of them a transductive method is tested on once more, each query classified
             without sight of the others; at most `episodes`.
@@ -102,7 +102,7 @@ class Evaluation(_Section):
 
     episodes: PositiveInt = Field(default=1000, ge=2)
     inductive_episodes: PositiveInt = Field(default=200, ge=2)
-    batch: PositiveInt = 8
+    batch: PositiveInt | None = None
     seed: int = Field(default=0, ge=0)
 
 

@@ -31,7 +31,7 @@ from metabench.conformance import CHECKS, Subject, run_check
 from metabench.data import DataRoots, load_splits
 from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
 from metabench.evaluation import predict
-from metabench.measure import choose_device, describe_device, synchronise
+from metabench.measure import BatchSize, choose_device, describe_device, synchronise
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
 from metabench.precision import tf32
@@ -104,8 +104,8 @@ class SuiteBenchmarks:
 
     def test_predict(self, benchmark: Benchmark, cell: Cell) -> None:
         """Time predictions."""
-        batch, seed = cell.test.batch, cell.test.seed
         work = _Work(cell, self.device)
+        batch, seed = BatchSize(work.device, cell.test.batch).size, cell.test.seed
         self._time(
             benchmark, work, batch, lambda i: predict(work.algorithm, work.test.batch(i * batch, batch), seed, i)
         )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from metabench.engine import Outcome, build, evaluation_stream, training_stream
 from metabench.errors import CellFailed
 from metabench.evaluation import class_accuracies, credit, evaluate, flops, inductive_accuracies, is_transductive
 from metabench.executors import LoadedDataset
+from metabench.measure import BatchSize, PeakMemory
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
 from metabench.suite import Suite
-from tiny import CPU, REAL, SUITE
+from tiny import CPU, REAL, SUITE, Centroid
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
 
@@ -79,9 +81,56 @@ def test_the_size_of_a_test_batch_changes_no_accuracy(
     algorithm = build(cell, (1, 16, 16), CPU, everything)
     algorithm.meta_step(training_stream(cell, data.splits, CPU).batch(0, 2))
     stream = evaluation_stream(cell, data.splits, CPU)
-    one = evaluate(algorithm, stream, 11, 1, 0)
+    one = evaluate(algorithm, stream, 11, BatchSize(CPU, 1), 0)
     for batch in (2, 5, 11, 50):
-        np.testing.assert_array_equal(evaluate(algorithm, stream, 11, batch, 0), one)
+        np.testing.assert_array_equal(evaluate(algorithm, stream, 11, BatchSize(CPU, batch), 0), one)
+
+
+class Narrow(Centroid):
+    """Has memory for two episodes at a time."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        if len(support_x) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().predict(support_x, support_y, query_x, way)
+
+
+def test_a_batch_that_the_memory_is_too_small_for_is_halved_without_a_trace_in_the_result(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("centroid")
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    stream = evaluation_stream(cell, data.splits, CPU)
+    whole = evaluate(algorithm, stream, 11, BatchSize(CPU), 0)
+    algorithm.__class__ = Narrow
+    batch = BatchSize(CPU)
+    np.testing.assert_array_equal(evaluate(algorithm, stream, 11, batch, 0), whole)
+    assert batch.size == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak memory can be reset on Linux only")
+@pytest.mark.parametrize("what", ["testing", "training"])
+def test_memory_does_not_grow_with_the_number_of_episodes(
+    what: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell, data.splits, CPU)
+
+    def peak(episodes: int) -> int:
+        memory = PeakMemory(CPU)
+        if what == "testing":
+            evaluate(algorithm, test, episodes, BatchSize(CPU), 0)
+        else:
+            for step in range(episodes // 2):
+                algorithm.meta_step(train.batch(2 * step, 2))
+        return memory.bytes()
+
+    peak(100)
+    few, many = peak(100), peak(3000)
+    images = 3000 * cell.shape.images * 16 * 16 * 4
+    assert images > 40 * 2**20
+    assert many - few < images / 4
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -92,7 +141,7 @@ def test_testing_leaves_the_algorithm_as_it_was(
     algorithm = build(cell, (1, 16, 16), CPU, everything)
     algorithm.meta_step(training_stream(cell, data.splits, CPU).batch(0, 2))
     before = copy.deepcopy((algorithm.state_dict(), algorithm.training_state()))
-    evaluate(algorithm, evaluation_stream(cell, data.splits, CPU), 5, 2, 0)
+    evaluate(algorithm, evaluation_stream(cell, data.splits, CPU), 5, BatchSize(CPU, 2), 0)
     assert str(before) == str((algorithm.state_dict(), algorithm.training_state()))
     for key, value in algorithm.state_dict().items():
         if isinstance(value, Tensor):

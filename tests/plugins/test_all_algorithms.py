@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metabench import evaluation
 from metabench.api import Algorithm, Episodes
+from metabench.measure import BatchSize
 from metabench.streams import EpisodeStream
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.maml import MAML
@@ -142,7 +143,7 @@ def test_query_labels_reach_no_prediction(
         seen.clear()
         scores.clear()
         shuffled = ShuffledLabels(stream, order)
-        accuracies = evaluation.evaluate(learner, shuffled, episodes=4, batch=2, seed=0)  # type: ignore[arg-type]
+        accuracies = evaluation.evaluate(learner, shuffled, episodes=4, batch=BatchSize(torch.device("cpu"), 2), seed=0)  # type: ignore[arg-type]
         evaluation.is_transductive(learner, shuffled, seed=0)  # type: ignore[arg-type]
         assert len(seen) == 4
         pointers = {labels.data_ptr() for labels in shuffled.labels}
