@@ -1,0 +1,177 @@
+"""Measures how the cost of an episode grows with way, shot, image size, meta-batch, inner steps and test episodes.
+
+python benchmarks/scaling.py --output docs/scaling.svg
+
+One thing changes at a time; the rest stays at 5-way 1-shot with 15 queries of 28×28 images and Conv4-64. Each point is
+the median of several measurements, in an order that is shuffled so that a slow minute of the machine hurts no one curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from metabench.api import Algorithm, Setup, Split
+from metabench.episodes import EpisodeShape
+from metabench.evaluation import evaluate, predict
+from metabench.measure import BatchSize, choose_device, describe_device, synchronise
+from metabench.plugins import PluginManager, validate_config
+from metabench.reproducible import deterministic
+from metabench.streams import EpisodeStream
+
+#: What is varied: its name on the axis, and its values; the first is where the other curves stay.
+SWEEPS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "way": ("way", (5, 2, 10, 20)),
+    "shot": ("shot", (1, 5, 10, 20)),
+    "size": ("image size in pixels", (28, 16, 42, 56, 84)),
+    "meta_batch": ("episodes of an outer update", (1, 4, 16, 32)),
+    "inner_steps": ("inner steps", (1, 2, 5, 10)),
+    "episodes": ("test episodes", (100, 25, 50, 200, 400)),
+}
+
+#: What is measured, and which sweeps say something about it.
+CURVES: Mapping[str, tuple[str, ...]] = {
+    "ProtoNet, training": ("way", "shot", "size", "meta_batch"),
+    "ProtoNet, test": ("way", "shot", "size", "episodes"),
+    "MAML, training": ("way", "shot", "size", "meta_batch", "inner_steps"),
+    "MAML, test": ("way", "shot", "size", "inner_steps", "episodes"),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of everything that is varied."""
+
+    way: int = 5
+    shot: int = 1
+    size: int = 28
+    meta_batch: int = 1
+    inner_steps: int = 1
+    episodes: int = 100
+
+
+@dataclass
+class Measured:
+    """Milliseconds, an episode unless `whole`, of one curve at one point."""
+
+    curve: str
+    sweep: str
+    point: Point
+    milliseconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Return the median."""
+        return statistics.median(self.milliseconds)
+
+
+def main() -> int:
+    """Measure all points, and draw the curves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("docs/scaling.svg"))
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    measured = [
+        Measured(curve, sweep, replace(Point(), **{sweep: value}))
+        for curve, sweeps in CURVES.items()
+        for sweep in sweeps
+        for value in SWEEPS[sweep][1]
+    ]
+    order = random.Random(0)
+    with deterministic():
+        for number in range(arguments.rounds):
+            order.shuffle(measured)
+            for i, one in enumerate(measured, 1):
+                print(f"\rround {number + 1} of {arguments.rounds}: {i}/{len(measured)}", end="", file=sys.stderr)
+                one.milliseconds.append(_measure(one.curve, one.point, device))
+    print(file=sys.stderr)
+    _draw(measured, describe_device(device), arguments.output)
+    print(f"written: {arguments.output}", file=sys.stderr)
+    return 0
+
+
+def _measure(curve: str, point: Point, device: torch.device) -> float:
+    """Return milliseconds an episode."""
+    name, _, phase = curve.partition(", ")
+    shape = EpisodeShape(point.way, point.shot, 15)
+    algorithm = _build(name.lower(), point, device)
+    stream = EpisodeStream(_split(point.size), shape, "scaling", 0, device)
+    if phase == "training":
+        algorithm.train()
+        count = point.meta_batch
+        return _milliseconds(lambda i: algorithm.meta_step(stream.batch(i * count, count)), device) / count
+    predict(algorithm, stream.batch(0, 2), 0, 0)  # warm-up
+    start = time.perf_counter()
+    evaluate(algorithm, stream, point.episodes, BatchSize(device), 0)
+    return 1e3 * (time.perf_counter() - start) / point.episodes
+
+
+def _milliseconds(work: Callable[[int], object], device: torch.device, repeats: int = 5) -> float:
+    seconds = []
+    for i in range(repeats + 2):
+        start = time.perf_counter()
+        work(i)
+        synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds[2:])
+
+
+def _build(name: str, point: Point, device: torch.device) -> Algorithm:
+    plugins = PluginManager.from_environment()
+    backbone_class, algorithm_class = plugins.backbone_class("conv4"), plugins.algorithm_class(name)
+    adapts = name == "maml"
+    params = {"inner_steps": point.inner_steps, "test_inner_steps": point.inner_steps} if adapts else {}
+    torch.manual_seed(0)
+    backbone = backbone_class(
+        validate_config(backbone_class.Config, {"norm": "batch" if adapts else "running"}), (1, point.size, point.size)
+    )
+    setup = Setup(backbone, point.way, point.way, 1000)
+    algorithm: Algorithm = algorithm_class(validate_config(algorithm_class.Config, params), setup)
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _split(size: int) -> Split:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40 * 35, 1, size, size), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.arange(41) * 35, [""] * 40)
+
+
+def _draw(measured: list[Measured], device: str, output: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained")
+    for axis, (sweep, (label, _)) in zip(axes.flat, SWEEPS.items(), strict=True):
+        for curve in CURVES:
+            points = sorted(
+                (one for one in measured if (one.curve, one.sweep) == (curve, sweep)),
+                key=lambda one: getattr(one.point, sweep),
+            )
+            if points:
+                values = [getattr(one.point, sweep) for one in points]
+                low, high = ([f(one.milliseconds) for one in points] for f in (min, max))
+                (line,) = axis.plot(values, [one.median for one in points], marker="o", markersize=3, label=curve)
+                axis.fill_between(values, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.set_xlabel(label)
+        axis.set_ylabel("ms an episode")
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=7, frameon=False)
+    figure.suptitle(f"5-way 1-shot, 15 queries, 28×28, Conv4-64, but for one thing: {device}", fontsize=10)
+    figure.savefig(output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
