@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
+from metabench_plugins.backbones.conv4 import Conv4, Conv4Config, halved
 
 
 def build(norm: str, downsample: str = "pool", size: int = 16) -> Conv4:
@@ -137,3 +137,11 @@ def test_norm_running_learns_its_averages_in_training_only() -> None:
 @pytest.mark.parametrize("norm", ["batch", "support"])
 def test_the_other_norms_remember_nothing_of_a_batch(norm: str) -> None:
     assert not list(build(norm).buffers())
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
+def test_pooling_is_the_same_with_and_without_a_gradient(size: tuple[int, int]) -> None:
+    x = torch.randn(3, 4, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.nn.functional.max_pool2d(x, 2)
+    assert torch.equal(halved(x), expected)
+    assert torch.equal(halved(x.requires_grad_()), expected)

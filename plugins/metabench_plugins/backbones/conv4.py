@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,4 +70,14 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, support: int | None) -> Tensor:
         x = normalised_convolution(self.conv, self.norm, x, support)
         # The largest of four is as large after a ReLU as before it, and a quarter of the numbers are left to do.
-        return F.relu(F.max_pool2d(x, 2) if self.pool else x)
+        return F.relu(halved(x) if self.pool else x)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Return ``F.max_pool2d(x, 2)``."""
+    if x.requires_grad:
+        return F.max_pool2d(x, 2)
+    # Without a gradient nobody needs to know where the maxima were, and they are found in half the time.
+    height, width = (size // 2 * 2 for size in x.shape[2:])
+    columns = torch.maximum(x[..., 0:width:2], x[..., 1:width:2])
+    return torch.maximum(columns[:, :, 0:height:2], columns[:, :, 1:height:2])
