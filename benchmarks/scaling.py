@@ -3,7 +3,7 @@
 python benchmarks/scaling.py --output docs/scaling.svg
 
 One thing changes at a time; the rest stays at 5-way 1-shot with 15 queries of 28×28 images and Conv4-64. Each point is
-the median of several measurements, in an order that is shuffled so that a slow minute of the machine hurts no one curve.
+the median of several measurements, in an order that is shuffled so that no curve is hurt alone by a slow minute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import matplotlib as mpl
 import torch
+from matplotlib import pyplot as plt
 
 from metabench.api import Algorithm, Setup, Split
 from metabench.episodes import EpisodeShape
@@ -60,7 +62,7 @@ class Point:
 
 @dataclass
 class Measured:
-    """Milliseconds, an episode unless `whole`, of one curve at one point."""
+    """Milliseconds an episode, of one curve at one point."""
 
     curve: str
     sweep: str
@@ -148,11 +150,7 @@ def _split(size: int) -> Split:
 
 
 def _draw(measured: list[Measured], device: str, output: Path) -> None:
-    import matplotlib as mpl
-
     mpl.use("svg")
-    from matplotlib import pyplot as plt
-
     figure, axes = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained")
     for axis, (sweep, (label, _)) in zip(axes.flat, SWEEPS.items(), strict=True):
         for curve in CURVES:

@@ -268,7 +268,7 @@ def _test(
     test = cell.test
     stream = evaluation_stream(cell, splits, device)
     watcher.phase("test", test.episodes)
-    batch = BatchSize(device, test.batch)
+    batch = BatchSize(device, test.batch, most=test.episodes)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), test.seed, 0))  # warm-up, not counted
     watch = Stopwatch(device)
     with watch.running():

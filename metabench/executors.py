@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from metabench.api import Progress, Split
 from metabench.data import DataRoots, load_splits
 from metabench.engine import Outcome, check, run_cell
 from metabench.errors import CellFailed, StoreError
-from metabench.measure import choose_device, describe_device, environment, share_of_threads
+from metabench.measure import choose_device, describe_device, environment, in_threads, share_of_threads
 from metabench.plan import Cell, check_cell
 from metabench.plugins import PluginManager
 from metabench.record import Record
@@ -109,6 +109,7 @@ def run_cells(
     Raises:
         Interrupted: the user asked to stop; finished cells are kept, and the checkpoints of those under way.
         StoreError: the output directory cannot be written.
+        MetabenchError: a process of its own cannot load what this one could.
     """
     records: dict[str, Record] = {}
     waiting: list[CellJob] = []
@@ -119,21 +120,24 @@ def run_cells(
             reporter.cell_done(earlier, kept=True)
             records[cell.id] = earlier
         else:
-            waiting.append(CellJob(suite, cell, device, store, here, jobs, number, len(cells)))
+            waiting.append(CellJob(suite, cell, device, store, here, number, len(cells)))
+    jobs = max(1, min(jobs, len(waiting)))
+    waiting = [replace(job, jobs=jobs) for job in waiting]
 
     def started(job: CellJob) -> Watcher:
         if fresh:
             store.forget(job.cell.id)
         return reporter.cell_started(job.cell, job.number, job.of)
 
-    for job, (record, outcome) in _attempts(waiting, datasets, plugins, jobs, started):
-        if outcome is None:
-            store.write(record)
-        else:
-            store.write(record, outcome.episodes, outcome.picture)
-        plugins.cell_finished(store.path, record.model_dump())
-        reporter.cell_done(record, kept=False)
-        records[job.cell.id] = record
+    with closing(_attempts(waiting, datasets, plugins, jobs, started)) as attempts:
+        for job, (record, outcome) in attempts:
+            if outcome is None:
+                store.write(record)
+            else:
+                store.write(record, outcome.episodes, outcome.picture)
+            plugins.cell_finished(store.path, record.model_dump())
+            reporter.cell_done(record, kept=False)
+            records[job.cell.id] = record
     return [records[cell.id] for cell in cells]
 
 
@@ -146,9 +150,9 @@ class CellJob:
     device: torch.device
     store: Store
     here: Mapping[str, str]
-    jobs: int
     number: int
     of: int
+    jobs: int = 1
 
     def run(self, watcher: Watcher) -> Attempt:
         """Run the cell in a process that has to load plugins and data first."""
@@ -219,7 +223,7 @@ def _attempts(
     plugins: PluginManager,
     at_once: int,
     started: Callable[[CellJob], Watcher],
-) -> Iterator[tuple[CellJob, Attempt]]:
+) -> Generator[tuple[CellJob, Attempt], None, None]:
     """Yield each cell with what came of it: one after the other in this process, or several at once."""
     if at_once == 1:
         for job in waiting:
@@ -227,9 +231,8 @@ def _attempts(
         return
     for job, came in run_jobs(waiting, at_once, share_of_threads(at_once), started):
         if isinstance(came, Died):
-            how = f"signal {-came.code}" if came.code and came.code < 0 else f"exit code {came.code}"
-            problem = f"its process ended ({how}); signal 9 may be the system, for want of memory: try fewer --jobs"
-            yield job, (job.record(datasets[job.cell.dataset.label], plugins, problem=problem), None)
+            with in_threads(share_of_threads(at_once)):  # as the process had it
+                yield job, (job.record(datasets[job.cell.dataset.label], plugins, problem=came.problem), None)
         else:
             yield job, came
 

@@ -89,8 +89,10 @@ def keep_freed_memory() -> None:
     By default every large tensor is given back to the kernel, which clears its pages for the next one: up to a third of
     the time of a training step (docs/performance.md).
     """
-    _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST)
-    _libc("mallopt", _M_TRIM_THRESHOLD, _LARGEST)
+    # Older versions refuse thresholds above 32 MiB. Where one is refused, the other must be left alone, too: setting
+    # it would end the adaptation of both.
+    if _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST) or _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST_OF_OLD):
+        _libc("mallopt", _M_TRIM_THRESHOLD, _LARGEST)
 
 
 class BatchSize:
@@ -103,8 +105,9 @@ class BatchSize:
     #: On a CPU episodes are predicted one by one, and more at once only need more memory; a GPU is to be filled.
     _AUTOMATIC: ClassVar[dict[str, int]] = {"cpu": 8, "cuda": 256}
 
-    def __init__(self, device: torch.device, size: int | None = None) -> None:
+    def __init__(self, device: torch.device, size: int | None = None, most: int | None = None) -> None:
         self.size = size or self._AUTOMATIC.get(device.type, 8)
+        self.size = min(self.size, most or self.size)
 
     def fit(self, work: Callable[[int], _T]) -> _T:
         """Return what `work` does with so many episodes, or with half as many as often as memory runs out."""
@@ -123,7 +126,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error is for want of memory."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    return "can't allocate memory" in str(error)  # the CPU allocator's RuntimeError
+    # RuntimeErrors of the CPU's allocator, of CUDA and of its libraries.
+    return any(words in str(error) for words in ("can't allocate memory", "out of memory", "_ALLOC_FAILED"))
 
 
 class PeakMemory:
@@ -180,13 +184,12 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST = 2**30
+_LARGEST, _LARGEST_OF_OLD = 2**30, 2**25
 
 
-def _libc(function: str, *arguments: int) -> None:
-    """Call a function of glibc; elsewhere there is nothing to do."""
-    if platform.libc_ver()[0] == "glibc":
-        getattr(ctypes.CDLL(None), function)(*arguments)
+def _libc(function: str, *arguments: int) -> int:
+    """Return what a function of glibc returns; elsewhere there is nothing to do."""
+    return int(getattr(ctypes.CDLL(None), function)(*arguments)) if platform.libc_ver()[0] == "glibc" else 0
 
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")

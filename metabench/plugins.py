@@ -211,10 +211,16 @@ class PluginManager:
             PluginError: there is no such logger, or what it needs is not installed.
         """
         try:
-            self._pluggy.register(self._class("logger", name, LoggerSpec, object)(), name=f"logger {name}")
+            logger = self._class("logger", name, LoggerSpec, object)()
+            self._pluggy.register(logger, name=f"logger {name}")
             self._pluggy.check_pending()
+            if not self._pluggy.get_hookcallers(logger):
+                raise PluginError(
+                    f"the logger '{name}' implements no hook: mark its methods with metabench.specs.hookimpl"
+                )
         except PluginError as error:
-            missing = isinstance(error.__cause__, ImportError) and self.loggers()[name].requires
+            spec = self.loggers().get(name)
+            missing = spec.requires if spec and isinstance(error.__cause__, ImportError) else ""
             raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
         except Exception as error:
             raise PluginError(f"the logger '{name}' cannot be made: {in_one_line(error)}") from error

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -48,6 +49,14 @@ class Died:
 
     code: int | None
 
+    @property
+    def problem(self) -> str:
+        """Return what to tell the user."""
+        if self.code == -signal.SIGKILL:
+            return "its process was killed (signal 9), by the system perhaps, for want of memory: try fewer --jobs"
+        how = f"signal {-self.code}" if self.code and self.code < 0 else f"exit code {self.code}"
+        return f"its process ended ({how}); what it said of that is above"
+
 
 @dataclass
 class _Running(Generic[_Job]):
@@ -78,12 +87,14 @@ def run_jobs(
     try:
         while running or (queue and not stop.is_set()):
             while queue and len(running) < at_once and not stop.is_set():
-                ours, theirs = context.Pipe(duplex=False)
                 job = queue.pop(0)
+                watcher = started(job)
+                ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(job, theirs, stop, threads), daemon=True)
-                process.start()
+                with _signals_kept_from_children():
+                    process.start()
                 theirs.close()
-                running[ours] = _Running(job, process, started(job))
+                running[ours] = _Running(job, process, watcher)
             ready = wait(list(running), timeout=_TELL_EVERY)
             for ours in [connection for connection in running if connection in ready]:
                 kind, content = _receive(ours, running[ours].process)
@@ -92,7 +103,9 @@ def run_jobs(
                     continue
                 ended = running.pop(ours)
                 ended.process.join()
-                if kind == "raised":
+                if isinstance(content, Died) and stop.is_set():
+                    failure = failure or Interrupted()  # whoever stopped all may have hit this process, too
+                elif kind == "raised":
                     failure = failure if isinstance(failure, MetabenchError) else content
                     stop.set()
                 else:
@@ -101,25 +114,38 @@ def run_jobs(
                 stop.set()
     finally:
         stop.set()
+        patience = time.monotonic() + _PATIENCE
         for ended in running.values():
-            ended.process.join(_PATIENCE)
+            ended.process.join(max(0.0, patience - time.monotonic()))
             ended.process.kill()
-    if failure is not None:
-        raise failure
+    if failure is not None or queue:
+        raise failure or Interrupted
+
+
+@contextmanager
+def _signals_kept_from_children() -> Iterator[None]:
+    """Start processes that Ctrl-C and SIGTERM do not end: they may reach a whole group, and whoever waits passes them on."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # children inherit the mask
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
     try:
         kind, content = connection.recv()
         return kind, content
-    except EOFError:
+    except (EOFError, OSError):  # it ended before, or within, a message
         process.join()
         return "finished", Died(process.exitcode)
 
 
 def _work(job: Job, connection: Connection, stop: Event, threads: int) -> None:
     """Run a job: what a worker does from its start to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that waits passes it on
     torch.set_num_threads(threads)
     try:
         connection.send(("finished", job.run(_Teller(connection, stop))))

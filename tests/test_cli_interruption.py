@@ -119,7 +119,7 @@ def test_a_cell_whose_process_is_killed_fails_alone(
     ended = in_a_process(distributions.folder, 5, signal.SIGKILL, "--jobs", "2")
     assert ended.code == 1, ended.err
     assert "FAILED  tripwire" in ended.err
-    assert "its process ended (signal 9)" in ended.err
+    assert "its process was killed (signal 9)" in ended.err
     assert {record.algorithm: record.status for record in Store(Path("out")).records()} == {
         "protonet": "ok",
         "tripwire": "failed",

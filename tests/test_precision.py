@@ -73,7 +73,7 @@ def test_a_suite_sets_the_precision_of_all_or_of_one_algorithm(metabench: Comman
     suite.write_text(text + "precision: bf16\n")
     ended = metabench("run", "small.yaml", "--profile", "smoke", "--output", "out")
     assert ended.code == 0, ended.err
-    found = {record.algorithm: record.identity["precision"] for record in Store(Path("out")).records()}
+    found = {record.algorithm: record.identity.get("precision", "float32") for record in Store(Path("out")).records()}
     assert found == {"protonet": "float32", "siamese": "bf16"}
     (heading,) = [line for line in ended.out.splitlines() if "algorithm" in line and "accuracy" in line]
     assert "precision" in heading

@@ -77,6 +77,19 @@ class Endless:
         raise AssertionError("nobody asked it to stop")
 
 
+@dataclass(frozen=True)
+class AlmostDone:
+    """Is asked to stop when there is nothing left to stop."""
+
+    def run(self, watcher: Watcher) -> str:
+        watcher.phase("train", 10**9)
+        begun, step = time.monotonic(), 0
+        while not watcher.should_stop() and time.monotonic() - begun < 60:
+            step += 1
+            watcher.advance(step)
+        return "done"
+
+
 def test_jobs_run_in_processes_of_their_own_and_their_progress_is_seen() -> None:
     watchers: dict[int, Seen] = {}
 
@@ -115,3 +128,11 @@ def test_a_watcher_that_asks_to_stop_stops_all_and_nothing_more_is_started() -> 
     with pytest.raises(Interrupted):
         list(run_jobs([Endless() for _ in range(3)], 2, 1, started))
     assert len(begun) == 2
+
+
+def test_a_job_that_is_done_before_it_can_stop_is_kept_and_the_rest_is_not_forgotten() -> None:
+    kept = []
+    with pytest.raises(Interrupted):
+        for _, came in run_jobs([AlmostDone(), AlmostDone()], 1, 1, lambda job: Seen(stop_at=1)):
+            kept.append(came)
+    assert kept == ["done"]

@@ -66,6 +66,7 @@ class RunConsole:
         profile = f", profile {suite.profile}" if suite.profile else ""
         self.say(f"{suite.name}{profile}: {len(cells)} cells" + (f", {kept} of them finished before" if kept else ""))
         missing = "" if device.type == "cuda" else " (no CUDA device is used)"
+        jobs = max(1, min(jobs, len(waiting)))
         at_once = f", {jobs} cells at once" if jobs > 1 else ""
         with in_threads(share_of_threads(jobs)):
             self.say(f"device: {describe_device(device)}{at_once}{missing}")

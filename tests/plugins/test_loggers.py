@@ -179,3 +179,23 @@ def test_a_logger_that_fails_costs_nobody_the_run(
     assert ended.code == 0
     assert "metabench_cell_finished of logger quarrelsome failed: RuntimeError: the tracker is away" in caplog.text
     assert len(records()) == 1
+
+
+def test_a_tensorboard_run_follows_the_record_that_is_there(metabench: Command) -> None:
+    assert metabench(*ONE, "--log", "tensorboard").code == 0
+    assert metabench(*ONE, "--fresh").code == 0
+    assert metabench(*ONE, "--log", "tensorboard").code == 0
+    (run,) = tensorboard_runs()
+    (record,) = records()
+    assert run.Scalars("eval/latency_ms/p50")[0].value == pytest.approx(
+        record.eval.latency_ms.p50 if record.eval else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("import no_such_library\nclass Mine: pass", "no_such_library"), ("class Mine: pass", "implements no hook")],
+)
+def test_a_logger_in_a_file_is_refused_with_its_reason(metabench: Command, source: str, message: str) -> None:
+    Path("tracker.py").write_text(source, encoding="utf-8")
+    assert_refused(metabench(*ALL, "--log", "./tracker.py:Mine"), [message])

@@ -67,7 +67,7 @@ def normalised_convolution(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, suppor
 
 
 def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Return mean and variance of each channel of ``conv(x)`` over images and places, and of how many values.
+    """Return the [C'] means and variances of the channels of ``conv(x)`` over images and places, and how many these are.
 
     With the mean μ and covariance Σ of the patches of x, the output W·patch + b has mean W μ + b and variance W Σ Wᵀ.
 
@@ -87,6 +87,7 @@ def _output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
     centred = patches - mean.unsqueeze(1)
     weight = conv.weight.flatten(1)
     count = patches.shape[1]
-    variance = (weight @ (centred @ centred.T / count) * weight).sum(dim=1)
+    # Rounding may leave a variance of nearly nothing below zero.
+    variance = (weight @ (centred @ centred.T / count) * weight).sum(dim=1).clamp_min(0)
     output_mean = weight @ mean
     return output_mean if conv.bias is None else output_mean + conv.bias, variance, count

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
 from metabench.specs import hookimpl
@@ -16,6 +16,8 @@ from metabench_plugins.loggers.figures import figures, settings, title, validati
 
 #: The longest value that every MLflow store takes.
 _LONGEST = 500
+#: The most metrics that one request may hold.
+_AT_ONCE = 1000
 
 
 class MLflowLogger:
@@ -27,7 +29,6 @@ class MLflowLogger:
     @hookimpl
     def metabench_cell_finished(self, output: Path, record: Mapping[str, Any]) -> None:
         """Write a cell."""
-        run = self._client.create_run(self._experiment(record), run_name=title(record)).info.run_id
         now = round(datetime.fromisoformat(record["finished"]).timestamp() * 1000)
         last = record["train"]["steps"] if record["train"] else 0
         metrics = [Metric(name, value, now, last) for name, value in figures(record).items()]
@@ -39,12 +40,12 @@ class MLflowLogger:
             "metabench.device": record["device"],
             "metabench.error": record["error"] or "",
         }
-        self._client.log_batch(
-            run,
-            metrics=metrics,
-            params=[Param(name, str(value)[:_LONGEST]) for name, value in settings(record).items()],
-            tags=[RunTag(name, value[:_LONGEST]) for name, value in tags.items()],
-        )
+        short = {name: value[:_LONGEST] for name, value in tags.items()}
+        run = self._client.create_run(self._experiment(record), run_name=title(record), tags=short).info.run_id
+        params = [Param(name, str(value)[:_LONGEST]) for name, value in settings(record).items()]
+        self._client.log_batch(run, params=params)
+        for first in range(0, len(metrics), _AT_ONCE):
+            self._client.log_batch(run, metrics=metrics[first : first + _AT_ONCE])
         self._client.set_terminated(run, "FINISHED" if record["status"] == "ok" else "FAILED")
 
     @hookimpl

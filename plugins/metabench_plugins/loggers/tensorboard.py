@@ -13,6 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 from metabench.specs import hookimpl
 from metabench_plugins.loggers.figures import figures, settings, title, validation
 
+#: The file that says, last, which run of the cell is written beside it.
+_FINISHED = "finished.txt"
+
 
 class TensorBoardLogger:
     """Writes one TensorBoard run a cell: its validation curve, its figures, and its settings as hyper-parameters."""
@@ -33,12 +36,14 @@ class TensorBoardLogger:
             if record["accuracy"]:
                 outcome = {"hparam/accuracy": record["accuracy"]["mean"]}
                 writer.add_hparams(settings(record), outcome, run_name=".")
+        (folder / _FINISHED).write_text(record["finished"], encoding="utf-8")
 
     @hookimpl
     def metabench_run_finished(self, output: Path, records: Iterable[Mapping[str, Any]]) -> None:
         """Write the cells that were kept from a run without this logger."""
         for record in records:
-            if not _folder(output, record).is_dir():
+            written = _folder(output, record) / _FINISHED
+            if not written.is_file() or written.read_text(encoding="utf-8") != record["finished"]:
                 self.metabench_cell_finished(output, record)
 
 
