@@ -124,7 +124,7 @@ def run_jobs(
 
 @contextmanager
 def _signals_kept_from_children() -> Iterator[None]:
-    """Start processes that Ctrl-C and SIGTERM do not end: they may reach a whole group, and whoever waits passes them on."""
+    """Start processes that Ctrl-C and SIGTERM, which may reach a whole group, do not end: whoever waits is told."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

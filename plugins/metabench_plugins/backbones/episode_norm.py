@@ -67,7 +67,7 @@ def normalised_convolution(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, suppor
 
 
 def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Return the [C'] means and variances of the channels of ``conv(x)`` over images and places, and how many these are.
+    """Return the [C'] means and variances of the channels of ``conv(x)`` over images and places, and their number.
 
     With the mean μ and covariance Σ of the patches of x, the output W·patch + b has mean W μ + b and variance W Σ Wᵀ.
 
