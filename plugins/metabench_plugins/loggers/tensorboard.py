@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -13,8 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 from metabench.specs import hookimpl
 from metabench_plugins.loggers.figures import figures, settings, title, validation
 
-#: The file that says, last, which run of the cell is written beside it.
-_FINISHED = "finished.txt"
+#: The file that says, written last, which record is beside it.
+_WRITTEN = "record.sha256"
 
 
 class TensorBoardLogger:
@@ -36,15 +38,19 @@ class TensorBoardLogger:
             if record["accuracy"]:
                 outcome = {"hparam/accuracy": record["accuracy"]["mean"]}
                 writer.add_hparams(settings(record), outcome, run_name=".")
-        (folder / _FINISHED).write_text(record["finished"], encoding="utf-8")
+        (folder / _WRITTEN).write_text(_digest(record), encoding="utf-8")
 
     @hookimpl
     def metabench_run_finished(self, output: Path, records: Iterable[Mapping[str, Any]]) -> None:
         """Write the cells that were kept from a run without this logger."""
         for record in records:
-            written = _folder(output, record) / _FINISHED
-            if not written.is_file() or written.read_text(encoding="utf-8") != record["finished"]:
+            written = _folder(output, record) / _WRITTEN
+            if not written.is_file() or written.read_text(encoding="utf-8") != _digest(record):
                 self.metabench_cell_finished(output, record)
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _folder(output: Path, record: Mapping[str, Any]) -> Path:
