@@ -22,10 +22,11 @@ import torch
 from matplotlib import pyplot as plt
 
 from metabench.api import Algorithm, Setup, Split
+from metabench.configs import validate_config
 from metabench.episodes import EpisodeShape
 from metabench.evaluation import evaluate, predict
 from metabench.measure import BatchSize, choose_device, describe_device, synchronise
-from metabench.plugins import PluginManager, validate_config
+from metabench.plugins import PluginManager
 from metabench.reproducible import deterministic
 from metabench.streams import EpisodeStream
 

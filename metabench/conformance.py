@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, Backbone, Config, Setup, Split
+from metabench.configs import InvalidConfig, validate_config
 from metabench.episodes import EpisodeShape
 from metabench.errors import MetabenchError
 from metabench.evaluation import evaluate, is_transductive, predict
 from metabench.measure import BatchSize
-from metabench.plugins import InvalidConfig, PluginManager, in_one_line, validate_config
+from metabench.plugins import PluginManager, in_one_line
 from metabench.streams import EpisodeStream
 
 CPU = torch.device("cpu")

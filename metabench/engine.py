@@ -15,6 +15,7 @@ import torch
 
 from metabench.api import Algorithm, Setup, Split
 from metabench.checkpoints import TrainingProgress, load_checkpoint, save_checkpoint
+from metabench.configs import validate_config
 from metabench.episodes import EpisodeShape, IntArray
 from metabench.errors import CellFailed, SuiteError
 from metabench.evaluation import (
@@ -28,7 +29,7 @@ from metabench.evaluation import (
 from metabench.measure import BatchSize, PeakMemory, Stopwatch, is_out_of_memory
 from metabench.pictures import episode_png
 from metabench.plan import Cell, Training
-from metabench.plugins import PluginManager, in_one_line, validate_config
+from metabench.plugins import PluginManager, in_one_line
 from metabench.precision import in_precision, tf32
 from metabench.record import (
     Accuracy,

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from metabench.configs import InvalidConfig, validate_config
 from metabench.episodes import EpisodeShape
 from metabench.errors import PluginError, SuiteError
 from metabench.filters import choose
-from metabench.plugins import InvalidConfig, PluginManager, in_one_line, validate_config
+from metabench.plugins import PluginManager, in_one_line
 from metabench.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
 
 if TYPE_CHECKING:  # imports torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
-from pydantic import BaseModel, ValidationError
 
 from metabench import hookspecs, local
+from metabench.configs import InvalidConfig, short, validate_config
 from metabench.errors import PluginError, nearest
 from metabench.specs import (
     API_VERSION,
@@ -30,7 +29,7 @@ from metabench.specs import (
 )
 
 if TYPE_CHECKING:  # these import torch
-    from metabench.api import Algorithm, Backbone, Config, Dataset
+    from metabench.api import Algorithm, Backbone, Dataset
 
 #: Allow list ("mine,other"), or block list ("-mine,-other"), of distributions or entry points.
 PLUGINS_VARIABLE = "METABENCH_PLUGINS"
@@ -66,22 +65,6 @@ class PluginInfo:
 
     def __str__(self) -> str:
         return f"'{self.distribution}'" + (f" {self.version}" if self.version else "")
-
-
-@dataclass(frozen=True)
-class ConfigProblem:
-    """One thing wrong with the parameters of a plugin's class: where in them, and what."""
-
-    path: tuple[str | int, ...]
-    message: str
-
-
-class InvalidConfig(Exception):
-    """Parameters do not fit the `Config` of the class that they are for."""
-
-    def __init__(self, problem: ConfigProblem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
 
 
 class PluginManager:
@@ -277,7 +260,7 @@ class PluginManager:
                 specs = list(implementation.function())
                 wrong = [spec for spec in specs if not isinstance(spec, spec_class)]
                 if wrong:
-                    raise TypeError(f"it returned {_short(wrong[0])} instead of {spec_class.__name__}")
+                    raise TypeError(f"it returned {short(wrong[0])} instead of {spec_class.__name__}")
             except (Exception, SystemExit) as error:
                 self._infos[implementation.plugin_name] = PluginInfo(
                     info.name, info.distribution, info.version, f"{hook}: {in_one_line(error)}"
@@ -335,55 +318,6 @@ def _conflict(kind: str, name: str, claimants: list[PluginInfo]) -> str:
         f"the {kind} '{name}' is provided by {who}: set {PLUGINS_VARIABLE} to allow one of them, "
         f"or block one ({PLUGINS_VARIABLE}=-{claimants[-1].distribution})"
     )
-
-
-def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:
-    """Return `params` as an instance of `model`.
-
-    Raises:
-        InvalidConfig: with the place, and the nearest name where a name is unknown.
-    """
-    try:
-        # As JSON, so that a list can be a tuple and a word an enumeration, and nothing else is converted.
-        return model.model_validate_json(json.dumps(dict(params)))
-    except ValidationError as error:
-        raise InvalidConfig(first_problem(error, model)) from error
-
-
-def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProblem:
-    """Return the first problem that pydantic found, in the words that metabench uses."""
-    details = error.errors(include_url=False)
-    # A misspelt key makes a required one missing too: the misspelling is the cause.
-    found = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
-    path = tuple(found["loc"])
-    if found["type"] == "extra_forbidden":
-        known = _keys_at(model, path[:-1])
-        return ConfigProblem(
-            path, f"unknown key '{path[-1]}'{nearest(str(path[-1]), known)}. Known keys: {', '.join(known)}"
-        )
-    if found["type"] == "missing":
-        return ConfigProblem(path[:-1], f"the key '{path[-1]}' is missing")
-    message = found["msg"].removeprefix("Value error, ")
-    return ConfigProblem(path, f"{message[0].lower()}{message[1:]}, not {_short(found['input'])}")
-
-
-def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """Return the keys of the nested model at `path`."""
-    current: Any = model
-    for step in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            current = current.model_fields[str(step)].annotation if str(step) in current.model_fields else None
-        else:  # the values of a mapping or a list
-            arguments = getattr(current, "__args__", ())
-            current = arguments[-1] if arguments else None
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _selected(found: list[EntryPoint], selection: str) -> list[EntryPoint]:

@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from metabench import local
+from metabench.configs import first_problem
 from metabench.errors import SuiteError, nearest
-from metabench.plugins import first_problem
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000

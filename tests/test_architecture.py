@@ -30,6 +30,7 @@ ORDER = [
     "metabench.packs",
     "metabench.api",
     "metabench.local",
+    "metabench.configs",
     "metabench.plugins",
     "metabench.suite",
     "metabench.plan",
