@@ -25,7 +25,8 @@ from metabench.api import Algorithm, Setup, Split
 from metabench.configs import validate_config
 from metabench.episodes import EpisodeShape
 from metabench.evaluation import evaluate, predict
-from metabench.measure import BatchSize, choose_device, describe_device, synchronise
+from metabench.measure import choose_device, describe_device, synchronise
+from metabench.memory import BatchSize
 from metabench.plugins import PluginManager
 from metabench.reproducible import deterministic
 from metabench.streams import EpisodeStream

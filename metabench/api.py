@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from metabench.errors import CellFailed, DataError
 from metabench.packs import Pack
+from metabench.strategies import InOrder, Strategy, Weights, gradients, is_vectorised, leaves_traces, of_each
 
 __all__ = [
     "Algorithm",
@@ -32,8 +33,13 @@ __all__ = [
     "Setup",
     "Split",
     "SplitSize",
+    "Strategy",
+    "Weights",
     "embed_episode",
     "embed_queries",
+    "gradients",
+    "is_vectorised",
+    "of_each",
 ]
 
 #: What `meta_step` reports: scalar tensors, still on the device, so that nothing waits for it.
@@ -242,11 +248,25 @@ class Algorithm(nn.Module, abc.ABC):
     """
 
     Config: ClassVar[type[Config]] = Config
+    #: Whether the work on an episode is a function of weights and episode alone, made of tensor operations: it draws no
+    #: random numbers, keeps nothing, does not look into tensors (``.item()``, ``if``), and takes inner gradients with
+    #: `gradients`. The harness may then do several episodes at once: vectorised on a GPU.
+    functional: bool = False
+    #: Whether it learns within an episode, by operations too small to keep several cores busy. If it is functional,
+    #: too, episodes are done side by side on a CPU.
+    inner_loop: bool = False
+    #: How the episodes of a batch are worked through; the engine sets what suits the device.
+    strategy: Strategy = InOrder()
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__()
         self.config = config
         self.backbone = setup.backbone
+
+    @property
+    def training_strategy(self) -> Strategy:
+        """Return how the episodes of a meta-batch are worked through: in order where one leaves traces for the next."""
+        return self.strategy if self.functional and not leaves_traces(self.backbone) else InOrder()
 
     @abc.abstractmethod
     def meta_step(self, episodes: Episodes) -> Metrics:
@@ -296,7 +316,8 @@ class AlgorithmConfig(Config):
 class OptimisedAlgorithm(Algorithm):
     """An algorithm trained by "loss, backward, step": only `episode_scores` has to be written.
 
-    Gradients are accumulated episode by episode, so memory does not grow with the meta-batch.
+    Gradients are accumulated episode by episode, so memory does not grow with the meta-batch: its episodes are worked
+    through as `Algorithm.strategy` says.
     """
 
     Config: ClassVar[type[Config]] = AlgorithmConfig
@@ -318,19 +339,25 @@ class OptimisedAlgorithm(Algorithm):
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """Return the scores of one episode after the other; see `Algorithm.predict`."""
         self.eval()
-        episodes = zip(support_x, support_y, query_x, strict=True)
-        return torch.stack([self.episode_scores(*episode, way) for episode in episodes])
+
+        def scores(learner: OptimisedAlgorithm, *episode: Tensor) -> tuple[Tensor]:
+            support_x, support_y, query_x = episode
+            return (learner.episode_scores(support_x, support_y, query_x, way),)
+
+        return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
 
     def meta_step(self, episodes: Episodes) -> Metrics:
         """Average the gradient of the episodes' losses, and let Adam make one step."""
         self.train()
         optimiser = self._adam()
         optimiser.zero_grad(set_to_none=True)
-        losses = []
-        for episode in episodes:
-            loss = self.episode_loss(*episode, way=episodes.way) / len(episodes)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+
+        def loss(learner: OptimisedAlgorithm, *episode: Tensor) -> Tensor:
+            support_x, support_y, query_x, query_y = episode
+            return learner.episode_loss(support_x, support_y, query_x, query_y, episodes.way)
+
+        batch = episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y
+        losses = self.training_strategy.backward(loss, self, *batch)
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
         if self.config.halve_lr_every:
@@ -338,7 +365,7 @@ class OptimisedAlgorithm(Algorithm):
                 group["lr"] = self.config.lr * 0.5 ** (self._steps // self.config.halve_lr_every)
         optimiser.step()
         self._steps += 1
-        return {"loss": torch.stack(losses).sum()}
+        return {"loss": losses.mean()}
 
     def training_state(self) -> dict[str, Any]:
         """Return Adam's state and the number of steps made."""

@@ -18,8 +18,9 @@ from metabench.configs import InvalidConfig, validate_config
 from metabench.episodes import EpisodeShape
 from metabench.errors import MetabenchError
 from metabench.evaluation import evaluate, is_transductive, predict
-from metabench.measure import BatchSize
+from metabench.memory import BatchSize
 from metabench.plugins import PluginManager, in_one_line
+from metabench.strategies import InOrder, SideBySide, Vectorised
 from metabench.streams import EpisodeStream
 
 CPU = torch.device("cpu")
@@ -174,6 +175,32 @@ def check_batches(subject: Subject) -> None:
         )
 
 
+def check_strategies(subject: Subject) -> None:
+    """An algorithm that says it is functional gives the same when several episodes are done at once."""
+    if not subject.build().functional:
+        return
+    found = []
+    for strategy in (InOrder(), InOrder(), SideBySide(2), Vectorised(CPU)):
+        algorithm = subject.build()
+        algorithm.strategy = strategy
+        try:
+            train(algorithm, episodes("train"), 0, 1)
+            found.append(predict(algorithm, episodes("test").batch(0, 4), 0, 0))
+        except RuntimeError as error:
+            raise NotConforming(
+                f"it says that it is functional, but does not work for several episodes at once "
+                f"({in_one_line(error)}): use tensor operations alone, or do not set `functional`"
+            ) from error
+    if not torch.equal(found[0], found[1]):
+        return  # no training is like another, and that is for the check of the seed to say
+    for scores in found[2:]:
+        if not torch.allclose(scores, found[0], rtol=1e-3, atol=1e-4):
+            raise NotConforming(
+                f"it says that it is functional, but scores move by up to {float((scores - found[0]).abs().max()):.2g} "
+                "when several episodes are done at once: keep nothing from one for the next, or do not set `functional`"
+            )
+
+
 def check_shapes(subject: Subject) -> None:
     """Any way and shot works, and training episodes of another way work or are refused with a ValueError."""
     for way, shot in ((2, 1), (3, 4), (7, 2)):
@@ -266,6 +293,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "resume": check_resume,
     "prediction changes nothing": check_prediction_changes_nothing,
     "batches": check_batches,
+    "strategies": check_strategies,
     "shapes": check_shapes,
     "queries": check_queries,
     "relabelling": check_relabelling,

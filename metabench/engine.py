@@ -26,7 +26,8 @@ from metabench.evaluation import (
     latency_ms,
     predict,
 )
-from metabench.measure import BatchSize, PeakMemory, Stopwatch, is_out_of_memory
+from metabench.measure import Stopwatch
+from metabench.memory import BatchSize, PeakMemory, is_out_of_memory
 from metabench.pictures import episode_png
 from metabench.plan import Cell, Training
 from metabench.plugins import PluginManager, in_one_line
@@ -42,6 +43,7 @@ from metabench.record import (
 )
 from metabench.reproducible import derive_seed, deterministic
 from metabench.stats import DataIntervals, Floats, mean_interval
+from metabench.strategies import strategy_for
 from metabench.streams import EpisodeStream
 from metabench.watching import Interrupted, Watcher
 
@@ -84,6 +86,7 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     backbone = in_precision(backbone, cell.precision, image_shape)
     setup = Setup(backbone, cell.shape.way, cell.train.shape.way, cell.train.steps)
     algorithm = algorithm_class(validate_config(algorithm_class.Config, cell.algorithm.params), setup)
+    algorithm.strategy = strategy_for(device, algorithm.functional, algorithm.inner_loop)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]

@@ -8,9 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metabench.api import Algorithm, Episodes
 from metabench.errors import CellFailed
-from metabench.measure import BatchSize, Stopwatch, percentiles_ms
+from metabench.measure import Stopwatch, percentiles_ms
+from metabench.memory import BatchSize
 from metabench.reproducible import derive_seed
 from metabench.stats import Floats
+from metabench.strategies import InOrder
 from metabench.streams import EpisodeStream
 from metabench.watching import Interrupted, Watcher
 
@@ -96,8 +98,13 @@ def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
     Convolutions and matrix products are counted, a multiplication and an addition as two.
     """
     counter = FlopCounterMode(display=False)
-    with counter:
-        predict(algorithm, stream.batch(0, 1), seed, 0)
+    # The counter sees what is done in its own thread.
+    strategy, algorithm.strategy = algorithm.strategy, InOrder()
+    try:
+        with counter:
+            predict(algorithm, stream.batch(0, 1), seed, 0)
+    finally:
+        algorithm.strategy = strategy
     return counter.get_total_flops()
 
 

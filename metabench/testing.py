@@ -31,7 +31,8 @@ from metabench.conformance import CHECKS, Subject, run_check
 from metabench.data import DataRoots, load_splits
 from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
 from metabench.evaluation import predict
-from metabench.measure import BatchSize, choose_device, describe_device, synchronise
+from metabench.measure import choose_device, describe_device, synchronise
+from metabench.memory import BatchSize
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
 from metabench.precision import tf32

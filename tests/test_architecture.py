@@ -28,6 +28,8 @@ ORDER = [
     "metabench.hookspecs",
     "metabench.episodes",
     "metabench.packs",
+    "metabench.memory",
+    "metabench.strategies",
     "metabench.api",
     "metabench.local",
     "metabench.configs",

@@ -36,6 +36,16 @@ BREAKING = {
         """,
         "takes a parameter that it does not know",
     ),
+    "strategies": (
+        """
+        class Broken(ProtoNet):
+            def episode_scores(self, support_x, support_y, query_x, way):
+                if int(support_y.max()) >= way:
+                    raise ValueError("a label beyond the way")
+                return super().episode_scores(support_x, support_y, query_x, way)
+        """,
+        "does not work for several episodes at once",
+    ),
     "seed": (
         """
         class Broken(ProtoNet):

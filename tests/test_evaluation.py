@@ -15,7 +15,7 @@ from metabench.engine import Outcome, build, evaluation_stream, training_stream
 from metabench.errors import CellFailed
 from metabench.evaluation import class_accuracies, credit, evaluate, flops, inductive_accuracies, is_transductive
 from metabench.executors import LoadedDataset
-from metabench.measure import BatchSize, PeakMemory
+from metabench.memory import BatchSize, PeakMemory
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
 from metabench.suite import Suite

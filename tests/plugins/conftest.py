@@ -16,6 +16,7 @@ from metabench.packs import Pack
 from metabench.streams import EpisodeStream
 from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
 from metabench_plugins.datasets.omniglot import Omniglot, OmniglotConfig
+from variants import Variant
 
 
 @pytest.fixture(scope="session")
@@ -151,3 +152,18 @@ def stream() -> EpisodeStream:
     images = (prototypes + noise).to(torch.uint8).flatten(0, 1)
     split = Split(images, torch.arange(9) * 6, [str(c) for c in range(8)])
     return EpisodeStream(split, EpisodeShape(way=WAY, shot=1, queries=2), "synthetic", 0, torch.device("cpu"))
+
+
+@pytest.fixture
+def trained(make_learner: Callable[..., Any], make_episodes: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes a learner with a step of training behind it: no counter is at zero."""
+
+    def make(variant: Variant, norm: str = "running", steps: int = 1, **kwargs: Any) -> Algorithm:
+        learner: Algorithm = make_learner(variant.algorithm, norm=norm, **{**variant.params, **kwargs})
+        dtype = next(learner.parameters()).dtype
+        for step in range(steps):
+            torch.manual_seed(step)
+            learner.meta_step(make_episodes(2, seed=100 + step, dtype=dtype))
+        return learner
+
+    return make

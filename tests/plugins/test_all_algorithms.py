@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,60 +15,15 @@ from torch import Tensor
 
 from metabench import evaluation
 from metabench.api import Algorithm, Episodes
-from metabench.measure import BatchSize
+from metabench.memory import BatchSize
 from metabench.streams import EpisodeStream
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.maml import MAML
-from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.reptile import Reptile
-from metabench_plugins.algorithms.siamese import Siamese
+from variants import ALGORITHMS, Variant, every_norm, every_variant
 
 Make = Callable[..., Any]
-ALGORITHMS = (MAML, Reptile, ProtoNet, MatchingNet, Siamese)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """An algorithm with parameters that make it quick."""
-
-    name: str
-    algorithm: type[Algorithm]
-    params: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-REPTILE = {"inner_lr": 0.01, "inner_steps": 2, "inner_batch": 5, "test_inner_steps": 3, "test_inner_batch": 4}
-VARIANTS = (
-    Variant("maml", MAML, {"inner_lr": 0.4, "test_inner_steps": 2}),
-    Variant("maml-first-order", MAML, {"inner_lr": 0.4, "test_inner_steps": 2, "first_order": True}),
-    Variant("reptile", Reptile, REPTILE),
-    Variant("reptile-transductive", Reptile, {**REPTILE, "transductive": True}),
-    Variant("protonet", ProtoNet),
-    Variant("matchingnet", MatchingNet, {"scale": 10.0}),
-    Variant("matchingnet-fce", MatchingNet, {"scale": 100.0, "fce": True, "fce_steps": 2}),
-    Variant("siamese", Siamese, {"pairs": 8, "distortion": 0}),
-)
-
-every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
-every_norm = pytest.mark.parametrize("norm", ["running", "batch", "support"])
-
-
-@pytest.fixture
-def trained(make_learner: Make, make_episodes: Make) -> Make:
-    """Return a function that makes a learner with a step of training behind it: no counter is at zero."""
-
-    def make(variant: Variant, norm: str = "running", steps: int = 1, **kwargs: Any) -> Algorithm:
-        learner: Algorithm = make_learner(variant.algorithm, norm=norm, **{**variant.params, **kwargs})
-        dtype = next(learner.parameters()).dtype
-        for step in range(steps):
-            torch.manual_seed(step)
-            learner.meta_step(make_episodes(2, seed=100 + step, dtype=dtype))
-        return learner
-
-    return make
 
 
 def predict(learner: Algorithm, episodes: Episodes) -> Tensor:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metabench.api import Algorithm, Setup, embed_queries
-
-Weights = Mapping[str, Tensor]
+from metabench.api import Algorithm, Setup, Weights, embed_queries
 
 
 class LinearHead(Algorithm):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, OptimisedAlgorithm
-from metabench_plugins.algorithms.linear_head import LinearHead, Weights
+from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Weights, gradients, of_each
+from metabench_plugins.algorithms.linear_head import LinearHead
 
 
 class MAMLConfig(AlgorithmConfig):
@@ -32,29 +31,29 @@ class MAML(LinearHead, OptimisedAlgorithm):
     """Learns weights from which a few gradient steps on the support set solve the episode (algorithm 2)."""
 
     Config = MAMLConfig
+    functional = True
+    inner_loop = True
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the query loss of the adapted weights; its gradient goes through the adaptation."""
-        weights = dict(self.named_parameters())
-        adapted = self._adapt(weights, support_x, support_y, self.config.inner_steps, training=True)
+        adapted = self._adapt(support_x, support_y, self.config.inner_steps, second_order=not self.config.first_order)
         return F.cross_entropy(self.scores_under(adapted, query_x, support_x), query_y)
 
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """Return the [M, N] scores of the queries under the weights adapted to the support set."""
-        weights = dict(self.named_parameters())
-        adapted = self._adapt(weights, support_x, support_y, self.config.test_inner_steps, training=False)
+        adapted = self._adapt(support_x, support_y, self.config.test_inner_steps, second_order=False)
         return self.scores_under(adapted, query_x, support_x)
 
-    def _adapt(self, weights: Weights, x: Tensor, y: Tensor, steps: int, training: bool) -> Weights:
+    def _adapt(self, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
         """Return the weights after `steps` of gradient descent on the support set (equation 1)."""
-        second_order = training and not self.config.first_order
+        weights: Weights = dict(self.named_parameters())
+
+        def loss(weights: Weights) -> Tensor:
+            return F.cross_entropy(self.scores_under(weights, x), y)
+
         for _ in range(steps):
-            if not training:
-                weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
-            with torch.enable_grad():
-                loss = F.cross_entropy(self.scores_under(weights, x), y)
-                gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order)
-            # Without create_graph the gradients are constants, and θ′ = θ - α∇ still passes ∇L(θ′) on to θ.
-            moved = torch._foreach_add(list(weights.values()), gradients, alpha=-self.config.inner_lr)
+            found, _ = gradients(loss, weights, differentiable=second_order)
+            # Gradients of the first order are constants, and θ′ = θ - α∇ still passes ∇L(θ′) on to θ.
+            moved = of_each("add", list(weights.values()), list(found.values()), alpha=-self.config.inner_lr)
             weights = dict(zip(weights, moved, strict=True))
         return weights

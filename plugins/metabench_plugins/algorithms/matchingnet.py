@@ -33,6 +33,7 @@ class MatchingNet(OptimisedAlgorithm):
 
     def __init__(self, config: MatchingNetConfig, setup: Setup) -> None:
         super().__init__(config, setup)
+        self.functional = not config.fce  # an LSTM cannot be vectorised
         self.context = FullContext(setup.backbone.features, config.fce_steps) if config.fce else None
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:

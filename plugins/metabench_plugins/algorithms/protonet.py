@@ -22,6 +22,7 @@ class ProtoNet(OptimisedAlgorithm):
     """
 
     Config = ProtoNetConfig
+    functional = True
 
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """Return the [M, N] negative squared distances of the queries to the prototypes (algorithm 1)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import Config, Episodes, Metrics, Setup
-from metabench_plugins.algorithms.linear_head import LinearHead, Weights
+from metabench.api import Config, Episodes, Metrics, Setup, Weights, gradients, of_each
+from metabench_plugins.algorithms.linear_head import LinearHead
 
 
 class ReptileConfig(Config):
@@ -59,11 +60,10 @@ class InnerAdam:
         """Return the weights after one step."""
         self.steps += 1
         correction = 1 - self._DECAY**self.steps
-        self.squares = list(torch._foreach_mul(self.squares, self._DECAY))
-        torch._foreach_addcmul_(self.squares, gradients, gradients, value=1 - self._DECAY)
-        roots = torch._foreach_sqrt(torch._foreach_div(self.squares, correction))
-        torch._foreach_add_(roots, self._EPSILON)
-        return list(torch._foreach_addcdiv(weights, gradients, roots, value=-self.lr))
+        decayed = of_each("mul", self.squares, self._DECAY)
+        self.squares = of_each("addcmul", decayed, gradients, gradients, value=1 - self._DECAY)
+        roots = of_each("add", of_each("sqrt", of_each("div", self.squares, correction)), self._EPSILON)
+        return of_each("addcdiv", weights, gradients, roots, value=-self.lr)
 
 
 class Reptile(LinearHead):
@@ -75,6 +75,8 @@ class Reptile(LinearHead):
     """
 
     Config = ReptileConfig
+    functional = True
+    inner_loop = True
 
     def __init__(self, config: ReptileConfig, setup: Setup) -> None:
         super().__init__(config, setup)
@@ -87,38 +89,36 @@ class Reptile(LinearHead):
     def meta_step(self, episodes: Episodes) -> Metrics:
         """θ ← θ + ε · mean(φ - θ) over the tasks of the meta-batch."""
         self.train()
-        start = dict(self.named_parameters())
-        results, losses = [], []
-        for support_x, support_y, query_x, query_y in episodes:
-            x, y = torch.cat([support_x, query_x]), torch.cat([support_y, query_y])
-            batches = minibatches(len(y), self.config.inner_batch, self.config.inner_steps)
-            adam = self._inner_adam()
-            adapted, loss = self._adapt(start, x, y, batches, adam)
-            results.append((adapted, adam.squares))
-            losses.append(loss)
-        self._outer_update([adapted for adapted, _ in results])
-        for i, squares in enumerate(zip(*(squares for _, squares in results), strict=True)):
-            self.get_buffer(f"square_{i}").copy_(torch.stack(squares).mean(dim=0))
+        x = torch.cat([episodes.support_x, episodes.query_x], dim=1)
+        y = torch.cat([episodes.support_y, episodes.query_y], dim=1)
+        shape = y.shape[1], self.config.inner_batch, self.config.inner_steps
+        batches = torch.stack([minibatches(*shape) for _ in episodes]).to(y.device)
+
+        def train(learner: Reptile, *task: Tensor) -> tuple[Tensor, ...]:
+            adapted, squares, loss = learner._adapt(*task)
+            return (*adapted.values(), *squares, loss)
+
+        *adapted_and_squares, losses = self.training_strategy.map(train, self, x, y, batches)
+        count = len(adapted_and_squares) // 2
+        self._outer_update(adapted_and_squares[:count])
+        for i, squares in enumerate(adapted_and_squares[count:]):
+            self.get_buffer(f"square_{i}").copy_(squares.mean(dim=0))
         self._inner_steps += self.config.inner_steps
-        return {"loss": torch.stack(losses).mean()}
+        return {"loss": losses.mean()}
 
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """See `metabench.api.Algorithm.predict`."""
         self.eval()
-        start = dict(self.named_parameters())
-        scores = []
-        for x, y, queries in zip(support_x, support_y, query_x, strict=True):
-            # A generator of its own: an episode's result does not depend on its place in the batch.
-            batches = minibatches(
-                len(y),
-                self.config.test_inner_batch,
-                self.config.test_inner_steps,
-                torch.Generator().manual_seed(0),
-            )
-            adapted, _ = self._adapt(start, x, y, batches, self._inner_adam())
+        # A generator of its own: an episode's result does not depend on its place in the batch.
+        shape = support_y.shape[1], self.config.test_inner_batch, self.config.test_inner_steps
+        batches = minibatches(*shape, torch.Generator().manual_seed(0)).to(support_y.device)
+
+        def scores(learner: Reptile, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
+            adapted, _, _ = learner._adapt(x, y, batches)
             with torch.no_grad():
-                scores.append(self._query_scores(adapted, x, queries))
-        return torch.stack(scores)
+                return (learner._query_scores(adapted, x, queries),)
+
+        return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
 
     def training_state(self) -> dict[str, Any]:
         """Return the position in the annealing."""
@@ -140,29 +140,32 @@ class Reptile(LinearHead):
         squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(self.parameters())]
         return InnerAdam(self.config.inner_lr, squares, self._inner_steps)
 
-    def _adapt(
-        self, start: Weights, x: Tensor, y: Tensor, batches: Iterator[Tensor], adam: InnerAdam
-    ) -> tuple[Weights, Tensor]:
-        """Return the weights φ after one inner step a minibatch, and the loss of the last."""
-        names = list(start)
-        weights = [value.detach() for value in start.values()]
+    def _adapt(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
+        """Return the weights φ after one inner step a minibatch, the mean squares after it, and the last loss.
+
+        Args:
+            x: [n, C, H, W] images of a task.
+            y: [n] labels.
+            batches: [steps, size] images of each minibatch.
+        """
+        adam = self._inner_adam()
+        weights: Weights = dict(self.named_parameters())
         loss = torch.zeros(())
         for batch in batches:
-            weights = [weight.requires_grad_() for weight in weights]
-            with torch.enable_grad():
-                scores = self.scores_under(dict(zip(names, weights, strict=True)), x[batch])
-                loss = F.cross_entropy(scores, y[batch])
-                gradients = torch.autograd.grad(loss, weights)
+            found, loss = gradients(partial(self._loss, x[batch], y[batch]), weights)
             with torch.no_grad():
-                weights = adam.step(weights, list(gradients))
-        return dict(zip(names, weights, strict=True)), loss.detach()
+                moved = adam.step(list(weights.values()), list(found.values()))
+            weights = dict(zip(weights, moved, strict=True))
+        return weights, adam.squares, loss
+
+    def _loss(self, x: Tensor, y: Tensor, weights: Weights) -> Tensor:
+        return F.cross_entropy(self.scores_under(weights, x), y)
 
     @torch.no_grad()
-    def _outer_update(self, results: list[Weights]) -> None:
+    def _outer_update(self, adapted: list[Tensor]) -> None:
         epsilon = self.config.outer_step * (1 - self._outer_steps / self._train_steps)
-        for name, weight in self.named_parameters():
-            mean = torch.stack([adapted[name] for adapted in results]).mean(dim=0)
-            weight.add_(epsilon * (mean - weight))
+        for weight, found in zip(self.parameters(), adapted, strict=True):
+            weight.add_(epsilon * (found.mean(dim=0) - weight))
         self._outer_steps += 1
 
     def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
@@ -173,12 +176,14 @@ class Reptile(LinearHead):
         return torch.stack([self.scores_under(weights, batch)[-1] for batch in with_support])
 
 
-def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """Yield `count` index tensors of at most `size` images, reshuffled each time that all were used."""
+def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return [count, size] indices: minibatches of at most `size` images, reshuffled each time that all were used."""
     size = min(size, images)
     order = torch.randperm(images, generator=generator)
+    batches = []
     for _ in range(count):
         if len(order) < size:
             order = torch.cat([order, torch.randperm(images, generator=generator)])
         batch, order = order[:size], order[size:]
-        yield batch
+        batches.append(batch)
+    return torch.stack(batches)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metabench.api import is_vectorised
+
 
 class EpisodeNorm(nn.BatchNorm2d):
     """Batch norm whose statistics are an explicit choice; see `metabench_plugins.backbones.conv4.Conv4Config.norm`.
@@ -22,7 +24,11 @@ class EpisodeNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         """Normalise [n, C, H, W] features; the first `support` of them are the support set."""
         if not self.from_support or support is None:
-            return super().forward(x)
+            if not is_vectorised() or self.track_running_stats:
+                return super().forward(x)
+            # Within torch.vmap, the second derivative of batch norm is wrong where scales are given.
+            normalised = F.batch_norm(x, None, None, training=True, eps=self.eps)
+            return normalised * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
         variance, mean = torch.var_mean(x[:support], dim=(0, 2, 3), correction=0)
         scale, shift = self.affine_map(mean, variance)
         return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)

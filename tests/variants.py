@@ -1,0 +1,45 @@
+"""The built-in algorithms with parameters that make them quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from metabench.api import Algorithm
+from metabench_plugins.algorithms.maml import MAML
+from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.algorithms.protonet import ProtoNet
+from metabench_plugins.algorithms.reptile import Reptile
+from metabench_plugins.algorithms.siamese import Siamese
+
+ALGORITHMS = (MAML, Reptile, ProtoNet, MatchingNet, Siamese)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An algorithm with parameters that make it quick."""
+
+    name: str
+    algorithm: type[Algorithm]
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+REPTILE = {"inner_lr": 0.01, "inner_steps": 2, "inner_batch": 5, "test_inner_steps": 3, "test_inner_batch": 4}
+VARIANTS = (
+    Variant("maml", MAML, {"inner_lr": 0.4, "test_inner_steps": 2}),
+    Variant("maml-first-order", MAML, {"inner_lr": 0.4, "test_inner_steps": 2, "first_order": True}),
+    Variant("reptile", Reptile, REPTILE),
+    Variant("reptile-transductive", Reptile, {**REPTILE, "transductive": True}),
+    Variant("protonet", ProtoNet),
+    Variant("matchingnet", MatchingNet, {"scale": 10.0}),
+    Variant("matchingnet-fce", MatchingNet, {"scale": 100.0, "fce": True, "fce_steps": 2}),
+    Variant("siamese", Siamese, {"pairs": 8, "distortion": 0}),
+)
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+every_norm = pytest.mark.parametrize("norm", ["running", "batch", "support"])
