@@ -17,6 +17,9 @@ from metabench.reproducible import deterministic
 from metabench.streams import EpisodeStream
 from metabench.suite import Suite, SuiteFile, resolve
 
+#: Episodes that are timed at once.
+_AT_ONCE = 4
+
 
 def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> float:
     """Return how long a cell should take, from an outer update and a test episode of a freshly built algorithm."""
@@ -25,9 +28,9 @@ def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.devi
         algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = training_stream(cell, splits, device)
         test = evaluation_stream(cell, splits, device)
-        batch = min(cell.train.meta_batch, 4)
+        batch = min(cell.train.meta_batch, _AT_ONCE)
         step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
-        predict = _median_seconds(device, lambda i: _predict_one(algorithm, test, i))
+        predict = _median_seconds(device, lambda i: _predict(algorithm, test, i)) / _AT_ONCE
     validations = -(-cell.train.steps // cell.train.validate_every) * cell.train.validation_episodes
     # Testing includes the latency, and the probe for transduction: about fifty episodes.
     tested = validations + cell.test.episodes + 50
@@ -47,8 +50,8 @@ def _images(cells: Sequence[Cell]) -> int:
     )
 
 
-def _predict_one(algorithm: Algorithm, stream: EpisodeStream, i: int) -> None:
-    episodes = stream.batch(i, 1)
+def _predict(algorithm: Algorithm, stream: EpisodeStream, i: int) -> None:
+    episodes = stream.batch(i * _AT_ONCE, _AT_ONCE)
     algorithm.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
 
 

@@ -92,6 +92,7 @@ def run_cells(
     reporter: Reporter,
     fresh: bool = False,
     jobs: int = 1,
+    expected: Mapping[str, float] | None = None,
 ) -> list[Record]:
     """Run the cells that have no good record of this device, data and software yet; return all records.
 
@@ -105,6 +106,8 @@ def run_cells(
         reporter: sees the progress.
         fresh: run the cells that have one, too; the old record goes when its cell starts.
         jobs: how many cells run at once; more than one run in processes of their own, on their share of the threads.
+        expected: seconds by the identity of the cell; of several at once the longest starts first, so that none is
+            left to run alone.
 
     Raises:
         Interrupted: the user asked to stop; finished cells are kept, and the checkpoints of those under way.
@@ -122,6 +125,8 @@ def run_cells(
         else:
             waiting.append(CellJob(suite, cell, device, store, here, number, len(cells)))
     jobs = max(1, min(jobs, len(waiting)))
+    if jobs > 1 and expected:
+        waiting.sort(key=lambda job: expected.get(job.cell.id, 0.0), reverse=True)
     waiting = [replace(job, jobs=jobs) for job in waiting]
 
     def started(job: CellJob) -> Watcher:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from metabench import executors
 from metabench.executors import LoadedDataset, run_cells
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
@@ -147,3 +148,30 @@ class Stopping(Watching):
 
     def should_stop(self) -> bool:
         return len(self.done) >= self._finished
+
+
+def test_of_several_cells_at_once_the_longest_starts_first(
+    tmp_path: Path,
+    data: LoadedDataset,
+    everything: PluginManager,
+    cells_of: Plan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    def in_this_process(waiting: Any, at_once: int, threads: int, started: Any) -> Any:
+        for job in waiting:
+            order.append(job.cell.algorithm.label)
+            yield job, job.attempt(data, everything, started(job))
+
+    monkeypatch.setattr(executors, "run_jobs", in_this_process)
+    suite, cells = cells_of("centroid", "fading", "relative")
+    expected = {cell.id: seconds for cell, seconds in zip(cells, (1.0, 3.0, 2.0), strict=True)}
+    store = Store(tmp_path / "out")
+    settings = (suite, cells, {"blots": data}, CPU, everything, store, Watching())
+    records = run_cells(*settings, jobs=2, expected=expected)
+    assert order == ["fading", "relative", "centroid"]
+    assert [record.algorithm for record in records] == ["centroid", "fading", "relative"], "in the suite's order"
+    order.clear()
+    run_cells(*settings, jobs=2, fresh=True)
+    assert order == ["centroid", "fading", "relative"], "where nothing is known of the times"

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metabench.evaluation import class_accuracies, predict
 from metabench.reproducible import derive_seed, deterministic
+from metabench.strategies import InOrder
 
 
 def protonet_evaluation(data: Path, precision: str) -> Contestant:
@@ -68,7 +69,7 @@ def maml_adaptation(data: Path, precision: str) -> Contestant:
             scores = predict(work.algorithm, batches[0], work.seed, 0)
         return scores[:CHECKED_TASKS].softmax(dim=-1).flatten().tolist()
 
-    return Contestant(step, check, count_flops=_counted(step))
+    return Contestant(step, check, count_flops=_counted(work, step))
 
 
 def episodes(data: Path) -> Contestant:
@@ -105,7 +106,7 @@ def _evaluation(work: CellWork) -> Contestant:
         batches = [one_batch(first) for first in range(0, count, EVALUATION_BATCH)]
         return torch.cat(batches).mean(dim=1).tolist()
 
-    return Contestant(step, check, accuracies, count_flops=_counted(step))
+    return Contestant(step, check, accuracies, count_flops=_counted(work, step))
 
 
 def _steps(work: CellWork, batch: Callable[[int], object], check: Callable[[], list[float]] | None) -> Contestant:
@@ -120,14 +121,16 @@ def _steps(work: CellWork, batch: Callable[[int], object], check: Callable[[], l
             work.algorithm.meta_step(batch(number))
         return TASKS
 
-    return Contestant(step, check, count_flops=_counted(step))
+    return Contestant(step, check, count_flops=_counted(work, step))
 
 
-def _counted(step: Callable[[], int]) -> Callable[[], float]:
+def _counted(work: CellWork, step: Callable[[], int]) -> Callable[[], float]:
     def count() -> float:
         counter = FlopCounterMode(display=False)
+        strategy, work.algorithm.strategy = work.algorithm.strategy, InOrder()  # it counts in its own thread only
         with counter:
             episodes_done = step()
+        work.algorithm.strategy = strategy
         return counter.get_total_flops() / episodes_done
 
     return count

@@ -57,8 +57,12 @@ class RunConsole:
         suite: Suite,
         fresh: bool,
         jobs: int,
-    ) -> None:
-        """Say what will run where, how long it should take, and which profiles are shorter."""
+    ) -> dict[str, float]:
+        """Say what will run where, how long it should take, and which profiles are shorter.
+
+        Returns:
+            The expected seconds of each cell by its identity; nothing where they are not known.
+        """
         waiting = [
             cell for cell in cells if fresh or not _is_kept(store, cell, datasets[cell.dataset.label], device, plugins)
         ]
@@ -71,18 +75,21 @@ class RunConsole:
         with in_threads(share_of_threads(jobs)):
             self.say(f"device: {describe_device(device)}{at_once}{missing}")
             if not waiting:
-                return
+                return {}
             self.say("timing one step of every cell …")
-            seconds = 0.0
+            expected: dict[str, float] = {}
             try:
                 for cell in waiting:
-                    seconds += expected_seconds(cell, datasets[cell.dataset.label].splits, device, plugins) / jobs
+                    splits = datasets[cell.dataset.label].splits
+                    expected[cell.id] = expected_seconds(cell, splits, device, plugins)
             except Exception:  # what fails here fails as a cell, with its reason
                 self.say("expected: unknown, since a cell fails")
-                return
+                return {}
+        seconds = sum(expected.values()) / jobs
         shorter = shorter_profiles(file, suite, plugins) if seconds > _LONG else []
         hint = f" (shorter: {', '.join(f'--profile {name}' for name in shorter)})" if shorter else ""
         self.say(f"expected: about {_duration(seconds)}{hint}")
+        return expected
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -91,10 +91,10 @@ def run(
         store.write_suite(settings)
         store.supersede(plan, replaced=[cell.id for cell in cells] if fresh else [])
         with make_console() as console:
-            console.start(cells, store, where, datasets, plugins, file, resolved, fresh, jobs)
+            expected = console.start(cells, store, where, datasets, plugins, file, resolved, fresh, jobs)
             plugins.run_started(store.path, settings, len(cells))
             try:
-                records = run_cells(resolved, cells, datasets, where, plugins, store, console, fresh, jobs)
+                records = run_cells(resolved, cells, datasets, where, plugins, store, console, fresh, jobs, expected)
             except Interrupted:
                 console.interrupted(store, fresh)
                 raise KeyboardInterrupt from None
