@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from metabench_plugins.backbones import conv4
 from metabench_plugins.backbones.conv4 import Conv4, Conv4Config, halved
 
 
@@ -145,3 +146,20 @@ def test_pooling_is_the_same_with_and_without_a_gradient(size: tuple[int, int]) 
     expected = torch.nn.functional.max_pool2d(x, 2)
     assert torch.equal(halved(x), expected)
     assert torch.equal(halved(x.requires_grad_()), expected)
+
+
+@pytest.mark.parametrize("downsample", ["pool", "stride"])
+def test_images_in_parts_give_what_they_give_at_once(monkeypatch: pytest.MonkeyPatch, downsample: str) -> None:
+    network = Conv4(
+        Conv4Config.model_validate({"channels": 20, "norm": "batch", "downsample": downsample}), (1, 16, 16)
+    )
+    network.double()
+    x = images(7, seed=0)
+
+    def features_and_gradient() -> list[Tensor]:
+        features = network(x)
+        return [features, *torch.autograd.grad(features.square().sum(), list(network.parameters()))]
+
+    at_once = features_and_gradient()
+    monkeypatch.setattr(conv4, "_AT_ONCE", 3 * 20 * 16 * 16)
+    torch.testing.assert_close(features_and_gradient(), at_once, rtol=1e-9, atol=1e-9)

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Backbone, Config
-from metabench_plugins.backbones.episode_norm import EpisodeNorm, normalised_convolution
+from metabench_plugins.backbones.episode_norm import EpisodeNorm, folded
+
+#: Numbers that a convolution leaves behind before they are pooled on a CPU: so many are still in its cache by then.
+_AT_ONCE = 2**21
 
 
 class Conv4Config(Config):
@@ -68,9 +71,26 @@ class _Block(nn.Module):
         self.norm = EpisodeNorm(config.channels, config.norm)
 
     def forward(self, x: Tensor, support: int | None) -> Tensor:
-        x = normalised_convolution(self.conv, self.norm, x, support)
+        found = folded(self.conv, self.norm, x, support)
+        if found is None:
+            return self._shrunk(self.norm(self.conv(x), support))
+        weight, bias = found
+        parts = [
+            self._shrunk(F.conv2d(part, weight, bias, self.conv.stride, self.conv.padding))
+            for part in torch.split(x, self._images_at_once(x))
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _shrunk(self, x: Tensor) -> Tensor:
         # The largest of four is as large after a ReLU as before it, and a quarter of the numbers are left to do.
         return F.relu(halved(x) if self.pool else x)
+
+    def _images_at_once(self, x: Tensor) -> int:
+        """Return of how many images a CPU should pool the output of the convolution before it computes the next."""
+        if x.device.type != "cpu":
+            return len(x)
+        area = x.shape[2] * x.shape[3] // self.conv.stride[0] ** 2
+        return max(1, _AT_ONCE // (self.conv.out_channels * area))
 
 
 def halved(x: Tensor) -> Tensor:

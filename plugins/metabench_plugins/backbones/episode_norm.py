@@ -49,13 +49,19 @@ class EpisodeNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
 
 
-def normalised_convolution(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, support: int | None) -> Tensor:
-    """Return ``norm(conv(x))`` of a 3×3 convolution with padding 1.
+def folded(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, support: int | None) -> tuple[Tensor, Tensor] | None:
+    """Return weights and bias of the convolution that is ``norm(conv(x))``, or None where it would save nothing.
 
     Given the mean and variance of the convolution's output, batch norm is an affine map of each channel, and can be
     taken into weights and bias: passes over the largest tensors of the network are saved, and their gradients. The
     moments are known beforehand where they are running averages; and where the input has few channels they
     follow from those of its patches (`output_moments`).
+
+    Args:
+        conv: a 3×3 convolution with padding 1.
+        norm: the batch norm of its output.
+        x: [n, C, H, W].
+        support: see `EpisodeNorm`.
     """
     if norm.track_running_stats and not norm.training:
         mean, variance = norm.running_mean, norm.running_var
@@ -64,12 +70,12 @@ def normalised_convolution(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, suppor
         mean, variance, count = output_moments(conv, batch)
         norm.track(mean, variance, count)
     else:
-        return norm.forward(conv(x), support)
+        return None
     assert mean is not None
     assert variance is not None
     scale, shift = norm.affine_map(mean, variance)
     bias = shift if conv.bias is None else shift + conv.bias * scale
-    return F.conv2d(x, conv.weight * scale.reshape(-1, 1, 1, 1), bias, conv.stride, conv.padding)
+    return conv.weight * scale.reshape(-1, 1, 1, 1), bias
 
 
 def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
