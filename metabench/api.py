@@ -337,7 +337,7 @@ class OptimisedAlgorithm(Algorithm):
 
     @torch.no_grad()
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return the scores of one episode after the other; see `Algorithm.predict`."""
+        """Return the scores of each episode, stacked; see `Algorithm.predict`."""
         self.eval()
 
         def scores(learner: OptimisedAlgorithm, *episode: Tensor) -> tuple[Tensor]:

@@ -104,7 +104,7 @@ class SideBySide(Strategy):
         parts = self._run(part_of_the_gradient, batch)
         for own, _ in parts:
             for parameter, copy in zip(module.parameters(), own.parameters(), strict=True):
-                add_gradient(parameter, copy.grad)
+                parameter.grad = added(parameter.grad, copy.grad)
         return torch.cat([losses for _, losses in parts])
 
     def _run(self, work: Callable[[Sequence[Tensor]], _T], batch: Sequence[Tensor]) -> list[_T]:
@@ -149,20 +149,19 @@ class Vectorised(Strategy):
         """See `Strategy.backward`."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
 
-        def in_parts(size: int) -> tuple[Tensor, list[list[Tensor | None]]]:
+        def in_parts(size: int) -> tuple[Tensor, list[Tensor | None]]:
             losses: list[Tensor] = []
-            gradients: list[list[Tensor | None]] = []
+            sums: list[Tensor | None] = [None] * len(parameters)
             for part in zip(*(torch.split(tensor, size) for tensor in batch), strict=True):
                 values = torch.vmap(partial(loss, module))(*part)
-                mean = values.sum() / len(batch[0])
-                gradients.append(list(torch.autograd.grad(mean, parameters, allow_unused=True)))
+                found = torch.autograd.grad(values.sum() / len(batch[0]), parameters, allow_unused=True)
+                sums = [added(total, gradient) for total, gradient in zip(sums, found, strict=True)]
                 losses.append(values.detach())
-            return torch.cat(losses), gradients
+            return torch.cat(losses), sums
 
-        losses, gradients = self._size.fit(in_parts)
-        for part in gradients:
-            for parameter, gradient in zip(parameters, part, strict=True):
-                add_gradient(parameter, gradient)
+        losses, sums = self._size.fit(in_parts)  # an attempt that ran out of memory has added nothing to the parameters
+        for parameter, gradient in zip(parameters, sums, strict=True):
+            parameter.grad = added(parameter.grad, gradient)
         return losses
 
 
@@ -260,7 +259,8 @@ def twin(module: _M) -> _M:
     return twin_of(module)  # type: ignore[return-value]
 
 
-def add_gradient(parameter: nn.Parameter, gradient: Tensor | None) -> None:
-    """Add to a parameter's gradient, as ``backward`` would."""
-    if gradient is not None:
-        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+def added(gradient: Tensor | None, another: Tensor | None) -> Tensor | None:
+    """Return the sum of two gradients, where None is that of a parameter that was not used."""
+    if gradient is None or another is None:
+        return gradient if another is None else another
+    return gradient + another
