@@ -67,7 +67,4 @@ class EpisodeStream:
     def _gather(self, indices: Tensor) -> Tensor:
         """Return the normalised images at [B, n] indices, as [B, n, C, H, W] floats."""
         images = self._images[indices.to(self._device)]
-        if self._device.type == "cpu":
-            # Channels last in memory, which convolutions on a CPU are fastest on, and tensors of one channel hide.
-            images = images.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
         return images.float().div_(255).sub_(self._mean).div_(self._std)

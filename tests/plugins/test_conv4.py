@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from metabench_plugins.backbones import conv4
-from metabench_plugins.backbones.conv4 import Conv4, Conv4Config, halved
+from metabench_plugins.backbones.conv4 import Conv4, Conv4Config, channels_last, halved
 
 
 def build(norm: str, downsample: str = "pool", size: int = 16) -> Conv4:
@@ -163,3 +163,23 @@ def test_images_in_parts_give_what_they_give_at_once(monkeypatch: pytest.MonkeyP
     at_once = features_and_gradient()
     monkeypatch.setattr(conv4, "_AT_ONCE", 3 * 20 * 16 * 16)
     torch.testing.assert_close(features_and_gradient(), at_once, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("chosen", [slice(None), [2, 0]])
+def test_images_on_a_cpu_have_their_channels_last_however_they_were_put_together(channels: int, chosen: Any) -> None:
+    images = torch.rand(4, channels, 6, 8)[chosen]
+    found = channels_last(images)
+    assert torch.equal(found, images)
+    assert found.stride() == (6 * 8 * channels, 1, 8 * channels, channels)
+
+
+def test_weights_of_an_inner_loop_keep_the_layout_of_the_first_block() -> None:
+    backbone = Conv4(Conv4Config(channels=8, norm="batch"), (1, 16, 16))
+    adapted = {name: weight.contiguous() * 1.0 for name, weight in backbone.named_parameters()}
+    layouts: list[bool] = []
+    backbone.blocks[1].register_forward_pre_hook(
+        lambda block, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    torch.func.functional_call(backbone, adapted, (torch.rand(2, 1, 16, 16),))
+    assert layouts == [True]

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import Backbone, Config
+from metabench.api import Backbone, Config, is_vectorised
 from metabench_plugins.backbones.episode_norm import EpisodeNorm, folded
 
 #: Numbers that a convolution leaves behind before they are pooled on a CPU: so many are still in its cache by then.
@@ -56,6 +56,7 @@ class Conv4(Backbone):
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         """See `metabench.api.Backbone.forward`."""
+        x = channels_last(x)
         for block in self.blocks:
             x = block(x, support)
         return x.flatten(1) if self.config.downsample == "pool" else x.mean(dim=(2, 3))
@@ -91,6 +92,18 @@ class _Block(nn.Module):
             return len(x)
         area = x.shape[2] * x.shape[3] // self.conv.stride[0] ** 2
         return max(1, _AT_ONCE // (self.conv.out_channels * area))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return [n, C, H, W] images, on a CPU with the channels last in memory: convolutions are fastest on those.
+
+    With one channel, images lie in memory either way, and torch goes by the strides that they happen to have. Those of
+    the weights say as little, and most of what is computed of either loses them.
+    """
+    if x.device.type != "cpu" or is_vectorised():
+        return x
+    n, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).flatten().view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def halved(x: Tensor) -> Tensor:
