@@ -380,7 +380,8 @@ class OptimisedAlgorithm(Algorithm):
         # Made on first use: a subclass adds its parameters after this class's constructor, and the engine
         # moves them to the device after that.
         if self._optimiser is None:
+            # Fused: a small network has so little to compute that a call for each weight would take longer.
             self._optimiser = torch.optim.Adam(
-                self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+                self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
             )
         return self._optimiser
