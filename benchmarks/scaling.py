@@ -3,7 +3,8 @@
 python benchmarks/scaling.py --output docs/scaling.svg
 
 One thing changes at a time; the rest stays at 5-way 1-shot with 15 queries of 28×28 images and Conv4-64. Each point is
-the median of several measurements, in an order that is shuffled so that no curve is hurt alone by a slow minute.
+the median of several rounds, in an order that is shuffled so that no curve is hurt alone by a slow minute; the band is
+between the smallest and the largest. The picture is drawn again after every round.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -29,16 +30,17 @@ from metabench.measure import choose_device, describe_device, synchronise
 from metabench.memory import BatchSize
 from metabench.plugins import PluginManager
 from metabench.reproducible import deterministic
+from metabench.strategies import strategy_for
 from metabench.streams import EpisodeStream
 
-#: What is varied: its name on the axis, and its values; the first is where the other curves stay.
+#: What is varied: its name on the axis, and its values.
 SWEEPS: Mapping[str, tuple[str, tuple[int, ...]]] = {
-    "way": ("way", (5, 2, 10, 20)),
+    "way": ("way", (2, 5, 10, 20)),
     "shot": ("shot", (1, 5, 10, 20)),
-    "size": ("image size in pixels", (28, 16, 42, 56, 84)),
+    "size": ("image size in pixels", (16, 28, 42, 56, 84)),
     "meta_batch": ("episodes of an outer update", (1, 4, 16, 32)),
     "inner_steps": ("inner steps", (1, 2, 5, 10)),
-    "episodes": ("test episodes", (100, 25, 50, 200, 400)),
+    "episodes": ("test episodes", (10, 20, 40, 80, 160)),
 }
 
 #: What is measured, and which sweeps say something about it.
@@ -57,24 +59,13 @@ class Point:
     way: int = 5
     shot: int = 1
     size: int = 28
-    meta_batch: int = 1
+    meta_batch: int = 4
     inner_steps: int = 1
-    episodes: int = 100
+    episodes: int = 40
 
 
-@dataclass
-class Measured:
-    """Milliseconds an episode, of one curve at one point."""
-
-    curve: str
-    sweep: str
-    point: Point
-    milliseconds: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """Return the median."""
-        return statistics.median(self.milliseconds)
+#: Milliseconds an episode in each round, of a curve at a point.
+Measured = dict[tuple[str, Point], list[float]]
 
 
 def main() -> int:
@@ -85,23 +76,23 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
-    measured = [
-        Measured(curve, sweep, replace(Point(), **{sweep: value}))
-        for curve, sweeps in CURVES.items()
-        for sweep in sweeps
-        for value in SWEEPS[sweep][1]
-    ]
-    order = random.Random(0)
+    measured: Measured = {
+        (curve, point): [] for curve, sweeps in CURVES.items() for sweep in sweeps for point in _points(sweep)
+    }
+    order, waiting = random.Random(0), list(measured)
     with deterministic():
-        for number in range(arguments.rounds):
-            order.shuffle(measured)
-            for i, one in enumerate(measured, 1):
-                print(f"\rround {number + 1} of {arguments.rounds}: {i}/{len(measured)}", end="", file=sys.stderr)
-                one.milliseconds.append(_measure(one.curve, one.point, device))
-    print(file=sys.stderr)
-    _draw(measured, describe_device(device), arguments.output)
-    print(f"written: {arguments.output}", file=sys.stderr)
+        for number in range(1, arguments.rounds + 1):
+            order.shuffle(waiting)
+            for i, (curve, point) in enumerate(waiting, 1):
+                print(f"\rround {number} of {arguments.rounds}: {i}/{len(waiting)} ", end="", file=sys.stderr)
+                measured[curve, point].append(_measure(curve, point, device))
+            _draw(measured, describe_device(device), arguments.output)
+            print(f"written: {arguments.output}", file=sys.stderr)
     return 0
+
+
+def _points(sweep: str) -> list[Point]:
+    return [replace(Point(), **{sweep: value}) for value in SWEEPS[sweep][1]]
 
 
 def _measure(curve: str, point: Point, device: torch.device) -> float:
@@ -120,7 +111,7 @@ def _measure(curve: str, point: Point, device: torch.device) -> float:
     return 1e3 * (time.perf_counter() - start) / point.episodes
 
 
-def _milliseconds(work: Callable[[int], object], device: torch.device, repeats: int = 5) -> float:
+def _milliseconds(work: Callable[[int], object], device: torch.device, repeats: int = 3) -> float:
     seconds = []
     for i in range(repeats + 2):
         start = time.perf_counter()
@@ -141,6 +132,7 @@ def _build(name: str, point: Point, device: torch.device) -> Algorithm:
     )
     setup = Setup(backbone, point.way, point.way, 1000)
     algorithm: Algorithm = algorithm_class(validate_config(algorithm_class.Config, params), setup)
+    algorithm.strategy = strategy_for(device, algorithm.functional, algorithm.inner_loop)
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
@@ -151,19 +143,18 @@ def _split(size: int) -> Split:
     return Split(images, torch.arange(41) * 35, [""] * 40)
 
 
-def _draw(measured: list[Measured], device: str, output: Path) -> None:
+def _draw(measured: Measured, device: str, output: Path) -> None:
     mpl.use("svg")
     figure, axes = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained")
     for axis, (sweep, (label, _)) in zip(axes.flat, SWEEPS.items(), strict=True):
-        for curve in CURVES:
-            points = sorted(
-                (one for one in measured if (one.curve, one.sweep) == (curve, sweep)),
-                key=lambda one: getattr(one.point, sweep),
-            )
-            if points:
-                values = [getattr(one.point, sweep) for one in points]
-                low, high = ([f(one.milliseconds) for one in points] for f in (min, max))
-                (line,) = axis.plot(values, [one.median for one in points], marker="o", markersize=3, label=curve)
+        for curve, sweeps in CURVES.items():
+            if sweep in sweeps:
+                points = _points(sweep)
+                values = [getattr(point, sweep) for point in points]
+                low, middle, high = (
+                    [f(measured[curve, point]) for point in points] for f in (min, statistics.median, max)
+                )
+                (line,) = axis.plot(values, middle, marker="o", markersize=3, label=curve)
                 axis.fill_between(values, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         axis.set_xlabel(label)
         axis.set_ylabel("ms an episode")
@@ -171,6 +162,7 @@ def _draw(measured: list[Measured], device: str, output: Path) -> None:
         axis.legend(fontsize=7, frameon=False)
     figure.suptitle(f"5-way 1-shot, 15 queries, 28×28, Conv4-64, but for one thing: {device}", fontsize=10)
     figure.savefig(output)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

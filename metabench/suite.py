@@ -161,6 +161,11 @@ class Suite(_Section):
             raise ValueError("a way is at least 2")
         return values
 
+    def with_precision(self, precision: Precision) -> Suite:
+        """Return this suite with the backbones of all algorithms in one precision, whatever it says of them."""
+        algorithms = {label: entry.model_copy(update={"precision": None}) for label, entry in self.algorithms.items()}
+        return self.model_copy(update={"precision": precision, "algorithms": algorithms})
+
 
 _Entry = TypeVar("_Entry", bound=Entry)
 

@@ -81,6 +81,17 @@ def test_a_suite_sets_the_precision_of_all_or_of_one_algorithm(metabench: Comman
     assert "bf16" in row
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_line_sets_the_precision_of_all_and_keeps_the_results_apart(metabench: Command) -> None:
+    suite = Path("small.yaml")
+    suite.write_text(suite.read_text().replace("  protonet: {}", "  protonet: {precision: float32}"))
+    assert metabench("run", "small.yaml", "--profile", "smoke", "--precision", "bf16").code == 0
+    records = Store(Path("runs/small/smoke-bf16")).records()
+    assert {record.identity.get("precision") for record in records} == {"bf16"}
+    assert {record.algorithm for record in records} == {"protonet", "siamese"}
+    assert not Path("runs/small/smoke").exists()
+
+
 def test_tf32_on_a_cpu_is_refused_before_anything_runs(metabench: Command) -> None:
     suite = Path("small.yaml")
     suite.write_text(suite.read_text() + "precision: tf32\n")

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:  # imported when there is something to run
     from metabench.plugins import PluginManager
     from metabench.store import Store
+    from metabench.suite import Precision
 
 
 @click.command()
@@ -20,11 +21,16 @@ if TYPE_CHECKING:  # imported when there is something to run
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Directory for the results; default: runs/SUITE/PROFILE.",
+    help="Directory for the results; default: runs/SUITE/PROFILE, or runs/SUITE/PROFILE-PRECISION.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
 @click.option("--seeds", metavar="0,1,…", help="Training seeds, instead of the suite's.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bf16"]),
+    help="What backbones compute in, instead of the suite's.",
+)
 @click.option("--fresh/--resume", default=False, help="Run finished cells again, or keep them [default: keep].")
 @click.option(
     "--jobs",
@@ -42,6 +48,7 @@ def run(
     device: str,
     only: Sequence[str],
     seeds: str | None,
+    precision: Precision | None,
     fresh: bool,
     jobs: int,
     loggers: Sequence[str],
@@ -62,6 +69,8 @@ def run(
     resolved, places = resolve(file, profile)
     if seeds is not None:
         resolved = resolved.model_copy(update={"seeds": _numbers(seeds)})
+    if precision is not None:
+        resolved = resolved.with_precision(precision)
     filters = parse_filters(only)
     plan = make_plan(resolved, places, plugins)
     cells = select(plan, filters)
@@ -85,7 +94,8 @@ def run(
     where = choose_device(device)
     check_precisions(cells, where)
     datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), pack_progress)
-    store = Store(output or Path("runs") / resolved.name / (resolved.profile or "default"))
+    kind = "-".join(filter(None, [resolved.profile or "default", precision]))
+    store = Store(output or Path("runs") / resolved.name / kind)
     with store.locked():
         settings = resolved.model_dump(mode="json", exclude={"profile"})
         store.write_suite(settings)
