@@ -9,6 +9,7 @@ import torch
 
 from metabench.api import Algorithm, Split
 from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
+from metabench.evaluation import PROBE_EPISODES, is_transductive, predict
 from metabench.measure import Stopwatch
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
@@ -30,11 +31,12 @@ def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.devi
         test = evaluation_stream(cell, splits, device)
         batch = min(cell.train.meta_batch, _AT_ONCE)
         step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
-        predict = _median_seconds(device, lambda i: _predict(algorithm, test, i)) / _AT_ONCE
+        seconds, transductive = _timed_predictions(algorithm, test, cell.test.seed, device)
     validations = -(-cell.train.steps // cell.train.validate_every) * cell.train.validation_episodes
+    alone = cell.shape.way * cell.test.inductive_episodes if transductive else 0
     # Testing includes the latency, and the probe for transduction: about fifty episodes.
-    tested = validations + cell.test.episodes + 50
-    return cell.train.steps * cell.train.meta_batch * step / batch + tested * predict
+    tested = validations + cell.test.episodes + alone + 50
+    return cell.train.steps * cell.train.meta_batch * step / batch + tested * seconds
 
 
 def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
@@ -50,9 +52,15 @@ def _images(cells: Sequence[Cell]) -> int:
     )
 
 
-def _predict(algorithm: Algorithm, stream: EpisodeStream, i: int) -> None:
-    episodes = stream.batch(i * _AT_ONCE, _AT_ONCE)
-    algorithm.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
+def _timed_predictions(
+    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
+) -> tuple[float, bool]:
+    """Return the seconds of a test episode, and whether its queries have to be classified alone once more."""
+    predict(algorithm, stream.batch(0, _AT_ONCE), seed, 0)  # warm-up
+    watch = Stopwatch(device)
+    with watch.running():
+        transductive = is_transductive(algorithm, stream, seed)
+    return watch.seconds / (2 * PROBE_EPISODES), transductive
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:
