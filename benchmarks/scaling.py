@@ -147,15 +147,16 @@ def _draw(measured: Measured, device: str, output: Path) -> None:
     mpl.use("svg")
     figure, axes = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained")
     for axis, (sweep, (label, _)) in zip(axes.flat, SWEEPS.items(), strict=True):
-        for curve, sweeps in CURVES.items():
+        for number, (curve, sweeps) in enumerate(CURVES.items()):
             if sweep in sweeps:
                 points = _points(sweep)
                 values = [getattr(point, sweep) for point in points]
                 low, middle, high = (
                     [f(measured[curve, point]) for point in points] for f in (min, statistics.median, max)
                 )
-                (line,) = axis.plot(values, middle, marker="o", markersize=3, label=curve)
-                axis.fill_between(values, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+                color = f"C{number}"
+                axis.plot(values, middle, marker="o", markersize=3, label=curve, color=color)
+                axis.fill_between(values, low, high, color=color, alpha=0.2, linewidth=0)
         axis.set_xlabel(label)
         axis.set_ylabel("ms an episode")
         axis.set_ylim(bottom=0)
