@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from metabench.estimate import expected_seconds
+from metabench.executors import LoadedDataset
+from metabench.plan import Cell
+from metabench.plugins import PluginManager
+from metabench.suite import Suite
+from tiny import CPU
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+
+#: So many that no difference between two measurements of speed could make up for them.
+MANY = 10**9
+
+
+@pytest.mark.parametrize(("name", "counted"), [("centroid", False), ("relative", True)])
+def test_queries_alone_are_expected_of_transductive_algorithms_only(
+    name: str, counted: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name)
+    without, with_many = (
+        expected_seconds(replace(cell, test=replace(cell.test, inductive_episodes=count)), data.splits, CPU, everything)
+        for count in (0, MANY)
+    )
+    assert (with_many > 1000 * without) is counted
+
+
+def test_more_steps_and_episodes_are_expected_to_take_longer(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("centroid")
+    longer = [
+        replace(cell, train=replace(cell.train, steps=MANY)),
+        replace(cell, test=replace(cell.test, episodes=MANY)),
+    ]
+    usual = expected_seconds(cell, data.splits, CPU, everything)
+    assert all(expected_seconds(other, data.splits, CPU, everything) > 1000 * usual for other in longer)
