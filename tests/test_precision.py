@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
+import click
 import pytest
 import torch
 from torch import Tensor, nn
 
 from command_line import Command, assert_refused
 from metabench.api import Backbone, Config
+from metabench.cli.run import run
 from metabench.precision import in_precision, tf32
 from metabench.store import Store
+from metabench.suite import Precision
 
 SHAPE = (1, 8, 8)
 
@@ -90,6 +94,12 @@ def test_the_command_line_sets_the_precision_of_all_and_keeps_the_results_apart(
     assert {record.identity.get("precision") for record in records} == {"bf16"}
     assert {record.algorithm for record in records} == {"protonet", "siamese"}
     assert not Path("runs/small/smoke").exists()
+
+
+def test_the_command_line_knows_the_precisions_of_a_suite() -> None:
+    (option,) = [parameter for parameter in run.params if parameter.name == "precision"]
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == get_args(Precision)
 
 
 def test_tf32_on_a_cpu_is_refused_before_anything_runs(metabench: Command) -> None:
