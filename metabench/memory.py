@@ -25,8 +25,9 @@ def keep_freed_memory() -> None:
     # it would end the adaptation of both.
     if _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST) or _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST_OF_OLD):
         _libc("mallopt", _M_TRIM_THRESHOLD, _LARGEST)
-        # Other threads than the first would get small heaps of their own, which are given back all the same.
-        _libc("mallopt", _M_ARENA_MAX, 1)
+        # Other threads than the first have heaps of their own, of this size each, so that threads need not wait for one
+        # another; a heap that is free is given back unless as much again is to be kept.
+        _libc("mallopt", _M_TOP_PAD, _HEAP)
 
 
 class BatchSize:
@@ -87,8 +88,8 @@ class PeakMemory:
 
 
 # Of malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_LARGEST, _LARGEST_OF_OLD = 2**30, 2**25
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_LARGEST, _LARGEST_OF_OLD, _HEAP = 2**30, 2**25, 2**26
 
 
 def _libc(function: str, *arguments: int) -> int:
