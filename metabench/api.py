@@ -289,6 +289,21 @@ class Algorithm(nn.Module, abc.ABC):
             is in: an algorithm that draws random numbers here takes a generator of its own for each episode.
         """
 
+    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Classify each query as if it were the only one of its episode; the rest is as in `predict`.
+
+        Another implementation than this one returns the same, in less time: it may learn from the support set once for
+        all queries of an episode.
+        """
+        queries = query_x.shape[1]
+        scores = self.predict(
+            support_x.repeat_interleave(queries, dim=0),
+            support_y.repeat_interleave(queries, dim=0),
+            query_x.flatten(0, 1).unsqueeze(1),
+            way,
+        )
+        return scores.reshape(len(query_x), queries, way)
+
     def training_state(self) -> dict[str, Any]:
         """Return what a checkpoint needs beyond `state_dict` (optimisers, counters): plain data and tensors."""
         return {}

@@ -285,7 +285,7 @@ def _test(
 
     def alone() -> Accuracy:
         watcher.phase("test inductively", test.inductive_episodes)
-        found = inductive_accuracies(algorithm, stream, test.inductive_episodes, test.seed, watcher)
+        found = inductive_accuracies(algorithm, stream, test.inductive_episodes, batch, test.seed, watcher)
         return _accuracy(found, groups[: len(found)])
 
     inductive = _optional("accuracy of queries that are alone", alone, remarks) if transductive else accuracy

@@ -9,7 +9,7 @@ import torch
 
 from metabench.api import Algorithm, Split
 from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
-from metabench.evaluation import PROBE_EPISODES, is_transductive, predict
+from metabench.evaluation import PROBE_EPISODES, first_of_each_class, is_transductive, predict
 from metabench.measure import Stopwatch
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
@@ -31,12 +31,12 @@ def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.devi
         test = evaluation_stream(cell, splits, device)
         batch = min(cell.train.meta_batch, _AT_ONCE)
         step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
-        seconds, transductive = _timed_predictions(algorithm, test, cell.test.seed, device)
+        seconds, alone = _timed_predictions(algorithm, test, cell.test.seed, device)
     validations = -(-cell.train.steps // cell.train.validate_every) * cell.train.validation_episodes
-    alone = cell.shape.way * cell.test.inductive_episodes if transductive else 0
     # Testing includes the latency, and the probe for transduction: about fifty episodes.
-    tested = validations + cell.test.episodes + alone + 50
-    return cell.train.steps * cell.train.meta_batch * step / batch + tested * seconds
+    tested = validations + cell.test.episodes + 50
+    trained = cell.train.steps * cell.train.meta_batch * step / batch
+    return trained + tested * seconds + cell.test.inductive_episodes * alone
 
 
 def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
@@ -54,13 +54,17 @@ def _images(cells: Sequence[Cell]) -> int:
 
 def _timed_predictions(
     algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
-) -> tuple[float, bool]:
-    """Return the seconds of a test episode, and whether its queries have to be classified alone once more."""
+) -> tuple[float, float]:
+    """Return the seconds of a test episode, and those of its queries alone where these are to be classified, too."""
     predict(algorithm, stream.batch(0, _AT_ONCE), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
         transductive = is_transductive(algorithm, stream, seed)
-    return watch.seconds / (2 * PROBE_EPISODES), transductive
+    alone = Stopwatch(device)
+    if transductive:
+        with alone.running():
+            predict(algorithm, first_of_each_class(stream.batch(0, 1)), seed, 0, alone=True)
+    return watch.seconds / (2 * PROBE_EPISODES), alone.seconds
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -62,34 +64,55 @@ def evaluate(
 
 
 def inductive_accuracies(
-    algorithm: Algorithm, stream: EpisodeStream, episodes: int, seed: int, watcher: Watcher | None = None
+    algorithm: Algorithm,
+    stream: EpisodeStream,
+    episodes: int,
+    batch: BatchSize,
+    seed: int,
+    watcher: Watcher | None = None,
 ) -> Floats:
     """Return the [episodes] accuracies where a query is classified without sight of the other queries.
 
-    The first query of each class is classified, each as the only query of its episode.
+    The first query of each class is classified, each as if it were the only query of its episode.
 
     Raises:
-        CellFailed: a score is not finite.
+        CellFailed: a score is not finite, or is another where a query is indeed the only one.
         Interrupted: `watcher` asked for it.
     """
-    found = []
-    for i in range(episodes):
-        drawn = stream.batch(i, 1)
-        labels = torch.arange(drawn.way, device=drawn.query_y.device).unsqueeze(1)
-        chosen = (drawn.query_y == labels).int().argmax(dim=1)
-        alone = Episodes(
-            support_x=drawn.support_x.expand(drawn.way, -1, -1, -1, -1),
-            support_y=drawn.support_y.expand(drawn.way, -1),
-            query_x=drawn.query_x[0, chosen].unsqueeze(1),
-            query_y=labels,
-            way=drawn.way,
-        )
-        found.append(credit(predict(algorithm, alone, seed, i), labels).mean())
+    found: list[Tensor] = []
+    done = 0
+
+    def next_batch(size: int) -> Tensor:
+        drawn = first_of_each_class(stream.batch(done, min(size, episodes - done)))
+        return credit(predict(algorithm, drawn, seed, done, alone=True), drawn.query_y).mean(dim=1)
+
+    if type(algorithm).predict_alone is not Algorithm.predict_alone:
+        _check_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed)
+    while done < episodes:
+        found.append(batch.fit(next_batch))
+        done += len(found[-1])
         if watcher is not None:
-            watcher.advance(i + 1)
+            watcher.advance(done)
             if watcher.should_stop():
                 raise Interrupted
-    return torch.stack(found).cpu().numpy()
+    return torch.cat(found).cpu().numpy()
+
+
+def first_of_each_class(drawn: Episodes) -> Episodes:
+    """Return the same episodes with one query a class, in the order of the classes."""
+    labels = torch.arange(drawn.way, device=drawn.query_y.device).expand(len(drawn), -1)
+    chosen = (drawn.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
+    queries = drawn.query_x[torch.arange(len(drawn), device=chosen.device).unsqueeze(1), chosen]
+    return Episodes(drawn.support_x, drawn.support_y, queries, labels, drawn.way)
+
+
+def _check_alone(algorithm: Algorithm, drawn: Episodes, seed: int) -> None:
+    """Hold the scores of an algorithm's own `predict_alone` against those for episodes that have one query indeed."""
+    scores = predict(algorithm, drawn, seed, 0, alone=True)
+    for query in range(drawn.way):
+        only = replace(drawn, query_x=drawn.query_x[:, [query]], query_y=drawn.query_y[:, [query]])
+        if _moved(predict(algorithm, only, seed, 0), scores[:, [query]]):
+            raise CellFailed("predict_alone returns other scores than predict does for an episode of one query")
 
 
 def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
@@ -147,6 +170,11 @@ def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> b
     before = predict(algorithm, drawn, seed, 0)[:, :kept]
     other = Episodes(drawn.support_x, drawn.support_y, exchanged, drawn.query_y, drawn.way)
     after = predict(algorithm, other, seed, 0)[:, :kept]
+    return _moved(before, after)
+
+
+def _moved(before: Tensor, after: Tensor) -> bool:
+    """Return whether scores differ by more than rounding does."""
     scale = (before.max() - before.min()).clamp_min(1e-12)
     return bool((before - after).abs().max() > PROBE_TOLERANCE * scale)
 
@@ -163,8 +191,9 @@ def latency_ms(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: t
     return percentiles_ms(seconds[LATENCY_WARM_UP:])
 
 
-def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
+def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int, alone: bool = False) -> Tensor:
     """Return [B, M, N] scores, without the graph that an algorithm may leave on them."""
     algorithm.eval()
     torch.manual_seed(derive_seed(seed, f"predict {first}"))
-    return algorithm.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()
+    classify = algorithm.predict_alone if alone else algorithm.predict
+    return classify(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()

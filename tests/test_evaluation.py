@@ -155,7 +155,7 @@ def test_inductive_accuracy_is_that_of_queries_that_are_alone(
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
     algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
     stream = evaluation_stream(cell, data.splits, CPU)
-    found = inductive_accuracies(algorithm, stream, 3, 0)
+    found = inductive_accuracies(algorithm, stream, 3, BatchSize(CPU, 2), 0)
     for i, accuracy in enumerate(found):
         drawn = stream.batch(i, 1)
         right = []
@@ -173,6 +173,15 @@ def test_a_method_that_looks_at_the_other_queries_is_tested_without_them_too(run
     assert relative.inductive_accuracy.episodes == 12
     centroid = run("centroid")
     assert centroid.inductive_accuracy == centroid.accuracy
+
+
+def test_what_is_said_of_queries_that_are_alone_is_checked(run: Run) -> None:
+    outcome = run("eavesdropping")
+    assert outcome.inductive_accuracy is None
+    (remark,) = outcome.remarks
+    assert remark.startswith(
+        "not measured: accuracy of queries that are alone (CellFailed: predict_alone returns other"
+    )
 
 
 def test_what_cannot_be_measured_costs_no_accuracy(run: Run) -> None:

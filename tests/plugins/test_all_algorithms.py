@@ -172,6 +172,18 @@ def test_an_episode_is_predicted_the_same_alone_and_in_any_batch(
 
 @every_norm
 @every_variant
+def test_queries_alone_are_classified_as_in_episodes_of_one_query(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    learner, episodes = trained(variant, norm), make_episodes(2)
+    alone = learner.predict_alone(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
+    for i in range(episodes.query_x.shape[1]):
+        only = predict(learner, replace(episodes, query_x=episodes.query_x[:, [i]]))
+        torch.testing.assert_close(alone[:, [i]], only, rtol=1e-9, atol=1e-10)
+
+
+@every_norm
+@every_variant
 def test_the_order_of_the_queries_is_irrelevant(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,6 +44,17 @@ class MAML(LinearHead, OptimisedAlgorithm):
         """Return the [M, N] scores of the queries under the weights adapted to the support set."""
         adapted = self._adapt(support_x, support_y, self.config.test_inner_steps, second_order=False)
         return self.scores_under(adapted, query_x, support_x)
+
+    @torch.no_grad()
+    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """See `metabench.api.Algorithm.predict_alone`."""
+        self.eval()
+
+        def scores(learner: MAML, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
+            adapted = learner._adapt(x, y, learner.config.test_inner_steps, second_order=False)
+            return (torch.cat([learner.scores_under(adapted, query, x) for query in torch.split(queries, 1)]),)
+
+        return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
 
     def _adapt(self, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
         """Return the weights after `steps` of gradient descent on the support set (equation 1)."""

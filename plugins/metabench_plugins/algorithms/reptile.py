@@ -108,6 +108,14 @@ class Reptile(LinearHead):
 
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """See `metabench.api.Algorithm.predict`."""
+        return self._predict(support_x, support_y, query_x, at_once=query_x.shape[1])
+
+    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """See `metabench.api.Algorithm.predict_alone`."""
+        return self._predict(support_x, support_y, query_x, at_once=1)
+
+    def _predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, at_once: int) -> Tensor:
+        """Return the [B, M, N] scores of the queries, of which so many are shown to the adapted network together."""
         self.eval()
         # A generator of its own: an episode's result does not depend on its place in the batch.
         shape = support_y.shape[1], self.config.test_inner_batch, self.config.test_inner_steps
@@ -116,7 +124,7 @@ class Reptile(LinearHead):
         def scores(learner: Reptile, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
             adapted, _, _ = learner._adapt(x, y, batches)
             with torch.no_grad():
-                return (learner._query_scores(adapted, x, queries),)
+                return (torch.cat([learner._query_scores(adapted, x, part) for part in torch.split(queries, at_once)]),)
 
         return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
 
