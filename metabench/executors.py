@@ -20,6 +20,7 @@ from metabench.measure import choose_device, describe_device, environment, in_th
 from metabench.plan import Cell, check_cell
 from metabench.plugins import PluginManager
 from metabench.record import Record
+from metabench.schedule import starting_order
 from metabench.store import Store
 from metabench.suite import Suite
 from metabench.watching import Interrupted, Watcher
@@ -106,8 +107,8 @@ def run_cells(
         reporter: sees the progress.
         fresh: run the cells that have one, too; the old record goes when its cell starts.
         jobs: how many cells run at once; more than one run in processes of their own, on their share of the threads.
-        expected: seconds by the identity of the cell; of several at once the longest starts first, so that none is
-            left to run alone.
+        expected: seconds by the identity of the cell; several at once start in the order in which none is left to run
+            alone for long.
 
     Raises:
         Interrupted: the user asked to stop; finished cells are kept, and the checkpoints of those under way.
@@ -126,7 +127,8 @@ def run_cells(
             waiting.append(CellJob(suite, cell, device, store, here, number, len(cells)))
     jobs = max(1, min(jobs, len(waiting)))
     if jobs > 1 and expected:
-        waiting.sort(key=lambda job: expected.get(job.cell.id, 0.0), reverse=True)
+        order = starting_order([expected.get(job.cell.id, 0.0) for job in waiting], jobs)
+        waiting = [waiting[i] for i in order]
     waiting = [replace(job, jobs=jobs) for job in waiting]
 
     def started(job: CellJob) -> Watcher:
