@@ -112,7 +112,10 @@ def _check_alone(algorithm: Algorithm, drawn: Episodes, seed: int) -> None:
     for query in range(drawn.way):
         only = replace(drawn, query_x=drawn.query_x[:, [query]], query_y=drawn.query_y[:, [query]])
         if _moved(predict(algorithm, only, seed, 0), scores[:, [query]]):
-            raise CellFailed("predict_alone returns other scores than predict does for an episode of one query")
+            raise CellFailed(
+                "predict_alone returns other scores than predict does for an episode of one query: "
+                "mend it, or take `metabench.api.Algorithm.predict_alone`"
+            )
 
 
 def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
