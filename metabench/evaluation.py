@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -45,22 +46,12 @@ def evaluate(
         CellFailed: a score is not finite.
         Interrupted: `watcher` asked for it.
     """
-    accuracies: list[Tensor] = []
-    done = 0
 
-    def next_batch(size: int) -> Tensor:
-        drawn = stream.batch(done, min(size, episodes - done))
-        return class_accuracies(predict(algorithm, drawn, seed, done), drawn.query_y)
+    def accuracies(first: int, count: int) -> Tensor:
+        drawn = stream.batch(first, count)
+        return class_accuracies(predict(algorithm, drawn, seed, first), drawn.query_y)
 
-    while done < episodes:
-        accuracies.append(batch.fit(next_batch))
-        done += len(accuracies[-1])
-        if watcher is not None:
-            so_far = f"accuracy {float(torch.cat(accuracies).mean()):.2%}" if len(accuracies) % 10 == 1 else ""
-            watcher.advance(done, so_far)
-            if watcher.should_stop():
-                raise Interrupted
-    return torch.cat(accuracies).cpu().numpy()
+    return _in_batches(accuracies, episodes, batch, watcher)
 
 
 def inductive_accuracies(
@@ -79,20 +70,32 @@ def inductive_accuracies(
         CellFailed: a score is not finite, or is another where a query is indeed the only one.
         Interrupted: `watcher` asked for it.
     """
+
+    def accuracies(first: int, count: int) -> Tensor:
+        drawn = first_of_each_class(stream.batch(first, count))
+        return credit(predict(algorithm, drawn, seed, first, alone=True), drawn.query_y).mean(dim=1)
+
+    if type(algorithm).predict_alone is not Algorithm.predict_alone:
+        _check_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed)
+    return _in_batches(accuracies, episodes, batch, watcher)
+
+
+def _in_batches(
+    accuracies: Callable[[int, int], Tensor], episodes: int, batch: BatchSize, watcher: Watcher | None
+) -> Floats:
+    """Return the accuracies of all episodes, from a function of the first of a batch and of their number."""
     found: list[Tensor] = []
     done = 0
 
     def next_batch(size: int) -> Tensor:
-        drawn = first_of_each_class(stream.batch(done, min(size, episodes - done)))
-        return credit(predict(algorithm, drawn, seed, done, alone=True), drawn.query_y).mean(dim=1)
+        return accuracies(done, min(size, episodes - done))
 
-    if type(algorithm).predict_alone is not Algorithm.predict_alone:
-        _check_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed)
     while done < episodes:
         found.append(batch.fit(next_batch))
         done += len(found[-1])
         if watcher is not None:
-            watcher.advance(done)
+            so_far = f"accuracy {float(torch.cat(found).mean()):.2%}" if len(found) % 10 == 1 else ""
+            watcher.advance(done, so_far)
             if watcher.should_stop():
                 raise Interrupted
     return torch.cat(found).cpu().numpy()
