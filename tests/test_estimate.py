@@ -32,6 +32,13 @@ def test_queries_alone_are_expected_of_transductive_algorithms_only(
     assert (with_many > 1000 * without) is counted
 
 
+def test_a_time_is_expected_of_an_algorithm_that_cannot_do_with_a_single_query(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("sociable")
+    assert expected_seconds(cell, data.splits, CPU, everything) > 0
+
+
 def test_more_steps_and_episodes_are_expected_to_take_longer(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
