@@ -1,0 +1,39 @@
+"""What a plugin implements: `Algorithm`, `Backbone` and `Dataset`, and the tensors that pass between them."""
+
+from __future__ import annotations
+
+from metabench.api.algorithms import Algorithm, Metrics, Setup
+from metabench.api.backbones import Backbone, embed_episode, embed_queries
+from metabench.api.config import Config
+from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
+from metabench.api.episodes import Episodes
+from metabench.api.optimised import AlgorithmConfig, OptimisedAlgorithm
+from metabench.errors import CellFailed, DataError
+from metabench.packs import Pack
+from metabench.strategies import Strategy, Weights, gradients, is_vectorised, of_each
+
+__all__ = [
+    "Algorithm",
+    "AlgorithmConfig",
+    "Backbone",
+    "CellFailed",
+    "Config",
+    "DataError",
+    "Dataset",
+    "DatasetFiles",
+    "Episodes",
+    "Metrics",
+    "OptimisedAlgorithm",
+    "Pack",
+    "Progress",
+    "Setup",
+    "Split",
+    "SplitSize",
+    "Strategy",
+    "Weights",
+    "embed_episode",
+    "embed_queries",
+    "gradients",
+    "is_vectorised",
+    "of_each",
+]

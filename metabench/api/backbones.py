@@ -1,0 +1,55 @@
+"""Networks that map images to features."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from metabench.api.config import Config
+
+
+class Backbone(nn.Module, abc.ABC):
+    """Maps images to features.
+
+    Args:
+        config: an instance of `Config`.
+        image_shape: (C, H, W).
+    """
+
+    Config: ClassVar[type[Config]] = Config
+    #: D, the length of a feature vector; set by the constructor.
+    features: int
+    #: Whether queries are normalised by the support set, which then has to come along in the same batch.
+    needs_support: bool = False
+
+    def __init__(self, config: Any, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config = config
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        """Map [n, C, H, W] images of one episode to [n, D] features.
+
+        Args:
+            x: the images.
+            support: how many of the first images are the support set, for normalisations that take their
+                statistics from it; None when all are.
+        """
+
+
+def embed_queries(backbone: Backbone, support_x: Tensor, query_x: Tensor) -> Tensor:
+    """Embed [M, C, H, W] queries to [M, D]; the support set comes along only where the backbone needs it."""
+    if not backbone.needs_support:
+        features: Tensor = backbone(query_x)
+        return features
+    return embed_episode(backbone, support_x, query_x)[1]
+
+
+def embed_episode(backbone: nn.Module, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
+    """Embed one episode, ([S, C, H, W], [M, C, H, W]) → ([S, D], [M, D]), in one pass over all its images."""
+    features = backbone(torch.cat([support_x, query_x]), support=len(support_x))
+    support, query = features.split([len(support_x), len(query_x)])
+    return support, query

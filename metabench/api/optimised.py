@@ -1,0 +1,105 @@
+"""Algorithms trained by "loss, backward, step"."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+
+from metabench.api.algorithms import Algorithm, Metrics, Setup
+from metabench.api.config import Config
+from metabench.api.episodes import Episodes
+
+
+class AlgorithmConfig(Config):
+    """The outer optimiser of `OptimisedAlgorithm`: Adam, as in most of the papers.
+
+    Attributes:
+        lr: its learning rate.
+        weight_decay: its L2 penalty.
+        halve_lr_every: halve the learning rate after so many steps; 0 never does.
+        clip: rescale the gradient to at most this norm; None leaves it.
+    """
+
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    halve_lr_every: int = Field(default=0, ge=0)
+    clip: PositiveFloat | None = None
+
+
+class OptimisedAlgorithm(Algorithm):
+    """An algorithm trained by "loss, backward, step": only `episode_scores` has to be written.
+
+    Gradients are accumulated episode by episode, so memory does not grow with the meta-batch: its episodes are worked
+    through as `Algorithm.strategy` says.
+    """
+
+    Config: ClassVar[type[Config]] = AlgorithmConfig
+
+    def __init__(self, config: AlgorithmConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self._optimiser: torch.optim.Optimizer | None = None
+        self._steps = 0
+
+    @abc.abstractmethod
+    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] scores of the queries of one episode (no leading B)."""
+
+    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
+        """Return the scalar loss of one training episode: here, the cross-entropy of the scores."""
+        return nn.functional.cross_entropy(self.episode_scores(support_x, support_y, query_x, way), query_y)
+
+    @torch.no_grad()
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the scores of each episode, stacked; see `Algorithm.predict`."""
+        self.eval()
+
+        def scores(learner: OptimisedAlgorithm, *episode: Tensor) -> tuple[Tensor]:
+            support_x, support_y, query_x = episode
+            return (learner.episode_scores(support_x, support_y, query_x, way),)
+
+        return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
+
+    def meta_step(self, episodes: Episodes) -> Metrics:
+        """Average the gradient of the episodes' losses, and let Adam make one step."""
+        self.train()
+        optimiser = self._adam()
+        optimiser.zero_grad(set_to_none=True)
+
+        def loss(learner: OptimisedAlgorithm, *episode: Tensor) -> Tensor:
+            support_x, support_y, query_x, query_y = episode
+            return learner.episode_loss(support_x, support_y, query_x, query_y, episodes.way)
+
+        batch = episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y
+        losses = self.training_strategy.backward(loss, self, *batch)
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
+        if self.config.halve_lr_every:
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.lr * 0.5 ** (self._steps // self.config.halve_lr_every)
+        optimiser.step()
+        self._steps += 1
+        return {"loss": losses.mean()}
+
+    def training_state(self) -> dict[str, Any]:
+        """Return Adam's state and the number of steps made."""
+        return {"optimiser": self._adam().state_dict(), "steps": self._steps}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `training_state` returned."""
+        self._adam().load_state_dict(state["optimiser"])
+        self._steps = int(state["steps"])
+
+    def _adam(self) -> torch.optim.Optimizer:
+        # Made on first use: a subclass adds its parameters after this class's constructor, and the engine
+        # moves them to the device after that.
+        if self._optimiser is None:
+            # Fused: a small network has so little to compute that a call for each weight would take longer.
+            self._optimiser = torch.optim.Adam(
+                self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
+            )
+        return self._optimiser
