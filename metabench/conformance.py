@@ -34,6 +34,8 @@ class NotConforming(MetabenchError):
 class SmallNetwork(Backbone):
     """Two convolutions: a backbone that trains in no time."""
 
+    per_image = True
+
     def __init__(self, config: Any = None, image_shape: tuple[int, int, int] = (1, SIZE, SIZE)) -> None:
         super().__init__(config or Config(), image_shape)
         self.first = nn.Conv2d(image_shape[0], 8, 3, stride=2, padding=1)

@@ -28,6 +28,7 @@ class InBfloat16(Backbone):
         self.backbone = backbone
         self.features = backbone.features
         self.needs_support = backbone.needs_support
+        self.per_image = backbone.per_image
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         """See `metabench.api.Backbone.forward`."""

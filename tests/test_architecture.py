@@ -36,6 +36,7 @@ ORDER = [
     "metabench.api.backbones",
     "metabench.api.algorithms",
     "metabench.api.optimised",
+    "metabench.api.embedding",
     "metabench.api",
     "metabench.local",
     "metabench.configs",

@@ -25,7 +25,7 @@ class Probe(Backbone):
         super().__init__(Config(), SHAPE)
         self.layer = nn.Conv2d(1, 4, 3)
         self.features = 4
-        self.needs_support = True
+        self.needs_support = self.per_image = True
         self.seen: list[tuple[torch.dtype, int | None]] = []
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
@@ -42,7 +42,7 @@ def test_bf16_rounds_the_products_and_nothing_else() -> None:
     features = backbone(x, support=2)
     features.sum().backward()
     assert probe.seen == [(torch.bfloat16, 2)]
-    assert (backbone.features, backbone.needs_support) == (4, True)
+    assert (backbone.features, backbone.needs_support, backbone.per_image) == (4, True, True)
     assert features.dtype == torch.float32
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in backbone.parameters())

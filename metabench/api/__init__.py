@@ -6,6 +6,7 @@ from metabench.api.algorithms import Algorithm, Metrics, Setup
 from metabench.api.backbones import Backbone, embed_episode, embed_queries
 from metabench.api.config import Config
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
+from metabench.api.embedding import EmbeddingAlgorithm
 from metabench.api.episodes import Episodes
 from metabench.api.optimised import AlgorithmConfig, OptimisedAlgorithm
 from metabench.errors import CellFailed, DataError
@@ -21,6 +22,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DatasetFiles",
+    "EmbeddingAlgorithm",
     "Episodes",
     "Metrics",
     "OptimisedAlgorithm",

@@ -24,6 +24,9 @@ class Backbone(nn.Module, abc.ABC):
     features: int
     #: Whether queries are normalised by the support set, which then has to come along in the same batch.
     needs_support: bool = False
+    #: Whether in test the features of an image depend on that image alone: the harness may then embed those of many
+    #: episodes at once.
+    per_image: bool = False
 
     def __init__(self, config: Any, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -31,7 +34,7 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Map [n, C, H, W] images of one episode to [n, D] features.
+        """Map [n, C, H, W] images of one episode to [n, D] features; of any where it is `per_image`, in test.
 
         Args:
             x: the images.

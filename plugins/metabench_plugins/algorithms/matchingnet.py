@@ -7,7 +7,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Setup, embed_episode
+from metabench.api import AlgorithmConfig, EmbeddingAlgorithm, Setup
 from metabench_plugins.algorithms.per_class import log_sum_per_class
 
 
@@ -26,7 +26,7 @@ class MatchingNetConfig(AlgorithmConfig):
     fce_steps: PositiveInt = 5
 
 
-class MatchingNet(OptimisedAlgorithm):
+class MatchingNet(EmbeddingAlgorithm):
     """A query's class probabilities are the support labels, weighted by cosine attention (equation 1)."""
 
     Config = MatchingNetConfig
@@ -40,9 +40,8 @@ class MatchingNet(OptimisedAlgorithm):
         """Return the negative log-likelihood of the queries (equation 6)."""
         return F.nll_loss(self.episode_scores(support_x, support_y, query_x, way), query_y)
 
-    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+    def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
         """Return the [M, N] log-probabilities of the queries."""
-        support, query = embed_episode(self.backbone, support_x, query_x)
         if self.context is not None:
             support, query = self.context(support, query)
         return attended_labels(query, support, support_y, way, self.config.scale)

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, OptimisedAlgorithm, embed_episode
+from metabench.api import AlgorithmConfig, EmbeddingAlgorithm
 
 
 class ProtoNetConfig(AlgorithmConfig):
@@ -15,7 +15,7 @@ class ProtoNetConfig(AlgorithmConfig):
     halve_lr_every: int = Field(default=2000, ge=0)
 
 
-class ProtoNet(OptimisedAlgorithm):
+class ProtoNet(EmbeddingAlgorithm):
     """A query belongs to the class whose mean support embedding is nearest, in squared Euclidean distance.
 
     It has no parameters beyond the backbone, so it may be trained with more ways than it is tested with.
@@ -24,9 +24,8 @@ class ProtoNet(OptimisedAlgorithm):
     Config = ProtoNetConfig
     functional = True
 
-    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+    def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
         """Return the [M, N] negative squared distances of the queries to the prototypes (algorithm 1)."""
-        support, query = embed_episode(self.backbone, support_x, query_x)
         return -squared_distances(query, class_means(support, support_y, way))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Setup, embed_episode
+from metabench.api import AlgorithmConfig, EmbeddingAlgorithm, Setup, embed_episode
 from metabench_plugins.algorithms.per_class import log_sum_per_class
 
 
@@ -28,7 +28,7 @@ class SiameseConfig(AlgorithmConfig):
     distortion: float = Field(default=8 / 9, ge=0, le=1)
 
 
-class Siamese(OptimisedAlgorithm):
+class Siamese(EmbeddingAlgorithm):
     """Learns the probability that two images are of one class; the most similar class wins.
 
     p = σ(Σ_j w_j |e_j(a) - e_j(b)| + c), a weighted L1 distance of embeddings e, which are a fully connected
@@ -48,16 +48,15 @@ class Siamese(OptimisedAlgorithm):
         log_odds: Tensor = self.distance((a - b).abs())
         return log_odds.squeeze(-1)
 
-    def embed(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the [S, units] and [M, units] embeddings of an episode, between 0 and 1."""
-        support, query = embed_episode(self.backbone, support_x, query_x)
-        return self.dense(support).sigmoid(), self.dense(query).sigmoid()
+    def embed(self, features: Tensor) -> Tensor:
+        """Return the [n, units] embeddings of [n, D] features, between 0 and 1."""
+        return self.dense(features).sigmoid()  # type: ignore[no-any-return]
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the binary cross-entropy over same and different pairs of the episode's images."""
         if self.config.distortion:
             support_x, query_x = (distort(x, self.config.distortion) for x in (support_x, query_x))
-        features = torch.cat(self.embed(support_x, query_x))
+        features = self.embed(torch.cat(embed_episode(self.backbone, support_x, query_x)))
         first, second = draw_pairs(torch.cat([support_y, query_y]), self.config.pairs)
         same = features.new_zeros(len(first))
         same[: len(first) // 2] = 1
@@ -65,9 +64,9 @@ class Siamese(OptimisedAlgorithm):
             self.similarity(features.index_select(0, first), features.index_select(0, second)), same
         )
 
-    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+    def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
         """Return the [M, N] log similarities of the queries to the classes."""
-        support, query = self.embed(support_x, query_x)
+        support, query = self.embed(support), self.embed(query)
         log_similarity = F.logsigmoid(self.similarity(query.unsqueeze(1), support.unsqueeze(0)))
         # The mean over the images of a class, in log space: probabilities near 1 would tie in float32.
         shots = support_y.bincount(minlength=way).to(support.dtype)

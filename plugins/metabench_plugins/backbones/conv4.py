@@ -52,6 +52,7 @@ class Conv4(Backbone):
             raise ValueError(f"conv4 halves an image four times: {image_shape[1:]} is too small (at least 16×16)")
         self.blocks = nn.ModuleList(blocks)
         self.needs_support = config.norm == "support"
+        self.per_image = config.norm == "running"
         self.features = channels * (height * width if config.downsample == "pool" else 1)
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:

@@ -1,0 +1,88 @@
+"""Algorithms that compare features."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor
+
+from metabench.api.backbones import embed_episode
+from metabench.api.optimised import OptimisedAlgorithm
+
+#: Pixels that a CPU embeds in one pass, if they are of more than one episode: more would not stay in its cache.
+_PIXELS_AT_ONCE = 2**19
+
+
+class EmbeddingAlgorithm(OptimisedAlgorithm):
+    """An algorithm that looks at features only: `feature_scores` has to be written, of one episode.
+
+    In test, the images of many episodes are embedded in one pass where the backbone is `Backbone.per_image`.
+    """
+
+    @abc.abstractmethod
+    def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
+        """Return the scores of the queries of one episode (no leading B).
+
+        Args:
+            support: [N·K, D] features of the support set.
+            support_y: [N·K] labels 0 … N-1.
+            query: [M, D] features of the queries.
+            way: N.
+
+        Returns:
+            [M, N]; the largest is the prediction.
+        """
+
+    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """Return the [M, N] scores of the queries of one episode, its images embedded in one pass."""
+        support, query = embed_episode(self.backbone, support_x, query_x)
+        return self.feature_scores(support, support_y, query, way)
+
+    @torch.no_grad()
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """See `Algorithm.predict`."""
+        if not self._takes_features():
+            return super().predict(support_x, support_y, query_x, way)
+        support, query = self._embedded(support_x, query_x)
+        return self._scores(support, support_y, query, way)
+
+    @torch.no_grad()
+    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        """See `Algorithm.predict_alone`: every image is embedded once."""
+        if not self._takes_features():
+            return super().predict_alone(support_x, support_y, query_x, way)
+        support, query = self._embedded(support_x, query_x)
+        queries = query.shape[1]
+        scores = self._scores(
+            support.repeat_interleave(queries, dim=0),
+            support_y.repeat_interleave(queries, dim=0),
+            query.flatten(0, 1).unsqueeze(1),
+            way,
+        )
+        return scores.reshape(len(query), queries, way)
+
+    def _takes_features(self) -> bool:
+        """Return whether features that were computed beforehand are all that scores depend on."""
+        return self.backbone.per_image and type(self).episode_scores is EmbeddingAlgorithm.episode_scores
+
+    def _embedded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the [B, N·K, D] and [B, M, D] features of B episodes."""
+        self.eval()
+        images = torch.cat([support_x, query_x], dim=1)
+        episodes, shots = len(images), support_x.shape[1]
+        at_once = episodes
+        if images.device.type == "cpu":
+            at_once = max(1, _PIXELS_AT_ONCE // images[0, :, 0].numel())
+        parts = [self.backbone(part.flatten(0, 1)) for part in torch.split(images, at_once)]
+        features = torch.cat(parts).reshape(episodes, images.shape[1], -1)
+        return features[:, :shots], features[:, shots:]
+
+    def _scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
+        """Return the [B, M, N] scores of B episodes."""
+
+        def scores(learner: EmbeddingAlgorithm, *episode: Tensor) -> tuple[Tensor]:
+            support, support_y, query = episode
+            return (learner.feature_scores(support, support_y, query, way),)
+
+        return self.strategy.map(scores, self, support, support_y, query)[0]
