@@ -148,21 +148,27 @@ def test_pooling_is_the_same_with_and_without_a_gradient(size: tuple[int, int]) 
     assert torch.equal(halved(x.requires_grad_()), expected)
 
 
-@pytest.mark.parametrize("downsample", ["pool", "stride"])
-def test_images_in_parts_give_what_they_give_at_once(monkeypatch: pytest.MonkeyPatch, downsample: str) -> None:
-    network = Conv4(
-        Conv4Config.model_validate({"channels": 20, "norm": "batch", "downsample": downsample}), (1, 16, 16)
-    )
-    network.double()
-    x = images(7, seed=0)
+@pytest.mark.parametrize("norm", ["running", "batch", "support"])
+def test_images_pooled_in_parts_are_what_they_are_at_once(monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
+    network = Conv4(Conv4Config.model_validate({"channels": 20, "norm": norm}), (1, 20, 22)).double()
+    x = torch.rand(7, 1, 20, 22, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    network(9 * x)  # averages that are not those of a fresh network
+    network.eval()
+    at_once = network(x, support=2)
+    assert at_once.requires_grad  # parts are for those who want no gradient
+    monkeypatch.setattr(conv4, "_AT_ONCE", 3 * 20 * 20 * 22)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, support=2), at_once.detach(), rtol=1e-9, atol=1e-9)
 
-    def features_and_gradient() -> list[Tensor]:
-        features = network(x)
-        return [features, *torch.autograd.grad(features.square().sum(), list(network.parameters()))]
 
-    at_once = features_and_gradient()
-    monkeypatch.setattr(conv4, "_AT_ONCE", 3 * 20 * 16 * 16)
-    torch.testing.assert_close(features_and_gradient(), at_once, rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("norm", ["running", "batch", "support"])
+def test_a_network_is_per_image_if_features_depend_on_one_image_alone(norm: str) -> None:
+    network = build(norm)
+    with torch.no_grad():
+        network(9 * images(6, seed=1))
+        together = network.eval()(images(4, seed=2))
+        alone = torch.cat([network(image) for image in images(4, seed=2).split(1)])
+    assert network.per_image == torch.allclose(together, alone, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,7 +15,7 @@ from metabench.api import Backbone, Config, is_vectorised
 from metabench_plugins.backbones.episode_norm import EpisodeNorm, folded
 
 #: Numbers that a convolution leaves behind before they are pooled on a CPU: so many are still in its cache by then.
-_AT_ONCE = 2**21
+_AT_ONCE = 3 * 2**19
 
 
 class Conv4Config(Config):
@@ -77,22 +79,15 @@ class _Block(nn.Module):
         if found is None:
             return self._shrunk(self.norm(self.conv(x), support))
         weight, bias = found
-        parts = [
-            self._shrunk(F.conv2d(part, weight, bias, self.conv.stride, self.conv.padding))
-            for part in torch.split(x, self._images_at_once(x))
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        convolved = partial(F.conv2d, weight=weight, bias=bias, stride=self.conv.stride, padding=self.conv.padding)
+        if not self.pool or x.device.type != "cpu" or torch.is_grad_enabled() or is_vectorised():
+            return self._shrunk(convolved(x))
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return pooled_in_parts(convolved, x, self.conv.out_channels, dtype)
 
     def _shrunk(self, x: Tensor) -> Tensor:
         # The largest of four is as large after a ReLU as before it, and a quarter of the numbers are left to do.
         return F.relu(halved(x) if self.pool else x)
-
-    def _images_at_once(self, x: Tensor) -> int:
-        """Return of how many images a CPU should pool the output of the convolution before it computes the next."""
-        if x.device.type != "cpu":
-            return len(x)
-        area = x.shape[2] * x.shape[3] // self.conv.stride[0] ** 2
-        return max(1, _AT_ONCE // (self.conv.out_channels * area))
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -107,11 +102,30 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten().view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
-def halved(x: Tensor) -> Tensor:
-    """Return ``F.max_pool2d(x, 2)``."""
+def halved(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return ``F.max_pool2d(x, 2)``, in `out` if it is given: then there must be no gradient."""
     if x.requires_grad:
         return F.max_pool2d(x, 2)
     # Without a gradient nobody needs to know where the maxima were, and they are found in half the time.
     height, width = (size // 2 * 2 for size in x.shape[2:])
     columns = torch.maximum(x[..., 0:width:2], x[..., 1:width:2])
-    return torch.maximum(columns[:, :, 0:height:2], columns[:, :, 1:height:2])
+    return torch.maximum(columns[:, :, 0:height:2], columns[:, :, 1:height:2], out=out)
+
+
+def pooled_in_parts(convolved: Callable[[Tensor], Tensor], x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    """Return ``F.relu(halved(convolved(x)))`` without a gradient, on a CPU.
+
+    The output of the convolution is pooled part by part, while it is in the CPU's cache.
+
+    Args:
+        convolved: a convolution that keeps the size of an image.
+        x: [n, C, H, W].
+        channels: of its output.
+        dtype: of its output, too.
+    """
+    n, _, height, width = x.shape
+    at_once = max(1, _AT_ONCE // (channels * height * width))
+    pooled = torch.empty((n, channels, height // 2, width // 2), dtype=dtype, memory_format=torch.channels_last)
+    for part, place in zip(torch.split(x, at_once), torch.split(pooled, at_once), strict=True):
+        F.relu_(halved(convolved(part), out=place))
+    return pooled
