@@ -168,11 +168,12 @@ def credit(scores: Tensor, labels: Tensor) -> Tensor:
 def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> bool:
     """Return whether a query's scores move when the other queries of its episode are exchanged.
 
-    The first half of the queries stays; the second half is taken from the next episode.
+    The first half of the queries stays; the second half is taken from episodes that are not in the batch, so that a
+    method that mixes the episodes of a batch is found out, too.
     """
-    drawn = stream.batch(0, PROBE_EPISODES)
+    drawn, others = stream.batch(0, PROBE_EPISODES), stream.batch(PROBE_EPISODES, PROBE_EPISODES)
     kept = drawn.query_x.shape[1] // 2
-    exchanged = torch.cat([drawn.query_x[:, :kept], drawn.query_x.roll(1, dims=0)[:, kept:]], dim=1)
+    exchanged = torch.cat([drawn.query_x[:, :kept], others.query_x[:, kept:]], dim=1)
     before = predict(algorithm, drawn, seed, 0)[:, :kept]
     other = Episodes(drawn.support_x, drawn.support_y, exchanged, drawn.query_y, drawn.way)
     after = predict(algorithm, other, seed, 0)[:, :kept]

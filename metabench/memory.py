@@ -31,13 +31,14 @@ def keep_freed_memory() -> None:
 
 
 class BatchSize:
-    """How many episodes go to the device at once; halved where its memory runs out. It changes no result.
+    """How many episodes go to the device at once; halved where its memory runs out. It changes no result
+    but for rounding.
 
     Attributes:
         size: at present.
     """
 
-    #: On a CPU episodes are predicted one by one, and more at once only need more memory; a GPU is to be filled.
+    #: On a CPU, more at once only need more memory; a GPU is to be filled.
     _AUTOMATIC: ClassVar[dict[str, int]] = {"cpu": 8, "cuda": 256}
 
     def __init__(self, device: torch.device, size: int | None = None, most: int | None = None) -> None:

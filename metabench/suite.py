@@ -94,7 +94,8 @@ class Evaluation(_Section):
 
     Attributes:
         episodes: how many.
-        batch: how many are predicted at once, at most; it changes no result. None takes what suits the device.
+        batch: how many are predicted at once, at most; it changes no result but for rounding. None takes what suits
+            the device.
         seed: of the test episodes, the same for all training seeds.
         inductive_episodes: how many of them a transductive method is tested on once more, each query classified
             without sight of the others; at most `episodes`.

@@ -17,7 +17,8 @@ _PIXELS_AT_ONCE = 2**19
 class EmbeddingAlgorithm(OptimisedAlgorithm):
     """An algorithm that looks at features only: `feature_scores` has to be written, of one episode.
 
-    In test, the images of many episodes are embedded in one pass where the backbone is `Backbone.per_image`.
+    In test, the images of many episodes are embedded in one pass where the backbone is `Backbone.per_image`, unless a
+    subclass looks at the images, too, with an `episode_scores` of its own.
     """
 
     @abc.abstractmethod
@@ -44,23 +45,14 @@ class EmbeddingAlgorithm(OptimisedAlgorithm):
         """See `Algorithm.predict`."""
         if not self._takes_features():
             return super().predict(support_x, support_y, query_x, way)
+        self.eval()
         support, query = self._embedded(support_x, query_x)
-        return self._scores(support, support_y, query, way)
 
-    @torch.no_grad()
-    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """See `Algorithm.predict_alone`: every image is embedded once."""
-        if not self._takes_features():
-            return super().predict_alone(support_x, support_y, query_x, way)
-        support, query = self._embedded(support_x, query_x)
-        queries = query.shape[1]
-        scores = self._scores(
-            support.repeat_interleave(queries, dim=0),
-            support_y.repeat_interleave(queries, dim=0),
-            query.flatten(0, 1).unsqueeze(1),
-            way,
-        )
-        return scores.reshape(len(query), queries, way)
+        def scores(learner: EmbeddingAlgorithm, *episode: Tensor) -> tuple[Tensor]:
+            support, support_y, query = episode
+            return (learner.feature_scores(support, support_y, query, way),)
+
+        return self.strategy.map(scores, self, support, support_y, query)[0]
 
     def _takes_features(self) -> bool:
         """Return whether features that were computed beforehand are all that scores depend on."""
@@ -68,21 +60,12 @@ class EmbeddingAlgorithm(OptimisedAlgorithm):
 
     def _embedded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the [B, N·K, D] and [B, M, D] features of B episodes."""
-        self.eval()
         images = torch.cat([support_x, query_x], dim=1)
         episodes, shots = len(images), support_x.shape[1]
         at_once = episodes
         if images.device.type == "cpu":
             at_once = max(1, _PIXELS_AT_ONCE // images[0, :, 0].numel())
         parts = [self.backbone(part.flatten(0, 1)) for part in torch.split(images, at_once)]
-        features = torch.cat(parts).reshape(episodes, images.shape[1], -1)
+        features = torch.cat(parts)
+        features = features.reshape(images.shape[:2] + features.shape[1:])
         return features[:, :shots], features[:, shots:]
-
-    def _scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
-        """Return the [B, M, N] scores of B episodes."""
-
-        def scores(learner: EmbeddingAlgorithm, *episode: Tensor) -> tuple[Tensor]:
-            support, support_y, query = episode
-            return (learner.feature_scores(support, support_y, query, way),)
-
-        return self.strategy.map(scores, self, support, support_y, query)[0]

@@ -161,6 +161,17 @@ def test_images_pooled_in_parts_are_what_they_are_at_once(monkeypatch: pytest.Mo
         torch.testing.assert_close(network(x, support=2), at_once.detach(), rtol=1e-9, atol=1e-9)
 
 
+def test_parts_are_rounded_to_bfloat16_as_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Conv4(Conv4Config(channels=16), (1, 16, 16)).eval()
+    x = torch.rand(7, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        at_once = network(x)
+        monkeypatch.setattr(conv4, "_AT_ONCE", 3 * 16 * 16 * 16)
+        parts = network(x)
+    assert parts.dtype == at_once.dtype == torch.bfloat16
+    torch.testing.assert_close(parts, at_once)
+
+
 @pytest.mark.parametrize("norm", ["running", "batch", "support"])
 def test_a_network_is_per_image_if_features_depend_on_one_image_alone(norm: str) -> None:
     network = build(norm)

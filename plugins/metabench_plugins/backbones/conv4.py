@@ -82,8 +82,8 @@ class _Block(nn.Module):
         convolved = partial(F.conv2d, weight=weight, bias=bias, stride=self.conv.stride, padding=self.conv.padding)
         if not self.pool or x.device.type != "cpu" or torch.is_grad_enabled() or is_vectorised():
             return self._shrunk(convolved(x))
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        return pooled_in_parts(convolved, x, self.conv.out_channels, dtype)
+        outputs = self.conv.out_channels * x.shape[2] * x.shape[3]
+        return pooled_in_parts(convolved, x, max(1, _AT_ONCE // outputs))
 
     def _shrunk(self, x: Tensor) -> Tensor:
         # The largest of four is as large after a ReLU as before it, and a quarter of the numbers are left to do.
@@ -102,30 +102,35 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten().view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
-def halved(x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return ``F.max_pool2d(x, 2)``, in `out` if it is given: then there must be no gradient."""
-    if x.requires_grad:
-        return F.max_pool2d(x, 2)
+def halved(x: Tensor) -> Tensor:
+    """Return ``F.max_pool2d(x, 2)``."""
     # Without a gradient nobody needs to know where the maxima were, and they are found in half the time.
+    return F.max_pool2d(x, 2) if x.requires_grad else maxima(x)
+
+
+def maxima(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the largest of every 2×2 numbers, in `out` if it is given."""
     height, width = (size // 2 * 2 for size in x.shape[2:])
     columns = torch.maximum(x[..., 0:width:2], x[..., 1:width:2])
     return torch.maximum(columns[:, :, 0:height:2], columns[:, :, 1:height:2], out=out)
 
 
-def pooled_in_parts(convolved: Callable[[Tensor], Tensor], x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
-    """Return ``F.relu(halved(convolved(x)))`` without a gradient, on a CPU.
+def pooled_in_parts(convolved: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:
+    """Return ``F.relu(F.max_pool2d(convolved(x), 2))`` without a gradient, on a CPU.
 
     The output of the convolution is pooled part by part, while it is in the CPU's cache.
 
     Args:
-        convolved: a convolution that keeps the size of an image.
+        convolved: a convolution.
         x: [n, C, H, W].
-        channels: of its output.
-        dtype: of its output, too.
+        at_once: images of a part.
     """
-    n, _, height, width = x.shape
-    at_once = max(1, _AT_ONCE // (channels * height * width))
-    pooled = torch.empty((n, channels, height // 2, width // 2), dtype=dtype, memory_format=torch.channels_last)
-    for part, place in zip(torch.split(x, at_once), torch.split(pooled, at_once), strict=True):
-        F.relu_(halved(convolved(part), out=place))
+    first, *others = torch.split(x, at_once)
+    begun = F.relu_(maxima(convolved(first)))
+    if not others:
+        return begun
+    pooled = torch.empty((len(x), *begun.shape[1:]), dtype=begun.dtype, memory_format=torch.channels_last)
+    pooled[:at_once] = begun
+    for part, place in zip(others, torch.split(pooled, at_once)[1:], strict=True):
+        F.relu_(maxima(convolved(part), out=place))
     return pooled
