@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -10,13 +11,26 @@ from typing import cast
 import torch
 from torch import nn
 
-from metabench.api import OptimisedAlgorithm
+from metabench.api import OptimisedAlgorithm, Split
 from metabench.data import DataRoots, load_splits
 from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
 from metabench.measure import choose_device
-from metabench.plan import make_plan
+from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
 from metabench.suite import read_suite, resolve
+
+
+def planned(suite: Path, profile: str | None, plugins: PluginManager) -> list[Cell]:
+    """Return the cells of a suite; None is its default profile."""
+    return make_plan(*resolve(read_suite(suite), profile), plugins)
+
+
+def splits_of(cell: Cell, plugins: PluginManager) -> Mapping[str, Split]:
+    """Return the images of a cell's dataset."""
+    source = plugins.build_dataset(cell.dataset.name, cell.dataset.params)
+    roots = DataRoots.from_environment(os.environ)
+    splits, _ = load_splits(cell.dataset.name, source, roots, lambda done, total, what: None)
+    return splits
 
 
 class CellWork:
@@ -31,19 +45,18 @@ class CellWork:
     Args:
         algorithm: a label of `suite.yaml`.
         dataset: a label of `suite.yaml`.
-        precision: of the backbone, as a suite would say it: ``float32`` or ``bf16``.
+        precision: of the backbone, as a suite would say it: ``float32``, ``tf32`` or ``bf16``.
+        device: where everything is; by default the CPU.
     """
 
-    def __init__(self, algorithm: str, dataset: str, precision: str) -> None:
+    def __init__(self, algorithm: str, dataset: str, precision: str, device: torch.device | None = None) -> None:
         plugins = PluginManager.from_environment()
-        cells = make_plan(*resolve(read_suite(Path(__file__).with_name("suite.yaml"))), plugins)
+        cells = planned(Path(__file__).with_name("suite.yaml"), None, plugins)
         wanted = (algorithm, dataset)
         (cell,) = (cell for cell in cells if (cell.algorithm.label, cell.dataset.label) == wanted)
         cell = replace(cell, precision=precision)
-        source = plugins.build_dataset(cell.dataset.name, cell.dataset.params)
-        roots = DataRoots.from_environment(os.environ)
-        splits, _ = load_splits(cell.dataset.name, source, roots, lambda done, total, what: None)
-        device = choose_device("cpu")
+        splits = splits_of(cell, plugins)
+        device = device or choose_device("cpu")
         self.algorithm = cast(OptimisedAlgorithm, build(cell, image_shape_of(splits), device, plugins))
         self.train = training_stream(cell, splits, device)
         self.test = evaluation_stream(cell, splits, device)
