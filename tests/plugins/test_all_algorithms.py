@@ -16,11 +16,15 @@ from torch import Tensor
 from metabench import evaluation
 from metabench.api import Algorithm, Episodes
 from metabench.memory import BatchSize
+from metabench.precision import in_precision
 from metabench.streams import EpisodeStream
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.maml import MAML
+from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.reptile import Reptile
+from metabench_plugins.algorithms.siamese import Siamese
+from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
 from variants import ALGORITHMS, Variant, every_norm, every_variant
 
 Make = Callable[..., Any]
@@ -168,6 +172,19 @@ def test_an_episode_is_predicted_the_same_alone_and_in_any_batch(
     for i in range(4):
         assert torch.equal(predict(learner, chosen(episodes, [i])), together[[i]])
     assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("algorithm", [ProtoNet, MatchingNet, Siamese])
+def test_in_lower_precisions_the_batch_changes_scores_by_rounding_only(
+    make_learner: Make, make_episodes: Make, algorithm: type[Algorithm], precision: str
+) -> None:
+    network = Conv4(Conv4Config(channels=16), (1, 16, 16))
+    learner = make_learner(algorithm, in_precision(network, precision, (1, 16, 16)), dtype=torch.float32)
+    episodes = make_episodes(5, dtype=torch.float32)
+    alone = torch.cat([predict(learner, chosen(episodes, [i])) for i in range(5)])
+    tolerance = 1e-5 if precision == "float32" else 1e-2
+    torch.testing.assert_close(predict(learner, episodes), alone, rtol=tolerance, atol=tolerance)
 
 
 @every_norm
