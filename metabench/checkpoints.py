@@ -3,30 +3,76 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from metabench.api import Algorithm
+from metabench.episodes import EpisodeShape
 from metabench.errors import StoreError
 from metabench.files import atomic_file
 from metabench.plugins import in_one_line
 
 
 @dataclass
+class Selection:
+    """Which of the weights that a training came by are to be tested: those that validated best.
+
+    Attributes:
+        validation: the steps, each with the accuracy of the weights that they led to.
+        best_step: the step with the best accuracy, the later of two equals.
+        best_accuracy: that accuracy.
+        best_state: those weights.
+    """
+
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_accuracy: float = -1.0
+    best_state: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, step: int, accuracy: float, state: dict[str, Any]) -> None:
+        """Keep an accuracy, and the weights if none were better."""
+        self.validation.append((step, accuracy))
+        if accuracy >= self.best_accuracy:
+            self.best_step, self.best_accuracy, self.best_state = step, accuracy, state
+
+
+@dataclass
 class TrainingProgress:
-    """How far the training of a cell is: with the weights, everything that a checkpoint holds."""
+    """How far a training is: with the weights, everything that a checkpoint holds.
+
+    Attributes:
+        step: outer updates made.
+        seconds: spent in those whose time counts.
+        timed_steps: how many of them counted.
+        peak_memory_bytes: the most in use so far.
+        selections: the weights to be tested, by the shape of the test episodes: cells that differ in nothing else
+            share a training.
+    """
 
     step: int = 0
     seconds: float = 0.0
     timed_steps: int = 0
-    best_step: int = 0
-    best_accuracy: float = -1.0
-    best_state: dict[str, Any] = field(default_factory=dict)
-    validation: list[tuple[int, float]] = field(default_factory=list)
+    peak_memory_bytes: int = 0
+    selections: dict[EpisodeShape, Selection] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, shapes: Iterable[EpisodeShape]) -> TrainingProgress:
+        """Return the beginning of a training for test episodes of these shapes."""
+        return cls(selections={shape: Selection() for shape in shapes})
+
+    @property
+    def validated(self) -> int:
+        """Return the last step whose weights were validated; 0 where none were."""
+        return max((step for selection in self.selections.values() for step, _ in selection.validation), default=0)
+
+    def note(self, accuracies: Mapping[EpisodeShape, float], state: dict[str, Any]) -> None:
+        """Keep what the present weights achieve in validation episodes of all shapes; `state` is theirs to keep."""
+        for shape, accuracy in accuracies.items():
+            self.selections[shape].note(self.step, accuracy, state)
 
 
 def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Mapping[str, str], path: Path) -> None:
@@ -37,7 +83,8 @@ def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Ma
     """
     state = {
         "origin": dict(origin),
-        "progress": vars(progress),
+        "progress": {name: value for name, value in vars(progress).items() if name != "selections"},
+        "selections": [(astuple(shape), vars(selection)) for shape, selection in progress.selections.items()],
         "weights": algorithm.state_dict(),
         "training": algorithm.training_state(),
     }
@@ -52,8 +99,14 @@ def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Ma
         ) from error
 
 
-def load_checkpoint(algorithm: Algorithm, path: Path, origin: Mapping[str, str]) -> TrainingProgress | None:
-    """Put the state of the checkpoint at `path` into `algorithm`, and return how far it is; None where there is none.
+def load_checkpoint(
+    algorithm: Algorithm, path: Path, origin: Mapping[str, str], shape: EpisodeShape
+) -> TrainingProgress | None:
+    """Put the state of the checkpoint at `path` into `algorithm`, and return how far it is.
+
+    Returns:
+        None where there is no checkpoint of this origin, or it is of a training that was not validated in episodes of
+        this shape.
 
     Raises:
         StoreError: the checkpoint is damaged, or of another algorithm.
@@ -63,11 +116,12 @@ def load_checkpoint(algorithm: Algorithm, path: Path, origin: Mapping[str, str])
     try:
         # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["origin"] != dict(origin):
+        selections = {EpisodeShape(*sizes): Selection(**fields) for sizes, fields in state["selections"]}
+        if state["origin"] != dict(origin) or shape not in selections:
             return None
         algorithm.load_state_dict(state["weights"])
         algorithm.load_training_state(state["training"])
-        return TrainingProgress(**state["progress"])
+        return TrainingProgress(**state["progress"], selections=selections)
     except Exception as error:  # a damaged file can raise nearly anything
         raise StoreError(
             f"the checkpoint {path} cannot be used ({in_one_line(error)}): delete it, or run with --fresh"

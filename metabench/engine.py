@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 
 from metabench.api import Algorithm, Setup, Split
-from metabench.checkpoints import TrainingProgress, load_checkpoint, save_checkpoint
+from metabench.checkpoints import TrainingProgress
 from metabench.configs import validate_config
 from metabench.episodes import EpisodeShape, IntArray
 from metabench.errors import CellFailed, SuiteError
@@ -29,7 +27,7 @@ from metabench.evaluation import (
 from metabench.measure import Stopwatch
 from metabench.memory import BatchSize, PeakMemory, is_out_of_memory
 from metabench.pictures import episode_png
-from metabench.plan import Cell, Training
+from metabench.plan import Cell
 from metabench.plugins import PluginManager, in_one_line
 from metabench.precision import in_precision, tf32
 from metabench.record import (
@@ -44,19 +42,14 @@ from metabench.record import (
 from metabench.reproducible import derive_seed, deterministic
 from metabench.stats import DataIntervals, Floats, mean_interval
 from metabench.strategies import strategy_for
-from metabench.streams import EpisodeStream
+from metabench.streams import EpisodeStream, evaluation_stream
+from metabench.training import train
 from metabench.watching import Interrupted, Watcher
 
 _T = TypeVar("_T")
 
-#: Steps at the start of a process whose time is not counted: allocators and kernels warm up.
-WARM_UP_STEPS = 3
-#: Steps between looks at the loss; each look waits for the device.
-LOSS_EVERY = 10
 #: Classes listed as the worst.
 WORST_CLASSES = 10
-#: Seconds after which the next look at the loss also writes a checkpoint.
-CHECKPOINT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +114,7 @@ def run_cell(
     checkpoint: Path,
     watcher: Watcher,
     origin: Mapping[str, str] | None = None,
+    shapes: Sequence[EpisodeShape] = (),
 ) -> Outcome:
     """Train a cell, or go on from its checkpoint, and test it.
 
@@ -132,6 +126,8 @@ def run_cell(
         checkpoint: the file to resume from and to write; the same result comes out, wherever it was cut.
         watcher: sees the progress.
         origin: what else the figures depend on (device, data, versions); a checkpoint of another is not used.
+        shapes: of the test episodes of all cells that will use the checkpoint, see `metabench.plan.Cell.training`; by
+            default, of this cell.
 
     Raises:
         CellFailed: the loss or the scores are not finite, or the memory is too small.
@@ -143,118 +139,9 @@ def run_cell(
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"), _explained_memory(cell):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
-        train = _train(cell, algorithm, splits, device, checkpoint, origin, watcher)
-        return _test(cell, algorithm, splits, device, train, memory, watcher)
-
-
-# ------------------------------------------------------------------------------------------------ training
-
-
-def _train(
-    cell: Cell,
-    algorithm: Algorithm,
-    splits: Mapping[str, Split],
-    device: torch.device,
-    checkpoint: Path,
-    origin: Mapping[str, str],
-    watcher: Watcher,
-) -> TrainFigures:
-    """Train to the end, then load the weights that did best on the validation split."""
-    train = cell.train
-    stream = training_stream(cell, splits, device)
-    val_stream = _stream(cell, splits, "val", cell.shape, cell.test.seed, device)
-    progress = load_checkpoint(algorithm, checkpoint, origin) or TrainingProgress()
-    batch = BatchSize(device, cell.test.batch)
-    watch = Stopwatch(device, progress.seconds)
-    warm = progress.step + WARM_UP_STEPS
-    saved = time.monotonic()
-    watcher.phase("train", train.steps, progress.step)
-    try:
-        while True:
-            if _validation_is_due(progress, train):
-                watcher.phase("validate", train.validation_episodes)
-                accuracies = evaluate(algorithm, val_stream, train.validation_episodes, batch, cell.test.seed, watcher)
-                _note_validation(progress, algorithm, float(accuracies.mean()))
-                watcher.phase("train", train.steps, progress.step)
-            if progress.step == train.steps:
-                break
-            first, timed = progress.step, progress.step >= warm
-            until = min(_next_pause(first, train.validate_every, train.steps), train.steps if timed else warm)
-            with (watch if timed else Stopwatch(device)).running():
-                loss = _meta_steps(cell, algorithm, stream, progress, until, watcher)
-            progress.timed_steps += (progress.step - first) * timed
-            progress.seconds = watch.seconds
-            if not np.isfinite(loss):
-                raise CellFailed(
-                    f"training diverged: the loss is {loss} after step {progress.step} of {train.steps}. "
-                    "Lower the learning rates, or clip the gradient"
-                )
-            best = f", val {progress.best_accuracy:.1%}" if progress.validation else ""
-            watcher.advance(progress.step, f"loss {loss:.3f}{best}")
-            if watcher.should_stop():
-                raise Interrupted
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                save_checkpoint(algorithm, progress, origin, checkpoint)
-                saved = time.monotonic()
-    except Interrupted:
-        save_checkpoint(algorithm, progress, origin, checkpoint)
-        raise
-    save_checkpoint(algorithm, progress, origin, checkpoint)
-    algorithm.load_state_dict(progress.best_state)
-    return TrainFigures(
-        steps=train.steps,
-        episodes=train.steps * train.meta_batch,
-        seconds=progress.seconds,
-        episodes_per_second=_rate(progress.timed_steps * train.meta_batch, progress.seconds),
-        best_step=progress.best_step,
-        validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in progress.validation],
-    )
-
-
-def _validation_is_due(progress: TrainingProgress, train: Training) -> bool:
-    """Return whether the present weights are to be validated, and have not been."""
-    step = progress.step
-    due = step > 0 and (step % train.validate_every == 0 or step == train.steps)
-    return due and step not in (validated for validated, _ in progress.validation)
-
-
-def _next_pause(step: int, validate_every: int, steps: int) -> int:
-    """Return the step after `step` at which the loss is looked at, or the algorithm validated."""
-    return min(steps, *((step // every + 1) * every for every in (LOSS_EVERY, validate_every)))
-
-
-def _meta_steps(
-    cell: Cell,
-    algorithm: Algorithm,
-    stream: EpisodeStream,
-    progress: TrainingProgress,
-    until: int,
-    watcher: Watcher,
-) -> float:
-    """Make the outer updates up to `until`, or fewer where the user wants to stop; return the last loss.
-
-    No result is read back from the device within the loop.
-    """
-    algorithm.train()
-    batch = cell.train.meta_batch
-    loss = torch.zeros(())
-    while progress.step < until:
-        # A step starts from a seed of its own, so that it is the same step after a resume.
-        torch.manual_seed(derive_seed(cell.seed, f"train {progress.step}"))
-        loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
-        progress.step += 1
-        watcher.advance(progress.step)
-        if watcher.should_stop():
-            break
-    return float(loss)
-
-
-def _note_validation(progress: TrainingProgress, algorithm: Algorithm, accuracy: float) -> None:
-    """Keep the accuracy, and the weights where it is the best so far (the later of two equals)."""
-    progress.validation.append((progress.step, accuracy))
-    if accuracy >= progress.best_accuracy:
-        progress.best_accuracy, progress.best_step = accuracy, progress.step
-        progress.best_state = copy.deepcopy(algorithm.state_dict())
+        shapes = shapes or [cell.shape]
+        progress = train(cell, algorithm, splits, device, checkpoint, origin, shapes, memory, watcher)
+        return _test(cell, algorithm, splits, device, progress, memory, watcher)
 
 
 # ------------------------------------------------------------------------------------------------- testing
@@ -265,7 +152,7 @@ def _test(
     algorithm: Algorithm,
     splits: Mapping[str, Split],
     device: torch.device,
-    train: TrainFigures,
+    progress: TrainingProgress,
     memory: PeakMemory,
     watcher: Watcher,
 ) -> Outcome:
@@ -297,7 +184,7 @@ def _test(
         worst_classes=_worst_classes(by_class, stream.classes(0, test.episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream, worst, test.seed), remarks),
         transductive=transductive,
-        train=train,
+        train=_train_figures(cell, progress),
         eval=EvalFigures(
             seconds=watch.seconds,
             episodes_per_second=_rate(test.episodes, watch.seconds),
@@ -305,9 +192,21 @@ def _test(
             latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device)),
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, test.seed), remarks),
-        peak_memory_bytes=memory.bytes(),
+        peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes),
         parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
+    )
+
+
+def _train_figures(cell: Cell, progress: TrainingProgress) -> TrainFigures:
+    selection = progress.selections[cell.shape]
+    return TrainFigures(
+        steps=cell.train.steps,
+        episodes=cell.train.steps * cell.train.meta_batch,
+        seconds=progress.seconds,
+        episodes_per_second=_rate(progress.timed_steps * cell.train.meta_batch, progress.seconds),
+        best_step=selection.best_step,
+        validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in selection.validation],
     )
 
 
@@ -349,24 +248,6 @@ def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int
 
 
 # ------------------------------------------------------------------------------------------------- helpers
-
-
-def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
-    """Return the training episodes of a cell."""
-    return _stream(cell, splits, "train", cell.train.shape, cell.seed, device)
-
-
-def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
-    """Return the test episodes of a cell: the same for every algorithm, backbone and training seed."""
-    return _stream(cell, splits, "test", cell.shape, cell.test.seed, device)
-
-
-def _stream(
-    cell: Cell, splits: Mapping[str, Split], name: str, shape: EpisodeShape, seed: int, device: torch.device
-) -> EpisodeStream:
-    # The name says what the images are, not who learns from them: all algorithms see the same episodes.
-    stream = f"{cell.dataset.name}|{sorted(cell.dataset.params.items())}|{name}"
-    return EpisodeStream(splits[name], shape, stream, seed, device)
 
 
 def _rate(count: int, seconds: float) -> float | None:

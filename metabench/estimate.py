@@ -9,35 +9,66 @@ from contextlib import suppress
 import torch
 
 from metabench.api import Algorithm, Split
-from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
+from metabench.engine import build, image_shape_of
 from metabench.evaluation import PROBE_EPISODES, first_of_each_class, is_transductive, predict
 from metabench.measure import Stopwatch
-from metabench.plan import Cell, make_plan
+from metabench.plan import Cell, make_plan, sharing_a_training
 from metabench.plugins import PluginManager
 from metabench.precision import tf32
 from metabench.reproducible import deterministic
-from metabench.streams import EpisodeStream
+from metabench.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.suite import Suite, SuiteFile, resolve
 
 #: Episodes that are timed at once.
 _AT_ONCE = 4
 
 
-def expected_seconds(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> float:
-    """Return how long a cell should take, from an outer update and a test episode of a freshly built algorithm."""
+def expected_times(
+    cells: Sequence[Cell], splits: Mapping[str, Mapping[str, Split]], device: torch.device, plugins: PluginManager
+) -> dict[str, float]:
+    """Return how many seconds each cell should take, by its identity; of several that share a training, one trains.
+
+    Args:
+        cells: in the order in which they run.
+        splits: of each dataset, by its label.
+        device: where they run.
+        plugins: who provides the classes.
+    """
+    expected: dict[str, float] = {}
+    for sharing in sharing_a_training(cells).values():
+        for cell in sharing:
+            trained = cell is not sharing[0]
+            expected[cell.id] = expected_seconds(cell, splits[cell.dataset.label], device, plugins, trained)
+    return expected
+
+
+def expected_seconds(
+    cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager, trained: bool = False
+) -> float:
+    """Return how long a cell should take, from an outer update and a test episode of a freshly built algorithm.
+
+    Args:
+        cell: that is to be run.
+        splits: of its dataset.
+        device: where it runs.
+        plugins: who provides the classes.
+        trained: whether it has its weights from the training of another cell.
+    """
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
         train = training_stream(cell, splits, device)
         test = evaluation_stream(cell, splits, device)
         batch = min(cell.train.meta_batch, _AT_ONCE)
-        step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
+        training = 0.0
+        if not trained:
+            step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
+            training = cell.train.steps * cell.train.meta_batch * step / batch
         seconds, alone = _timed_predictions(algorithm, test, cell.test.seed, device)
     validations = -(-cell.train.steps // cell.train.validate_every) * cell.train.validation_episodes
     # Testing includes the latency, and the probe for transduction: about fifty episodes.
     tested = validations + cell.test.episodes + 50
-    trained = cell.train.steps * cell.train.meta_batch * step / batch
-    return trained + tested * seconds + cell.test.inductive_episodes * alone
+    return training + tested * seconds + cell.test.inductive_episodes * alone
 
 
 def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
@@ -47,10 +78,9 @@ def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> l
 
 
 def _images(cells: Sequence[Cell]) -> int:
-    return sum(
-        cell.train.steps * cell.train.meta_batch * cell.train.shape.images + cell.test.episodes * cell.shape.images
-        for cell in cells
-    )
+    tested = sum(cell.test.episodes * cell.shape.images for cell in cells)
+    trainings = [sharing[0].train for sharing in sharing_a_training(cells).values()]
+    return tested + sum(train.steps * train.meta_batch * train.shape.images for train in trainings)
 
 
 def _timed_predictions(

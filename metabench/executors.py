@@ -15,9 +15,10 @@ import torch
 from metabench.api import Progress, Split
 from metabench.data import DataRoots, load_splits
 from metabench.engine import Outcome, check, run_cell
+from metabench.episodes import EpisodeShape
 from metabench.errors import CellFailed, StoreError
 from metabench.measure import choose_device, describe_device, environment, in_threads, share_of_threads
-from metabench.plan import Cell, check_cell
+from metabench.plan import Cell, check_cell, sharing_a_training
 from metabench.plugins import PluginManager
 from metabench.record import Record
 from metabench.schedule import starting_order
@@ -125,11 +126,14 @@ def run_cells(
             records[cell.id] = earlier
         else:
             waiting.append(CellJob(suite, cell, device, store, here, number, len(cells)))
-    jobs = max(1, min(jobs, len(waiting)))
+    sharing = sharing_a_training([job.cell for job in waiting])
+    jobs = max(1, min(jobs, len(sharing)))
+    waiting = [replace(job, jobs=jobs, shapes=[cell.shape for cell in sharing[job.cell.training]]) for job in waiting]
     if jobs > 1 and expected:
-        order = starting_order([expected.get(job.cell.id, 0.0) for job in waiting], jobs)
-        waiting = [waiting[i] for i in order]
-    waiting = [replace(job, jobs=jobs) for job in waiting]
+        waiting = _in_starting_order(waiting, sharing, expected, jobs)
+    if fresh:
+        for training in sharing:
+            store.drop_checkpoint(training)
 
     def started(job: CellJob) -> Watcher:
         if fresh:
@@ -142,6 +146,9 @@ def run_cells(
                 store.write(record)
             else:
                 store.write(record, outcome.episodes, outcome.picture)
+            sharing[job.cell.training].remove(job.cell)
+            if not sharing[job.cell.training]:
+                store.drop_checkpoint(job.cell.training)
             plugins.cell_finished(store.path, record.model_dump())
             reporter.cell_done(record, kept=False)
             records[job.cell.id] = record
@@ -160,6 +167,7 @@ class CellJob:
     number: int
     of: int
     jobs: int = 1
+    shapes: Sequence[EpisodeShape] = ()
 
     def run(self, watcher: Watcher) -> Attempt:
         """Run the cell in a process that has to load plugins and data first."""
@@ -174,8 +182,10 @@ class CellJob:
     def attempt(self, data: LoadedDataset, plugins: PluginManager, watcher: Watcher) -> Attempt:
         """Run the cell; whatever goes wrong inside it becomes a failed record."""
         try:
-            checkpoint = self.store.checkpoint(self.cell.id)
-            outcome = run_cell(self.cell, data.splits, self.device, plugins, checkpoint, watcher, self.here)
+            checkpoint = self.store.checkpoint(self.cell.training)
+            outcome = run_cell(
+                self.cell, data.splits, self.device, plugins, checkpoint, watcher, self.here, self.shapes
+            )
             return self.record(data, plugins, outcome=outcome), outcome
         except (StoreError, Interrupted):
             raise
@@ -224,6 +234,16 @@ class CellJob:
         )
 
 
+def _in_starting_order(
+    waiting: Sequence[CellJob], sharing: Mapping[str, Sequence[Cell]], expected: Mapping[str, float], at_once: int
+) -> list[CellJob]:
+    """Return the jobs in the order in which they should start; those that share a training follow one another."""
+    trainings = list(sharing)
+    seconds = [sum(expected.get(cell.id, 0.0) for cell in sharing[training]) for training in trainings]
+    place = {trainings[i]: place for place, i in enumerate(starting_order(seconds, at_once))}
+    return sorted(waiting, key=lambda job: place[job.cell.training])
+
+
 def _attempts(
     waiting: Sequence[CellJob],
     datasets: Mapping[str, LoadedDataset],
@@ -236,7 +256,7 @@ def _attempts(
         for job in waiting:
             yield job, job.attempt(datasets[job.cell.dataset.label], plugins, started(job))
         return
-    for job, came in run_jobs(waiting, at_once, share_of_threads(at_once), started):
+    for job, came in run_jobs(waiting, at_once, share_of_threads(at_once), started, lambda job: job.cell.training):
         if isinstance(came, Died):
             with in_threads(share_of_threads(at_once)):  # as the process had it
                 yield job, (job.record(datasets[job.cell.dataset.label], plugins, problem=came.problem), None)

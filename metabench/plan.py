@@ -80,8 +80,20 @@ class Cell:
     @property
     def id(self) -> str:
         """Return the content hash that names the cell in the store."""
-        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _content_hash(self.identity)
+
+    @property
+    def training(self) -> str:
+        """Return the content hash of everything that determines the training, and how it is validated.
+
+        Cells that differ only in the shots or queries of their test episodes, or in labels, share a training.
+        """
+        training = self.identity
+        for choice in ("algorithm", "dataset", "backbone"):
+            del training[choice]["label"]
+        training["shape"] = {"way": self.shape.way}
+        training["test"] = {"seed": self.test.seed}
+        return _content_hash(training)
 
     @property
     def title(self) -> str:
@@ -94,6 +106,11 @@ class Cell:
             f"seed {self.seed}",
         ]
         return " · ".join(parts)
+
+
+def _content_hash(identity: Mapping[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cell]:
@@ -156,6 +173,14 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
         }
 
     return choose(cells, labels, only, "the suite")
+
+
+def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Return the cells by their training."""
+    sharing: dict[str, list[Cell]] = {}
+    for cell in cells:
+        sharing.setdefault(cell.training, []).append(cell)
+    return sharing
 
 
 def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:

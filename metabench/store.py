@@ -1,8 +1,8 @@
 """Records on disk: every file is written whole or not at all, and a finished cell is never lost.
 
 An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record),
-``cells/ID.npz`` (its per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/ID.pt`` (of
-cells under way) and the leaderboard.
+``cells/ID.npz`` (its per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/TRAINING.pt``
+(of cells under way) and the leaderboard.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Store:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def write(self, record: Record, episodes: EpisodeResults | None = None, picture: bytes | None = None) -> None:
-        """Keep a record with its per-episode results and picture, and drop the cell's checkpoint."""
+        """Keep a record with its per-episode results and picture."""
         import numpy as np
 
         try:
@@ -130,18 +130,16 @@ class Store:
                     temporary.write_bytes(picture)
             with atomic_file(self._cells / f"{record.cell}.json") as temporary:
                 temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            self.checkpoint(record.cell).unlink(missing_ok=True)
             if record.status == "ok":  # an earlier attempt may have failed
                 (self._cells / f"{record.cell}.traceback.txt").unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
     def forget(self, cell: str) -> None:
-        """Remove what is there of a cell."""
+        """Remove what is there of a cell, but for the checkpoint of its training."""
         try:
             for suffix in _SUFFIXES:
                 (self._cells / f"{cell}{suffix}").unlink(missing_ok=True)
-            self.checkpoint(cell).unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
@@ -164,9 +162,16 @@ class Store:
             except OSError as error:
                 raise _cannot_write(self.path, error) from error
 
-    def checkpoint(self, cell: str) -> Path:
-        """Return the file for the checkpoint of a cell."""
-        return self.path / "checkpoints" / f"{cell}.pt"
+    def checkpoint(self, training: str) -> Path:
+        """Return the file for the checkpoint of a training (`metabench.plan.Cell.training`)."""
+        return self.path / "checkpoints" / f"{training}.pt"
+
+    def drop_checkpoint(self, training: str) -> None:
+        """Remove the checkpoint of a training that nobody needs any more."""
+        try:
+            self.checkpoint(training).unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
 
     def suite_text(self) -> str:
         """Return the resolved suite that ran last, as YAML; empty where there is none."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from metabench.api import Episodes, Split
 from metabench.episodes import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
+from metabench.plan import Cell
 
 #: Episodes that are drawn at once.
 _AHEAD = 256
@@ -68,3 +71,28 @@ class EpisodeStream:
         """Return the normalised images at [B, n] indices, as [B, n, C, H, W] floats."""
         images = self._images[indices.to(self._device)]
         return images.float().div_(255).sub_(self._mean).div_(self._std)
+
+
+def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+    """Return the training episodes of a cell."""
+    return _stream(cell, splits, "train", cell.train.shape, cell.seed, device)
+
+
+def validation_stream(
+    cell: Cell, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
+) -> EpisodeStream:
+    """Return the validation episodes of a shape, by which the weights of a cell are chosen."""
+    return _stream(cell, splits, "val", shape, cell.test.seed, device)
+
+
+def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+    """Return the test episodes of a cell: the same for every algorithm, backbone and training seed."""
+    return _stream(cell, splits, "test", cell.shape, cell.test.seed, device)
+
+
+def _stream(
+    cell: Cell, splits: Mapping[str, Split], name: str, shape: EpisodeShape, seed: int, device: torch.device
+) -> EpisodeStream:
+    # The name says what the images are, not who learns from them: all algorithms see the same episodes.
+    stream = f"{cell.dataset.name}|{sorted(cell.dataset.params.items())}|{name}"
+    return EpisodeStream(splits[name], shape, stream, seed, device)

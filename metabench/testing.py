@@ -29,7 +29,7 @@ import torch
 from metabench.api import Algorithm
 from metabench.conformance import CHECKS, Subject, run_check
 from metabench.data import DataRoots, load_splits
-from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
+from metabench.engine import build, image_shape_of
 from metabench.evaluation import predict
 from metabench.measure import choose_device, describe_device, synchronise
 from metabench.memory import BatchSize
@@ -37,7 +37,7 @@ from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
 from metabench.precision import tf32
 from metabench.reproducible import deterministic
-from metabench.streams import EpisodeStream
+from metabench.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.suite import read_suite, resolve
 
 

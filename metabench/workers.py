@@ -66,7 +66,11 @@ class _Running(Generic[_Job]):
 
 
 def run_jobs(
-    waiting: Sequence[_Job], at_once: int, threads: int, started: Callable[[_Job], Watcher]
+    waiting: Sequence[_Job],
+    at_once: int,
+    threads: int,
+    started: Callable[[_Job], Watcher],
+    chain: Callable[[_Job], object] = id,
 ) -> Iterator[tuple[_Job, Any]]:
     """Yield each job with its result, or `Died`, as they finish.
 
@@ -75,6 +79,7 @@ def run_jobs(
         at_once: how many run at a time.
         threads: that each computes in.
         started: called when a job starts; returns who watches it.
+        chain: jobs of which it is the same do not run at once, but one after the other.
 
     Raises:
         Interrupted: a watcher asked for it, and all running jobs have stopped.
@@ -86,8 +91,12 @@ def run_jobs(
     failure: MetabenchError | Interrupted | None = None
     try:
         while running or (queue and not stop.is_set()):
-            while queue and len(running) < at_once and not stop.is_set():
-                job = queue.pop(0)
+            while len(running) < at_once and not stop.is_set():
+                busy = {chain(under_way.job) for under_way in running.values()}
+                startable = [i for i, job in enumerate(queue) if chain(job) not in busy]
+                if not startable:
+                    break
+                job = queue.pop(startable[0])
                 watcher = started(job)
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(job, theirs, stop, threads), daemon=True)

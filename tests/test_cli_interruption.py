@@ -60,7 +60,7 @@ def tripwire(distributions: Distributions, metabench: Command) -> Command:
 def in_a_process(folder: Path, step: int, how: int, *options: str) -> Ended:
     """Run the suite in a process of its own, which is hit by a signal after some steps of its second cell."""
     script = (
-        "import metabench.engine as engine; engine.CHECKPOINT_SECONDS = 0\n"
+        "import metabench.training as training; training.CHECKPOINT_SECONDS = 0\n"
         "import torch; torch.set_num_threads(1)\n"
         "from metabench.cli import main; main()"
     )

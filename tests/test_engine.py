@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from metabench.engine import Outcome, build, evaluation_stream, training_stream
+from metabench.engine import Outcome, build
 from metabench.errors import CellFailed, StoreError
 from metabench.executors import LoadedDataset
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
+from metabench.streams import evaluation_stream, training_stream
 from metabench.suite import Suite
 from metabench.watching import Interrupted
 from tiny import CPU, REAL, SUITE, Watching

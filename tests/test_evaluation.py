@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metabench.engine import Outcome, build, evaluation_stream, training_stream
+from metabench.engine import Outcome, build
 from metabench.errors import CellFailed
 from metabench.evaluation import class_accuracies, credit, evaluate, flops, inductive_accuracies, is_transductive
 from metabench.executors import LoadedDataset
 from metabench.memory import BatchSize, PeakMemory
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
+from metabench.streams import evaluation_stream, training_stream
 from metabench.suite import Suite
 from tiny import CPU, REAL, SUITE, Centroid
 

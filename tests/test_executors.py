@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from metabench.record import Record
 from metabench.store import Store
 from metabench.suite import Suite
 from metabench.watching import Interrupted
-from tiny import CPU, Watching
+from tiny import CPU, REAL, SUITE, Watching
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
 
@@ -28,10 +28,18 @@ def run_all(
 ) -> Callable[..., list[Record]]:
     """Return a function that runs a suite of these algorithms into one store."""
 
-    def start(*algorithms: str, watcher: Watching | None = None) -> list[Record]:
-        suite, cells = cells_of(*algorithms)
-        store = Store(tmp_path / "out")
-        return run_cells(suite, cells, {"blots": data}, CPU, everything, store, watcher or Watching())
+    def start(
+        *algorithms: str,
+        watcher: Watching | None = None,
+        text: str | None = None,
+        output: str = "out",
+        fresh: bool = False,
+        shots: Sequence[int] = (),
+    ) -> list[Record]:
+        suite, cells = cells_of(*algorithms, text=text)
+        cells = [cell for cell in cells if cell.shape.shot in shots] if shots else cells
+        store = Store(tmp_path / output)
+        return run_cells(suite, cells, {"blots": data}, CPU, everything, store, watcher or Watching(), fresh)
 
     return start
 
@@ -159,7 +167,7 @@ def test_of_several_cells_at_once_the_longest_starts_first(
 ) -> None:
     order: list[str] = []
 
-    def in_this_process(waiting: Any, at_once: int, threads: int, started: Any) -> Any:
+    def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, chain: Any) -> Any:
         for job in waiting:
             order.append(job.cell.algorithm.label)
             yield job, job.attempt(data, everything, started(job))
@@ -175,3 +183,83 @@ def test_of_several_cells_at_once_the_longest_starts_first(
     order.clear()
     run_cells(*settings, jobs=2, fresh=True)
     assert order == ["centroid", "fading", "relative"], "where nothing is known of the times"
+
+
+# --------------------------------------------------------------------------- cells that share a training
+
+#: Trained in episodes of one shape, and tested in 1, 2 and 3 shots.
+SHARED = REAL.replace("shots: [2]", "shots: [1, 2, 3]").replace("train: {{", "train: {{shot: 2, queries: 3, ")
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """Return what must not depend on who trained, and when."""
+    told = record.model_dump(exclude={"finished", "eval", "peak_memory_bytes"})
+    assert told["train"].pop("seconds") > 0
+    assert told["train"].pop("episodes_per_second") > 0
+    return told
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile", "protonet", "matchingnet", "siamese"])
+def test_cells_that_differ_in_shots_train_once_and_give_what_each_gives_alone(
+    run_all: RunAll, tmp_path: Path, name: str
+) -> None:
+    watcher = Watching()
+    together = run_all(name, text=SHARED, watcher=watcher)
+    trained = [("train", 7, 0), *3 * [("validate", 5, 0)], ("train", 7, 3)]
+    assert watcher.phases[: len(trained)] == trained
+    assert watcher.phases.count(("train", 7, 0)) == 1
+    assert watcher.phases.count(("train", 7, 7)) == 3, "at the end of the training, and where two cells find it ended"
+    assert len({record.train and record.train.seconds for record in together}) == 1
+    alone = [record for shot in (3, 1, 2) for record in run_all(name, text=SHARED, output="alone", shots=[shot])]
+    for record, of_it in zip(together, sorted(alone, key=lambda record: record.shot), strict=True):
+        assert figures(record) == figures(of_it)
+        episodes = [Store(tmp_path / output).episodes(record.cell).accuracies for output in ("out", "alone")]
+        assert episodes[0].tolist() == episodes[1].tolist()
+    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+
+
+def test_each_of_the_cells_that_share_a_training_is_tested_with_the_weights_that_it_validated_best(
+    run_all: RunAll,
+) -> None:
+    text = SUITE.replace("shots: [2]", "shots: [1, 2]").replace("train: {{", "train: {{shot: 2, ")
+    records = run_all("shotwise", text=text)
+    assert [record.train and record.train.best_step for record in records] == [4, 8]
+    assert [record.accuracy and record.accuracy.mean for record in records] == [1.0, 1.0]
+
+
+def test_a_training_that_is_shared_and_was_cut_goes_on(run_all: RunAll, tmp_path: Path) -> None:
+    undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
+    for phase, after in (("train", 2), ("validate", 3), ("test", 5)):
+        with pytest.raises(Interrupted):
+            run_all("protonet", text=SHARED, watcher=Watching(phase, after))
+    watcher = Watching()
+    records = run_all("protonet", text=SHARED, watcher=watcher)
+    assert ("train", 7, 0) not in watcher.phases
+    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+
+
+def test_a_training_is_not_shared_with_a_cell_that_it_was_not_validated_for(run_all: RunAll) -> None:
+    with pytest.raises(Interrupted):
+        run_all("protonet", text=SHARED, shots=[2], watcher=Watching("train", 5))
+    watcher = Watching()
+    records = run_all("protonet", text=SHARED, watcher=watcher)
+    assert watcher.phases[0] == ("train", 7, 0)
+    assert [figures(r) for r in records] == [figures(r) for r in run_all("protonet", text=SHARED, output="undisturbed")]
+
+
+def test_fresh_trains_once_more_and_not_for_each_cell(run_all: RunAll) -> None:
+    first = run_all("centroid", text=SHARED)
+    with pytest.raises(Interrupted):
+        run_all("centroid", text=SHARED, fresh=True, watcher=Watching("train", 5))
+    watcher = Watching()
+    again = run_all("centroid", text=SHARED, fresh=True, watcher=watcher)
+    assert watcher.phases.count(("train", 7, 0)) == 1
+    assert len(first) == len(again) == 3
+
+
+def test_a_training_that_fails_fails_every_cell_that_shares_it(run_all: RunAll, tmp_path: Path) -> None:
+    text = SUITE.replace("shots: [2]", "shots: [1, 2]").replace("train: {{steps: 8", "train: {{shot: 2, steps: 20")
+    records = run_all("diverging", text=text)
+    assert [record.status for record in records] == ["failed", "failed"]
+    assert not list((tmp_path / "out" / "checkpoints").glob("*"))

@@ -132,6 +132,54 @@ def test_what_changes_no_result_keeps_the_id(plan: Plan, old: str, new: str) -> 
     assert plan(BASE)[0].id == plan(BASE.replace(old, new))[0].id
 
 
+#: Trained in episodes of one shape, whatever the test's are.
+SHARED = BASE.replace("{steps: 10}", "{steps: 10, shot: 5, queries: 5}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("shots: [1]", "shots: [2]"),
+        ("queries: 4", "queries: 3"),
+        ("protonet: {}", "other: {use: protonet}"),
+        ("{episodes: 20}", "{episodes: 21}"),
+    ],
+)
+def test_cells_that_are_only_tested_otherwise_share_a_training(plan: Plan, old: str, new: str) -> None:
+    assert old in SHARED
+    one, other = plan(SHARED)[0], plan(SHARED.replace(old, new))[0]
+    assert one.id != other.id
+    assert one.training == other.training
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("protonet: {}", "protonet: {params: {lr: 0.002}}"),
+        ("protonet: {}", "protonet: {backbone: {norm: batch}}"),
+        ("channels: 4", "channels: 5"),
+        ("ways: [5]", "ways: [4]"),
+        ("ways: [5]", "ways: [5]\nseeds: [1]"),
+        ("steps: 10", "steps: 11"),
+        ("steps: 10", "steps: 10, meta_batch: 2"),
+        ("steps: 10", "steps: 10, validate_every: 5"),
+        ("steps: 10", "steps: 10, validation_episodes: 5"),
+        ("shot: 5", "shot: 4"),
+        ("queries: 5", "queries: 6"),
+        ("{episodes: 20}", "{episodes: 20, seed: 1}"),
+        ("eval:", "precision: bf16\neval:"),
+    ],
+)
+def test_cells_that_are_trained_or_validated_otherwise_share_nothing(plan: Plan, old: str, new: str) -> None:
+    assert old in SHARED
+    assert plan(SHARED)[0].training != plan(SHARED.replace(old, new))[0].training
+
+
+def test_where_training_episodes_are_as_those_of_the_test_nothing_is_shared(plan: Plan) -> None:
+    cells = plan(BASE.replace("shots: [1]", "shots: [1, 2]"))
+    assert len({cell.training for cell in cells}) == len(cells) == 4
+
+
 def test_ids_are_unique_and_stable(plan: Plan) -> None:
     text = BASE.replace("ways: [5]", "ways: [2, 5]\nseeds: [0, 1]").replace("shots: [1]", "shots: [1, 2]")
     ids = [cell.id for cell in plan(text)]

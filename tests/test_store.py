@@ -64,14 +64,13 @@ def test_a_cell_without_a_record_has_none(store: Store) -> None:
     assert store.record("nothing") is None
 
 
-def test_a_finished_cell_needs_no_checkpoint(store: Store, make_record: Make) -> None:
-    record = make_record()
-    checkpoint = store.checkpoint(record.cell)
-    other = store.checkpoint("other")
+def test_a_checkpoint_that_is_not_needed_goes_and_others_stay(store: Store) -> None:
+    checkpoint, other = store.checkpoint("one"), store.checkpoint("other")
     checkpoint.parent.mkdir(parents=True)
-    checkpoint.write_bytes(b"weights")
-    other.write_bytes(b"weights")
-    store.write(record, NOTHING)
+    for path in (checkpoint, other):
+        path.write_bytes(b"weights")
+    store.drop_checkpoint("one")
+    store.drop_checkpoint("never written")
     assert not checkpoint.exists()
     assert other.exists()
 
@@ -80,8 +79,6 @@ def test_nothing_is_left_of_a_forgotten_cell(store: Store, make_record: Make) ->
     kept, forgotten = make_record(cell="a" * 16), make_record(cell="b" * 16)
     for record in (kept, forgotten):
         store.write(record, NOTHING)
-    store.checkpoint(forgotten.cell).parent.mkdir(exist_ok=True)
-    store.checkpoint(forgotten.cell).write_bytes(b"weights")
     store.write_text(f"cells/{forgotten.cell}.traceback.txt", "Traceback …")
     store.forget(forgotten.cell)
     assert names_below(store.path) == [f"cells/{kept.cell}.json", f"cells/{kept.cell}.npz"]

@@ -135,3 +135,16 @@ def test_a_job_that_is_done_before_it_can_stop_is_kept_and_the_rest_is_not_forgo
     assert next(results)[1] == "done"
     with pytest.raises(Interrupted):
         next(results)
+
+
+def test_of_a_chain_one_job_runs_at_a_time() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def started(job: Sum) -> Seen:
+        seen.append(("begins", job.number))
+        return Seen()
+
+    for job, _ in run_jobs([Sum(1), Sum(11), Sum(2), Sum(21)], 3, 1, started, chain=lambda job: job.number % 10 == 1):
+        seen.append(("ends", job.number))
+    assert [number for event, number in seen if event == "begins"][:2] == [1, 2], "the next one that may"
+    assert [pair for pair in seen if pair[1] != 2] == [(e, n) for n in (1, 11, 21) for e in ("begins", "ends")]

@@ -31,8 +31,8 @@ from peer_textbook import query_loss
 from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
-from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
-from metabench.estimate import expected_seconds
+from metabench.engine import build, image_shape_of
+from metabench.estimate import expected_times
 from metabench.evaluation import evaluate, predict
 from metabench.measure import choose_device, describe_device, synchronise
 from metabench.memory import BatchSize, PeakMemory
@@ -40,6 +40,7 @@ from metabench.plugins import PluginManager
 from metabench.precision import tf32
 from metabench.reproducible import deterministic
 from metabench.strategies import InOrder
+from metabench.streams import evaluation_stream, training_stream
 
 STREAMS = (evaluation_stream, training_stream)
 SUITE = Path(__file__).parents[2] / "suites" / "omniglot.yaml"
@@ -197,11 +198,11 @@ def print_expected_minutes(device: torch.device) -> None:
     plugins = PluginManager.from_environment()
     cells = planned(SUITE, "paper", plugins)
     splits = splits_of(cells[0], plugins)  # all are of one dataset
-    minutes = [expected_seconds(cell, splits, device, plugins) / 60 for cell in cells]
+    seconds = expected_times(cells, {cells[0].dataset.label: splits}, device, plugins)
     print("\nexpected of the profile paper, from a few steps:")
-    for cell, of_cell in zip(cells, minutes, strict=True):
-        print(f"{cell.title}: {of_cell:.1f} min")
-    print(f"in all: {sum(minutes):.0f} min")
+    for cell in cells:
+        print(f"{cell.title}: {seconds[cell.id] / 60:.1f} min")
+    print(f"in all: {sum(seconds.values()) / 60:.0f} min")
 
 
 if __name__ == "__main__":

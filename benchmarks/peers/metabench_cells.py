@@ -13,10 +13,11 @@ from torch import nn
 
 from metabench.api import OptimisedAlgorithm, Split
 from metabench.data import DataRoots, load_splits
-from metabench.engine import build, evaluation_stream, image_shape_of, training_stream
+from metabench.engine import build, image_shape_of
 from metabench.measure import choose_device
 from metabench.plan import Cell, make_plan
 from metabench.plugins import PluginManager
+from metabench.streams import evaluation_stream, training_stream
 from metabench.suite import read_suite, resolve
 
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from metabench.estimate import expected_seconds, shorter_profiles
+from metabench.estimate import expected_times, shorter_profiles
 from metabench.executors import LoadedDataset, is_valid, origin
 from metabench.measure import describe_device, in_threads, share_of_threads
-from metabench.plan import Cell
+from metabench.plan import Cell, sharing_a_training
 from metabench.plugins import PluginManager
 from metabench.record import Record
 from metabench.store import Store
@@ -70,18 +70,16 @@ class RunConsole:
         profile = f", profile {suite.profile}" if suite.profile else ""
         self.say(f"{suite.name}{profile}: {len(cells)} cells" + (f", {kept} of them finished before" if kept else ""))
         missing = "" if device.type == "cuda" else " (no CUDA device is used)"
-        jobs = max(1, min(jobs, len(waiting)))
+        jobs = max(1, min(jobs, len(sharing_a_training(waiting))))
         at_once = f", {jobs} cells at once" if jobs > 1 else ""
         with in_threads(share_of_threads(jobs)):
             self.say(f"device: {describe_device(device)}{at_once}{missing}")
             if not waiting:
                 return {}
             self.say("timing one step of every cell …")
-            expected: dict[str, float] = {}
+            splits = {label: dataset.splits for label, dataset in datasets.items()}
             try:
-                for cell in waiting:
-                    splits = datasets[cell.dataset.label].splits
-                    expected[cell.id] = expected_seconds(cell, splits, device, plugins)
+                expected = expected_times(waiting, splits, device, plugins)
             except Exception:  # what fails here fails as a cell, with its reason
                 self.say("expected: unknown, since a cell fails")
                 return {}
