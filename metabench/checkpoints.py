@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,10 +71,21 @@ class TrainingProgress:
         """Return the last step whose weights were validated; 0 where none were."""
         return max((step for selection in self.selections.values() for step, _ in selection.validation), default=0)
 
-    def note(self, accuracies: Mapping[EpisodeShape, float], state: dict[str, Any]) -> None:
-        """Keep what the present weights achieve in validation episodes of all shapes; `state` is theirs to keep."""
+    def note(self, accuracies: Mapping[EpisodeShape, float], algorithm: Algorithm) -> None:
+        """Keep the accuracy of the present weights in validation episodes of each shape, and them where it is best."""
+        improved = any(accuracy >= self.selections[shape].best_accuracy for shape, accuracy in accuracies.items())
+        state = copy.deepcopy(algorithm.state_dict()) if improved else {}
         for shape, accuracy in accuracies.items():
             self.selections[shape].note(self.step, accuracy, state)
+
+    def keep(self, shapes: Iterable[EpisodeShape]) -> None:
+        """Forget the test episodes of other shapes: no cell waits to be tested in them."""
+        self.selections = {shape: self.selections[shape] for shape in self.selections if shape in set(shapes)}
+
+    def forget_weights(self) -> None:
+        """Free the memory of the weights that did best."""
+        for selection in self.selections.values():
+            selection.best_state = {}
 
 
 def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Mapping[str, str], path: Path) -> None:
@@ -105,23 +118,49 @@ def load_checkpoint(
     """Put the state of the checkpoint at `path` into `algorithm`, and return how far it is.
 
     Returns:
-        None where there is no checkpoint of this origin, or it is of a training that was not validated in episodes of
-        this shape.
+        None where there is no checkpoint of this origin, or the training was not validated in episodes of this shape.
 
     Raises:
         StoreError: the checkpoint is damaged, or of another algorithm.
     """
-    if not os.path.exists(path):
-        return None
-    try:
-        # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        selections = {EpisodeShape(*sizes): Selection(**fields) for sizes, fields in state["selections"]}
-        if state["origin"] != dict(origin) or shape not in selections:
+    with _advice(path):
+        state = _read(path, origin)
+        if state is None or shape not in _shapes(state):
             return None
         algorithm.load_state_dict(state["weights"])
         algorithm.load_training_state(state["training"])
-        return TrainingProgress(**state["progress"], selections=selections)
+        selections = [Selection(**fields) for _, fields in state["selections"]]
+        return TrainingProgress(**state["progress"], selections=dict(zip(_shapes(state), selections, strict=True)))
+
+
+def serves(path: Path, origin: Mapping[str, str], shape: EpisodeShape) -> bool:
+    """Return whether a cell can go on from, or begin, the checkpoint at `path`: it is of no training for others only.
+
+    Raises:
+        StoreError: the checkpoint is damaged.
+    """
+    with _advice(path):
+        state = _read(path, origin)
+        return state is None or shape in _shapes(state)
+
+
+def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the content of the checkpoint at `path`; None where there is none of this origin."""
+    if not os.path.exists(path):
+        return None
+    # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state if state["origin"] == dict(origin) else None
+
+
+def _shapes(state: Mapping[str, Any]) -> list[EpisodeShape]:
+    return [EpisodeShape(*sizes) for sizes, _ in state["selections"]]
+
+
+@contextmanager
+def _advice(path: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # a damaged file can raise nearly anything
         raise StoreError(
             f"the checkpoint {path} cannot be used ({in_one_line(error)}): delete it, or run with --fresh"

@@ -136,7 +136,7 @@ def check_seed(subject: Subject) -> None:
 
 
 def check_resume(subject: Subject) -> None:
-    """A training that is saved and loaded goes on as if nothing had been."""
+    """A training that is saved and loaded goes on, and its weights predict, as if nothing had been."""
     whole = subject.build()
     train(whole, episodes("train"), 0, 4)
     cut = subject.build()
@@ -150,6 +150,14 @@ def check_resume(subject: Subject) -> None:
         raise NotConforming(
             "a training that was saved and loaded goes on to other weights: what is not in state_dict() belongs into "
             "training_state() and load_training_state()"
+        )
+    loaded = subject.build(seed=1)
+    loaded.load_state_dict(state_of(whole)["weights"])
+    drawn = episodes("test").batch(0, 2)
+    if not same(predict(whole, drawn, 0, 0), predict(loaded, drawn, 0, 0)):
+        raise NotConforming(
+            "weights that were saved and loaded predict otherwise: what predict needs belongs into state_dict(), see "
+            "register_buffer() and get_extra_state()"
         )
 
 

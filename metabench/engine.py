@@ -1,4 +1,4 @@
-"""Trains and tests ONE cell: the only place where an algorithm meets episodes and clocks."""
+"""Trains and tests ONE cell."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def run_cell(
         checkpoint: the file to resume from and to write; the same result comes out, wherever it was cut.
         watcher: sees the progress.
         origin: what else the figures depend on (device, data, versions); a checkpoint of another is not used.
-        shapes: of the test episodes of all cells that will use the checkpoint, see `metabench.plan.Cell.training`; by
-            default, of this cell.
+        shapes: of the test episodes of all cells that will use the checkpoint (see
+            `metabench.plan.Cell.training_id`); by default, of this cell.
 
     Raises:
         CellFailed: the loss or the scores are not finite, or the memory is too small.

@@ -8,11 +8,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from metabench.api import Progress, Split
+from metabench.checkpoints import serves
 from metabench.data import DataRoots, load_splits
 from metabench.engine import Outcome, check, run_cell
 from metabench.episodes import EpisodeShape
@@ -125,15 +127,18 @@ def run_cells(
             reporter.cell_done(earlier, kept=True)
             records[cell.id] = earlier
         else:
-            waiting.append(CellJob(suite, cell, device, store, here, number, len(cells)))
+            waiting.append(CellJob(suite, cell, device, store, number, len(cells)))
     sharing = sharing_a_training([job.cell for job in waiting])
     jobs = max(1, min(jobs, len(sharing)))
-    waiting = [replace(job, jobs=jobs, shapes=[cell.shape for cell in sharing[job.cell.training]]) for job in waiting]
-    if jobs > 1 and expected:
-        waiting = _in_starting_order(waiting, sharing, expected, jobs)
-    if fresh:
-        for training in sharing:
-            store.drop_checkpoint(training)
+    waiting = [
+        replace(job, jobs=jobs, shapes=[cell.shape for cell in sharing[job.cell.training_id]]) for job in waiting
+    ]
+    waiting = _in_starting_order(waiting, sharing, expected or {}, jobs)
+    for cell in cells:
+        if fresh or cell.id in records:
+            store.drop_checkpoint(cell.id)
+        if fresh or cell.training_id not in sharing:
+            store.drop_checkpoint(cell.training_id)
 
     def started(job: CellJob) -> Watcher:
         if fresh:
@@ -146,9 +151,10 @@ def run_cells(
                 store.write(record)
             else:
                 store.write(record, outcome.episodes, outcome.picture)
-            sharing[job.cell.training].remove(job.cell)
-            if not sharing[job.cell.training]:
-                store.drop_checkpoint(job.cell.training)
+            store.drop_checkpoint(job.cell.id)
+            sharing[job.cell.training_id].remove(job.cell)
+            if not sharing[job.cell.training_id]:
+                store.drop_checkpoint(job.cell.training_id)
             plugins.cell_finished(store.path, record.model_dump())
             reporter.cell_done(record, kept=False)
             records[job.cell.id] = record
@@ -163,7 +169,6 @@ class CellJob:
     cell: Cell
     device: torch.device
     store: Store
-    here: Mapping[str, str]
     number: int
     of: int
     jobs: int = 1
@@ -181,12 +186,13 @@ class CellJob:
 
     def attempt(self, data: LoadedDataset, plugins: PluginManager, watcher: Watcher) -> Attempt:
         """Run the cell; whatever goes wrong inside it becomes a failed record."""
+        # Before anything else, since a class in a file may be edited meanwhile.
+        here = origin(self.cell, data, self.device, plugins)
+        provided = providers(self.cell, plugins)
         try:
-            checkpoint = self.store.checkpoint(self.cell.training)
-            outcome = run_cell(
-                self.cell, data.splits, self.device, plugins, checkpoint, watcher, self.here, self.shapes
-            )
-            return self.record(data, plugins, outcome=outcome), outcome
+            checkpoint, shapes = self._checkpoint(here)
+            outcome = run_cell(self.cell, data.splits, self.device, plugins, checkpoint, watcher, here, shapes)
+            return self.record(data, provided, outcome=outcome), outcome
         except (StoreError, Interrupted):
             raise
         except CellFailed as error:
@@ -195,10 +201,25 @@ class CellJob:
             log = f"cells/{self.cell.id}.traceback.txt"
             self.store.write_text(log, traceback.format_exc())
             problem = f"{type(error).__name__}: {error} (see {log})"
-        return self.record(data, plugins, problem=problem), None
+        return self.record(data, provided, problem=problem), None
+
+    def _checkpoint(self, here: Mapping[str, str]) -> tuple[Path, Sequence[EpisodeShape]]:
+        """Return the checkpoint to go on from or to begin, and the shapes of the test episodes of who will use it.
+
+        That is the one of the training, unless an earlier run with other cells has left it without the weights for this
+        one. It is not overwritten, but waits for those.
+        """
+        own, shared = self.store.checkpoint(self.cell.id), self.store.checkpoint(self.cell.training_id)
+        if os.path.exists(own) or not serves(shared, here, self.cell.shape):
+            return own, [self.cell.shape]
+        return shared, self.shapes
 
     def record(
-        self, data: LoadedDataset, plugins: PluginManager, outcome: Outcome | None = None, problem: str | None = None
+        self,
+        data: LoadedDataset,
+        provided: Mapping[str, str],
+        outcome: Outcome | None = None,
+        problem: str | None = None,
     ) -> Record:
         """Return the record of the cell: what came out, or what the problem was."""
         cell = self.cell
@@ -229,7 +250,7 @@ class CellJob:
             parameters=outcome.parameters if outcome else None,
             device=describe_device(self.device) + at_once,
             dataset_fingerprint=data.fingerprint,
-            environment={**environment(self.device), "providers": providers(cell, plugins)},
+            environment={**environment(self.device), "providers": dict(provided)},
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
@@ -239,9 +260,10 @@ def _in_starting_order(
 ) -> list[CellJob]:
     """Return the jobs in the order in which they should start; those that share a training follow one another."""
     trainings = list(sharing)
-    seconds = [sum(expected.get(cell.id, 0.0) for cell in sharing[training]) for training in trainings]
-    place = {trainings[i]: place for place, i in enumerate(starting_order(seconds, at_once))}
-    return sorted(waiting, key=lambda job: place[job.cell.training])
+    if at_once > 1 and expected:
+        seconds = [sum(expected[cell.id] for cell in sharing[training]) for training in trainings]
+        trainings = [trainings[i] for i in starting_order(seconds, at_once)]
+    return sorted(waiting, key=lambda job: trainings.index(job.cell.training_id))
 
 
 def _attempts(
@@ -256,10 +278,11 @@ def _attempts(
         for job in waiting:
             yield job, job.attempt(datasets[job.cell.dataset.label], plugins, started(job))
         return
-    for job, came in run_jobs(waiting, at_once, share_of_threads(at_once), started, lambda job: job.cell.training):
+    for job, came in run_jobs(waiting, at_once, share_of_threads(at_once), started, lambda job: job.cell.training_id):
         if isinstance(came, Died):
             with in_threads(share_of_threads(at_once)):  # as the process had it
-                yield job, (job.record(datasets[job.cell.dataset.label], plugins, problem=came.problem), None)
+                provided = providers(job.cell, plugins)
+                yield job, (job.record(datasets[job.cell.dataset.label], provided, problem=came.problem), None)
         else:
             yield job, came
 

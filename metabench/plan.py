@@ -83,17 +83,18 @@ class Cell:
         return _content_hash(self.identity)
 
     @property
-    def training(self) -> str:
-        """Return the content hash of everything that determines the training, and how it is validated.
+    def training_id(self) -> str:
+        """Return the content hash of everything that determines the training, and which episodes it is validated in.
 
-        Cells that differ only in the shots or queries of their test episodes, or in labels, share a training.
+        Cells share a training if they differ only in labels, or in the shots, the queries or the number of their test
+        episodes.
         """
-        training = self.identity
+        identity = self.identity
         for choice in ("algorithm", "dataset", "backbone"):
-            del training[choice]["label"]
-        training["shape"] = {"way": self.shape.way}
-        training["test"] = {"seed": self.test.seed}
-        return _content_hash(training)
+            del identity[choice]["label"]
+        identity["shape"] = {"way": self.shape.way}
+        identity["test"] = {"seed": self.test.seed}
+        return _content_hash(identity)
 
     @property
     def title(self) -> str:
@@ -179,7 +180,7 @@ def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """Return the cells by their training."""
     sharing: dict[str, list[Cell]] = {}
     for cell in cells:
-        sharing.setdefault(cell.training, []).append(cell)
+        sharing.setdefault(cell.training_id, []).append(cell)
     return sharing
 
 

@@ -163,7 +163,7 @@ class Store:
                 raise _cannot_write(self.path, error) from error
 
     def checkpoint(self, training: str) -> Path:
-        """Return the file for the checkpoint of a training (`metabench.plan.Cell.training`)."""
+        """Return the file for the checkpoint of a training (`metabench.plan.Cell.training_id`)."""
         return self.path / "checkpoints" / f"{training}.pt"
 
     def drop_checkpoint(self, training: str) -> None:

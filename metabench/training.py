@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,8 +61,12 @@ def train(
     steps = cell.train.steps
     stream = training_stream(cell, splits, device)
     progress = load_checkpoint(algorithm, checkpoint, origin, cell.shape) or TrainingProgress.of(shapes)
-    validations = {shape: validation_stream(cell, splits, shape, device) for shape in progress.selections}
-    batch = {shape: BatchSize(device, cell.test.batch) for shape in validations}
+    progress.keep(shapes)
+    begun = progress.step, progress.validated
+    validations = {
+        shape: (validation_stream(cell, splits, shape, device), BatchSize(device, cell.test.batch))
+        for shape in progress.selections
+    }
     own = progress.selections[cell.shape]
     watch = Stopwatch(device, progress.seconds)
     warm = progress.step + WARM_UP_STEPS
@@ -77,13 +80,9 @@ def train(
     try:
         while True:
             if _validation_is_due(progress, cell.train):
-                accuracies = {}
-                for shape, episodes in validations.items():
-                    count = cell.train.validation_episodes
-                    watcher.phase("validate", count)
-                    found = evaluate(algorithm, episodes, count, batch[shape], cell.test.seed, watcher)
-                    accuracies[shape] = float(found.mean())
-                progress.note(accuracies, copy.deepcopy(algorithm.state_dict()))
+                accuracies = _validate(cell, algorithm, validations, watcher)
+                progress.keep(accuracies)
+                progress.note(accuracies, algorithm)
                 watcher.phase("train", steps, progress.step)
             if progress.step == steps:
                 break
@@ -108,9 +107,36 @@ def train(
     except Interrupted:
         save()
         raise
-    save()
+    if begun != (progress.step, progress.validated):
+        save()
     algorithm.load_state_dict(own.best_state)
+    progress.forget_weights()
     return progress
+
+
+def _validate(
+    cell: Cell,
+    algorithm: Algorithm,
+    validations: dict[EpisodeShape, tuple[EpisodeStream, BatchSize]],
+    watcher: Watcher,
+) -> dict[EpisodeShape, float]:
+    """Return the accuracy of the present weights in validation episodes of each shape.
+
+    A shape of other cells in which that fails is dropped: they train by themselves, and fail by themselves.
+    """
+    accuracies: dict[EpisodeShape, float] = {}
+    count = cell.train.validation_episodes
+    for shape, (episodes, batch) in list(validations.items()):
+        watcher.phase("validate" if len(validations) == 1 else f"validate {shape.shot}-shot", count)
+        try:
+            accuracies[shape] = float(evaluate(algorithm, episodes, count, batch, cell.test.seed, watcher).mean())
+        except Interrupted:
+            raise
+        except Exception:
+            if shape == cell.shape:
+                raise
+            del validations[shape]
+    return accuracies
 
 
 def _validation_is_due(progress: TrainingProgress, train: Training) -> bool:

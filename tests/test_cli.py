@@ -104,6 +104,17 @@ def test_a_dry_run_shows_the_cells_and_writes_nothing(metabench: Command) -> Non
     assert everything_below(Path()) == before
 
 
+def test_a_dry_run_shows_which_cells_share_a_training(metabench: Command) -> None:
+    text = SUITE.replace("shots: [1]", "shots: [1, 2]").replace("siamese:\n", "siamese:\n    train: {shot: 2}\n")
+    Path("small.yaml").write_text(text, encoding="utf-8")
+    lines = metabench("run", "small.yaml", "--dry-run").out.splitlines()
+    assert [line.partition("(")[2].rstrip(")") for line in lines] == [
+        *3 * ["60 steps of 1 episodes"],
+        f"trained with {lines[1].partition(' ')[0]}",
+        "",
+    ]
+
+
 def test_validate_counts_the_cells_of_every_profile(metabench: Command) -> None:
     Path("small.yaml").write_text(SUITE + "  all:\n    ways: [2, 3]\n", encoding="utf-8")
     ended = metabench("validate", "small.yaml")

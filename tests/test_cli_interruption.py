@@ -138,6 +138,22 @@ def test_cells_that_run_at_once_give_the_same_results(metabench: Command) -> Non
         assert same(one.episodes(record.cell), both.episodes(record.cell))
 
 
+def test_of_cells_that_share_a_training_one_runs_at_a_time_and_the_results_are_the_same(metabench: Command) -> None:
+    text = Path("small.yaml").read_text(encoding="utf-8")
+    Path("small.yaml").write_text(
+        text.replace("shots: [1]", "shots: [1, 2]").replace("steps: 60", "steps: 60, shot: 2")
+    )
+    assert metabench("run", "small.yaml", "--output", "one").code == 0
+    ended = metabench("run", "small.yaml", "--output", "both", "--jobs", "3")
+    assert ended.code == 0, ended.err
+    assert "2 cells at once" in ended.err, "no more than there are trainings"
+    one, both = Store(Path("one")).records(), Store(Path("both")).records()
+    assert [{**record, "device": ""} for record in essence(both)] == [{**r, "device": ""} for r in essence(one)]
+    for records in (one, both):
+        assert len({record.train.seconds for record in records if record.train}) == 2
+    assert not list(Path("both/checkpoints").iterdir())
+
+
 def test_being_told_to_terminate_keeps_what_is_finished_too(tripwire: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIP_AT", "5")
     monkeypatch.setenv("TRIP_WITH", str(int(signal.SIGTERM)))

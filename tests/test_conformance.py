@@ -251,3 +251,17 @@ def test_parameters_that_are_no_object_are_refused(params: str) -> None:
     result = CliRunner().invoke(cli, ["plugin", "check", "protonet", "--params", params])
     assert result.exit_code == 2
     assert f"--params {params}" in result.output
+
+
+def test_what_prediction_needs_must_be_kept_with_the_weights(subject: Callable[..., Subject]) -> None:
+    source = """
+        class Broken(ProtoNet):
+            offset = 0.0
+            def meta_step(self, episodes):
+                self.offset += float(episodes.support_x.mean())
+                return super().meta_step(episodes)
+            def feature_scores(self, support, support_y, query, way):
+                return super().feature_scores(support, support_y, query, way) + self.offset
+        """
+    with pytest.raises(NotConforming, match=r"predict otherwise: .*state_dict\(\)"):
+        run_check("resume", subject(source))

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from metabench.estimate import expected_seconds
+from metabench.estimate import expected_seconds, expected_times
 from metabench.executors import LoadedDataset
 from metabench.plan import Cell
 from metabench.plugins import PluginManager
 from metabench.suite import Suite
-from tiny import CPU
+from tiny import CPU, SUITE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,3 +49,15 @@ def test_more_steps_and_episodes_are_expected_to_take_longer(
     ]
     usual = expected_seconds(cell, data.splits, CPU, everything)
     assert all(expected_seconds(other, data.splits, CPU, everything) > 1000 * usual for other in longer)
+
+
+def test_of_cells_that_share_a_training_one_is_expected_to_train(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    text = SUITE.replace("shots: [2]", "shots: [1, 2, 3]").replace(
+        "train: {{steps: 8", f"train: {{{{shot: 2, steps: {MANY}"
+    )
+    _, cells = cells_of("centroid", text=text.replace("validate_every: 2", f"validate_every: {MANY}"))
+    first, *others = expected_times(cells, {"blots": data.splits}, CPU, everything).values()
+    assert len(others) == 2
+    assert all(first > 1000 * other > 0 for other in others)

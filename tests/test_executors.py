@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +159,9 @@ class Stopping(Watching):
         return len(self.done) >= self._finished
 
 
-def test_of_several_cells_at_once_the_longest_starts_first(
-    tmp_path: Path,
-    data: LoadedDataset,
-    everything: PluginManager,
-    cells_of: Plan,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the algorithms in the order in which their cells were started, several at once (but in this process)."""
     order: list[str] = []
 
     def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, chain: Any) -> Any:
@@ -173,6 +170,22 @@ def test_of_several_cells_at_once_the_longest_starts_first(
             yield job, job.attempt(data, everything, started(job))
 
     monkeypatch.setattr(executors, "run_jobs", in_this_process)
+    return order
+
+
+def test_cells_that_share_a_training_start_as_one(
+    order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+) -> None:
+    suite, cells = cells_of("fading", "centroid", "relative", text=tested_in(1, 2))
+    seconds = {"fading": 1.0, "centroid": 2.0, "relative": 1.5}
+    expected = {cell.id: seconds[cell.algorithm.label] for cell in cells}
+    run_cells(suite, cells, {"blots": data}, CPU, everything, Store(tmp_path), Watching(), jobs=2, expected=expected)
+    assert order == 2 * ["centroid"] + 2 * ["relative"] + 2 * ["fading"]
+
+
+def test_of_several_cells_at_once_the_longest_starts_first(
+    order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+) -> None:
     suite, cells = cells_of("centroid", "fading", "relative")
     expected = {cell.id: seconds for cell, seconds in zip(cells, (1.0, 3.0, 2.0), strict=True)}
     store = Store(tmp_path / "out")
@@ -188,7 +201,7 @@ def test_of_several_cells_at_once_the_longest_starts_first(
 # --------------------------------------------------------------------------- cells that share a training
 
 #: Trained in episodes of one shape, and tested in 1, 2 and 3 shots.
-SHARED = REAL.replace("shots: [2]", "shots: [1, 2, 3]").replace("train: {{", "train: {{shot: 2, queries: 3, ")
+SHARED = REAL.replace("shots: [2]", "shots: [1, 2, 3]").replace("train: {{", "train: {{shot: 2, ")
 
 
 def figures(record: Record) -> dict[str, Any]:
@@ -205,8 +218,8 @@ def test_cells_that_differ_in_shots_train_once_and_give_what_each_gives_alone(
 ) -> None:
     watcher = Watching()
     together = run_all(name, text=SHARED, watcher=watcher)
-    trained = [("train", 7, 0), *3 * [("validate", 5, 0)], ("train", 7, 3)]
-    assert watcher.phases[: len(trained)] == trained
+    validated = [(f"validate {shot}-shot", 5, 0) for shot in (1, 2, 3)]
+    assert watcher.phases[:5] == [("train", 7, 0), *validated, ("train", 7, 3)]
     assert watcher.phases.count(("train", 7, 0)) == 1
     assert watcher.phases.count(("train", 7, 7)) == 3, "at the end of the training, and where two cells find it ended"
     assert len({record.train and record.train.seconds for record in together}) == 1
@@ -215,37 +228,85 @@ def test_cells_that_differ_in_shots_train_once_and_give_what_each_gives_alone(
         assert figures(record) == figures(of_it)
         episodes = [Store(tmp_path / output).episodes(record.cell).accuracies for output in ("out", "alone")]
         assert episodes[0].tolist() == episodes[1].tolist()
-    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+    assert not checkpoints(tmp_path)
 
 
-def test_each_of_the_cells_that_share_a_training_is_tested_with_the_weights_that_it_validated_best(
-    run_all: RunAll,
-) -> None:
-    text = SUITE.replace("shots: [2]", "shots: [1, 2]").replace("train: {{", "train: {{shot: 2, ")
-    records = run_all("shotwise", text=text)
+def checkpoints(folder: Path) -> list[Path]:
+    return list((folder / "out" / "checkpoints").glob("*"))
+
+
+def tested_in(*shots: int) -> str:
+    return SUITE.replace("shots: [2]", f"shots: {list(shots)}").replace("train: {{", "train: {{shot: 2, ")
+
+
+def test_each_cell_is_tested_with_the_weights_that_validated_best_in_its_own_shots(run_all: RunAll) -> None:
+    records = run_all("shotwise", text=tested_in(1, 2))
     assert [record.train and record.train.best_step for record in records] == [4, 8]
     assert [record.accuracy and record.accuracy.mean for record in records] == [1.0, 1.0]
 
 
+def test_cells_that_share_a_training_say_how_much_memory_it_took(
+    run_all: RunAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Falling:
+        peaks = iter([3000, 200, 1])
+
+        def __init__(self, device: torch.device) -> None:
+            self._peak = next(self.peaks)
+
+        def bytes(self) -> int:
+            return self._peak
+
+    monkeypatch.setattr("metabench.engine.PeakMemory", Falling)
+    assert [record.peak_memory_bytes for record in run_all("centroid", text=tested_in(1, 2, 3))] == [3000] * 3
+
+
 def test_a_training_that_is_shared_and_was_cut_goes_on(run_all: RunAll, tmp_path: Path) -> None:
     undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
-    for phase, after in (("train", 2), ("validate", 3), ("test", 5)):
-        with pytest.raises(Interrupted):
-            run_all("protonet", text=SHARED, watcher=Watching(phase, after))
-    watcher = Watching()
-    records = run_all("protonet", text=SHARED, watcher=watcher)
-    assert ("train", 7, 0) not in watcher.phases
+    begins = []
+    for phase, after in (("train", 2), ("validate 1-shot", 3), ("validate 2-shot", 3), ("test", 5), ("none", 0)):
+        watcher = Watching(phase, after)
+        with nullcontext() if phase == "none" else pytest.raises(Interrupted):
+            records = run_all("protonet", text=SHARED, watcher=watcher)
+        begins.append(watcher.phases[0])
+    assert begins == [("train", 7, step) for step in (0, 2, 3, 3, 7)]
     assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
-    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+    assert not checkpoints(tmp_path)
 
 
-def test_a_training_is_not_shared_with_a_cell_that_it_was_not_validated_for(run_all: RunAll) -> None:
+def test_a_training_that_was_cut_in_a_run_of_other_cells_waits_for_them(run_all: RunAll, tmp_path: Path) -> None:
+    undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
     with pytest.raises(Interrupted):
         run_all("protonet", text=SHARED, shots=[2], watcher=Watching("train", 5))
+    for cut_after in (4, 0):
+        watcher = Watching("train", cut_after) if cut_after else Watching()
+        with pytest.raises(Interrupted) if cut_after else nullcontext():
+            run_all("protonet", text=SHARED, shots=[1], watcher=watcher)
+        assert watcher.phases[0] == ("train", 7, 0 if cut_after else 4)
     watcher = Watching()
     records = run_all("protonet", text=SHARED, watcher=watcher)
-    assert watcher.phases[0] == ("train", 7, 0)
-    assert [figures(r) for r in records] == [figures(r) for r in run_all("protonet", text=SHARED, output="undisturbed")]
+    assert watcher.phases[0] == ("train", 7, 5)
+    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert not checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("shots", [(1, 2), (2, 1)])
+def test_a_cell_that_cannot_be_validated_fails_alone(run_all: RunAll, tmp_path: Path, shots: tuple[int, int]) -> None:
+    records = run_all("shortsighted", text=tested_in(*shots))
+    assert {record.shot: record.status for record in records} == {1: "failed", 2: "ok"}
+    assert not checkpoints(tmp_path)
+
+
+def test_a_class_that_was_edited_meanwhile_is_trained_anew(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watching()
+
+    def provided(cell: Cell, plugins: PluginManager) -> dict[str, str]:
+        return {"algorithm": f"edited {len(watcher.done)} times"}
+
+    monkeypatch.setattr(executors, "providers", provided)
+    records = run_all("centroid", text=tested_in(1, 2), watcher=watcher)
+    assert watcher.phases.count(("train", 8, 0)) == 2
+    assert [record.environment["providers"]["algorithm"] for record in records] == ["edited 0 times", "edited 1 times"]
 
 
 def test_fresh_trains_once_more_and_not_for_each_cell(run_all: RunAll) -> None:
@@ -258,8 +319,27 @@ def test_fresh_trains_once_more_and_not_for_each_cell(run_all: RunAll) -> None:
     assert len(first) == len(again) == 3
 
 
-def test_a_training_that_fails_fails_every_cell_that_shares_it(run_all: RunAll, tmp_path: Path) -> None:
-    text = SUITE.replace("shots: [2]", "shots: [1, 2]").replace("train: {{steps: 8", "train: {{shot: 2, steps: 20")
-    records = run_all("diverging", text=text)
+def test_a_training_that_fails_fails_every_cell_that_shares_it(
+    run_all: RunAll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metabench.training.CHECKPOINT_SECONDS", 0)
+    watcher = Watching()
+    records = run_all("diverging", text=tested_in(1, 2).replace("steps: 8", "steps: 20"), watcher=watcher)
     assert [record.status for record in records] == ["failed", "failed"]
-    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+    assert watcher.phases.count(("train", 20, 0)) == 1, "the second one went on from a checkpoint, and failed as well"
+    assert not checkpoints(tmp_path)
+
+
+def test_a_checkpoint_of_finished_cells_does_not_stay(run_all: RunAll, tmp_path: Path, cells_of: Plan) -> None:
+    run_all("centroid", text=SHARED)
+    for name in {cell.training_id for cell in cells_of("centroid", text=SHARED)[1]}:
+        Store(tmp_path / "out").checkpoint(name).write_bytes(b"left by a run that was killed")
+    run_all("centroid", text=SHARED)
+    assert not checkpoints(tmp_path)
+
+
+def test_cells_that_share_a_training_follow_one_another(run_all: RunAll) -> None:
+    watcher = Watching()
+    records = run_all("centroid", "relative", text=tested_in(1, 2), watcher=watcher)
+    assert watcher.started == ["centroid", "centroid", "relative", "relative"]
+    assert [record.algorithm for record in records] == ["centroid", "relative", "centroid", "relative"]

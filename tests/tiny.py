@@ -115,6 +115,15 @@ class Shotwise(Centroid):
         return super().predict(support_x, support_y, query_x, way) * (1 if right else -1)
 
 
+class Shortsighted(Centroid):
+    """Cannot do with one image a class."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        if support_x.shape[1] == way:
+            raise ValueError("a variance of one image")
+        return super().predict(support_x, support_y, query_x, way)
+
+
 class Diverging(Centroid):
     """Loses its way at step 12."""
 
@@ -192,6 +201,7 @@ TINY = [
     Centroid,
     Fading,
     Shotwise,
+    Shortsighted,
     Diverging,
     Blank,
     Greedy,

@@ -76,7 +76,7 @@ class RunConsole:
             self.say(f"device: {describe_device(device)}{at_once}{missing}")
             if not waiting:
                 return {}
-            self.say("timing one step of every cell …")
+            self.say("timing a few steps and episodes …")
             splits = {label: dataset.splits for label, dataset in datasets.items()}
             try:
                 expected = expected_times(waiting, splits, device, plugins)

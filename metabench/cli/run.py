@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:  # imported when there is something to run
+    from metabench.plan import Cell
     from metabench.plugins import PluginManager
     from metabench.store import Store
     from metabench.suite import Precision
@@ -77,9 +78,7 @@ def run(
     for logger in dict.fromkeys(loggers):
         plugins.add_logger(logger)
     if dry_run:
-        for cell in cells:
-            click.echo(f"{cell.id}  {cell.title}  ({cell.train.steps} steps of {cell.train.meta_batch} episodes)")
-        click.echo(f"{len(cells)} cells")
+        _show(cells)
         return 0
 
     from metabench.cli.console import make_console
@@ -114,6 +113,18 @@ def run(
     click.echo(text)
     click.echo(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
     return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def _show(cells: Sequence[Cell]) -> None:
+    """Print a line a cell."""
+    from metabench.plan import sharing_a_training
+
+    sharing = sharing_a_training(cells)
+    for cell in cells:
+        first = sharing[cell.training_id][0]
+        training = f"{cell.train.steps} steps of {cell.train.meta_batch} episodes"
+        click.echo(f"{cell.id}  {cell.title}  ({training if cell is first else f'trained with {first.id}'})")
+    click.echo(f"{len(cells)} cells")
 
 
 def _write_leaderboard(store: Store, plugins: PluginManager) -> str:
