@@ -10,7 +10,7 @@ import torch
 
 from metabench.api import Algorithm, Split
 from metabench.engine import build, image_shape_of
-from metabench.evaluation import PROBE_EPISODES, first_of_each_class, is_transductive, predict
+from metabench.evaluation import first_of_each_class, is_transductive, predict
 from metabench.measure import Stopwatch
 from metabench.plan import Cell, make_plan, sharing_a_training
 from metabench.plugins import PluginManager
@@ -87,16 +87,16 @@ def _timed_predictions(
     algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
 ) -> tuple[float, float]:
     """Return the seconds of a test episode, and those of its queries alone where these are to be classified, too."""
-    predict(algorithm, stream.batch(0, _AT_ONCE), seed, 0)  # warm-up
+    predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
-        transductive = is_transductive(algorithm, stream, seed)
+        transductive = is_transductive(algorithm, stream, seed, _AT_ONCE)
     alone = Stopwatch(device)
     if transductive:
         # An algorithm that cannot do with a single query is tested all the same, and a remark says why.
         with suppress(Exception), alone.running():
             predict(algorithm, first_of_each_class(stream.batch(0, 1)), seed, 0, alone=True)
-    return watch.seconds / (2 * PROBE_EPISODES), alone.seconds
+    return watch.seconds / (2 * _AT_ONCE), alone.seconds
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:

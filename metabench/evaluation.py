@@ -165,13 +165,13 @@ def credit(scores: Tensor, labels: Tensor) -> Tensor:
     return share.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
-def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> bool:
+def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int, episodes: int = PROBE_EPISODES) -> bool:
     """Return whether a query's scores move when the other queries of its episode are exchanged.
 
     The first half of the queries stays; the second half is taken from episodes that are not in the batch, so that a
     method that mixes the episodes of a batch is found out, too.
     """
-    drawn, others = stream.batch(0, PROBE_EPISODES), stream.batch(PROBE_EPISODES, PROBE_EPISODES)
+    drawn, others = stream.batch(0, episodes), stream.batch(episodes, episodes)
     kept = drawn.query_x.shape[1] // 2
     exchanged = torch.cat([drawn.query_x[:, :kept], others.query_x[:, kept:]], dim=1)
     before = predict(algorithm, drawn, seed, 0)[:, :kept]

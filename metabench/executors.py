@@ -128,16 +128,24 @@ def run_cells(
             records[cell.id] = earlier
         else:
             waiting.append(CellJob(suite, cell, device, store, number, len(cells)))
+    trainings = sharing_a_training(cells)
     sharing = sharing_a_training([job.cell for job in waiting])
     jobs = max(1, min(jobs, len(sharing)))
     waiting = [
         replace(job, jobs=jobs, shapes=[cell.shape for cell in sharing[job.cell.training_id]]) for job in waiting
     ]
     waiting = _in_starting_order(waiting, sharing, expected or {}, jobs)
-    for cell in cells:
-        if fresh or cell.id in records:
-            store.drop_checkpoint(cell.id)
-        if fresh or cell.training_id not in sharing:
+    for job in waiting if fresh else []:
+        for name in (job.cell.id, job.cell.training_id):
+            store.drop_checkpoint(name)
+
+    def drop_checkpoints(cell: Cell) -> None:
+        """Drop what a finished cell does not need, and no cell that waits in this run or was cut in an earlier one."""
+        store.drop_checkpoint(cell.id)
+        here = origin(cell, datasets[cell.dataset.label], device, plugins)
+        checkpoint = store.checkpoint(cell.training_id)
+        of_this_run = any(serves(checkpoint, here, other.shape) for other in trainings[cell.training_id])
+        if of_this_run and not sharing.get(cell.training_id):
             store.drop_checkpoint(cell.training_id)
 
     def started(job: CellJob) -> Watcher:
@@ -145,16 +153,17 @@ def run_cells(
             store.forget(job.cell.id)
         return reporter.cell_started(job.cell, job.number, job.of)
 
+    for cell in cells:
+        if cell.id in records:
+            drop_checkpoints(cell)
     with closing(_attempts(waiting, datasets, plugins, jobs, started)) as attempts:
         for job, (record, outcome) in attempts:
             if outcome is None:
                 store.write(record)
             else:
                 store.write(record, outcome.episodes, outcome.picture)
-            store.drop_checkpoint(job.cell.id)
             sharing[job.cell.training_id].remove(job.cell)
-            if not sharing[job.cell.training_id]:
-                store.drop_checkpoint(job.cell.training_id)
+            drop_checkpoints(job.cell)
             plugins.cell_finished(store.path, record.model_dump())
             reporter.cell_done(record, kept=False)
             records[job.cell.id] = record

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, Protocol, TypeVar
@@ -85,7 +88,7 @@ def run_jobs(
         Interrupted: a watcher asked for it, and all running jobs have stopped.
         MetabenchError: a job raised it; the others were stopped.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+    context = _context()
     stop = context.Event()
     queue, running = list(waiting), dict[Connection, _Running[_Job]]()
     failure: MetabenchError | Interrupted | None = None
@@ -99,7 +102,8 @@ def run_jobs(
                 job = queue.pop(startable[0])
                 watcher = started(job)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, theirs, stop, threads), daemon=True)
+                arguments = (job, theirs, stop, threads, dict(os.environ))
+                process = context.Process(target=_work, args=arguments, daemon=True)
                 with _signals_kept_from_children():
                     process.start()
                 theirs.close()
@@ -131,6 +135,17 @@ def run_jobs(
         raise failure or Interrupted
 
 
+def _context() -> ForkServerContext | SpawnContext:
+    """Return how processes are made: none is a fork of this one, whose threads would be in an unknown state."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # They are forked from a server that has imported what takes seconds (optimisers import torch._dynamo when they are
+    # made), and has computed nothing.
+    context.set_forkserver_preload(["metabench.executors", "torch._dynamo"])
+    return context
+
+
 @contextmanager
 def _signals_kept_from_children() -> Iterator[None]:
     """Start processes that Ctrl-C and SIGTERM, which may reach a whole group, do not end: whoever waits is told."""
@@ -153,8 +168,10 @@ def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
         return "finished", Died(process.exitcode)
 
 
-def _work(job: Job, connection: Connection, stop: Event, threads: int) -> None:
+def _work(job: Job, connection: Connection, stop: Event, threads: int, environment: Mapping[str, str]) -> None:
     """Run a job: what a worker does from its start to its end."""
+    os.environ.clear()  # of the server that it was forked from, which may be older than a change of ours
+    os.environ.update(environment)
     torch.set_num_threads(threads)
     try:
         connection.send(("finished", job.run(_Teller(connection, stop))))

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 TRIPWIRE = """
+    import multiprocessing
     import os
 
     from metabench_plugins.algorithms.protonet import ProtoNet
@@ -35,7 +36,8 @@ TRIPWIRE = """
             if self.count == int(os.environ.get("TRIP_AT", "-1")):
                 if os.environ["TRIP_WITH"] == "raise":
                     raise RuntimeError("tripped over the wire")
-                whom = os.getppid() if "TRIP_PARENT" in os.environ else os.getpid()
+                parent = multiprocessing.parent_process()
+                whom = parent.pid if "TRIP_PARENT" in os.environ else os.getpid()
                 os.kill(whom, int(os.environ["TRIP_WITH"]))
             return metrics
     """

@@ -260,8 +260,8 @@ def test_what_prediction_needs_must_be_kept_with_the_weights(subject: Callable[.
             def meta_step(self, episodes):
                 self.offset += float(episodes.support_x.mean())
                 return super().meta_step(episodes)
-            def feature_scores(self, support, support_y, query, way):
-                return super().feature_scores(support, support_y, query, way) + self.offset
+            def predict(self, support_x, support_y, query_x, way):
+                return super().predict(support_x, support_y, query_x, way) + self.offset
         """
     with pytest.raises(NotConforming, match=r"predict otherwise: .*state_dict\(\)"):
         run_check("resume", subject(source))

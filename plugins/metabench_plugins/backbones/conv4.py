@@ -87,7 +87,7 @@ class _Block(nn.Module):
 
     def _shrunk(self, x: Tensor) -> Tensor:
         # The largest of four is as large after a ReLU as before it, and a quarter of the numbers are left to do.
-        return F.relu(halved(x) if self.pool else x)
+        return F.relu_(halved(x) if self.pool else x)
 
 
 def channels_last(x: Tensor) -> Tensor:
