@@ -142,10 +142,11 @@ def run_cells(
     def drop_checkpoints(cell: Cell) -> None:
         """Drop what a finished cell does not need, and no cell that waits in this run or was cut in an earlier one."""
         store.drop_checkpoint(cell.id)
+        if sharing.get(cell.training_id):
+            return
         here = origin(cell, datasets[cell.dataset.label], device, plugins)
         checkpoint = store.checkpoint(cell.training_id)
-        of_this_run = any(serves(checkpoint, here, other.shape) for other in trainings[cell.training_id])
-        if of_this_run and not sharing.get(cell.training_id):
+        if any(serves(checkpoint, here, other.shape) for other in trainings[cell.training_id]):
             store.drop_checkpoint(cell.training_id)
 
     def started(job: CellJob) -> Watcher:
