@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def load_checkpoint(
     Raises:
         StoreError: the checkpoint is damaged, or of another algorithm.
     """
-    with _advice(path):
+    try:
         state = _read(path, origin)
         if state is None or shape not in _shapes(state):
             return None
@@ -131,37 +130,33 @@ def load_checkpoint(
         algorithm.load_training_state(state["training"])
         selections = [Selection(**fields) for _, fields in state["selections"]]
         return TrainingProgress(**state["progress"], selections=dict(zip(_shapes(state), selections, strict=True)))
-
-
-def serves(path: Path, origin: Mapping[str, str], shape: EpisodeShape) -> bool:
-    """Return whether a cell can go on from, or begin, the checkpoint at `path`: it is of no training for others only.
-
-    Raises:
-        StoreError: the checkpoint is damaged.
-    """
-    with _advice(path):
-        state = _read(path, origin)
-        return state is None or shape in _shapes(state)
-
-
-def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the content of the checkpoint at `path`; None where there is none of this origin."""
-    if not os.path.exists(path):
-        return None
-    # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state if state["origin"] == dict(origin) else None
-
-
-def _shapes(state: Mapping[str, Any]) -> list[EpisodeShape]:
-    return [EpisodeShape(*sizes) for sizes, _ in state["selections"]]
-
-
-@contextmanager
-def _advice(path: Path) -> Iterator[None]:
-    try:
-        yield
     except Exception as error:  # a damaged file can raise nearly anything
         raise StoreError(
             f"the checkpoint {path} cannot be used ({in_one_line(error)}): delete it, or run with --fresh"
         ) from error
+
+
+def shapes_of(path: Path, origin: Mapping[str, str]) -> list[EpisodeShape] | None:
+    """Return the shapes of the test episodes that the checkpoint at `path` has weights for.
+
+    Returns:
+        None where there is no checkpoint of this origin that can be read.
+    """
+    try:
+        state = _read(path, origin)
+    except Exception:  # a damaged file can raise nearly anything; who needs it is told by `load_checkpoint`
+        return None
+    return None if state is None else _shapes(state)
+
+
+def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the content of the checkpoint at `path`; None where there is none of this origin and kind."""
+    if not os.path.exists(path):
+        return None
+    # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state if state["origin"] == dict(origin) and "selections" in state else None
+
+
+def _shapes(state: Mapping[str, Any]) -> list[EpisodeShape]:
+    return [EpisodeShape(*sizes) for sizes, _ in state["selections"]]

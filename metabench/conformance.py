@@ -156,7 +156,7 @@ def check_resume(subject: Subject) -> None:
     drawn = episodes("test").batch(0, 2)
     if not same(predict(whole, drawn, 0, 0), predict(loaded, drawn, 0, 0)):
         raise NotConforming(
-            "weights that were saved and loaded predict otherwise: what predict needs belongs into state_dict(), see "
+            "weights that were saved and loaded predict otherwise: what predict needs belongs in state_dict(), see "
             "register_buffer() and get_extra_state()"
         )
 

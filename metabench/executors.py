@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from metabench.api import Progress, Split
-from metabench.checkpoints import serves
+from metabench.checkpoints import shapes_of
 from metabench.data import DataRoots, load_splits
 from metabench.engine import Outcome, check, run_cell
 from metabench.episodes import EpisodeShape
@@ -140,14 +140,14 @@ def run_cells(
             store.drop_checkpoint(name)
 
     def drop_checkpoints(cell: Cell) -> None:
-        """Drop what a finished cell does not need, and no cell that waits in this run or was cut in an earlier one."""
-        store.drop_checkpoint(cell.id)
-        if sharing.get(cell.training_id):
-            return
+        """Drop what a finished cell does not need, nor any cell that waits in this run or was cut in an earlier one."""
         here = origin(cell, datasets[cell.dataset.label], device, plugins)
-        checkpoint = store.checkpoint(cell.training_id)
-        if any(serves(checkpoint, here, other.shape) for other in trainings[cell.training_id]):
-            store.drop_checkpoint(cell.training_id)
+        names = [cell.id] if sharing.get(cell.training_id) else [cell.id, cell.training_id]
+        of_this_run = {other.shape for other in trainings[cell.training_id]}
+        for name in names:
+            shapes = shapes_of(store.checkpoint(name), here)
+            if shapes is not None and of_this_run.issuperset(shapes):
+                store.drop_checkpoint(name)
 
     def started(job: CellJob) -> Watcher:
         if fresh:
@@ -164,10 +164,10 @@ def run_cells(
             else:
                 store.write(record, outcome.episodes, outcome.picture)
             sharing[job.cell.training_id].remove(job.cell)
-            drop_checkpoints(job.cell)
             plugins.cell_finished(store.path, record.model_dump())
             reporter.cell_done(record, kept=False)
             records[job.cell.id] = record
+            drop_checkpoints(job.cell)
     return [records[cell.id] for cell in cells]
 
 
@@ -220,9 +220,8 @@ class CellJob:
         one. It is not overwritten, but waits for those.
         """
         own, shared = self.store.checkpoint(self.cell.id), self.store.checkpoint(self.cell.training_id)
-        if os.path.exists(own) or not serves(shared, here, self.cell.shape):
-            return own, [self.cell.shape]
-        return shared, self.shapes
+        of_others = self.cell.shape not in (shapes_of(shared, here) or self.shapes)
+        return (own, [self.cell.shape]) if of_others or os.path.exists(own) else (shared, self.shapes)
 
     def record(
         self,
@@ -271,7 +270,7 @@ def _in_starting_order(
     """Return the jobs in the order in which they should start; those that share a training follow one another."""
     trainings = list(sharing)
     if at_once > 1 and expected:
-        seconds = [sum(expected[cell.id] for cell in sharing[training]) for training in trainings]
+        seconds = [sum(expected.get(cell.id, 0.0) for cell in sharing[training]) for training in trainings]
         trainings = [trainings[i] for i in starting_order(seconds, at_once)]
     return sorted(waiting, key=lambda job: trainings.index(job.cell.training_id))
 

@@ -61,7 +61,6 @@ def train(
     steps = cell.train.steps
     stream = training_stream(cell, splits, device)
     progress = load_checkpoint(algorithm, checkpoint, origin, cell.shape) or TrainingProgress.of(shapes)
-    progress.keep(shapes)
     begun = progress.step, progress.validated
     validations = {
         shape: (validation_stream(cell, splits, shape, device), BatchSize(device, cell.test.batch))

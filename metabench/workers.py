@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -89,7 +90,8 @@ def run_jobs(
         MetabenchError: a job raised it; the others were stopped.
     """
     context = _context()
-    stop = context.Event()
+    stop = context.Event()  # starts the resource tracker, which would unblock the signals
+    _start_server(context)
     queue, running = list(waiting), dict[Connection, _Running[_Job]]()
     failure: MetabenchError | Interrupted | None = None
     try:
@@ -137,13 +139,29 @@ def run_jobs(
 
 def _context() -> ForkServerContext | SpawnContext:
     """Return how processes are made: none is a fork of this one, whose threads would be in an unknown state."""
-    if sys.platform != "linux":
+    # Importing torch._dynamo may touch CUDA, which no fork survives.
+    if sys.platform != "linux" or sys.version_info < (3, 11) or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # They are forked from a server that has imported what takes seconds (optimisers import torch._dynamo when they are
     # made), and has computed nothing.
     context.set_forkserver_preload(["metabench.executors", "torch._dynamo"])
     return context
+
+
+def _start_server(context: ForkServerContext | SpawnContext) -> None:
+    """Start the server, if there is to be one; like the command itself, it imports nothing from the current folder."""
+    if not isinstance(context, ForkServerContext):
+        return
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        with _signals_kept_from_children():
+            forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager

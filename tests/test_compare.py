@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -241,6 +242,21 @@ def test_an_archive_is_a_run_too(compare: Compare, tmp_path: Path, kind: str) ->
     archive = shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path, "base")
     assert compare(archive, "worse")[0] == 1
     assert compare(archive, "base")[0] == 0
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on, Python always has the filter, and warns without")
+def test_an_archive_is_a_run_too_where_python_has_no_filter_for_it(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("tarfile.data_filter", raising=False)
+    assert compare(shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path, "base"), "base")[0] == 0
+    with tarfile.open(tmp_path / "outside.tar", "w") as archive:
+        archive.add(tmp_path / "base", "../elsewhere")
+    code, _, err = compare(str(tmp_path / "outside.tar"), "base")
+    assert code == 2
+    assert "../elsewhere would be outside" in err
+    assert not (tmp_path.parent / "elsewhere").exists()
 
 
 @pytest.mark.usefixtures("runs")

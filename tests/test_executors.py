@@ -290,6 +290,28 @@ def test_a_training_that_was_cut_in_a_run_of_other_cells_waits_for_them(run_all:
     assert not checkpoints(tmp_path)
 
 
+def test_a_training_that_was_cut_is_kept_for_the_cells_that_a_later_run_leaves_out(
+    run_all: RunAll, tmp_path: Path
+) -> None:
+    undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
+    for phase, after, shots in (("train", 5, ()), ("test", 5, (1,)), ("none", 0, (1,)), ("none", 0, (1,))):
+        with nullcontext() if phase == "none" else pytest.raises(Interrupted):
+            run_all("protonet", text=SHARED, shots=shots, watcher=Watching(phase, after))
+        assert len(checkpoints(tmp_path)) == 1
+    watcher = Watching()
+    records = run_all("protonet", text=SHARED, watcher=watcher)
+    assert watcher.phases[0] == ("train", 7, 7)
+    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert not checkpoints(tmp_path)
+
+
+def test_a_checkpoint_that_nobody_needs_may_be_damaged(run_all: RunAll, tmp_path: Path, cells_of: Plan) -> None:
+    (record,) = run_all("centroid")
+    _, (cell,) = cells_of("centroid")
+    Store(tmp_path / "out").checkpoint(cell.training_id).write_bytes(b"words")
+    assert run_all("centroid") == [record]
+
+
 @pytest.mark.parametrize("shots", [(1, 2), (2, 1)])
 def test_a_cell_that_cannot_be_validated_fails_alone(run_all: RunAll, tmp_path: Path, shots: tuple[int, int]) -> None:
     records = run_all("shortsighted", text=in_shots(*shots))

@@ -44,11 +44,24 @@ def _unpack(source: str, folder: str) -> None:
     try:
         if tarfile.is_tarfile(source):
             with tarfile.open(source) as archive:
-                archive.extractall(folder, filter="data")
+                _extract(archive, folder)
         else:
             shutil.unpack_archive(source, folder)
     except (OSError, ValueError, tarfile.TarError) as error:
         raise StoreError(f"{source} is no directory, and cannot be unpacked: {error}") from error
+
+
+def _extract(archive: tarfile.TarFile, folder: str) -> None:
+    """Extract what stays within the folder."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    # Python before 3.10.12 and 3.11.4, as of Debian 12.
+    members = [member for member in archive if member.isfile() or member.isdir()]
+    for member in members:
+        if member.name.startswith("/") or ".." in Path(member.name).parts:
+            raise ValueError(f"{member.name} would be outside")
+    archive.extractall(folder, members)
 
 
 def _check_out(source: str, folder: str) -> None:
