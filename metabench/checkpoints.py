@@ -71,15 +71,15 @@ class TrainingProgress:
         return max((step for selection in self.selections.values() for step, _ in selection.validation), default=0)
 
     def note(self, accuracies: Mapping[EpisodeShape, float], algorithm: Algorithm) -> None:
-        """Keep the accuracy of the present weights in validation episodes of each shape, and them where it is best."""
+        """Keep the accuracy of the present weights in validation episodes of each shape, and them where it is best.
+
+        Shapes without an accuracy are dropped: nobody will be tested in them with weights of this training.
+        """
+        self.selections = {shape: self.selections[shape] for shape in accuracies}
         improved = any(accuracy >= self.selections[shape].best_accuracy for shape, accuracy in accuracies.items())
         state = copy.deepcopy(algorithm.state_dict()) if improved else {}
         for shape, accuracy in accuracies.items():
             self.selections[shape].note(self.step, accuracy, state)
-
-    def keep(self, shapes: Iterable[EpisodeShape]) -> None:
-        """Forget the test episodes of other shapes: no cell waits to be tested in them."""
-        self.selections = {shape: self.selections[shape] for shape in self.selections if shape in set(shapes)}
 
     def forget_weights(self) -> None:
         """Free the memory of the weights that did best."""

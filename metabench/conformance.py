@@ -152,7 +152,7 @@ def check_resume(subject: Subject) -> None:
             "training_state() and load_training_state()"
         )
     loaded = subject.build(seed=1)
-    loaded.load_state_dict(state_of(whole)["weights"])
+    loaded.load_state_dict(whole.state_dict())
     drawn = episodes("test").batch(0, 2)
     if not same(predict(whole, drawn, 0, 0), predict(loaded, drawn, 0, 0)):
         raise NotConforming(

@@ -80,7 +80,6 @@ def train(
         while True:
             if _validation_is_due(progress, cell.train):
                 accuracies = _validate(cell, algorithm, validations, watcher)
-                progress.keep(accuracies)
                 progress.note(accuracies, algorithm)
                 watcher.phase("train", steps, progress.step)
             if progress.step == steps:
