@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Weights, gradients, of_each
-from metabench_plugins.algorithms.linear_head import LinearHead
+from metabench_plugins.algorithms.linear_head import LinearHead, UnderWeights
 
 
 class MAMLConfig(AlgorithmConfig):
@@ -37,13 +37,15 @@ class MAML(LinearHead, OptimisedAlgorithm):
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the query loss of the adapted weights; its gradient goes through the adaptation."""
-        adapted = self._adapt(support_x, support_y, self.config.inner_steps, second_order=not self.config.first_order)
-        return F.cross_entropy(self.scores_under(adapted, query_x, support_x), query_y)
+        model, second_order = UnderWeights(self), not self.config.first_order
+        adapted = self._adapt(model, support_x, support_y, self.config.inner_steps, second_order)
+        return F.cross_entropy(model(adapted, query_x, support_x), query_y)
 
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """Return the [M, N] scores of the queries under the weights adapted to the support set."""
-        adapted = self._adapt(support_x, support_y, self.config.test_inner_steps, second_order=False)
-        return self.scores_under(adapted, query_x, support_x)
+        model = UnderWeights(self)
+        adapted = self._adapt(model, support_x, support_y, self.config.test_inner_steps, second_order=False)
+        return model(adapted, query_x, support_x)
 
     @torch.no_grad()
     def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
@@ -51,17 +53,18 @@ class MAML(LinearHead, OptimisedAlgorithm):
         self.eval()
 
         def scores(learner: MAML, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
-            adapted = learner._adapt(x, y, learner.config.test_inner_steps, second_order=False)
-            return (torch.cat([learner.scores_under(adapted, query, x) for query in torch.split(queries, 1)]),)
+            model = UnderWeights(learner)
+            adapted = learner._adapt(model, x, y, learner.config.test_inner_steps, second_order=False)
+            return (torch.cat([model(adapted, query, x) for query in torch.split(queries, 1)]),)
 
         return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
 
-    def _adapt(self, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
+    def _adapt(self, model: UnderWeights, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
         """Return the weights after `steps` of gradient descent on the support set (equation 1)."""
         weights: Weights = dict(self.named_parameters())
 
         def loss(weights: Weights) -> Tensor:
-            return F.cross_entropy(self.scores_under(weights, x), y)
+            return F.cross_entropy(model(weights, x), y)
 
         for _ in range(steps):
             found, _ = gradients(loss, weights, differentiable=second_order)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Config, Episodes, Metrics, Setup, Weights, gradients, of_each
-from metabench_plugins.algorithms.linear_head import LinearHead
+from metabench_plugins.algorithms.linear_head import LinearHead, UnderWeights
 
 
 class ReptileConfig(Config):
@@ -95,7 +95,7 @@ class Reptile(LinearHead):
         batches = torch.stack([minibatches(*shape) for _ in episodes]).to(y.device)
 
         def train(learner: Reptile, *task: Tensor) -> tuple[Tensor, ...]:
-            adapted, squares, loss = learner._adapt(*task)
+            adapted, squares, loss = learner._adapt(UnderWeights(learner), *task)
             return (*adapted.values(), *squares, loss)
 
         *adapted_and_squares, losses = self.training_strategy.map(train, self, x, y, batches)
@@ -122,9 +122,11 @@ class Reptile(LinearHead):
         batches = minibatches(*shape, torch.Generator().manual_seed(0)).to(support_y.device)
 
         def scores(learner: Reptile, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
-            adapted, _, _ = learner._adapt(x, y, batches)
+            model = UnderWeights(learner)
+            adapted, _, _ = learner._adapt(model, x, y, batches)
             with torch.no_grad():
-                return (torch.cat([learner._query_scores(adapted, x, part) for part in torch.split(queries, at_once)]),)
+                parts = torch.split(queries, at_once)
+                return (torch.cat([learner._query_scores(model, adapted, x, part) for part in parts]),)
 
         return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
 
@@ -148,10 +150,13 @@ class Reptile(LinearHead):
         squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(self.parameters())]
         return InnerAdam(self.config.inner_lr, squares, self._inner_steps)
 
-    def _adapt(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
+    def _adapt(
+        self, model: UnderWeights, x: Tensor, y: Tensor, batches: Tensor
+    ) -> tuple[Weights, list[Tensor], Tensor]:
         """Return the weights φ after one inner step a minibatch, the mean squares after it, and the last loss.
 
         Args:
+            model: this classifier.
             x: [n, C, H, W] images of a task.
             y: [n] labels.
             batches: [steps, size] images of each minibatch.
@@ -160,14 +165,11 @@ class Reptile(LinearHead):
         weights: Weights = dict(self.named_parameters())
         loss = torch.zeros(())
         for batch in batches:
-            found, loss = gradients(partial(self._loss, x[batch], y[batch]), weights)
+            found, loss = gradients(partial(_loss, model, x[batch], y[batch]), weights)
             with torch.no_grad():
                 moved = adam.step(list(weights.values()), list(found.values()))
             weights = dict(zip(weights, moved, strict=True))
         return weights, adam.squares, loss
-
-    def _loss(self, x: Tensor, y: Tensor, weights: Weights) -> Tensor:
-        return F.cross_entropy(self.scores_under(weights, x), y)
 
     @torch.no_grad()
     def _outer_update(self, adapted: list[Tensor]) -> None:
@@ -176,12 +178,16 @@ class Reptile(LinearHead):
             weight.add_(epsilon * (found.mean(dim=0) - weight))
         self._outer_steps += 1
 
-    def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
+    def _query_scores(self, model: UnderWeights, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Return the [M, N] scores of the queries under the adapted weights."""
         if self.config.transductive or self.backbone.needs_support:
-            return self.scores_under(weights, query_x, support_x)
+            return model(weights, query_x, support_x)
         with_support = [torch.cat([support_x, query.unsqueeze(0)]) for query in query_x]
-        return torch.stack([self.scores_under(weights, batch)[-1] for batch in with_support])
+        return torch.stack([model(weights, batch)[-1] for batch in with_support])
+
+
+def _loss(model: UnderWeights, x: Tensor, y: Tensor, weights: Weights) -> Tensor:
+    return F.cross_entropy(model(weights, x), y)
 
 
 def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Tensor:
