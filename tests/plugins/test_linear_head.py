@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,8 +32,19 @@ def other_weights(module: nn.Module) -> dict[str, Tensor]:
     return {name: torch.randn_like(own, requires_grad=True) for name, own in module.named_parameters()}
 
 
-@pytest.mark.parametrize("module", [Tied(), nn.LSTM(3, 2), nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))])
-def test_output_and_gradients_under_other_weights_are_those_of_functional_call(module: nn.Module) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        Tied,
+        lambda: nn.LSTM(3, 2),
+        lambda: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)),
+    ],
+    ids=["shared weight", "recurrent", "buffers", "parametrised"],
+)
+def test_output_and_gradients_under_other_weights_are_those_of_functional_call(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = make()
     weights, x = other_weights(module), torch.randn(4, 3)
 
     def first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -47,6 +60,23 @@ def test_output_and_gradients_under_other_weights_are_those_of_functional_call(m
         strict=True,
     ):
         torch.testing.assert_close(own, expected, rtol=0, atol=0)
+
+
+def test_episodes_under_torch_vmap_have_weights_of_their_own() -> None:
+    module, x = Tied(), torch.randn(5, 4, 3)
+    weights = {name: torch.randn(5, *own.shape) for name, own in module.named_parameters()}
+    ours = torch.vmap(UnderWeights(module))(weights, x)
+    reference = torch.stack(
+        [functional_call(module, {name: rows[i] for name, rows in weights.items()}, (x[i],)) for i in range(5)]
+    )
+    torch.testing.assert_close(ours, reference)
+
+
+def test_a_recurrent_module_computes_with_its_own_weights_after_a_call() -> None:
+    module, x = nn.LSTM(3, 2), torch.randn(4, 3)
+    before, _ = module(x)
+    UnderWeights(module)(other_weights(module), x)
+    torch.testing.assert_close(module(x)[0], before, rtol=0, atol=0)
 
 
 def test_a_module_has_its_own_weights_back_after_a_call_and_after_one_that_fails() -> None:

@@ -60,7 +60,7 @@ class MAML(LinearHead, OptimisedAlgorithm):
         return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
 
     def _adapt(self, model: UnderWeights, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
-        """Return the weights after `steps` of gradient descent on the support set (equation 1)."""
+        """Return the weights of `model`, this learner, after `steps` of gradient descent (equation 1)."""
         weights: Weights = dict(self.named_parameters())
 
         def loss(weights: Weights) -> Tensor:
