@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from metabench.pictures import episode_png
-from metabench.record import EpisodeResults, Record
-from metabench.stats import DataIntervals, mean_interval
-from metabench.store import Store
+from metabench.analysis.stats import DataIntervals, mean_interval
+from metabench.engine.pictures import episode_png
+from metabench.records.record import EpisodeResults, Record
+from metabench.records.store import Store
 
 
 def main() -> None:

@@ -23,15 +23,15 @@ import torch
 from matplotlib import pyplot as plt
 
 from metabench.api import Algorithm, Setup, Split
-from metabench.configs import validate_config
-from metabench.episodes import EpisodeShape
-from metabench.evaluation import evaluate, predict
-from metabench.measure import choose_device, describe_device, synchronise
-from metabench.memory import BatchSize
-from metabench.plugins import PluginManager
-from metabench.reproducible import deterministic
-from metabench.strategies import strategy_for
-from metabench.streams import EpisodeStream
+from metabench.api.batching import strategy_for
+from metabench.data.sampler import EpisodeShape
+from metabench.engine.evaluation import evaluate, predict
+from metabench.engine.streams import EpisodeStream
+from metabench.machine.device import choose_device, describe_device, synchronise
+from metabench.machine.memory import BatchSize
+from metabench.machine.reproducible import deterministic
+from metabench.registry.configs import validate_config
+from metabench.registry.manager import PluginManager
 
 #: What is varied: its name on the axis, and its values.
 SWEEPS: Mapping[str, tuple[str, tuple[int, ...]]] = {

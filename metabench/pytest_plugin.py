@@ -13,12 +13,12 @@ def assert_no_regression() -> Callable[..., None]:
     """Return a function that fails the test where one run is worse than another.
 
     Its arguments are two output directories, base and candidate, and ``tolerance``, the points of accuracy that may
-    be lost; see `metabench.gate.judge`.
+    be lost; see `metabench.analysis.gate.judge`.
     """
 
     def check(base: str | Path, candidate: str | Path, tolerance: float = 0.5) -> None:
-        from metabench.gate import judge
-        from metabench.runs import Runs
+        from metabench.analysis.gate import judge
+        from metabench.records.runs import Runs
 
         verdicts = judge(Runs([Path(base)]), Runs([Path(candidate)]), tolerance / 100)
         broken = [f"{verdict.word}  {verdict.cell}: {verdict.reason}" for verdict in verdicts if verdict.breaks]

@@ -16,7 +16,7 @@ PROJECT = "metabench"
 #: when a plugin that worked would no longer work.
 API_VERSION = 1
 
-#: Marks a function of a plugin as the implementation of one of `metabench.hookspecs`.
+#: Marks a function of a plugin as the implementation of one of `metabench.registry.hookspecs`.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 

@@ -27,18 +27,20 @@ import pytest
 import torch
 
 from metabench.api import Algorithm
-from metabench.conformance import CHECKS, Subject, run_check
-from metabench.data import DataRoots, load_splits
-from metabench.engine import build, image_shape_of
-from metabench.evaluation import predict
-from metabench.measure import choose_device, describe_device, synchronise
-from metabench.memory import BatchSize
-from metabench.plan import Cell, make_plan
-from metabench.plugins import PluginManager
-from metabench.precision import tf32
-from metabench.reproducible import deterministic
-from metabench.streams import EpisodeStream, evaluation_stream, training_stream
-from metabench.suite import read_suite, resolve
+from metabench.conformance.algorithms import CHECKS, SmallNetwork, Subject, run_check
+from metabench.data.packing import DataRoots, load_splits
+from metabench.engine.cell import build, image_shape_of
+from metabench.engine.evaluation import predict
+from metabench.engine.precision import tf32
+from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
+from metabench.machine.device import choose_device, describe_device, synchronise
+from metabench.machine.memory import BatchSize
+from metabench.machine.reproducible import deterministic
+from metabench.planning.plan import Cell, make_plan
+from metabench.planning.suite import read_suite, resolve
+from metabench.registry.manager import PluginManager
+
+__all__ = ["AlgorithmChecks", "SmallNetwork", "SuiteBenchmarks"]
 
 
 class AlgorithmChecks:
@@ -58,7 +60,7 @@ class AlgorithmChecks:
 
     @pytest.mark.parametrize("check", list(CHECKS))
     def test_conforms(self, check: str) -> None:
-        """Run one of `metabench.conformance.CHECKS`."""
+        """Run one of `metabench.conformance.algorithms.CHECKS`."""
         run_check(check, Subject(self.algorithm, self.params, self.transductive, self.steps))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from metabench.record import EpisodeResults, Record
+from metabench.records.record import EpisodeResults, Record
 
 SUITE = """\
 name: small

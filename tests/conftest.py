@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from metabench.data import DataRoots, load_pack
-from metabench.plan import Cell, make_plan
-from metabench.plugins import PluginManager
-from metabench.record import EpisodeResults, Record
-from metabench.suite import Suite, SuiteFile, read_suite, resolve
+from metabench.data.packing import DataRoots, load_pack
+from metabench.planning.plan import Cell, make_plan
+from metabench.planning.suite import Suite, SuiteFile, read_suite, resolve
+from metabench.records.record import EpisodeResults, Record
+from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
     from command_line import Ended
-    from metabench.engine import Outcome
-    from metabench.executors import LoadedDataset
+    from metabench.engine.cell import Outcome
+    from metabench.executors.driver import LoadedDataset
 
 
 class Distributions:
@@ -183,7 +183,7 @@ def metabench(
 @pytest.fixture
 def few_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time few episodes: how fast they are is not what these tests are about."""
-    monkeypatch.setattr("metabench.evaluation.LATENCY_EPISODES", 2)
+    monkeypatch.setattr("metabench.engine.evaluation.LATENCY_EPISODES", 2)
 
 
 @pytest.fixture(scope="session")
@@ -196,7 +196,7 @@ def everything() -> PluginManager:
 def data() -> LoadedDataset:
     """Return the tiny dataset."""
     from metabench.api import Config
-    from metabench.executors import LoadedDataset
+    from metabench.executors.driver import LoadedDataset
     from tiny import Blots
 
     dataset = Blots(Config())
@@ -228,7 +228,7 @@ def run(
     cells_of: Callable[..., tuple[Suite, list[Cell]]],
 ) -> Callable[..., Outcome]:
     """Return a function that runs one algorithm's cell."""
-    from metabench.engine import run_cell
+    from metabench.engine.cell import run_cell
     from tiny import CPU, Watching
 
     def start(

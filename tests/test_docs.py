@@ -12,13 +12,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from metabench import hookspecs
 from metabench.cli import cli
-from metabench.plan import make_plan
-from metabench.plugins import PluginManager
-from metabench.record import Record
-from metabench.store import Store
-from metabench.suite import read_suite, resolve
+from metabench.planning.plan import make_plan
+from metabench.planning.suite import read_suite, resolve
+from metabench.records.record import Record
+from metabench.records.store import Store
+from metabench.registry import hookspecs
+from metabench.registry.manager import PluginManager
+from test_architecture import ORDER
 
 if TYPE_CHECKING:
     from conftest import Distributions
@@ -61,7 +62,7 @@ def test_every_key_of_a_record_is_documented() -> None:
 
 
 def test_the_suite_page_lists_every_key() -> None:
-    from metabench.suite import Evaluation, Suite, Train
+    from metabench.planning.suite import Evaluation, Suite, Train
 
     page = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
     keys = [*Suite.model_fields, *Train.model_fields, *Evaluation.model_fields]
@@ -118,11 +119,20 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert yaml.safe_load((ROOT / "suites" / "quickstart.yaml").read_text(encoding="utf-8"))["name"] == "quickstart"
 
 
-def test_the_documented_modules_are_the_modules() -> None:
+def test_the_map_names_every_package_and_module() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = re.search(r"\| module \| what it owns \|\n(.*?)\n\n", page, re.S)
+    table = re.search(r"\| package \| modules \| what it owns \|\n(.*?)\n\n", page, re.S)
     assert table is not None
-    documented = {name for row in table[1].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
-    paths = (ROOT / "metabench").iterdir()
-    present = {path.stem for path in paths if path.stem not in ("__init__", "__pycache__", "py")}
+    documented: dict[str, set[str]] = {}
+    for row in table[1].splitlines()[1:]:
+        packages, modules = (re.findall(r"`(\w+)`", column) for column in row.split("|")[1:3])
+        documented |= {package: set(modules) for package in packages}
+    assert list(documented) == ORDER
+    present = {path.stem: modules_in(path) for path in (ROOT / "metabench").iterdir() if path.stem in documented}
     assert documented == present
+
+
+def modules_in(package: Path) -> set[str]:
+    """Return the modules and packages in a package; none for a module."""
+    names = {path.stem for path in package.glob("*.py")} | {path.parent.stem for path in package.glob("*/__init__.py")}
+    return names - {"__init__"}

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from metabench import api
-from metabench.plan import Cell
-from metabench.record import Record
+from metabench.planning.plan import Cell
+from metabench.records.record import Record
 from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, hookimpl
 
 CPU = torch.device("cpu")

@@ -31,16 +31,16 @@ from peer_textbook import query_loss
 from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
-from metabench.engine import build, image_shape_of
-from metabench.estimate import expected_times
-from metabench.evaluation import evaluate, predict
-from metabench.measure import choose_device, describe_device, synchronise
-from metabench.memory import BatchSize, PeakMemory
-from metabench.plugins import PluginManager
-from metabench.precision import tf32
-from metabench.reproducible import deterministic
-from metabench.strategies import InOrder
-from metabench.streams import evaluation_stream, training_stream
+from metabench.api.batching import InOrder
+from metabench.engine.cell import build, image_shape_of
+from metabench.engine.evaluation import evaluate, predict
+from metabench.engine.precision import tf32
+from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.executors.estimate import expected_times
+from metabench.machine.device import choose_device, describe_device, synchronise
+from metabench.machine.memory import BatchSize, PeakMemory
+from metabench.machine.reproducible import deterministic
+from metabench.registry.manager import PluginManager
 
 STREAMS = (evaluation_stream, training_stream)
 SUITE = Path(__file__).parents[2] / "suites" / "omniglot.yaml"

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from metabench.api import OptimisedAlgorithm, Split
-from metabench.data import DataRoots, load_splits
-from metabench.engine import build, image_shape_of
-from metabench.measure import choose_device
-from metabench.plan import Cell, make_plan
-from metabench.plugins import PluginManager
-from metabench.streams import evaluation_stream, training_stream
-from metabench.suite import read_suite, resolve
+from metabench.data.packing import DataRoots, load_splits
+from metabench.engine.cell import build, image_shape_of
+from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.machine.device import choose_device
+from metabench.planning.plan import Cell, make_plan
+from metabench.planning.suite import read_suite, resolve
+from metabench.registry.manager import PluginManager
 
 
 def planned(suite: Path, profile: str | None, plugins: PluginManager) -> list[Cell]:

@@ -13,9 +13,9 @@ from network import initial_classifier, initial_context, initial_embedding
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from metabench.evaluation import class_accuracies, predict
-from metabench.reproducible import derive_seed, deterministic
-from metabench.strategies import InOrder
+from metabench.api.batching import InOrder
+from metabench.engine.evaluation import class_accuracies, predict
+from metabench.machine.reproducible import derive_seed, deterministic
 
 
 def protonet_evaluation(data: Path, precision: str) -> Contestant:
@@ -89,7 +89,7 @@ def _evaluation(work: CellWork) -> Contestant:
     firsts = itertools.count(0, EVALUATION_BATCH)
 
     def one_batch(first: int) -> Tensor:
-        """Do what the loop of `metabench.evaluation.evaluate` does, for one batch."""
+        """Do what the loop of `metabench.engine.evaluation.evaluate` does, for one batch."""
         with deterministic():
             drawn = work.test.batch(first, EVALUATION_BATCH)
             return class_accuracies(predict(work.algorithm, drawn, work.seed, first), drawn.query_y)

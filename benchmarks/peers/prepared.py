@@ -13,7 +13,7 @@ from contestants import EVALUATION_BATCH, PREPARED_BATCHES, TASKS
 from metabench_cells import CellWork
 from torch import Tensor
 
-from metabench.data import DataRoots
+from metabench.data.packing import DataRoots
 
 PARTS = ("images_background", "images_evaluation")
 #: The first character of the test split by Vinyals et al., of all characters in order.

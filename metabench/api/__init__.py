@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metabench.api.algorithms import Algorithm, Metrics, Setup
 from metabench.api.backbones import Backbone, embed_episode, embed_queries
+from metabench.api.batching import Strategy, Weights, gradients, is_vectorised, of_each
 from metabench.api.config import Config
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.embedding import EmbeddingAlgorithm
@@ -11,7 +12,6 @@ from metabench.api.episodes import Episodes
 from metabench.api.optimised import AlgorithmConfig, OptimisedAlgorithm
 from metabench.errors import CellFailed, DataError
 from metabench.packs import Pack
-from metabench.strategies import Strategy, Weights, gradients, is_vectorised, of_each
 
 __all__ = [
     "Algorithm",

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from metabench.api.backbones import Backbone
+from metabench.api.batching import InOrder, Strategy, leaves_traces
 from metabench.api.config import Config
 from metabench.api.episodes import Episodes
-from metabench.strategies import InOrder, Strategy, leaves_traces
 
 #: What `meta_step` reports: scalar tensors, still on the device, so that nothing waits for it.
 Metrics = Mapping[str, Tensor]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from metabench.runs import Runs
-    from metabench.suite import Gate
+    from metabench.planning.suite import Gate
+    from metabench.records.runs import Runs
 
 FORMATS = ["table", "markdown", "junit", "json"]
 
@@ -37,11 +37,11 @@ def compare(
     Each is an output directory, an archive of one (.zip, .tar.gz), or one in a git revision (REVISION:PATH, as in
     main:results/ci). Limits that are not given are those of `gate:` in the candidate's suite.
     """
-    from metabench import gate_report
+    from metabench.analysis.gate import changes_of, judge
     from metabench.cli.sources import opened
     from metabench.filters import parse_filters
-    from metabench.gate import changes_of, judge
-    from metabench.runs import Runs
+    from metabench.records.runs import Runs
+    from metabench.reporting import gate_report
 
     with ExitStack() as stack:
         old = Runs([stack.enter_context(opened(base))], parse_filters(only))
@@ -66,7 +66,7 @@ def _stored_gate(runs: Runs) -> Gate:
     from pydantic import ValidationError
 
     from metabench.errors import StoreError
-    from metabench.suite import Gate
+    from metabench.planning.suite import Gate
 
     for folder, text in runs.suites().items():
         try:

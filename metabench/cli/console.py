@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from metabench.estimate import expected_times, shorter_profiles
-from metabench.executors import LoadedDataset, is_valid, origin
-from metabench.measure import describe_device, in_threads, share_of_threads
-from metabench.plan import Cell, sharing_a_training
-from metabench.plugins import PluginManager
-from metabench.record import Record
-from metabench.store import Store
-from metabench.suite import Suite, SuiteFile
+from metabench.executors.driver import LoadedDataset, is_valid, origin
+from metabench.executors.estimate import expected_times, shorter_profiles
+from metabench.machine.device import describe_device, in_threads, share_of_threads
+from metabench.planning.plan import Cell, sharing_a_training
+from metabench.planning.suite import Suite, SuiteFile
+from metabench.records.record import Record
+from metabench.records.store import Store
+from metabench.registry.manager import PluginManager
 
 #: Seconds from one plain line to the next.
 _INTERVAL = 20.0
@@ -34,7 +34,7 @@ _LONG = 60.0
 
 
 class RunConsole:
-    """The `metabench.executors.Reporter` of the command line; all of it goes to standard error.
+    """The `metabench.executors.driver.Reporter` of the command line; all of it goes to standard error.
 
     Args:
         live: the progress bars of a terminal; None prints plain lines.
@@ -97,12 +97,12 @@ class RunConsole:
             click.echo(text, err=True)
 
     def cell_started(self, cell: Cell, number: int, of: int) -> CellLine:
-        """See `metabench.executors.Reporter`."""
+        """See `metabench.executors.driver.Reporter`."""
         self._lines[cell.id] = CellLine(f"[{number}/{of}] {cell.title}", self._live, self._interrupts)
         return self._lines[cell.id]
 
     def cell_done(self, record: Record, kept: bool) -> None:
-        """See `metabench.executors.Reporter`."""
+        """See `metabench.executors.driver.Reporter`."""
         where = f"{record.algorithm} · {record.dataset} · {record.way}-way {record.shot}-shot · seed {record.seed}"
         if record.accuracy is None:
             self.say(f"FAILED  {where}: {record.error}")
@@ -119,7 +119,7 @@ class RunConsole:
 
 
 class CellLine:
-    """The `metabench.watching.Watcher` of one cell: a live line, or a plain one now and then.
+    """The `metabench.engine.progress.Watcher` of one cell: a live line, or a plain one now and then.
 
     Args:
         title: of the cell.
@@ -138,14 +138,14 @@ class CellLine:
         self._due = self._begun + _INTERVAL
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """See `metabench.watching.Watcher`."""
+        """See `metabench.engine.progress.Watcher`."""
         self._phase, self._total, self._begin = name, total, done
         self._begun = time.monotonic()
         if self._live and self._task is not None:
             self._live.reset(self._task, total=total, completed=done, visible=True, note="")
 
     def advance(self, done: int, note: str = "") -> None:
-        """See `metabench.watching.Watcher`."""
+        """See `metabench.engine.progress.Watcher`."""
         if self._live and self._task is not None:
             text = f"{self._phase} {done}/{self._total}"
             fields: dict[str, Any] = {"note": f"{text}  {note}"} if note else {}
@@ -158,7 +158,7 @@ class CellLine:
             click.echo(f"{self._title}: {state}, {_duration(left)} left", err=True)
 
     def should_stop(self) -> bool:
-        """See `metabench.watching.Watcher`."""
+        """See `metabench.engine.progress.Watcher`."""
         return bool(self._interrupts)
 
     def end(self) -> None:

@@ -26,8 +26,8 @@ def list_datasets() -> None:
     """List the datasets and their packed copies."""
     from tabulate import tabulate
 
-    from metabench.data import DataRoots, packed_files
-    from metabench.plugins import PluginManager
+    from metabench.data.packing import DataRoots, packed_files
+    from metabench.registry.manager import PluginManager
 
     roots = DataRoots.from_environment(os.environ)
     rows: list[tuple[str, str, str, str]] = []
@@ -46,8 +46,8 @@ def list_datasets() -> None:
 def prepare(names: tuple[str, ...]) -> None:
     """Pack datasets with their default parameters, downloading them if need be."""
     from metabench.cli.progress import pack_progress
-    from metabench.data import DataRoots, load_pack, pack_path
-    from metabench.plugins import PluginManager
+    from metabench.data.packing import DataRoots, load_pack, pack_path
+    from metabench.registry.manager import PluginManager
 
     roots = DataRoots.from_environment(os.environ)
     manager = PluginManager.from_environment()
@@ -68,8 +68,8 @@ def import_dataset(name: str, path: Path) -> None:
     from dataclasses import replace
 
     from metabench.cli.progress import pack_progress
-    from metabench.data import DataRoots, make_pack, pack_path
-    from metabench.plugins import PluginManager
+    from metabench.data.packing import DataRoots, make_pack, pack_path
+    from metabench.registry.manager import PluginManager
 
     roots = replace(DataRoots.from_environment(os.environ), sources=(path,), download=False)
     dataset = PluginManager.from_environment().build_dataset(name)

@@ -20,11 +20,11 @@ SORTS = ["accuracy", "alone", "algorithm", "throughput", "training", "latency", 
 @click.option("--sort", type=click.Choice(SORTS), default="accuracy", show_default=True)
 def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], sort: str) -> None:
     """Print the leaderboard of the runs whose outputs are in the DIRECTORIES, as one."""
-    from metabench import rendering
     from metabench.filters import parse_filters
-    from metabench.leaderboard import sort_tables
-    from metabench.plugins import PluginManager
-    from metabench.runs import Runs
+    from metabench.records.runs import Runs
+    from metabench.registry.manager import PluginManager
+    from metabench.reporting import rendering
+    from metabench.reporting.leaderboard import sort_tables
 
     figures = PluginManager.from_environment().published_figures()
     tables = sort_tables(Runs(directories, parse_filters(only)).tables(figures), sort)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import click
 
-from metabench.plugins import PluginManager
+from metabench.registry.manager import PluginManager
 from metabench.specs import Spec
 
 

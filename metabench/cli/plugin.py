@@ -19,7 +19,7 @@ def plugin() -> None:
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(), help="Where to make it; default: here.")
 def new(name: str, kind: str, folder: Path) -> None:
     """Write the distribution NAME: code, a test, a suite, a README and a workflow; it works as it is."""
-    from metabench.plugins import PluginManager
+    from metabench.registry.manager import PluginManager
     from metabench.scaffold import write_plugin
 
     target = write_plugin(name, kind, folder, PluginManager.from_environment())
@@ -36,9 +36,9 @@ def new(name: str, kind: str, folder: Path) -> None:
 @click.option("--steps", type=click.IntRange(1), default=60, show_default=True, help="Outer updates to learn in.")
 def check(name: str, params: str, transductive: bool, steps: int) -> int:
     """Check the algorithm NAME (of a plugin, or ./file.py:Class) against all that the harness counts on."""
-    from metabench import local
-    from metabench.conformance import CHECKS, NotConforming, Subject, run_check
-    from metabench.plugins import PluginManager
+    from metabench.conformance.algorithms import CHECKS, NotConforming, Subject, run_check
+    from metabench.registry import file_classes
+    from metabench.registry.manager import PluginManager
 
     try:
         parsed = json.loads(params)
@@ -47,8 +47,8 @@ def check(name: str, params: str, transductive: bool, steps: int) -> int:
     if not isinstance(parsed, dict):
         raise click.UsageError(f"--params {params}: give a JSON object, e.g. --params '{{\"lr\": 0.01}}'")
     plugins = PluginManager.from_environment()
-    if local.is_local(name):
-        name = local.absolute(name, Path.cwd())
+    if file_classes.is_local(name):
+        name = file_classes.absolute(name, Path.cwd())
     plugins.algorithm_class(name)
     subject = Subject(name, parsed, transductive, steps, plugins)
     failed = 0

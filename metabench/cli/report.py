@@ -19,9 +19,9 @@ def report(directories: Sequence[Path], only: Sequence[str], output: Path | None
     from metabench.errors import StoreError
     from metabench.files import atomic_file
     from metabench.filters import parse_filters
-    from metabench.plugins import PluginManager
-    from metabench.report.page import render_page
-    from metabench.runs import Runs
+    from metabench.records.runs import Runs
+    from metabench.registry.manager import PluginManager
+    from metabench.reporting.report.page import render_page
 
     figures = PluginManager.from_environment().published_figures()
     page = render_page(Runs(directories, parse_filters(only)), figures)

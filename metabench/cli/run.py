@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:  # imported when there is something to run
-    from metabench.plan import Cell
-    from metabench.plugins import PluginManager
-    from metabench.store import Store
-    from metabench.suite import Precision
+    from metabench.planning.plan import Cell
+    from metabench.planning.suite import Precision
+    from metabench.records.store import Store
+    from metabench.registry.manager import PluginManager
 
 
 @click.command()
@@ -61,9 +61,9 @@ def run(
     """
     from metabench.cli.suites import find_suite
     from metabench.filters import parse_filters
-    from metabench.plan import make_plan, select
-    from metabench.plugins import PluginManager
-    from metabench.suite import resolve
+    from metabench.planning.plan import make_plan, select
+    from metabench.planning.suite import resolve
+    from metabench.registry.manager import PluginManager
 
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
@@ -83,12 +83,12 @@ def run(
 
     from metabench.cli.console import make_console
     from metabench.cli.progress import pack_progress
-    from metabench.data import DataRoots
-    from metabench.executors import load_datasets, run_cells
-    from metabench.measure import choose_device
-    from metabench.precision import check_precisions
-    from metabench.store import Store
-    from metabench.watching import Interrupted
+    from metabench.data.packing import DataRoots
+    from metabench.engine.precision import check_precisions
+    from metabench.engine.progress import Interrupted
+    from metabench.executors.driver import load_datasets, run_cells
+    from metabench.machine.device import choose_device
+    from metabench.records.store import Store
 
     where = choose_device(device)
     check_precisions(cells, where)
@@ -117,7 +117,7 @@ def run(
 
 def _show(cells: Sequence[Cell]) -> None:
     """Print a line a cell."""
-    from metabench.plan import sharing_a_training
+    from metabench.planning.plan import sharing_a_training
 
     sharing = sharing_a_training(cells)
     for cell in cells:
@@ -130,8 +130,8 @@ def _show(cells: Sequence[Cell]) -> None:
 def _write_leaderboard(store: Store, plugins: PluginManager) -> str:
     """Write the leaderboard's files, and return it for the terminal."""
     from metabench.cli.leaderboard import terminal_width
-    from metabench.rendering import render_csv, render_markdown, render_text
-    from metabench.runs import Runs
+    from metabench.records.runs import Runs
+    from metabench.reporting.rendering import render_csv, render_markdown, render_text
 
     tables = Runs([store.path]).tables(plugins.published_figures())
     store.write_text("leaderboard.md", render_markdown(tables))

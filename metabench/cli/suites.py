@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from metabench.errors import SuiteError
-from metabench.plugins import PluginManager
-from metabench.suite import SuiteFile, read_suite
+from metabench.planning.suite import SuiteFile, read_suite
+from metabench.registry.manager import PluginManager
 
 
 def find_suite(name: str, plugins: PluginManager) -> SuiteFile:

@@ -10,9 +10,9 @@ import click
 def validate(suite: str) -> None:
     """Check SUITE (a file, or the name of a suite) in every profile, without running it."""
     from metabench.cli.suites import find_suite
-    from metabench.plan import make_plan
-    from metabench.plugins import PluginManager
-    from metabench.suite import resolve
+    from metabench.planning.plan import make_plan
+    from metabench.planning.suite import resolve
+    from metabench.registry.manager import PluginManager
 
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)

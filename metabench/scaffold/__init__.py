@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from metabench.errors import StoreError, UsageError
-from metabench.plugins import PluginManager
+from metabench.registry.manager import PluginManager
 from metabench.specs import Spec
 
 KINDS = ("algorithm", "backbone", "dataset")

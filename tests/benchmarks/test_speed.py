@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from metabench.episodes import EpisodeSampler, EpisodeShape
-from metabench.record import EpisodeResults, Record
-from metabench.rendering import render_text
-from metabench.runs import Runs
-from metabench.store import Store
-from metabench.streams import EpisodeStream
+from metabench.data.sampler import EpisodeSampler, EpisodeShape
+from metabench.engine.streams import EpisodeStream
+from metabench.records.record import EpisodeResults, Record
+from metabench.records.runs import Runs
+from metabench.records.store import Store
+from metabench.reporting.rendering import render_text
 from metabench.testing import Benchmark, SuiteBenchmarks
 
 SHAPE = EpisodeShape(way=5, shot=1, queries=15)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from metabench.api import Algorithm, Backbone, Config, Episodes, Setup, Split
-from metabench.data import DataRoots, load_pack
-from metabench.episodes import EpisodeShape
+from metabench.data.packing import DataRoots, load_pack
+from metabench.data.sampler import EpisodeShape
+from metabench.engine.streams import EpisodeStream
 from metabench.packs import Pack
-from metabench.streams import EpisodeStream
 from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
 from metabench_plugins.datasets.omniglot import Omniglot, OmniglotConfig
 from variants import Variant

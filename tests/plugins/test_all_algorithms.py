@@ -13,11 +13,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metabench import evaluation
 from metabench.api import Algorithm, Episodes
-from metabench.memory import BatchSize
-from metabench.precision import in_precision
-from metabench.streams import EpisodeStream
+from metabench.engine import evaluation
+from metabench.engine.precision import in_precision
+from metabench.engine.streams import EpisodeStream
+from metabench.machine.memory import BatchSize
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet

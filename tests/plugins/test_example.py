@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metabench.conformance import CHECKS, Subject, run_check
+from metabench.conformance.algorithms import CHECKS, Subject, run_check
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "example_protomaml"
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from command_line import Command, Distributions, assert_refused
-from metabench.record import Record
-from metabench.store import Store
+from metabench.records.record import Record
+from metabench.records.store import Store
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'metabench[mlflow]'")
 event_accumulator = pytest.importorskip(

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from metabench import evaluation
 from metabench.api import Algorithm, Backbone, Episodes
-from metabench.streams import EpisodeStream
+from metabench.engine import evaluation
+from metabench.engine.streams import EpisodeStream
 from metabench_plugins.algorithms.maml import MAML
 
 Make = Callable[..., Any]

@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from metabench.api import SplitSize
-from metabench.data import DataRoots, load_pack
+from metabench.data.packing import DataRoots, load_pack
 from metabench.errors import DataError
 from metabench.packs import Pack
 from metabench_plugins.datasets.omniglot import Omniglot, OmniglotConfig

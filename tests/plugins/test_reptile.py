@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench import evaluation
 from metabench.api import Episodes
-from metabench.streams import EpisodeStream
+from metabench.engine import evaluation
+from metabench.engine.streams import EpisodeStream
 from metabench_plugins.algorithms.reptile import Reptile, minibatches
 
 Make = Callable[..., Any]

@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metabench import evaluation
 from metabench.api import Backbone, Episodes
+from metabench.engine import evaluation
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.siamese import Siamese, SiameseConfig, distort, draw_pairs
 

@@ -4,8 +4,7 @@ import torch
 from metabench_protomaml.algorithm import ProtoMAML, ProtoMAMLConfig
 
 from metabench.api import Setup
-from metabench.conformance import SmallNetwork
-from metabench.testing import AlgorithmChecks
+from metabench.testing import AlgorithmChecks, SmallNetwork
 
 
 class TestProtoMAML(AlgorithmChecks):

@@ -1,0 +1,1 @@
+"""Statistics and standings; numpy only."""

@@ -1,0 +1,328 @@
+"""What every algorithm has to keep to, as checks; `metabench.testing` is their pytest side."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metabench.api import Algorithm, Backbone, Config, Setup, Split
+from metabench.api.batching import InOrder, SideBySide, Vectorised
+from metabench.data.sampler import EpisodeShape
+from metabench.engine.evaluation import evaluate, is_transductive, predict
+from metabench.engine.streams import EpisodeStream
+from metabench.errors import MetabenchError
+from metabench.machine.memory import BatchSize
+from metabench.registry.configs import InvalidConfig, validate_config
+from metabench.registry.manager import PluginManager, in_one_line
+
+CPU = torch.device("cpu")
+CLASSES, IMAGES, SIZE = 24, 16, 20
+
+
+class NotConforming(MetabenchError):
+    """An algorithm breaks a rule; the message says which, and how it was seen."""
+
+
+class SmallNetwork(Backbone):
+    """Two convolutions: a backbone that trains in no time."""
+
+    per_image = True
+
+    def __init__(self, config: Any = None, image_shape: tuple[int, int, int] = (1, SIZE, SIZE)) -> None:
+        super().__init__(config or Config(), image_shape)
+        self.first = nn.Conv2d(image_shape[0], 8, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.features = 16 * (SIZE // 4) ** 2
+
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        """Embed each image by itself; `support` makes no difference."""
+        return F.relu(self.second(F.relu(self.first(x)))).flatten(1)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked.
+
+    Attributes:
+        name: of the algorithm, as its plugin announces it, or a class in a file.
+        params: its parameters.
+        transductive: whether it is meant to look at the other queries.
+        steps: outer updates in which it has to learn something.
+        plugins: who provides it.
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    transductive: bool = False
+    steps: int = 60
+    plugins: PluginManager = field(default_factory=PluginManager.from_environment)
+
+    def build(self, way: int = 5, train_way: int | None = None, seed: int = 0) -> Algorithm:
+        """Return a fresh algorithm on a small network."""
+        cls = self.plugins.algorithm_class(self.name)
+        torch.manual_seed(seed)
+        setup = Setup(SmallNetwork(), way, train_way or way, self.steps)
+        return cls(validate_config(cls.Config, dict(self.params)), setup)
+
+
+def made_up_split(seed: int) -> Split:
+    """Return classes of smooth patterns under noise: easy, and embedded in the program."""
+    generator = np.random.default_rng(seed)
+    coarse = torch.from_numpy(generator.normal(size=(CLASSES, 1, 5, 5)))
+    patterns = F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")
+    noise = torch.from_numpy(generator.normal(size=(CLASSES, IMAGES, 1, SIZE, SIZE)))
+    images = (128 + 40 * patterns.unsqueeze(1) + 30 * noise).clamp(0, 255).to(torch.uint8).flatten(0, 1)
+    return Split(images, torch.arange(CLASSES + 1) * IMAGES, [f"pattern {i}" for i in range(CLASSES)])
+
+
+def episodes(name: str, way: int = 5, shot: int = 1, queries: int = 5) -> EpisodeStream:
+    """Return made-up episodes; ``"train"`` and ``"test"`` have other classes."""
+    return EpisodeStream(made_up_split(len(name)), EpisodeShape(way, shot, queries), name, 0, CPU)
+
+
+def train(algorithm: Algorithm, stream: EpisodeStream, first: int, count: int) -> None:
+    """Make `count` outer updates of two episodes each."""
+    for step in range(first, first + count):
+        algorithm.train()
+        torch.manual_seed(step)
+        algorithm.meta_step(stream.batch(2 * step, 2))
+
+
+def state_of(algorithm: Algorithm) -> dict[str, Any]:
+    """Return a copy of everything that a checkpoint holds."""
+    return copy.deepcopy({"weights": algorithm.state_dict(), "training": algorithm.training_state()})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two states are equal, bit for bit."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+# ----------------------------------------------------------------------------------------------- the checks
+
+
+def check_parameters(subject: Subject) -> None:
+    """Unknown parameters are refused."""
+    try:
+        validate_config(subject.plugins.algorithm_class(subject.name).Config, {"no_such_parameter": 1})
+    except InvalidConfig:
+        return
+    raise NotConforming("its Config takes a parameter that it does not know: derive it from metabench.api.Config")
+
+
+def check_seed(subject: Subject) -> None:
+    """The same seed trains to the same state."""
+    states = []
+    for _ in range(2):
+        algorithm = subject.build()
+        train(algorithm, episodes("train"), 0, 3)
+        states.append(state_of(algorithm))
+    if not same(*states):
+        raise NotConforming("two trainings from one seed differ: take randomness from torch's default generator")
+
+
+def check_resume(subject: Subject) -> None:
+    """A training that is saved and loaded goes on, and its weights predict, as if nothing had been."""
+    whole = subject.build()
+    train(whole, episodes("train"), 0, 4)
+    cut = subject.build()
+    train(cut, episodes("train"), 0, 2)
+    saved = state_of(cut)
+    resumed = subject.build(seed=1)
+    resumed.load_state_dict(saved["weights"])
+    resumed.load_training_state(saved["training"])
+    train(resumed, episodes("train"), 2, 2)
+    if not same(state_of(whole), state_of(resumed)):
+        raise NotConforming(
+            "a training that was saved and loaded goes on to other weights: what is not in state_dict() belongs into "
+            "training_state() and load_training_state()"
+        )
+    loaded = subject.build(seed=1)
+    loaded.load_state_dict(whole.state_dict())
+    drawn = episodes("test").batch(0, 2)
+    if not same(predict(whole, drawn, 0, 0), predict(loaded, drawn, 0, 0)):
+        raise NotConforming(
+            "weights that were saved and loaded predict otherwise: what predict needs belongs in state_dict(), see "
+            "register_buffer() and get_extra_state()"
+        )
+
+
+def check_prediction_changes_nothing(subject: Subject) -> None:
+    """`predict` leaves parameters, buffers and optimiser state as they were, bit for bit."""
+    algorithm = subject.build()
+    train(algorithm, episodes("train"), 0, 2)
+    before = state_of(algorithm)
+    predict(algorithm, episodes("test").batch(0, 3), 0, 0)
+    if not same(before, state_of(algorithm)):
+        raise NotConforming("predict changed its parameters, buffers or training state: work on copies of them")
+
+
+def check_batches(subject: Subject) -> None:
+    """An episode's scores do not depend on the batch that it is in."""
+    algorithm = subject.build()
+    train(algorithm, episodes("train"), 0, 2)
+    stream = episodes("test")
+    together = predict(algorithm, stream.batch(0, 4), 0, 0)
+    alone = torch.cat([predict(algorithm, stream.batch(i, 1), 0, 0) for i in range(4)])
+    if not torch.allclose(together, alone, rtol=1e-4, atol=1e-5):
+        raise NotConforming(
+            f"scores move by up to {float((together - alone).abs().max()):.2g} with the batch that an episode is in: "
+            "classify each episode on its own, with a random generator of its own"
+        )
+
+
+def check_strategies(subject: Subject) -> None:
+    """An algorithm that says it is functional gives the same when several episodes are done at once."""
+    if not subject.build().functional:
+        return
+    found = []
+    for strategy in (InOrder(), InOrder(), SideBySide(2), Vectorised(CPU)):
+        algorithm = subject.build()
+        algorithm.strategy = strategy
+        try:
+            train(algorithm, episodes("train"), 0, 1)
+            found.append(predict(algorithm, episodes("test").batch(0, 4), 0, 0))
+        except RuntimeError as error:
+            raise NotConforming(
+                f"it says that it is functional, but does not work for several episodes at once "
+                f"({in_one_line(error)}): use tensor operations alone, or do not set `functional`"
+            ) from error
+    if not torch.equal(found[0], found[1]):
+        return  # no training is like another, and that is for the check of the seed to say
+    for scores in found[2:]:
+        if not torch.allclose(scores, found[0], rtol=1e-3, atol=1e-4):
+            raise NotConforming(
+                f"it says that it is functional, but scores move by up to {float((scores - found[0]).abs().max()):.2g} "
+                "when several episodes are done at once: keep nothing from one for the next, or do not set `functional`"
+            )
+
+
+def check_shapes(subject: Subject) -> None:
+    """Any way and shot works, and training episodes of another way work or are refused with a ValueError."""
+    for way, shot in ((2, 1), (3, 4), (7, 2)):
+        algorithm = subject.build(way)
+        train(algorithm, episodes("train", way, shot), 0, 1)
+        scores = predict(algorithm, episodes("test", way, shot, 3).batch(0, 2), 0, 0)
+        if scores.shape != (2, 3 * way, way):
+            raise NotConforming(f"scores of {way}-way {shot}-shot are {tuple(scores.shape)}, not (2, {3 * way}, {way})")
+        if not bool(torch.isfinite(scores).all()):
+            raise NotConforming(f"scores of {way}-way {shot}-shot are not finite")
+    try:
+        algorithm = subject.build(5, train_way=8)
+    except ValueError:
+        return
+    train(algorithm, episodes("train", 8), 0, 1)
+    predict(algorithm, episodes("test").batch(0, 1), 0, 0)
+
+
+def check_queries(subject: Subject) -> None:
+    """A query's scores do not depend on the other queries, unless the algorithm says that they do."""
+    algorithm = subject.build()
+    train(algorithm, episodes("train"), 0, 2)
+    if is_transductive(algorithm, episodes("test"), 0) and not subject.transductive:
+        raise NotConforming(
+            "a query's scores move when the other queries are exchanged: say that it is transductive, where it "
+            "is meant to be"
+        )
+
+
+def check_relabelling(subject: Subject) -> None:
+    """Which class has which label makes no difference to how many queries are right."""
+    algorithm = subject.build()
+    train(algorithm, episodes("train"), 0, subject.steps)
+    right = []
+    for turn in range(2):
+        credit = []
+        for i in range(20):
+            drawn = episodes_of_test().batch(i, 1)
+            order = torch.arange(5).roll(turn)
+            torch.manual_seed(i)
+            algorithm.eval()
+            scores = algorithm.predict(drawn.support_x, order[drawn.support_y], drawn.query_x, 5).detach()
+            credit.append((scores.argmax(-1) == order[drawn.query_y]).double().mean().item())
+        right.append(float(np.mean(credit)))
+    if abs(right[0] - right[1]) > 0.15:
+        raise NotConforming(
+            f"accuracy is {right[0]:.0%} with one order of the labels and {right[1]:.0%} with another: a label must "
+            "not say anything about its class"
+        )
+
+
+def episodes_of_test() -> EpisodeStream:
+    """Return the test episodes of 5 ways and 3 shots."""
+    return episodes("test", shot=3)
+
+
+def check_memory(subject: Subject) -> None:
+    """Memory does not grow with the number of steps and episodes."""
+    algorithm = subject.build()
+    train_stream, test_stream = episodes("train"), episodes("test")
+
+    def tensors_after(first: int) -> int:
+        train(algorithm, train_stream, first, 4)
+        for i in range(4):
+            predict(algorithm, test_stream.batch(first + i, 1), 0, i)
+        gc.collect()
+        # Not isinstance: it asks objects that pretend to be of another class, which some dislike.
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    tensors_after(0)
+    before, after = tensors_after(4), tensors_after(8)
+    if after > before + 2:
+        raise NotConforming(
+            f"{after - before} tensors more are alive after 4 more steps and episodes: detach what you keep"
+        )
+
+
+def check_learning(subject: Subject) -> None:
+    """It learns: far above chance on classes that it has not seen, from an easy embedded dataset."""
+    algorithm = subject.build()
+    train(algorithm, episodes("train", shot=3), 0, subject.steps)
+    accuracy = float(evaluate(algorithm, episodes_of_test(), 40, BatchSize(CPU), 0).mean())
+    if accuracy < 0.35:
+        raise NotConforming(f"it is right in {accuracy:.0%} after {subject.steps} steps, where chance is 20 %")
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    "parameters": check_parameters,
+    "seed": check_seed,
+    "resume": check_resume,
+    "prediction changes nothing": check_prediction_changes_nothing,
+    "batches": check_batches,
+    "strategies": check_strategies,
+    "shapes": check_shapes,
+    "queries": check_queries,
+    "relabelling": check_relabelling,
+    "memory": check_memory,
+    "learning": check_learning,
+}
+
+
+def run_check(name: str, subject: Subject) -> None:
+    """Run one of `CHECKS`.
+
+    Raises:
+        NotConforming: the rule is broken, or the algorithm raised something.
+        PluginError: there is no such algorithm.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            CHECKS[name](subject)
+        except MetabenchError:
+            raise
+        except Exception as error:
+            raise NotConforming(f"{in_one_line(error)}") from error

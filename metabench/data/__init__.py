@@ -1,0 +1,1 @@
+"""Datasets as packed files, and episodes as indices into them."""

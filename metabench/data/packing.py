@@ -1,0 +1,144 @@
+"""Where data lies: raw files that are only ever read, and the cache with a packed copy of each dataset.
+
+Nothing here imports torch, so `metabench data list` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import platformdirs
+
+from metabench.errors import DataError, MetabenchError
+from metabench.packs import Pack, read_pack, write_pack
+from metabench.registry.manager import in_one_line
+
+if TYPE_CHECKING:
+    from metabench.api import Dataset, Progress, Split
+
+__all__ = ["DataRoots", "load_pack", "load_splits", "make_pack", "pack_path", "packed_files"]
+
+_SUFFIX = ".safetensors"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class DataRoots:
+    """Where data is looked for, and where it is kept.
+
+    Attributes:
+        sources: directories with raw data, in the order to search them; never written to.
+        cache: the directory of packed copies and downloads.
+        download: whether a dataset may fetch its raw data from the network.
+    """
+
+    sources: tuple[Path, ...]
+    cache: Path
+    download: bool = True
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> DataRoots:
+        """Read METABENCH_DATA (a path list), METABENCH_CACHE and METABENCH_OFFLINE (1 forbids downloads).
+
+        Raises:
+            DataError: METABENCH_DATA names a directory that is not there.
+        """
+        listed = environ.get("METABENCH_DATA", "").split(os.pathsep)
+        sources = tuple(Path(entry).expanduser() for entry in listed if entry)
+        for source in sources:
+            if not os.path.isdir(source):
+                raise DataError(f"METABENCH_DATA names {source}, which is not a directory: correct it or unset it")
+        cache = environ.get("METABENCH_CACHE")
+        return cls(
+            sources=sources,
+            cache=Path(cache).expanduser() if cache else platformdirs.user_cache_path("metabench"),
+            download=environ.get("METABENCH_OFFLINE", "") in ("", "0"),
+        )
+
+
+@dataclass
+class _Files:
+    """The `metabench.api.DatasetFiles` of one dataset."""
+
+    sources: Sequence[Path]
+    cache: Path
+    download: bool
+
+
+def pack_path(name: str, dataset: Dataset, roots: DataRoots) -> Path:
+    """Return where the packed copy of `dataset` is, or would be."""
+    return roots.cache / name / f"{dataset.pack_name}{_SUFFIX}"
+
+
+def packed_files(name: str, roots: DataRoots) -> list[Path]:
+    """Return the packed copies of the dataset called `name`: one for each configuration that was used."""
+    # A dot begins the name of a file that is still being written.
+    return sorted(path for path in (roots.cache / name).glob(f"*{_SUFFIX}") if path.name[0] != ".")
+
+
+def load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
+    """Return the packed copy of `dataset`, which is made first where there is none.
+
+    Raises:
+        DataError: the raw data is missing or damaged, the packed copy is damaged, or the cache cannot be
+            written.
+    """
+    pack = read_pack(pack_path(name, dataset, roots))
+    return make_pack(name, dataset, roots, progress) if pack is None else pack
+
+
+def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
+    """Pack `dataset` from its raw data, and store the packed copy in place of the one that may be there.
+
+    Raises:
+        DataError: the raw data is missing or damaged, or the cache cannot be written.
+    """
+    path = pack_path(name, dataset, roots)
+    _check_writable(path.parent)
+    folders = [folder for source in roots.sources for folder in (source / name, source)]
+    files = _Files([folder for folder in folders if os.path.isdir(folder)], path.parent, roots.download)
+    pack = _guarded(name, lambda: dataset.pack(files, progress))
+    write_pack(path, pack)
+    return pack
+
+
+def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> tuple[Mapping[str, Split], str]:
+    """Return the splits of `dataset`, and the fingerprint of the packed data that they come from.
+
+    Raises:
+        DataError: as `load_pack`.
+    """
+    pack = load_pack(name, dataset, roots, progress)
+    splits = _guarded(name, lambda: dataset.split(pack))
+    missing = {"train", "val", "test"} - set(splits)
+    if missing:
+        raise DataError(f"the dataset '{name}' has no split {' and no split '.join(sorted(missing))}")
+    return splits, pack.fingerprint
+
+
+def _guarded(name: str, work: Callable[[], _T]) -> _T:
+    """Do what a plugin's dataset is asked, and put whatever it raises into words."""
+    try:
+        return work()
+    except MetabenchError:
+        raise
+    except Exception as error:
+        raise DataError(f"the dataset '{name}' failed: {in_one_line(error)}") from error
+
+
+def _check_writable(folder: Path) -> None:
+    # Packing may take a minute and a download: better to hear of a full or read-only disk before that.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the cache {folder}: {error.strerror}. "
+            "Make it writable, or set METABENCH_CACHE to another directory."
+        ) from error

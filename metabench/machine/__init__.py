@@ -1,0 +1,1 @@
+"""The process and the device; knows nothing of few-shot learning."""

@@ -1,0 +1,1 @@
+"""YAML becomes a validated suite, and the suite becomes cells."""

@@ -1,0 +1,303 @@
+"""A suite becomes cells: every one a complete, hashed description of one training and its test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from metabench.data.sampler import EpisodeShape
+from metabench.errors import PluginError, SuiteError
+from metabench.filters import choose
+from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
+from metabench.registry.configs import InvalidConfig, validate_config
+from metabench.registry.manager import PluginManager, in_one_line
+
+if TYPE_CHECKING:  # imports torch
+    from metabench.api import Algorithm, Backbone, Config, Dataset, SplitSize
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plugin's thing as a suite uses it.
+
+    Attributes:
+        label: what the suite and the leaderboard call it.
+        name: what its plugin calls it.
+        params: all of its parameters, defaults included.
+    """
+
+    label: str
+    name: str
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a cell is trained; see `metabench.planning.suite.Train`."""
+
+    steps: int
+    meta_batch: int
+    shape: EpisodeShape
+    validate_every: int
+    validation_episodes: int
+
+
+@dataclass(frozen=True)
+class Testing:
+    """How a cell is tested; see `metabench.planning.suite.Evaluation`. `batch` is not part of a cell's identity."""
+
+    episodes: int
+    inductive_episodes: int
+    seed: int
+    batch: int | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test."""
+
+    algorithm: Choice
+    dataset: Choice
+    backbone: Choice
+    shape: EpisodeShape
+    seed: int
+    precision: Precision
+    train: Training
+    test: Testing
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return everything that determines the result, as plain data."""
+        identity = asdict(self)
+        del identity["test"]["batch"]
+        if self.precision == "float32":  # as it was before there was a choice
+            del identity["precision"]
+        return identity
+
+    @property
+    def id(self) -> str:
+        """Return the content hash that names the cell in the store."""
+        return _content_hash(self.identity)
+
+    @property
+    def training_id(self) -> str:
+        """Return the content hash of everything that determines the training, and which episodes it is validated in.
+
+        Cells share a training if they differ only in labels, or in the shots, the queries or the number of their test
+        episodes.
+        """
+        identity = self.identity
+        for choice in ("algorithm", "dataset", "backbone"):
+            del identity[choice]["label"]
+        identity["shape"] = {"way": self.shape.way}
+        identity["test"] = {"seed": self.test.seed}
+        return _content_hash(identity)
+
+    @property
+    def title(self) -> str:
+        """Return a line for people."""
+        parts = [
+            self.algorithm.label,
+            self.dataset.label,
+            self.backbone.label,
+            f"{self.shape.way}-way {self.shape.shot}-shot",
+            f"seed {self.seed}",
+        ]
+        return " · ".join(parts)
+
+
+def _content_hash(identity: Mapping[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cell]:
+    """Return the cells of a suite, in the order in which they run.
+
+    Args:
+        suite: the resolved suite.
+        file: where its values are, for messages.
+        plugins: who provides what it names.
+
+    Raises:
+        SuiteError: a parameter is wrong, or an episode needs more classes or images than a split has.
+        PluginError: a name is unknown, claimed twice, or its plugin is broken.
+    """
+    datasets = {label: _choice(file, plugins, "dataset", label, entry) for label, entry in suite.datasets.items()}
+    sizes = {label: _sizes(plugins, choice) for label, choice in datasets.items()}
+    cells: list[Cell] = []
+    for dataset in datasets.values():
+        for way in suite.ways:
+            for shot in suite.shots:
+                shape = EpisodeShape(way, shot, suite.queries)
+                for label, entry in suite.algorithms.items():
+                    algorithm = _choice(file, plugins, "algorithm", label, entry)
+                    train = _training(suite, entry, shape)
+                    known = sizes[dataset.label]
+                    if known is not None:
+                        _check_sizes(file, suite, label, shape, train.shape, dataset.label, known)
+                    for backbone in _backbones(file, plugins, suite, label, entry):
+                        test = Testing(
+                            episodes=suite.eval.episodes,
+                            inductive_episodes=min(suite.eval.inductive_episodes, suite.eval.episodes),
+                            seed=suite.eval.seed,
+                            batch=suite.eval.batch,
+                        )
+                        precision = entry.precision or suite.precision
+                        cell = Cell(algorithm, dataset, backbone, shape, suite.seeds[0], precision, train, test)
+                        cells.extend(replace(cell, seed=seed) for seed in suite.seeds)
+    return cells
+
+
+def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cell]:
+    """Return the cells whose labels and numbers are among those asked for.
+
+    Args:
+        cells: of the plan.
+        only: for each of algorithm, dataset, backbone, way, shot and seed that matters, the accepted values.
+
+    Raises:
+        UsageError: a filter or a value is unknown.
+    """
+
+    def labels(cell: Cell) -> dict[str, str]:
+        return {
+            "algorithm": cell.algorithm.label,
+            "dataset": cell.dataset.label,
+            "backbone": cell.backbone.label,
+            "way": str(cell.shape.way),
+            "shot": str(cell.shape.shot),
+            "seed": str(cell.seed),
+        }
+
+    return choose(cells, labels, only, "the suite")
+
+
+def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Return the cells by their training."""
+    sharing: dict[str, list[Cell]] = {}
+    for cell in cells:
+        sharing.setdefault(cell.training_id, []).append(cell)
+    return sharing
+
+
+def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:
+    """Resolve one entry of a suite to a plugin's class and its complete parameters."""
+    name = entry.use or label
+    kinds: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
+        "dataset": plugins.dataset_class,
+        "algorithm": plugins.algorithm_class,
+        "backbone": plugins.backbone_class,
+    }
+    place: KeyPath = (f"{kind}s", label)
+    try:
+        config: type[Config] = kinds[kind](name).Config
+    except PluginError as error:
+        raise file.error((*place, "use") if entry.use else place, str(error)) from error
+    return Choice(label, name, _params(file, config, entry.params, (*place, "params")))
+
+
+def _sizes(plugins: PluginManager, choice: Choice) -> Mapping[str, SplitSize] | None:
+    """Ask a dataset how large its splits will be."""
+    dataset = plugins.build_dataset(choice.name, choice.params)
+    try:
+        return dataset.sizes()
+    except Exception as error:  # a plugin may raise anything
+        who = f"the dataset '{choice.name}' of {plugins.provider('dataset', choice.name)}"
+        raise PluginError(f"{who} cannot say its sizes: {in_one_line(error)}") from error
+
+
+def _params(file: SuiteFile, config: type[Config], params: Mapping[str, Any], place: KeyPath) -> dict[str, Any]:
+    try:
+        return validate_config(config, params).model_dump(mode="json")
+    except InvalidConfig as error:
+        raise file.error((*place, *error.problem.path), error.problem.message) from error
+
+
+def _backbones(
+    file: SuiteFile, plugins: PluginManager, suite: Suite, algorithm: str, entry: AlgorithmEntry
+) -> Iterable[Choice]:
+    """Yield the suite's backbones, with what this algorithm wants otherwise."""
+    for label, backbone in suite.backbones.items():
+        choice = _choice(file, plugins, "backbone", label, backbone)
+        config = plugins.backbone_class(choice.name).Config
+        merged = {**backbone.params, **entry.backbone}
+        yield replace(choice, params=_params(file, config, merged, ("algorithms", algorithm, "backbone")))
+
+
+def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Training:
+    """Merge the suite's training settings, the algorithm's, and the shape of the test episodes."""
+    settings = {**suite.train.model_dump(), **entry.train.model_dump(exclude_none=True)}
+    steps = settings["steps"]
+    return Training(
+        steps=steps,
+        meta_batch=settings["meta_batch"],
+        shape=EpisodeShape(
+            settings["way"] or test.way, settings["shot"] or test.shot, settings["queries"] or test.queries
+        ),
+        validate_every=min(settings["validate_every"], steps),
+        validation_episodes=settings["validation_episodes"],
+    )
+
+
+def check_cell(cell: Cell, sizes: Mapping[str, SplitSize]) -> None:
+    """Check that every split has the classes and images that the cell's episodes need.
+
+    Raises:
+        SuiteError: without a line; for datasets that cannot say how large they are before they are loaded.
+    """
+    for split, shape in (("train", cell.train.shape), ("val", cell.shape), ("test", cell.shape)):
+        problem = _misfit(shape, cell.dataset.label, split, sizes[split])
+        if problem:
+            raise SuiteError(f"{cell.title}: {problem.message}")
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """What an episode asks too much of (``"way"`` or ``"shot"``), in words."""
+
+    dimension: str
+    message: str
+
+
+def _misfit(shape: EpisodeShape, dataset: str, split: str, size: SplitSize) -> _Misfit | None:
+    if shape.way > size.classes:
+        return _Misfit(
+            "way",
+            f"{shape.way} ways asked of '{dataset}', whose {split} split has {size.classes} classes: lower the ways",
+        )
+    images = shape.shot + shape.queries
+    if images > size.images_per_class:
+        return _Misfit(
+            "shot",
+            f"{images} images of a class asked of '{dataset}' ({shape.shot} shots + {shape.queries} queries), "
+            f"whose {split} split has {size.images_per_class}: lower the shots or the queries",
+        )
+    return None
+
+
+def _check_sizes(
+    file: SuiteFile,
+    suite: Suite,
+    label: str,
+    test: EpisodeShape,
+    train: EpisodeShape,
+    dataset: str,
+    sizes: Mapping[str, SplitSize],
+) -> None:
+    """Check the episodes of one algorithm, and point at the value to change."""
+    places: dict[str, KeyPath] = {
+        "way": ("ways", suite.ways.index(test.way)),
+        "shot": ("shots", suite.shots.index(test.shot)),
+    }
+    for split in ("val", "test"):
+        problem = _misfit(test, dataset, split, sizes[split])
+        if problem:
+            raise file.error(places[problem.dimension], problem.message)
+    problem = _misfit(train, dataset, "train", sizes["train"])
+    if problem:
+        own = suite.algorithms[label].train.model_fields_set
+        raise file.error(("algorithms", label, "train") if own else ("train",), problem.message)

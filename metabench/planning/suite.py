@@ -1,0 +1,391 @@
+"""A suite: YAML in, a validated and frozen `Suite` out. Every mistake is reported with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+
+from metabench.errors import SuiteError, nearest
+from metabench.registry import file_classes
+from metabench.registry.configs import first_problem
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
+MAX_DEPTH = 20
+
+#: Where a value is: the keys that lead to it.
+KeyPath = tuple[str | int, ...]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Entry(_Section):
+    """A dataset or backbone of a suite, under the label that is its key.
+
+    Attributes:
+        use: the name that its plugin gives it; the label, where it is not said.
+        params: for its `Config`.
+    """
+
+    use: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainOverrides(_Section):
+    """Training settings of one algorithm, before those of the suite."""
+
+    steps: PositiveInt | None = None
+    meta_batch: PositiveInt | None = None
+    way: int | None = Field(default=None, ge=2)
+    shot: PositiveInt | None = None
+    queries: PositiveInt | None = None
+    validate_every: PositiveInt | None = None
+    validation_episodes: PositiveInt | None = None
+
+
+#: What a backbone computes in; see `metabench.engine.precision`.
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+class AlgorithmEntry(Entry):
+    """An algorithm of a suite.
+
+    Attributes:
+        precision: of this algorithm's backbone, where it is another than the suite's.
+        backbone: parameters of the backbone that this algorithm wants otherwise (a batch norm, say).
+        train: training settings that this algorithm wants otherwise.
+    """
+
+    precision: Precision | None = None
+    backbone: dict[str, Any] = Field(default_factory=dict)
+    train: TrainOverrides = TrainOverrides()
+
+
+class Train(_Section):
+    """How every algorithm is trained, unless it says otherwise.
+
+    Attributes:
+        steps: outer updates.
+        meta_batch: episodes of one outer update.
+        way: classes of a training episode; as tested, where it is not said. Likewise `shot` and `queries`.
+        validate_every: steps from one validation to the next; the best checkpoint is what is tested.
+        validation_episodes: episodes of one validation.
+    """
+
+    steps: PositiveInt
+    meta_batch: PositiveInt = 1
+    way: int | None = Field(default=None, ge=2)
+    shot: PositiveInt | None = None
+    queries: PositiveInt | None = None
+    validate_every: PositiveInt = 500
+    validation_episodes: PositiveInt = 100
+
+
+class Evaluation(_Section):
+    """How every algorithm is tested.
+
+    Attributes:
+        episodes: how many.
+        batch: how many are predicted at once, at most; it changes no result but for rounding. None takes what suits
+            the device.
+        seed: of the test episodes, the same for all training seeds.
+        inductive_episodes: how many of them a transductive method is tested on once more, each query classified
+            without sight of the others; at most `episodes`.
+    """
+
+    episodes: PositiveInt = Field(default=1000, ge=2)
+    inductive_episodes: PositiveInt = Field(default=200, ge=2)
+    batch: PositiveInt | None = None
+    seed: int = Field(default=0, ge=0)
+
+
+class Gate(_Section):
+    """When `metabench compare` calls a run worse than another.
+
+    Attributes:
+        tolerance: points of accuracy that may be lost.
+        slowdown: the factor by which throughput and latency may get worse; None only reports them.
+        memory_growth: the factor by which the peak memory may grow; None only reports it.
+    """
+
+    tolerance: float = Field(default=0.5, ge=0, le=100)
+    slowdown: float | None = Field(default=None, ge=1)
+    memory_growth: float | None = Field(default=None, ge=1)
+
+
+#: The name of a suite or a profile is also that of a directory.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+#: What the leaderboard shows: printable, and not endless.
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=80)]
+
+
+class Suite(_Section):
+    """What to run: every algorithm × dataset × backbone × way × shot × seed."""
+
+    name: str = Field(pattern=_NAME, max_length=80)
+    description: str = ""
+    profile: str = ""
+    datasets: dict[Label, Entry] = Field(min_length=1)
+    backbones: dict[Label, Entry] = Field(min_length=1)
+    algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
+    ways: list[PositiveInt] = Field(min_length=1)
+    shots: list[PositiveInt] = Field(min_length=1)
+    queries: PositiveInt = 15
+    seeds: list[int] = Field(default=[0], min_length=1)
+    precision: Precision = "float32"
+    train: Train
+    eval: Evaluation = Evaluation()
+    gate: Gate = Gate()
+
+    @field_validator("ways", "shots", "seeds")
+    @classmethod
+    def _no_duplicates(cls, values: list[int]) -> list[int]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value is given twice")
+        if min(values) < 0:
+            raise ValueError("no value may be negative")
+        return values
+
+    @field_validator("ways")
+    @classmethod
+    def _two_ways(cls, values: list[int]) -> list[int]:
+        if min(values) < 2:
+            raise ValueError("a way is at least 2")
+        return values
+
+    def with_precision(self, precision: Precision) -> Suite:
+        """Return this suite with the backbones of all algorithms in one precision, whatever it says of them."""
+        algorithms = {label: entry.model_copy(update={"precision": None}) for label, entry in self.algorithms.items()}
+        return self.model_copy(update={"precision": precision, "algorithms": algorithms})
+
+
+_Entry = TypeVar("_Entry", bound=Entry)
+
+#: Keys of a suite file that are about profiles, not part of a resolved suite.
+_PROFILE_KEYS = ("profiles", "default_profile")
+
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """A suite file as it was read.
+
+    Attributes:
+        path: the file.
+        data: its content.
+        places: for each key path, the path to show and its line.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+    places: Mapping[KeyPath, tuple[KeyPath, int]] = field(repr=False)
+
+    @property
+    def profiles(self) -> list[str]:
+        """Return the names of the profiles, in the file's order."""
+        return list(self.data.get("profiles", {}))
+
+    @property
+    def default_profile(self) -> str:
+        """Return the profile that runs when none is named; empty for the bare suite."""
+        return str(self.data.get("default_profile") or "")
+
+    def error(self, path: KeyPath, message: str) -> SuiteError:
+        """Return an error that names the file, the line and the key path."""
+        while path and path not in self.places:
+            path = path[:-1]
+        shown, line = self.places.get(path, ((), 1))
+        where = f"{self.path}:{line}: " + (f"{'.'.join(map(str, shown))}: " if shown else "")
+        return SuiteError(where + message)
+
+
+def read_suite(path: Path) -> SuiteFile:
+    """Read a suite file; its content is checked by `resolve`.
+
+    Raises:
+        SuiteError: it cannot be read, is too large, or is not plain YAML.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise SuiteError(f"{path}: {size / 1e6:.1f} MB is too large for a suite (at most {MAX_BYTES / 1e6:.0f} MB)")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SuiteError(f"cannot read the suite {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
+    reader = _Reader(path)
+    data = reader.read(text)
+    if not isinstance(data, dict):
+        raise SuiteError(f"{path}:1: a suite is a mapping of keys to values (name, datasets, algorithms, …)")
+    file = SuiteFile(path, data, reader.places)
+    if not isinstance(data.get("profiles", {}), dict):
+        raise file.error(("profiles",), "a mapping of names to changed settings is needed")
+    return file
+
+
+def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFile]:
+    """Return the suite with a profile applied, and the file with the places of the result.
+
+    Args:
+        file: what `read_suite` returned.
+        profile: its name; None takes the file's `default_profile`.
+
+    Raises:
+        SuiteError: with the file, line, key path and nearest key.
+    """
+    profiles = file.data.get("profiles", {})
+    name = file.default_profile if profile is None else profile
+    for label in profiles:
+        if not re.fullmatch(_NAME, label):
+            raise file.error(("profiles", label), "a profile's name has letters, digits, '.', '_' and '-' only")
+    if name and name not in profiles:
+        place: KeyPath = ("default_profile",) if profile is None else ()
+        known = ", ".join(map(str, profiles)) or "none"
+        raise file.error(place, f"no profile '{name}'{nearest(name, map(str, profiles))}. Profiles: {known}")
+
+    known_keys = [key for key in Suite.model_fields if key != "profile"] + list(_PROFILE_KEYS)
+    for key in file.data:
+        if key not in known_keys:
+            raise file.error(
+                (key,), f"unknown key '{key}'{nearest(key, known_keys)}. Known keys: {', '.join(known_keys)}"
+            )
+    base = {key: value for key, value in file.data.items() if key not in _PROFILE_KEYS}
+    places = dict(file.places)
+    if name:
+        changes = profiles[name] or {}
+        if not isinstance(changes, dict):
+            raise file.error(("profiles", name), "a mapping of changed settings is needed")
+        _check_labels(file, base, changes, name)
+        base = _merge(base, changes)
+        prefix: KeyPath = ("profiles", name)
+        for path, place_and_line in file.places.items():
+            if path[:2] == prefix and len(path) > 2:
+                places[path[2:]] = place_and_line
+    resolved = SuiteFile(file.path, {**base, "profile": name}, places)
+    try:
+        return _with_absolute_files(Suite.model_validate(resolved.data), file.path.parent), resolved
+    except ValidationError as error:
+        problem = first_problem(error, Suite)
+        raise resolved.error(problem.path, problem.message) from error
+
+
+def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
+    """Return the suite with absolute paths of classes in files: it is stored elsewhere, and runs from there."""
+
+    def absolute(entry: _Entry) -> _Entry:
+        if entry.use is None or not file_classes.is_local(entry.use):
+            return entry
+        return entry.model_copy(update={"use": file_classes.absolute(entry.use, folder)})
+
+    changes = {}
+    for name in ("datasets", "backbones", "algorithms"):
+        changes[name] = {label: absolute(entry) for label, entry in getattr(suite, name).items()}
+    return suite.model_copy(update=changes)
+
+
+def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str, Any], profile: str) -> None:
+    """Refuse a profile that changes an algorithm that the suite does not have: it is a misspelling."""
+    for section in ("algorithms", "datasets", "backbones"):
+        known = base.get(section)
+        changed = changes.get(section) or {}
+        if not isinstance(changed, dict):
+            raise file.error(("profiles", profile, section), "a mapping of labels to changed settings is needed")
+        for label in changed:
+            if isinstance(known, dict) and label not in known:
+                raise file.error(
+                    ("profiles", profile, section, label),
+                    f"the suite has no '{label}' in {section}{nearest(str(label), map(str, known))}",
+                )
+
+
+def _merge(base: Any, changes: Any) -> Any:
+    """Return `base` with `changes`: mappings are merged key by key, anything else is replaced."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in changes.items()}}
+    return changes
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 and everybody's expectation do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
+
+
+class _Reader:
+    """Turns YAML nodes into plain values, remembering the line of each, within limits."""
+
+    def __init__(self, path: Path) -> None:
+        self.places: dict[KeyPath, tuple[KeyPath, int]] = {}
+        self._path = path
+        self._nodes = 0
+
+    def read(self, text: str) -> Any:
+        try:
+            loader = _Loader(text)
+            node = loader.get_single_node()
+            return self._value(loader, node, (), 0) if node is not None else None
+        except yaml.MarkedYAMLError as error:
+            line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise SuiteError(f"{self._path}{line}: not valid YAML: {error.problem}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            raise SuiteError(f"{self._path}: not valid YAML: {str(error).splitlines()[0]}") from error
+        except RecursionError as error:
+            raise SuiteError(f"{self._path}: nested too deeply (at most {MAX_DEPTH} levels)") from error
+
+    def _value(self, loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath, depth: int) -> Any:
+        self._nodes += 1
+        line = node.start_mark.line + 1
+        self.places.setdefault(path, (path, line))
+        # Aliases are followed here, so both limits also stop files whose aliases multiply or refer to themselves.
+        if depth > MAX_DEPTH:
+            raise SuiteError(f"{self._path}:{line}: nested too deeply (at most {MAX_DEPTH} levels)")
+        if self._nodes > MAX_NODES:
+            raise SuiteError(f"{self._path}:{line}: more than {MAX_NODES} values: not a suite")
+        if node.tag.removeprefix(_TAG) not in _PLAIN_TAGS:
+            raise SuiteError(f"{self._path}:{line}: the tag {node.tag} is not allowed: a suite has plain values only")
+        if isinstance(node, yaml.MappingNode):
+            mapping: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key_line = key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not lists or mappings")
+                key = self._scalar(loader, key_node)
+                if not isinstance(key, str):
+                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not {key_node.value!r}")
+                if key in mapping:
+                    raise SuiteError(f"{self._path}:{key_line}: the key '{key}' is there twice")
+                self.places[(*path, key)] = ((*path, key), key_line)
+                mapping[key] = self._value(loader, value_node, (*path, key), depth + 1)
+            return mapping
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(loader, item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
+        return self._scalar(loader, node)
+
+    def _scalar(self, loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+        """Return the value of a scalar; what looks like a date stays text."""
+        if node.tag == _TAG + "timestamp":
+            return node.value
+        try:
+            return loader.construct_object(node)
+        except (LookupError, AttributeError, TypeError, ValueError) as error:  # what its constructors raise
+            line = node.start_mark.line + 1
+            kind = node.tag.removeprefix(_TAG)
+            raise SuiteError(f"{self._path}:{line}: {str(node.value)[:40]!r} is no {kind}") from error

@@ -1,0 +1,91 @@
+"""The output directories of one run or several, read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from metabench.analysis.standings import Table, make_tables
+from metabench.errors import StoreError
+from metabench.filters import choose
+from metabench.records.record import EpisodeResults, Record
+from metabench.records.store import Store
+from metabench.specs import PublishedFigure
+
+#: What makes two records measurements of the same thing: the cell, the machine, and the data.
+_Key = tuple[str, str, str]
+
+
+class Runs:
+    """The records of some output directories.
+
+    Of a cell that several directories have, of the same machine and data, the one that was finished last counts; a
+    failed one only where there is no other.
+
+    Args:
+        directories: at least one.
+        only: which records count, see `metabench.filters.choose`; by algorithm, dataset, backbone, way, shot, seed,
+            suite, profile and status.
+
+    Attributes:
+        records: those that count.
+
+    Raises:
+        StoreError: a directory does not exist, has no finished cell, or a record in it is damaged.
+        UsageError: there is nothing of what is asked for.
+    """
+
+    def __init__(self, directories: Sequence[Path], only: Mapping[str, Iterable[str]] | None = None) -> None:
+        found: dict[_Key, tuple[Record, Store]] = {}
+        for directory in directories:
+            store = Store(directory)
+            records = store.records()
+            if not records:
+                raise StoreError(f"no finished cells in {directory}: give the --output of an earlier `metabench run`")
+            for record in records:
+                earlier = found.get(_key(record))
+                if earlier is None or _precedence(earlier[0]) < _precedence(record):
+                    found[_key(record)] = (record, store)
+        self.records = choose([record for record, _ in found.values()], _labels, only or {}, "what is there")
+        self._stores = {_key(record): found[_key(record)][1] for record in self.records}
+
+    def episodes(self, record: Record) -> EpisodeResults:
+        """Return what the test episodes of a record gave.
+
+        Raises:
+            StoreError: they cannot be read, or are not as many as the record says.
+        """
+        store = self._stores[_key(record)]
+        results = store.episodes(record.cell)
+        if record.accuracy and len(results.accuracies) != record.accuracy.episodes:
+            raise StoreError(
+                f"cell {record.cell} in {store.path} has {len(results.accuracies)} per-episode results, and its record "
+                f"says {record.accuracy.episodes}: run the suite again"
+            )
+        return results
+
+    def tables(self, figures: Sequence[PublishedFigure] = ()) -> list[Table]:
+        """Return the leaderboard's tables, with these published figures."""
+        return make_tables(self.records, self.episodes, figures)
+
+    def picture(self, record: Record) -> bytes | None:
+        """Return the PNG of a record's worst episode, or None where there is none."""
+        return self._stores[_key(record)].picture(record.cell)
+
+    def suites(self) -> dict[str, str]:
+        """Return the text of the suite of each directory that records are from."""
+        stores = {store.path: store for store in self._stores.values()}
+        return {str(path): text for path, store in stores.items() if (text := store.suite_text())}
+
+
+def _key(record: Record) -> _Key:
+    return record.cell, record.device, record.dataset_fingerprint
+
+
+def _precedence(record: Record) -> tuple[bool, str]:
+    return record.status == "ok", record.finished
+
+
+def _labels(record: Record) -> dict[str, str]:
+    names = ("algorithm", "dataset", "backbone", "way", "shot", "seed", "suite", "profile", "status")
+    return {name: str(getattr(record, name)) for name in names}

@@ -1,0 +1,226 @@
+"""Records on disk: every file is written whole or not at all, and a finished cell is never lost.
+
+An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record),
+``cells/ID.npz`` (its per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/TRAINING.pt``
+(of cells under way) and the leaderboard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import yaml
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from metabench.errors import StoreError
+from metabench.files import atomic_file
+from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Record
+
+if TYPE_CHECKING:
+    from metabench.planning.plan import Cell
+
+
+#: The files of a cell in ``cells/``.
+_SUFFIXES = (".json", ".npz", ".png", ".traceback.txt")
+
+
+class Store:
+    """One output directory.
+
+    Args:
+        path: of the directory; it is made on the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running into the same directory; the lock dies with the process.
+
+        Raises:
+            StoreError: another process runs there, or the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+            for folder in (self._cells, self.path / "checkpoints"):
+                for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                    leftover.unlink(missing_ok=True)
+        except Timeout as error:
+            raise StoreError(
+                f"another metabench run is writing to {self.path}: wait for it, or give another --output"
+            ) from error
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def records(self) -> list[Record]:
+        """Return all records, by cell.
+
+        Raises:
+            StoreError: the directory does not exist, or a record in it cannot be read.
+        """
+        if not os.path.isdir(self.path):
+            raise StoreError(f"no directory {self.path}: give the --output of an earlier `metabench run`")
+        return [self._read(path) for path in sorted(self._cells.glob("*.json"))]
+
+    def record(self, cell: str) -> Record | None:
+        """Return the record of a cell, or None where it has none yet."""
+        path = self._cells / f"{cell}.json"
+        return self._read(path) if os.path.exists(path) else None
+
+    def episodes(self, cell: str) -> EpisodeResults:
+        """Return what the test episodes of a finished cell gave."""
+        import numpy as np
+
+        path = self._cells / f"{cell}.npz"
+        try:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                accuracies = np.asarray(file["accuracies"], dtype=np.float64)
+                groups = np.asarray(file["groups"], dtype=np.int64)
+            if accuracies.ndim != 1 or groups.ndim != 2 or not 2 <= len(accuracies) == len(groups):
+                raise ValueError(f"shapes {accuracies.shape} and {groups.shape}")
+            return EpisodeResults(accuracies, groups)
+        except FileNotFoundError as error:
+            raise StoreError(f"there are no per-episode results {path}: run the suite again") from error
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+            raise StoreError(f"cannot read the per-episode results {path} ({error}): run the suite again") from error
+
+    def is_complete(self, record: Record) -> bool:
+        """Return whether a finished cell's per-episode results can be read, and are as many as its record says."""
+        try:
+            return record.accuracy is None or len(self.episodes(record.cell).accuracies) == record.accuracy.episodes
+        except StoreError:
+            return False
+
+    def picture(self, cell: str) -> bytes | None:
+        """Return the PNG of a cell's worst episode, or None where there is none."""
+        path = self._cells / f"{cell}.png"
+        try:
+            return path.read_bytes() if os.path.exists(path) else None
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+    def write(self, record: Record, episodes: EpisodeResults | None = None, picture: bytes | None = None) -> None:
+        """Keep a record with its per-episode results and picture."""
+        import numpy as np
+
+        try:
+            if episodes is not None:  # first, so that a record never lacks them
+                with (
+                    atomic_file(self._cells / f"{record.cell}.npz") as temporary,
+                    open(temporary, "wb") as file,
+                ):
+                    np.savez_compressed(file, accuracies=episodes.accuracies, groups=episodes.groups)
+            if picture is not None:
+                with atomic_file(self._cells / f"{record.cell}.png") as temporary:
+                    temporary.write_bytes(picture)
+            with atomic_file(self._cells / f"{record.cell}.json") as temporary:
+                temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            if record.status == "ok":  # an earlier attempt may have failed
+                (self._cells / f"{record.cell}.traceback.txt").unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def forget(self, cell: str) -> None:
+        """Remove what is there of a cell, but for the checkpoint of its training."""
+        try:
+            for suffix in _SUFFIXES:
+                (self._cells / f"{cell}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def supersede(self, plan: Sequence[Cell], replaced: Sequence[str] = ()) -> None:
+        """Move records that no cell of the plan could have written (whatever its seed) to ``superseded/``.
+
+        They are of earlier settings of the suite: the leaderboard must not mix them with the present ones.
+        Records of the cells in `replaced` are about to go, and are not read.
+        """
+        expected = [_without_seed(cell.identity) for cell in plan]
+        for found in sorted(self._cells.glob("*.json")):
+            if found.stem in replaced or _without_seed(self._read(found).identity) in expected:
+                continue
+            try:
+                (self.path / "superseded").mkdir(exist_ok=True)
+                for suffix in _SUFFIXES:
+                    path = self._cells / f"{found.stem}{suffix}"
+                    if os.path.exists(path):
+                        path.replace(self.path / "superseded" / path.name)
+            except OSError as error:
+                raise _cannot_write(self.path, error) from error
+
+    def checkpoint(self, training: str) -> Path:
+        """Return the file for the checkpoint of a training (`metabench.planning.plan.Cell.training_id`)."""
+        return self.path / "checkpoints" / f"{training}.pt"
+
+    def drop_checkpoint(self, training: str) -> None:
+        """Remove the checkpoint of a training that nobody needs any more."""
+        try:
+            self.checkpoint(training).unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def suite_text(self) -> str:
+        """Return the resolved suite that ran last, as YAML; empty where there is none."""
+        path = self.path / "suite.yaml"
+        try:
+            return path.read_text(encoding="utf-8") if os.path.exists(path) else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"cannot read {path}: {error}") from error
+
+    def write_suite(self, suite: Mapping[str, Any]) -> None:
+        """Keep the resolved suite."""
+        self.write_text("suite.yaml", yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the output directory."""
+        try:
+            with atomic_file(self.path / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    @property
+    def _cells(self) -> Path:
+        return self.path / "cells"
+
+    def _read(self, path: Path) -> Record:
+        advice = "delete it, and the cell will be run again"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            version = data.get("schema_version") if isinstance(data, dict) else None
+            if isinstance(version, int) and version > SCHEMA_VERSION:
+                raise StoreError(f"{path} was written by a newer metabench (schema {version}): update metabench")
+            return Record.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise StoreError(f"{path} is not a record of metabench ({place}: {first['msg']}): {advice}") from error
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"the record {path} is damaged: {advice}") from error
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != "seed"}
+
+
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write to {path}: {error.strerror or error}. Finished cells are kept; free some space or make it "
+        "writable and run the same command again, or give another --output"
+    )

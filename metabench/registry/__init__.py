@@ -1,0 +1,1 @@
+"""Finds plugins, isolates broken ones, and turns names into classes."""

@@ -1,0 +1,310 @@
+"""Columns, legend and sorting of the leaderboard; `metabench.reporting.rendering` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from metabench.analysis.standings import Row, Table
+from metabench.records.record import Record
+from metabench.specs import PublishedFigure
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard.
+
+    Attributes:
+        title: its heading.
+        text: its cell for a row.
+        value: the number behind the cell, to sort by; None sorts by the text.
+        legend: what it means; empty where the heading says it.
+        left: whether it is aligned to the left.
+        optional: whether it is left out of a leaderboard where it says nothing.
+    """
+
+    title: str
+    text: Callable[[Row], str]
+    value: Callable[[Row], float | None] | None = None
+    legend: str = ""
+    left: bool = False
+    optional: bool = False
+
+    def says(self, row: Row) -> bool:
+        """Return whether the cell of a row says something."""
+        return self.value(row) is not None if self.value else bool(self.text(row))
+
+
+def _rank(row: Row) -> str:
+    return "" if row.rank is None else f"{row.rank}{'=' if row.tie else ''}"
+
+
+def _accuracy(row: Row) -> str:
+    if row.accuracy is None:
+        return "failed"
+    return f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}"
+
+
+def _difference(row: Row) -> str:
+    versus = row.versus_best
+    return "" if versus is None else f"{versus.difference * 100:+.2f} ± {versus.ci95 * 100:.2f}".replace("-", "−")
+
+
+def _p(row: Row) -> str:
+    if row.versus_best is None:
+        return ""
+    p = row.versus_best.p_holm
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def _half(value: float | None) -> str:
+    return "" if value is None else f"± {value * 100:.2f}"
+
+
+def _published(row: Row) -> str:
+    if row.published is None:
+        return ""
+    return published_accuracy(row.published.figure) + ("" if row.published.same_protocol else "*")
+
+
+def published_accuracy(figure: PublishedFigure) -> str:
+    """Return a published accuracy with its interval, in as many decimals as there may have been."""
+    interval = "" if figure.ci95 is None else f" ± {figure.ci95 * 100:.4g}"
+    return f"{figure.accuracy * 100:.4g}{interval}"
+
+
+def number(value: float | None) -> str:
+    """Return a figure in three digits."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def mean_figure(row: Row, value: Callable[[Record], float | None]) -> float | None:
+    """Return the mean of a figure over the training seeds that have it."""
+    found = [figure for figure in map(value, row.finished) if figure is not None]
+    return sum(found) / len(found) if found else None
+
+
+def eval_rate(record: Record) -> float | None:
+    """Return the test episodes per second."""
+    return record.eval.episodes_per_second if record.eval else None
+
+
+def train_rate(record: Record) -> float | None:
+    """Return the training episodes per second."""
+    return record.train.episodes_per_second if record.train else None
+
+
+def latency(record: Record) -> float | None:
+    """Return the median latency in milliseconds."""
+    return record.eval.latency_ms.p50 if record.eval else None
+
+
+def slow_latency(record: Record) -> float | None:
+    """Return the 95th percentile of the latency in milliseconds."""
+    return record.eval.latency_ms.p95 if record.eval else None
+
+
+def memory(record: Record) -> float | None:
+    """Return the peak memory in MiB."""
+    return record.peak_memory_bytes / 2**20 if record.peak_memory_bytes else None
+
+
+def gflops(record: Record) -> float | None:
+    """Return the GFLOP of an episode."""
+    return record.flops_per_episode / 1e9 if record.flops_per_episode else None
+
+
+def device(record: Record) -> str:
+    """Return ``cuda`` or ``cpu``."""
+    return "cuda" if record.environment.get("cuda") else "cpu"
+
+
+def precision(record: Record) -> str:
+    """Return ``float32``, ``tf32`` or ``bf16``."""
+    return str(record.identity.get("precision", "float32"))
+
+
+def _figure(title: str, value: Callable[[Record], float | None], legend: str = "", optional: bool = False) -> Column:
+    """Return a column with the mean of a figure over the training seeds."""
+
+    def mean(row: Row) -> float | None:
+        return mean_figure(row, value)
+
+    return Column(title, lambda row: number(mean(row)), mean, legend, optional=optional)
+
+
+#: In the order in which a narrow terminal keeps them.
+COLUMNS = (
+    Column(
+        "#",
+        _rank,
+        lambda row: row.rank,
+        "#: rank; = is not told from the best by these episodes (adjusted p > .05)",
+    ),
+    Column("algorithm", lambda row: row.name, left=True),
+    Column(
+        "accuracy %",
+        _accuracy,
+        lambda row: row.accuracy.mean if row.accuracy else None,
+        "accuracy: mean over the test episodes ± half its 95 % interval over episodes (Student t)",
+    ),
+    Column(
+        "T",
+        lambda row: "T" if any(record.transductive for record in row.finished) else "",
+        legend="T: transductive as measured: a query's scores move when the other queries change",
+        left=True,
+    ),
+    Column(
+        "alone %",
+        lambda row: "" if row.inductive is None else f"{row.inductive * 100:.2f} {_half(row.inductive_ci95)}",
+        lambda row: row.inductive,
+        "alone: accuracy where a query is classified without sight of the others, ± half its interval over episodes",
+        optional=True,
+    ),
+    Column(
+        "vs best",
+        _difference,
+        lambda row: row.versus_best.difference if row.versus_best else None,
+        "vs best: difference to the best on the same episodes ± half its 95 % interval over them",
+        optional=True,
+    ),
+    Column(
+        "p",
+        _p,
+        lambda row: row.versus_best.p_holm if row.versus_best else None,
+        "p: how often other episodes give such a difference by chance, adjusted for all pairs of the table",
+        optional=True,
+    ),
+    Column(
+        "data",
+        lambda row: _half(row.data_ci95),
+        lambda row: row.data_ci95,
+        "data: half the 95 % interval about the data: other classes with other images",
+        optional=True,
+    ),
+    Column(
+        "seeds",
+        lambda row: _half(row.seed_ci95),
+        lambda row: row.seed_ci95,
+        "seeds: half the 95 % interval between training seeds",
+        optional=True,
+    ),
+    Column(
+        "published %",
+        _published,
+        lambda row: row.published.figure.accuracy if row.published else None,
+        "published: * where the protocol differs; sources and differences are in leaderboard.md and the report",
+        optional=True,
+    ),
+    _figure("test ep/s", eval_rate),
+    _figure("train ep/s", train_rate),
+    _figure("peak MiB", memory),
+    _figure("p50 ms", latency, "p50, p95: milliseconds to adapt to and classify one episode"),
+    _figure("p95 ms", slow_latency),
+    _figure("GFLOP", gflops, "GFLOP: convolutions and matrix products of one test episode", optional=True),
+    Column(
+        "params",
+        lambda row: f"{row.finished[0].parameters:,}" if row.finished else "–",
+        lambda row: row.finished[0].parameters if row.finished else None,
+    ),
+    Column(
+        "precision",
+        lambda row: ", ".join(sorted({precision(record) for record in row.records} - {"float32"})),
+        legend="precision: of the backbone, where it is not float32",
+        left=True,
+        optional=True,
+    ),
+    Column("device", lambda row: device(row.records[0]), left=True),
+)
+
+#: What a leaderboard can be sorted by, as what is to be small; ranks stay what they are.
+SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
+    "accuracy": lambda row: -row.accuracy.mean if row.accuracy else None,
+    "alone": lambda row: -row.inductive if row.inductive is not None else None,
+    "algorithm": lambda row: 0.0,
+    "throughput": lambda row: _negative(mean_figure(row, eval_rate)),
+    "training": lambda row: _negative(mean_figure(row, train_rate)),
+    "latency": lambda row: mean_figure(row, latency),
+    "memory": lambda row: mean_figure(row, memory),
+    "flops": lambda row: mean_figure(row, gflops),
+}
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
+    """Return the tables with their rows sorted by one of `SORT_KEYS`; rows that lack it come last, by name."""
+
+    def key(row: Row) -> tuple[bool, bool, float, str]:
+        value = SORT_KEYS[by](row)
+        return row.accuracy is None, value is None, value or 0.0, row.name
+
+    return [replace(table, rows=sorted(table.rows, key=key)) for table in tables]
+
+
+def shown_columns(tables: Sequence[Table]) -> list[Column]:
+    """Return the columns that say something in these tables."""
+    rows = [row for table in tables for row in table.rows]
+    return [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
+
+
+def legend(columns: Sequence[Column]) -> list[str]:
+    """Return what these columns mean, a line each."""
+    return [column.legend for column in columns if column.legend]
+
+
+def remarks(table: Table) -> list[str]:
+    """Return a line for each thing that a reader of the table must know: failures, other episodes, ties."""
+    return [*_failures(table), *_other_episodes(table), *_ties(table)]
+
+
+def _failures(table: Table) -> list[str]:
+    lines = []
+    for row in table.rows:
+        for record in row.records:
+            seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
+            if record.status == "failed":
+                lines.append(f"{row.name}{seed} failed: {record.error}")
+            lines += [f"{row.name}{seed}: {remark}" for remark in record.remarks]
+    return lines
+
+
+def _other_episodes(table: Table) -> list[str]:
+    names = [row.name for row in table.rows if row.accuracy and row.rank is None]
+    return [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
+
+
+def _ties(table: Table) -> list[str]:
+    lines = []
+    for row in table.rows:
+        if row.tie and row.versus_best and row.versus_best.settled_by:
+            needed = row.versus_best.settled_by
+            count = f"{needed:,}" if needed < 1_000_000 else "more than a million"
+            lines.append(
+                f"{row.name} ties with the best; were the difference as seen, {count} episodes would show it "
+                "in four of five runs"
+            )
+    return lines
+
+
+def sources(tables: Sequence[Table]) -> list[str]:
+    """Return a line for each published figure: what it is, where it is from, and how its protocol differed."""
+    lines: dict[str, None] = {}  # an ordered set
+    for table in tables:
+        for row in table.rows:
+            if row.published:
+                figure, differences = row.published.figure, row.published.differences
+                how = f"other protocol: {'; '.join(differences)}" if differences else "the same protocol"
+                shape = f"{figure.way}-way {figure.shot}-shot"
+                lines[f"{row.name} {shape}: {published_accuracy(figure)} % in {figure.source}; {how}"] = None
+    return list(lines)
+
+
+def devices(tables: Sequence[Table]) -> list[str]:
+    """Return a line for each machine."""
+    records = [record for table in tables for row in table.rows for record in row.records]
+    return [f"{short}: {name}" for short, name in sorted({(device(record), record.device) for record in records})]

@@ -1,0 +1,239 @@
+"""Leaderboards as text, Markdown, LaTeX, HTML, CSV and JSON; imports pandas only for CSV."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from metabench.analysis.standings import Row, Table
+from metabench.records.record import Record
+from metabench.reporting.leaderboard import Column, devices, legend, remarks, shown_columns, sources
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def render_text(tables: Sequence[Table], width: int | None = None) -> str:
+    """Return the leaderboard for a terminal of `width` columns; None is as wide as need be."""
+    parts = []
+    columns = shown_columns(tables)
+    seen: dict[str, Column] = {}
+    for table in tables:
+        text, shown = _fitting_table(table, columns, width)
+        seen.update({column.title: column for column in shown})
+        parts.append("\n".join([table.title, text, *(f"\n{line}" for line in remarks(table))]))
+    kept = [column for column in columns if column.title in seen]
+    notes = legend(kept) + devices(tables)
+    left_out = [column.title for column in columns if column.title not in seen]
+    if left_out:
+        notes.append(f"left out for want of room: {', '.join(left_out)} (see --format csv)")
+    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def render_markdown(tables: Sequence[Table]) -> str:
+    """Return the leaderboard in Markdown."""
+    columns = shown_columns(tables)
+    parts = []
+    for table in tables:
+        text = _tabulated(table, columns, "github", escape=escape_markdown)
+        lines = "".join(f"\n\n{escape_markdown(line)}" for line in remarks(table))
+        parts.append(f"### {escape_markdown(table.title)}\n\n{text}{lines}")
+    notes = [*legend(columns), *devices(tables), *sources(tables)]
+    return "\n\n".join([*parts, "\n".join(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
+
+
+def render_latex(tables: Sequence[Table]) -> str:
+    """Return the leaderboard as LaTeX tables; they need ``\\usepackage{booktabs}``."""
+    columns = [column for column in shown_columns(tables) if column.title in _LATEX_COLUMNS]
+    parts = ["% \\usepackage{booktabs}"]
+    for table in tables:
+        caption = escape_latex(table.title)
+        text = _tabulated(table, columns, "latex_raw", escape=escape_latex, titles=escape_latex)
+        for rule in ("toprule", "midrule", "bottomrule"):
+            text = text.replace(r"\hline", f"\\{rule}", 1)
+        lines = [escape_latex(line) for line in [*remarks(table), *sources([table])]]
+        below = "".join(f"\n\\par\\footnotesize {line}" for line in lines)
+        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{text}{below}\n\\end{{table}}")
+    notes = [*legend(columns), *devices(tables)]
+    return "\n\n".join([*parts, "\n".join(f"% {_one_line(note)}" for note in notes)]) + "\n"
+
+
+def render_html(tables: Sequence[Table]) -> str:
+    """Return the leaderboard as HTML: headings, tables and a list, to be put into a page."""
+    columns = shown_columns(tables)
+    parts = []
+    for table in tables:
+        text = tabulate(
+            [[column.text(row) for column in columns] for row in table.rows],
+            headers=[column.title for column in columns],
+            tablefmt="html",  # escapes what is in the cells
+            disable_numparse=True,
+            colalign=_alignment(columns),
+        )
+        lines = "".join(f"\n<p>{html.escape(line)}</p>" for line in remarks(table))
+        parts.append(f"<h3>{html.escape(table.title)}</h3>\n{text}{lines}")
+    notes = [*legend(columns), *devices(tables), *sources(tables)]
+    items = "\n".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    return "\n".join([*parts, f"<ul>\n{items}\n</ul>"]) + "\n"
+
+
+def render_csv(tables: Sequence[Table]) -> str:
+    """Return `frame` as CSV."""
+    return frame(tables).to_csv(index=False)
+
+
+def render_json(tables: Sequence[Table]) -> str:
+    """Return one object a record (docs/records.md), each with its place in the leaderboard."""
+    lines = [json.dumps({**record.model_dump(), **_place(row)}) for _, row, record in _each(tables)]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def frame(tables: Sequence[Table]) -> pd.DataFrame:
+    """Return one row a record, in the leaderboard's order, with unrounded figures."""
+    import pandas as pd
+
+    return pd.DataFrame([_flat(record, row) for _, row, record in _each(tables)])
+
+
+def _each(tables: Sequence[Table]) -> list[tuple[Table, Row, Record]]:
+    return [(table, row, record) for table in tables for row in table.rows for record in row.records]
+
+
+def _place(row: Row) -> dict[str, Any]:
+    versus, published = row.versus_best, row.published
+    return {
+        "rank": row.rank,
+        "tie": row.tie,
+        "mean_over_seeds": row.accuracy and row.accuracy.mean,
+        "seed_ci95": row.seed_ci95,
+        "versus_best": versus
+        and {
+            "difference": versus.difference,
+            "ci95": versus.ci95,
+            "data_ci95": versus.data_ci95,
+            "p": versus.p,
+            "p_holm": versus.p_holm,
+            "settled_by": versus.settled_by,
+        },
+        "published": published
+        and {
+            "accuracy": published.figure.accuracy,
+            "ci95": published.figure.ci95,
+            "source": published.figure.source,
+            "link": published.figure.link,
+            "differences": list(published.differences),
+        },
+    }
+
+
+def _flat(record: Record, row: Row) -> dict[str, Any]:
+    accuracy, train, evaluation = record.accuracy, record.train, record.eval
+    alone, versus, published = record.inductive_accuracy, row.versus_best, row.published
+    return {
+        "dataset": record.dataset,
+        "backbone": record.backbone,
+        "way": record.way,
+        "shot": record.shot,
+        "queries": record.queries,
+        "algorithm": record.algorithm,
+        "seed": record.seed,
+        "profile": record.profile,
+        "status": record.status,
+        "rank": row.rank,
+        "tie": row.tie,
+        "accuracy": accuracy and accuracy.mean,
+        "ci95": accuracy and accuracy.ci95,
+        "data_ci95": accuracy and accuracy.data_ci95,
+        "std": accuracy and accuracy.std,
+        "episodes": accuracy and accuracy.episodes,
+        "mean_over_seeds": row.accuracy and row.accuracy.mean,
+        "seed_ci95": row.seed_ci95,
+        "transductive": record.transductive,
+        "inductive_accuracy": alone and alone.mean,
+        "inductive_ci95": alone and alone.ci95,
+        "versus_best": versus and versus.difference,
+        "versus_best_ci95": versus and versus.ci95,
+        "versus_best_data_ci95": versus and versus.data_ci95,
+        "versus_best_p_holm": versus and versus.p_holm,
+        "versus_best_settled_by": versus and versus.settled_by,
+        "published": published and published.figure.accuracy,
+        "published_source": published and published.figure.source,
+        "published_differences": published and "; ".join(published.differences),
+        "train_episodes": train and train.episodes,
+        "train_seconds": train and train.seconds,
+        "train_episodes_per_second": train and train.episodes_per_second,
+        "eval_episodes_per_second": evaluation and evaluation.episodes_per_second,
+        "latency_ms_p50": evaluation and evaluation.latency_ms.p50,
+        "latency_ms_p95": evaluation and evaluation.latency_ms.p95,
+        "flops_per_episode": record.flops_per_episode,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "parameters": record.parameters,
+        "device": record.device,
+        "cell": record.cell,
+        "error": record.error,
+    }
+
+
+def _alignment(columns: Sequence[Column]) -> list[str]:
+    return ["left" if column.left else "right" for column in columns]
+
+
+def _tabulated(
+    table: Table,
+    columns: Sequence[Column],
+    style: str,
+    escape: Callable[[str], str] = str,
+    titles: Callable[[str], str] = str,
+) -> str:
+    return tabulate(
+        [[escape(column.text(row)) for column in columns] for row in table.rows],
+        headers=[titles(column.title) for column in columns],
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=_alignment(columns),
+    )
+
+
+def _fitting_table(table: Table, columns: Sequence[Column], width: int | None) -> tuple[str, list[Column]]:
+    """Return the table with as many columns as fit, and these."""
+    shown = list(columns)
+    while True:
+        lines = [line.rstrip() for line in _tabulated(table, shown, "simple").splitlines()]
+        if width is None or shown[-1].title == "accuracy %" or max(map(len, lines)) <= width:
+            return "\n".join(lines), shown
+        shown.pop()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def escape_markdown(text: str) -> str:
+    """Return the text so that Markdown, and HTML within it, shows it as it is."""
+    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(_one_line(text), quote=False))
+
+
+#: What fits on a page.
+_LATEX_COLUMNS = ("#", "algorithm", "accuracy %", "T", "alone %", "vs best", "p", "data", "seeds", "published %")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "·": r"$\cdot$",
+    "–": "--",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def escape_latex(text: str) -> str:
+    """Return the text so that LaTeX sets it as it is."""
+    return "".join(_LATEX.get(character, character) for character in _one_line(text))

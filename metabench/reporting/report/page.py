@@ -1,0 +1,171 @@
+"""Builds the page: what is in it is decided here, how it looks in `page.html`, which escapes all that is put in."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from bokeh.resources import INLINE
+from jinja2 import Environment
+
+from metabench import __version__
+from metabench.analysis.paired import ALPHA
+from metabench.analysis.standings import Row, Table
+from metabench.analysis.stats import mean_interval, t_quantile
+from metabench.records.record import Record
+from metabench.records.runs import Runs
+from metabench.reporting import leaderboard
+from metabench.reporting.report.plots import METHODS, Plot, draw
+from metabench.specs import PublishedFigure
+
+#: Tables with plots, paired differences and pictures; further ones are only in the table of all methods.
+SECTIONS = 4
+
+
+def render_page(runs: Runs, figures: Sequence[PublishedFigure] = ()) -> str:
+    """Return the page as HTML."""
+    tables = runs.tables(figures)
+    detailed = [table for table in tables if any(row.accuracy for row in table.rows)][:SECTIONS]
+    script, plots = draw(detailed)
+    folder = files("metabench.reporting.report")
+    read = {
+        name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js", "plots.js")
+    }
+    columns = leaderboard.shown_columns(tables)
+    records = runs.records
+    more = f" Plots and details of the first {SECTIONS} of {len(tables)} tables." if len(tables) > SECTIONS else ""
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(read["page.html"]).render(
+        title=", ".join(dict.fromkeys(record.suite for record in records)),
+        summary=f"{len(records)} trainings in {len(tables)} tables, by metabench {__version__}.{more}",
+        css=read["page.css"],
+        js=read["page.js"],
+        plots_js=read["plots.js"],
+        plots_library="\n".join(INLINE.js_raw[:1]) if script else "",
+        plots_script=script,
+        columns=[_Heading("task", True), *(_Heading(column.title, column.left) for column in columns)],
+        rows=[_cells(table, row, columns) for table in tables for row in table.rows],
+        notes=[*leaderboard.legend(columns), *leaderboard.devices(tables)],
+        remarks=[(table.title, leaderboard.remarks(table)) for table in tables if leaderboard.remarks(table)],
+        sources=[_published(table, row) for table in tables for row in table.rows if row.published and row.accuracy],
+        sections=[_section(table, drawn, runs) for table, drawn in zip(detailed, plots, strict=True)],
+        environments=_environments(records),
+        suites=[{"name": name, "text": text} for name, text in runs.suites().items()],
+    )
+
+
+@dataclass(frozen=True)
+class _Heading:
+    title: str
+    left: bool
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A cell of the table of all methods; `value` is what it is sorted by, where that is not its text."""
+
+    text: str
+    left: bool = False
+    value: float | str | None = None
+
+
+def _cells(table: Table, row: Row, columns: Sequence[leaderboard.Column]) -> list[_Cell]:
+    cells = [_Cell(table.task, True)]
+    for column in columns:
+        value = column.value(row) if column.value else None
+        text = column.text(row)
+        cells.append(_Cell(text, column.left, "" if column.value and value is None else value))
+    return cells
+
+
+def _section(table: Table, plots: Sequence[Plot], runs: Runs) -> dict[str, Any]:
+    methods = [_method(row, runs) for row in table.rows if row.accuracy][:METHODS]
+    return {
+        "title": table.title,
+        "plots": plots,
+        "pairs": _pairs(table),
+        "methods": [method for method in methods if method["worst"] or method["picture"]],
+    }
+
+
+def _method(row: Row, runs: Runs) -> dict[str, Any]:
+    """Return the worst classes and the worst episode of a method's first training."""
+    record = row.finished[0]
+    image = runs.picture(record)
+    return {
+        "name": row.name + (f", seed {record.seed}" if len(row.finished) > 1 else ""),
+        "worst": [
+            {"name": worst.name, "accuracy": f"{worst.accuracy * 100:.1f}", "episodes": worst.episodes}
+            for worst in record.worst_classes
+        ],
+        "picture": base64.b64encode(image).decode() if image else "",
+        "lowest": f"{runs.episodes(record).accuracies.min() * 100:.1f}" if image else "",
+    }
+
+
+def _pairs(table: Table) -> dict[str, Any] | None:
+    """Return the matrix of paired differences of the best methods; None where there is nothing to compare.
+
+    The intervals are widened for the number of pairs (Bonferroni), so that what is marked here ties nowhere else.
+    """
+    compared = [row for row in table.rows if row.rank is not None and row.episodes]
+    rows = compared[:METHODS]
+    if len(rows) < 2:
+        return None
+    level = ALPHA / (len(compared) * (len(compared) - 1) / 2)
+    lines = []
+    for row in rows:
+        cells = [_pair(row, other, level) if other is not row else {"text": "", "verdict": ""} for other in rows]
+        lines.append({"name": row.name, "cells": cells})
+    more = f"The best {len(rows)} of {len(compared)} methods." if len(compared) > len(rows) else ""
+    return {"names": [row.name for row in rows], "lines": lines, "more": more}
+
+
+def _pair(row: Row, other: Row, level: float) -> dict[str, str]:
+    assert row.episodes is not None
+    assert other.episodes is not None
+    interval = mean_interval(row.episodes.accuracies - other.episodes.accuracies)
+    half = t_quantile(interval.episodes - 1, 1 - level / 2) * interval.std / interval.episodes**0.5
+    clear = abs(interval.mean) > half
+    text = f"{interval.mean * 100:+.2f} ± {half * 100:.2f}{' *' if clear else ''}".replace("-", "−")
+    return {"text": text, "verdict": ("better" if interval.mean > 0 else "worse") if clear else ""}
+
+
+def _published(table: Table, row: Row) -> dict[str, Any]:
+    assert row.published is not None
+    assert row.accuracy is not None
+    figure = row.published.figure
+    return {
+        "method": row.name,
+        "task": f"{table.dataset} {table.way}-way {table.shot}-shot",
+        "measured": f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}",
+        "published": leaderboard.published_accuracy(figure),
+        "source": figure.source,
+        "link": figure.link if figure.link.startswith(("https://", "http://")) else "",
+        "differences": row.published.differences,
+    }
+
+
+def _environments(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return each environment that records are from, with how many they are."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        key = str([record.device, sorted((name, str(value)) for name, value in record.environment.items())])
+        found.setdefault(key, []).append(record)
+    environments = []
+    for members in found.values():
+        data = sorted({(record.dataset, record.dataset_fingerprint) for record in members})
+        facts = [("finished", max(record.finished for record in members))]
+        facts += [(f"sha256 of {dataset}", fingerprint) for dataset, fingerprint in data]
+        facts += [(name, _shown(value)) for name, value in members[0].environment.items()]
+        environments.append({"title": f"{members[0].device}: {len(members)} trainings", "facts": facts})
+    return environments
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {part}" for name, part in value.items())
+    return "none" if value is None else str(value)

@@ -1,0 +1,167 @@
+"""The plots of the report, drawn by Bokeh in the reader's browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from bokeh.document import Document
+from bokeh.embed import components
+from bokeh.models import HoverTool
+from bokeh.palettes import Colorblind8
+from bokeh.plotting import figure
+
+from metabench.analysis.standings import Row, Table
+from metabench.records.record import Record
+from metabench.reporting.leaderboard import latency, mean_figure, memory
+
+Cost = Callable[[Record], float | None]
+
+#: Methods of a table that are drawn, compared pairwise and pictured: the best ones.
+METHODS = 8
+#: Costs against which accuracy is drawn: axis, and value of a record.
+_COSTS: tuple[tuple[str, Cost], ...] = (
+    ("training seconds", lambda record: record.train.seconds if record.train else None),
+    ("milliseconds an episode (median)", latency),
+    ("peak memory, MiB", memory),
+)
+#: Told apart by the colour-blind, and visible on light and on dark paper: without Okabe & Ito's black and yellow.
+_COLOURS = [colour for colour in Colorblind8 if colour not in ("#000000", "#F0E442")]
+_DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
+_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "asterisk")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot in the page: what it shows, and its HTML."""
+
+    caption: str
+    html: str
+
+
+def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
+    """Return the script that draws the plots of all tables, and the plots of each."""
+    captions: list[str] = []
+    figures: list[figure] = []
+    counts: list[int] = []
+    for table in tables:
+        drawn = _plots([row for row in table.rows if row.accuracy])
+        counts.append(len(drawn))
+        for caption, plot in drawn:
+            captions.append(caption)
+            figures.append(plot)
+    if not figures:
+        return "", [[] for _ in tables]
+    document = Document()
+    with document.models.freeze():  # else all models are looked through again for each plot
+        for plot in figures:
+            document.add_root(plot)
+    script, divs = components(figures)
+    plots = iter(Plot(caption, html) for caption, html in zip(captions, divs, strict=True))
+    return script, [[next(plots) for _ in range(count)] for count in counts]
+
+
+def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
+    """Return the plots of a table, with what they show."""
+    if not rows:
+        return []
+    best = rows[:METHODS]
+    which = f" of the best {METHODS} of {len(rows)} methods" if len(rows) > METHODS else ""
+    found = []
+    for axis, cost in _COSTS:
+        plot = _against_cost(rows, axis, cost)
+        if plot is not None:
+            found.append((f"Accuracy{which} against {axis}; the line is the Pareto front of all", plot))
+    found.append((f"Accuracy{which} on the validation classes in training (first seed)", _learning_curves(best)))
+    found.append((f"Share of the test episodes{which} with at most this accuracy", _distributions(best)))
+    return found
+
+
+def _figure(x: str, y: str, x_axis_type: Literal["linear", "log"] = "linear") -> figure:
+    plot = figure(
+        height=320,
+        sizing_mode="stretch_width",
+        x_axis_label=x,
+        y_axis_label=y,
+        x_axis_type=x_axis_type,
+        tools="pan,wheel_zoom,box_zoom,reset,save",
+        active_scroll=None,
+        background_fill_color=None,
+        border_fill_color=None,
+    )
+    plot.toolbar.logo = None
+    plot.toolbar.autohide = True
+    return plot
+
+
+def _against_cost(rows: Sequence[Row], axis: str, cost: Cost) -> figure | None:
+    points = [(x, row) for row in rows if (x := mean_figure(row, cost))]
+    if not points:
+        return None
+    plot = _figure(axis, "accuracy %", x_axis_type="log")
+    front = _pareto([(x, row.accuracy.mean * 100) for x, row in points if row.accuracy])
+    costs, accuracies = [cost for cost, _ in front], [accuracy for _, accuracy in front]
+    plot.step(costs, accuracies, mode="after", line_dash="dashed", line_color="#8a8a94")
+    for i, (x, row) in enumerate(points[:METHODS]):
+        if row.accuracy is None:
+            continue
+        y, half = row.accuracy.mean * 100, row.accuracy.ci95 * 100
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        plot.segment([x], [y - half], [x], [y + half], color=colour, legend_label=row.name)
+        plot.scatter([x], [y], size=10, color=colour, marker=marker, legend_label=row.name, name=row.name)
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), (axis, "$x"), ("accuracy %", "$y")]))
+    return _with_legend(plot)
+
+
+def _pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the (cost, accuracy) points that none beats in both, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((cost, accuracy))
+    return front
+
+
+def _learning_curves(rows: Sequence[Row]) -> figure:
+    plot = _figure("training episodes", "accuracy %")
+    for i, row in enumerate(rows):
+        train = row.finished[0].train
+        if train is None or not train.validation:
+            continue
+        x = [point.step * train.episodes / train.steps for point in train.validation]
+        y = [point.accuracy * 100 for point in train.validation]
+        _line(plot, i, row.name, x, y)
+        if len(x) == 1:  # a line of one point cannot be seen
+            plot.scatter(x, y, color=_COLOURS[i % len(_COLOURS)], legend_label=row.name)
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("episodes", "$x{0,0}"), ("accuracy %", "$y")]))
+    return _with_legend(plot)
+
+
+def _distributions(rows: Sequence[Row]) -> figure:
+    plot = _figure("accuracy of an episode, %", "share of the episodes")
+    for i, row in enumerate(rows):
+        if row.episodes is None:
+            continue
+        values, counts = np.unique(np.round(row.episodes.accuracies * 100, 3), return_counts=True)
+        share = np.cumsum(counts) / counts.sum()
+        # From 0 at the lowest to 1 at the right border, so that a single value is a line too.
+        x, y = [values[0], *values, 100.0], [0.0, *share, 1.0]
+        _line(plot, i, row.name, list(np.repeat(x, 2)[1:]), list(np.repeat(y, 2)[:-1]))
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("accuracy %", "$x"), ("share", "$y")]))
+    return _with_legend(plot)
+
+
+def _line(plot: figure, i: int, name: str, x: list[float], y: list[float]) -> None:
+    """Draw the line of the i-th method, told from the others by colour and by dashes."""
+    colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
+    plot.line(x, y, color=colour, line_dash=dash, line_width=2, legend_label=name, name=name)
+
+
+def _with_legend(plot: figure) -> figure:
+    """Put the legend below the plot; a click on a method hides it."""
+    for legend in plot.legend:
+        legend.update(click_policy="hide", orientation="horizontal", ncols=3, label_text_font_size="9pt", padding=4)
+        plot.add_layout(legend, "below")
+    return plot

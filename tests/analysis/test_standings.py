@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metabench.analysis.published import compare_published
+from metabench.analysis.standings import Row, make_tables
+from metabench.analysis.stats import DataIntervals, mean_interval
+from metabench.planning.plan import make_plan
+from metabench.planning.suite import read_suite, resolve
+from metabench.records.record import EpisodeResults, Record
+from metabench.registry.manager import PluginManager
+from metabench.specs import PublishedFigure
+
+Make = Callable[..., Record]
+Results = Callable[..., EpisodeResults]
+
+
+def rows_of(records: list[Record], results: dict[str, EpisodeResults]) -> list[Row]:
+    (table,) = make_tables(records, lambda record: results[record.cell])
+    return list(table.rows)
+
+
+def test_the_most_accurate_is_first_and_the_failed_last(make_record: Make, make_results: Results) -> None:
+    means = {"a": 0.5, "b": None, "c": 0.9, "d": 0.0}
+    records = [make_record(mean, algorithm=name, cell=name) for name, mean in means.items()]
+    results = {name: make_results(mean) for name, mean in means.items() if mean is not None}
+    rows = rows_of(records, results)
+    assert [(row.name, row.rank) for row in rows] == [("c", 1), ("a", 2), ("d", 3), ("b", None)]
+    assert [row.name for row in rows_of(records[::-1], results)] == ["c", "a", "d", "b"]
+
+
+def test_seeds_are_averaged_episode_by_episode(make_record: Make, make_results: Results) -> None:
+    results = {str(seed): make_results(0.5 + 0.1 * seed, noise=seed) for seed in range(3)}
+    records = [make_record(0.5 + 0.1 * seed, seed=seed, cell=str(seed)) for seed in range(3)]
+    (row,) = rows_of(records, results)
+    mean = np.mean([result.accuracies for result in results.values()], axis=0)
+    assert row.accuracy == mean_interval(mean)
+    assert row.data_ci95 == DataIntervals(results["0"].groups).ci95(mean)
+    assert row.seed_ci95 == pytest.approx(mean_interval([0.5, 0.6, 0.7]).ci95)
+
+
+def test_a_seed_that_failed_is_left_out_of_the_mean(make_record: Make, make_results: Results) -> None:
+    records = [make_record(0.5, seed=0, cell="a"), make_record(None, seed=1, cell="b")]
+    (row,) = rows_of(records, {"a": make_results(0.5)})
+    assert row.accuracy is not None
+    assert row.accuracy.mean == pytest.approx(0.5)
+    assert [record.cell for record in row.finished] == ["a"]
+    assert row.seed_ci95 is None
+
+
+def test_other_parameters_are_another_row(make_record: Make, make_results: Results) -> None:
+    records = [make_record(0.5, cell=name, identity={"params": name}) for name in "ab"]
+    assert len(rows_of(records, {name: make_results(0.5) for name in "ab"})) == 2
+
+
+def of_episodes(number: int) -> dict[str, Any]:
+    return {"mean": 0.7, "ci95": 0.01, "std": 0.1, "episodes": number}
+
+
+def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_results: Results) -> None:
+    records = [
+        make_record(0.9, algorithm="best", cell="a"),
+        make_record(0.8, algorithm="same", cell="b"),
+        make_record(0.7, algorithm="fewer", cell="c", accuracy=of_episodes(50)),
+        make_record(0.6, algorithm="other", cell="d", identity={"test": {"seed": 7}}),
+        make_record(0.5, algorithm="data", cell="e", dataset_fingerprint="0" * 64),
+    ]
+    results = {record.cell: make_results(record.accuracy and record.accuracy.mean) for record in records}
+    results["c"] = make_results(0.7, episodes=50)
+    rows = rows_of(records, results)
+    compared = {row.name: row.versus_best is not None for row in rows}
+    assert compared == {"best": False, "same": True, "fewer": False, "other": False, "data": False}
+    assert [(row.name, row.rank) for row in rows] == [
+        ("best", 1),
+        ("same", 2),
+        ("fewer", None),
+        ("other", None),
+        ("data", None),
+    ]
+
+
+def test_the_episodes_of_most_methods_are_those_that_count(make_record: Make, make_results: Results) -> None:
+    records = [
+        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50)),
+        make_record(algorithm="one", cell="one"),
+        make_record(algorithm="two", cell="two"),
+    ]
+    results = {"odd": make_results(0.9, episodes=50), "one": make_results(0.8), "two": make_results(0.7)}
+    assert [(row.name, row.rank) for row in rows_of(records, results)] == [("one", 1), ("two", 2), ("odd", None)]
+
+
+def test_machines_are_not_mixed_in_one_row(make_record: Make, make_results: Results) -> None:
+    records = [make_record(0.5, seed=i, cell=str(i), device=f"machine {i}") for i in range(2)]
+    rows = rows_of(records, {str(i): make_results(0.5) for i in range(2)})
+    assert [row.name for row in rows] == ["one (machine 0)", "one (machine 1)"]
+
+
+def test_namesakes_are_told_apart_by_what_differs(make_record: Make, make_results: Results) -> None:
+    records = [
+        make_record(0.5, cell=name, profile=name, identity={"train": name}, algorithm="maml") for name in ("a", "b")
+    ]
+    rows = rows_of([*records, make_record(0.4, cell="c")], {name: make_results(0.5) for name in "abc"})
+    assert [row.name for row in rows] == ["maml (a)", "maml (b)", "one"]
+    same = [make_record(0.5, cell=name, identity={"train": name}) for name in ("a", "b")]
+    assert [row.name for row in rows_of(same, {name: make_results(0.5) for name in "ab"})] == ["one (a)", "one (b)"]
+
+
+def test_what_ties_with_the_best_shares_its_rank(make_record: Make, make_results: Results) -> None:
+    records = [make_record(0.9 - 0.0001 * i, algorithm=f"m{i}", cell=str(i)) for i in range(3)]
+    results = {str(i): make_results(0.9 - 0.0001 * i, noise=i) for i in range(3)}
+    assert [(row.rank, row.tie) for row in rows_of(records, results)] == [(1, False), (1, True), (1, True)]
+
+
+# --------------------------------------------------------------------------------------------- published
+
+IDENTITY = {
+    "algorithm": {"name": "maml", "params": {"first_order": False}},
+    "dataset": {"name": "omniglot"},
+    "train": {"steps": 10},
+}
+
+
+def figure(**changes: object) -> PublishedFigure:
+    usual = {"algorithm": "maml", "dataset": "omniglot", "way": 5, "shot": 1, "accuracy": 0.987, "source": "Doe"}
+    return PublishedFigure(**{**usual, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "reptile"},
+        {"dataset": "glyphs"},
+        {"way": 20},
+        {"shot": 5},
+        {"variant": {"algorithm.params.first_order": True}},
+        {"variant": {"algorithm.params.missing": 1}},
+    ],
+)
+def test_a_figure_about_something_else_is_not_shown(make_record: Make, changes: dict[str, object]) -> None:
+    assert compare_published(make_record(identity=IDENTITY), [figure(**changes)]) is None
+
+
+def test_the_figure_with_the_nearest_protocol_is_shown(make_record: Make) -> None:
+    far = figure(protocol={"train.steps": 60000, "train.meta_batch": 32})
+    near = figure(protocol={"train.steps": 10}, variant={"algorithm.params.first_order": False}, notes=["other split"])
+    found = compare_published(make_record(identity=IDENTITY), [far, near])
+    assert found is not None
+    assert found.figure == near
+    assert found.differences == ("other split",)
+    assert not found.same_protocol
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accuracy": 98.7},
+        {"accuracy": "0.987"},
+        {"ci95": 0.4 * 100},
+        {"protocol": None},
+        {"link": None},
+        {"variant": []},
+    ],
+)
+def test_a_figure_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(changes))} of a published figure is "):
+        figure(**changes)
+
+
+def paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from paths(value, f"{prefix}{key}.")
+
+
+def test_every_built_in_figure_is_a_fraction_with_a_source(plugins: PluginManager) -> None:
+    figures = plugins.published_figures()
+    suite = read_suite(plugins.suite_path("omniglot"))
+    cells = make_plan(*resolve(suite, "paper"), plugins)
+    known = {path for cell in cells for path in paths(cell.identity)}
+    assert {entry.algorithm for entry in figures} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
+    for entry in figures:
+        assert 0.5 < entry.accuracy < 1
+        assert entry.ci95 is None or 0 < entry.ci95 < 0.02
+        assert entry.source
+        assert entry.link.startswith("https://")
+    for entry in figures:
+        assert set(entry.protocol) | set(entry.variant) <= known, "a setting that no cell has"
+    keys = [(e.algorithm, e.way, e.shot, str(e.variant)) for e in figures]
+    assert len(keys) == len(set(keys)) == 28

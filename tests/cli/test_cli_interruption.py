@@ -1,0 +1,199 @@
+"""A run that is stopped, fails in part, or is listened to."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from command_line import SUITE, Command, Distributions, Ended, essence, same
+from metabench.records.store import Store
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+TRIPWIRE = """
+    import multiprocessing
+    import os
+
+    from metabench_plugins.algorithms.protonet import ProtoNet
+
+
+    class Tripwire(ProtoNet):
+        count = 0
+
+        def meta_step(self, episodes):
+            metrics = super().meta_step(episodes)
+            self.count += 1
+            if self.count == int(os.environ.get("TRIP_AT", "-1")):
+                if os.environ["TRIP_WITH"] == "raise":
+                    raise RuntimeError("tripped over the wire")
+                parent = multiprocessing.parent_process()
+                whom = parent.pid if "TRIP_PARENT" in os.environ else os.getpid()
+                os.kill(whom, int(os.environ["TRIP_WITH"]))
+            return metrics
+    """
+
+TRIPPING = SUITE[: SUITE.index("  siamese")] + "  tripwire: {}\n" + SUITE[SUITE.index("ways") : SUITE.index("profiles")]
+
+
+@pytest.fixture
+def tripwire(distributions: Distributions, metabench: Command) -> Command:
+    """Return `metabench`, with a suite whose second algorithm does to the process what TRIP_AT and TRIP_WITH say."""
+    source = (
+        "from metabench.specs import AlgorithmSpec, hookimpl\n@hookimpl\ndef metabench_algorithms():\n"
+        '    return [AlgorithmSpec("tripwire", "fake_tripwire:Tripwire", "")]\n'
+    )
+    distributions.add("trip-plugin", source)
+    distributions.modules.append("fake_tripwire")
+    (distributions.folder / "fake_tripwire.py").write_text(textwrap.dedent(TRIPWIRE), encoding="utf-8")
+    Path("small.yaml").write_text(TRIPPING, encoding="utf-8")
+    return metabench
+
+
+def in_a_process(folder: Path, step: int, how: int, *options: str) -> Ended:
+    """Run the suite in a process of its own, which is hit by a signal after some steps of its second cell."""
+    script = (
+        "import metabench.engine.training as training; training.CHECKPOINT_SECONDS = 0\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from metabench.cli import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(folder), "TRIP_AT": str(step), "TRIP_WITH": str(int(how))}
+    command = [sys.executable, "-c", script, "run", "small.yaml", "--output", "out", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["interrupted", "killed"])
+def test_a_run_that_was_stopped_keeps_what_is_finished_and_ends_as_if_undisturbed(
+    tripwire: Command, distributions: Distributions, how: signal.Signals, code: int
+) -> None:
+    stopped = in_a_process(distributions.folder, 35, how)
+    assert stopped.code == code, stopped.err
+    assert "Traceback" not in stopped.err
+    store = Store(Path("out"))
+    assert [record.algorithm for record in store.records()] == ["protonet"]
+    assert len(list(Path("out/checkpoints").iterdir())) == 1
+    if how != signal.SIGKILL:
+        assert "run the same command again" in stopped.err
+        assert not list(Path("out").rglob("*.tmp"))
+    again = tripwire("run", "small.yaml", "--output", "out")
+    assert again.code == 0
+    assert "kept    protonet" in again.err
+    assert "done    tripwire" in again.err
+    assert tripwire("run", "small.yaml", "--output", "undisturbed").code == 0
+    undisturbed = Store(Path("undisturbed"))
+    assert essence(store.records()) == essence(undisturbed.records())
+    for record in undisturbed.records():
+        assert same(store.episodes(record.cell), undisturbed.episodes(record.cell))
+    assert not list(Path("out/checkpoints").iterdir())
+
+
+def test_cells_that_run_at_once_are_all_stopped_and_go_on(
+    tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIP_PARENT", "1")
+    text = Path("small.yaml").read_text(encoding="utf-8")
+    Path("small.yaml").write_text(text.replace("  protonet: {}\n", "  protonet: {train: {steps: 100000}}\n"))
+    stopped = in_a_process(distributions.folder, 35, signal.SIGINT, "--jobs", "2")
+    assert stopped.code == 130, stopped.err
+    assert "Traceback" not in stopped.err
+    assert not Store(Path("out")).records()
+    assert len(list(Path("out/checkpoints").iterdir())) == 2
+    monkeypatch.delenv("TRIP_PARENT")
+    only = ("--only", "algorithm=tripwire")
+    assert tripwire("run", "small.yaml", "--output", "out", *only).code == 0
+    assert tripwire("run", "small.yaml", "--output", "undisturbed", *only).code == 0
+    assert essence(Store(Path("out")).records()) == essence(Store(Path("undisturbed")).records())
+
+
+def test_a_cell_whose_process_is_killed_fails_alone(
+    tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = in_a_process(distributions.folder, 5, signal.SIGKILL, "--jobs", "2")
+    assert ended.code == 1, ended.err
+    assert "FAILED  tripwire" in ended.err
+    assert "its process was killed (signal 9)" in ended.err
+    assert {record.algorithm: record.status for record in Store(Path("out")).records()} == {
+        "protonet": "ok",
+        "tripwire": "failed",
+    }
+
+
+def test_cells_that_run_at_once_give_the_same_results(metabench: Command) -> None:
+    assert metabench("run", "small.yaml", "--output", "one").code == 0
+    ended = metabench("run", "small.yaml", "--output", "both", "--jobs", "2")
+    assert ended.code == 0, ended.err
+    one, both = Store(Path("one")), Store(Path("both"))
+    found = [{**record, "device": ""} for record in essence(both.records())]
+    assert found == [{**record, "device": ""} for record in essence(one.records())]
+    assert {record.device.rpartition(", ")[2] for record in both.records()} == {"2 cells at once"}
+    for record in one.records():
+        assert same(one.episodes(record.cell), both.episodes(record.cell))
+
+
+def test_of_cells_that_share_a_training_one_runs_at_a_time_and_the_results_are_the_same(metabench: Command) -> None:
+    text = Path("small.yaml").read_text(encoding="utf-8")
+    Path("small.yaml").write_text(
+        text.replace("shots: [1]", "shots: [1, 2]").replace("steps: 60", "steps: 60, shot: 2")
+    )
+    assert metabench("run", "small.yaml", "--output", "one").code == 0
+    ended = metabench("run", "small.yaml", "--output", "both", "--jobs", "3")
+    assert ended.code == 0, ended.err
+    assert "2 cells at once" in ended.err, "no more than there are trainings"
+    one, both = Store(Path("one")).records(), Store(Path("both")).records()
+    assert [{**record, "device": ""} for record in essence(both)] == [{**r, "device": ""} for r in essence(one)]
+    for records in (one, both):
+        assert len({record.train.seconds for record in records if record.train}) == 2
+    assert not list(Path("both/checkpoints").iterdir())
+
+
+def test_being_told_to_terminate_keeps_what_is_finished_too(tripwire: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIP_AT", "5")
+    monkeypatch.setenv("TRIP_WITH", str(int(signal.SIGTERM)))
+    ended = tripwire("run", "small.yaml", "--output", "out")
+    assert ended.code == 130
+    assert "Stopped. Everything finished is in out; run the same command again to go on." in ended.err
+    assert [record.algorithm for record in Store(Path("out")).records()] == ["protonet"]
+    assert len(list(Path("out/checkpoints").iterdir())) == 1
+
+
+def test_a_failed_cell_makes_the_exit_code_1_and_is_tried_again(
+    tripwire: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIP_AT", "5")
+    monkeypatch.setenv("TRIP_WITH", "raise")
+    failed = tripwire("run", "small.yaml", "--output", "out")
+    assert failed.code == 1
+    assert re.search(r"^FAILED  tripwire .*RuntimeError: tripped over the wire \(see cells/", failed.err, re.MULTILINE)
+    assert "Traceback" not in failed.err
+    assert "tripwire failed: RuntimeError: tripped over the wire" in failed.out
+    assert tripwire("leaderboard", "out").code == 0
+    rows = pd.read_csv(io.StringIO(tripwire("leaderboard", "out", "--format", "csv").out))
+    assert list(rows["status"]) == ["ok", "failed"]
+    monkeypatch.delenv("TRIP_AT")
+    assert tripwire("run", "small.yaml", "--output", "out").code == 0
+    assert {record.status for record in Store(Path("out")).records()} == {"ok"}
+    assert not list(Path("out/cells").glob("*.traceback.txt")), "the failure is history"
+
+
+def test_listeners_hear_of_a_whole_run(metabench: Command, distributions: Distributions) -> None:
+    source = (
+        "from metabench.specs import hookimpl\nheard = []\n"
+        "@hookimpl\ndef metabench_run_started(output, suite, cells): heard.append((suite['name'], cells))\n"
+        "@hookimpl\ndef metabench_cell_finished(record):\n"
+        "    heard.append(record['algorithm'])\n    raise RuntimeError('no network')\n"
+        "@hookimpl\ndef metabench_run_finished(records): heard.append(len(records))\n"
+    )
+    module = distributions.add("listening-one", source)
+    ended = metabench("run", "small.yaml", "--profile", "smoke", "--output", "out")
+    assert ended.code == 0
+    assert sys.modules[module].heard == [("small", 2), "protonet", "siamese", 2]

@@ -1,0 +1,267 @@
+"""Each check of the kit, against an algorithm that breaks just that rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from metabench.cli import cli
+from metabench.conformance.algorithms import CHECKS, NotConforming, Subject, run_check
+from metabench.testing import AlgorithmChecks
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HEAD = """
+import torch
+from pydantic import ConfigDict
+from metabench.api import AlgorithmConfig
+from metabench_plugins.algorithms.protonet import ProtoNet
+from metabench_plugins.algorithms.maml import MAML
+"""
+
+#: The check, what is wrong, and what the message says.
+BREAKING = {
+    "parameters": (
+        """
+        class Loose(AlgorithmConfig):
+            model_config = ConfigDict(extra="ignore")
+        class Broken(ProtoNet):
+            Config = Loose
+        """,
+        "takes a parameter that it does not know",
+    ),
+    "strategies": (
+        """
+        class Broken(ProtoNet):
+            def episode_scores(self, support_x, support_y, query_x, way):
+                if int(support_y.max()) >= way:
+                    raise ValueError("a label beyond the way")
+                return super().episode_scores(support_x, support_y, query_x, way)
+        """,
+        "does not work for several episodes at once",
+    ),
+    "seed": (
+        """
+        class Broken(ProtoNet):
+            entropy = torch.Generator()
+            def meta_step(self, episodes):
+                metrics = super().meta_step(episodes)
+                with torch.no_grad():
+                    for weight in self.parameters():
+                        weight += 1e-3 * torch.randn(weight.shape, generator=self.entropy)
+                return metrics
+        """,
+        "two trainings from one seed differ",
+    ),
+    "resume": (
+        """
+        class Broken(ProtoNet):
+            def training_state(self):
+                return {}
+            def load_training_state(self, state):
+                pass
+        """,
+        "training_state()",
+    ),
+    "prediction changes nothing": (
+        """
+        class Broken(ProtoNet):
+            def predict(self, support_x, support_y, query_x, way):
+                scores = super().predict(support_x, support_y, query_x, way)
+                with torch.no_grad():
+                    self.backbone.first.bias += 1e-6
+                return scores
+        """,
+        "predict changed its parameters",
+    ),
+    "batches": (
+        """
+        class Broken(ProtoNet):
+            def predict(self, support_x, support_y, query_x, way):
+                scores = super().predict(support_x, support_y, query_x, way)
+                return scores - scores.mean(dim=0, keepdim=True)
+        """,
+        "with the batch that an episode is in",
+    ),
+    "shapes": (
+        """
+        class Broken(ProtoNet):
+            def predict(self, support_x, support_y, query_x, way):
+                return super().predict(support_x, support_y, query_x, way)[..., :5]
+        """,
+        "scores of 7-way 2-shot are (2, 21, 5), not (2, 21, 7)",
+    ),
+    "queries": (
+        """
+        class Broken(ProtoNet):
+            def episode_scores(self, support_x, support_y, query_x, way):
+                scores = super().episode_scores(support_x, support_y, query_x, way)
+                return scores - scores.mean(dim=0, keepdim=True)
+        """,
+        "when the other queries are exchanged",
+    ),
+    "relabelling": (
+        """
+        class Broken(ProtoNet):
+            def predict(self, support_x, support_y, query_x, way):
+                scores = super().predict(support_x, support_y, query_x, way)
+                # Believes that the support set always comes class by class.
+                return scores if bool((support_y[:, 0] == 0).all()) else -scores
+        """,
+        "with one order of the labels",
+    ),
+    "memory": (
+        """
+        class Broken(ProtoNet):
+            kept = []
+            def predict(self, support_x, support_y, query_x, way):
+                scores = super().predict(support_x, support_y, query_x, way)
+                self.kept.append(scores)
+                return scores
+        """,
+        "tensors more are alive",
+    ),
+    "learning": (
+        """
+        class Broken(ProtoNet):
+            def predict(self, support_x, support_y, query_x, way):
+                return torch.rand(*query_x.shape[:2], way, generator=torch.Generator().manual_seed(0)).expand(
+                    len(query_x), -1, -1
+                ) if len(query_x) == 1 else torch.cat(
+                    [self.predict(x[None], y[None], q[None], way) for x, y, q in zip(support_x, support_y, query_x)]
+                )
+        """,
+        "where chance is 20 %",
+    ),
+}
+
+
+def dedented(source: str) -> str:
+    lines = source.strip("\n").splitlines()
+    return "\n".join(line[8:] for line in lines) + "\n"
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Callable[..., Subject]:
+    """Return a function that makes a subject of a class in a file."""
+
+    def make(source: str, name: str = "Broken", **changes: Any) -> Subject:
+        path = tmp_path / "broken.py"
+        path.write_text(HEAD + dedented(source), encoding="utf-8")
+        return Subject(f"{path}:{name}", **changes)
+
+    return make
+
+
+def verdicts(subject: Subject) -> dict[str, str]:
+    """Return the message of each check that fails."""
+    found = {}
+    for name in CHECKS:
+        try:
+            run_check(name, subject)
+        except NotConforming as error:
+            found[name] = str(error)
+    return found
+
+
+@pytest.mark.parametrize("rule", BREAKING)
+def test_a_broken_rule_is_seen_by_its_check_and_by_no_other(rule: str, subject: Callable[..., Subject]) -> None:
+    source, message = BREAKING[rule]
+    found = verdicts(subject(source))
+    assert message in found.pop(rule)
+    if rule == "seed":  # what no seed determines, no checkpoint brings back
+        found.pop("resume")
+    assert found == {}
+
+
+def test_every_check_has_an_algorithm_that_breaks_it() -> None:
+    assert set(BREAKING) == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("protonet", {}),
+        ("matchingnet", {"params": {"scale": 10.0}}),
+        ("siamese", {"params": {"units": 64, "distortion": 0.0, "lr": 3e-3}}),
+        ("maml", {"params": {"inner_lr": 0.4}}),
+        ("reptile", {"params": {"test_inner_steps": 10}}),
+    ],
+)
+def test_the_built_ins_keep_all_rules(algorithm: str, settings: dict[str, Any]) -> None:
+    assert verdicts(Subject(algorithm, **settings)) == {}
+
+
+def test_what_is_said_to_be_transductive_may_be(subject: Callable[..., Subject]) -> None:
+    source, _ = BREAKING["queries"]
+    assert verdicts(subject(source, transductive=True)) == {}
+
+
+def test_an_error_of_the_algorithm_is_a_broken_rule_with_its_message(subject: Callable[..., Subject]) -> None:
+    source = """
+        class Broken(ProtoNet):
+            def episode_loss(self, support_x, support_y, query_x, query_y, way):
+                raise RuntimeError("not today")
+        """
+    with pytest.raises(NotConforming, match="RuntimeError: not today"):
+        run_check("seed", subject(source))
+
+
+def test_a_check_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(1)
+    before: Tensor = torch.get_rng_state()
+    run_check("seed", Subject("protonet"))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class TestThreeLines(AlgorithmChecks):
+    """The kit as a plugin's author uses it."""
+
+    algorithm = "protonet"
+    params: Mapping[str, Any] = {"lr": 2e-3}
+
+
+# ------------------------------------------------------------------------------------------- command line
+
+
+def test_the_command_lists_every_check(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["plugin", "check", "protonet"])
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == f"{len(CHECKS)} of {len(CHECKS)} checks passed"
+
+
+def test_the_command_names_what_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, message = BREAKING["queries"]
+    Path("broken.py").write_text(HEAD + dedented(source), encoding="utf-8")
+    result = CliRunner().invoke(cli, ["plugin", "check", "./broken.py:Broken"], standalone_mode=False)
+    assert result.return_value == 1
+    assert "FAILED  queries: A query's scores do not depend on the other queries" in result.output
+    assert message in result.output
+
+
+@pytest.mark.parametrize("params", ["{", "[]", "3"])
+def test_parameters_that_are_no_object_are_refused(params: str) -> None:
+    result = CliRunner().invoke(cli, ["plugin", "check", "protonet", "--params", params])
+    assert result.exit_code == 2
+    assert f"--params {params}" in result.output
+
+
+def test_what_prediction_needs_must_be_kept_with_the_weights(subject: Callable[..., Subject]) -> None:
+    source = """
+        class Broken(ProtoNet):
+            offset = 0.0
+            def meta_step(self, episodes):
+                self.offset += float(episodes.support_x.mean())
+                return super().meta_step(episodes)
+            def predict(self, support_x, support_y, query_x, way):
+                return super().predict(support_x, support_y, query_x, way) + self.offset
+        """
+    with pytest.raises(NotConforming, match=r"predict otherwise: .*state_dict\(\)"):
+        run_check("resume", subject(source))

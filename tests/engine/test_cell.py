@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metabench.engine.cell import Outcome, build
+from metabench.engine.progress import Interrupted
+from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.errors import CellFailed, StoreError
+from metabench.executors.driver import LoadedDataset
+from metabench.planning.plan import Cell
+from metabench.planning.suite import Suite
+from metabench.registry.manager import PluginManager
+from tiny import CPU, REAL, SUITE, Watching
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+
+BUILT_IN = ["maml", "reptile", "protonet", "matchingnet", "siamese"]
+
+
+Run = Callable[..., Outcome]
+
+
+def essence(outcome: Outcome) -> dict[str, Any]:
+    """Return what must not depend on when and how often a run was cut."""
+    return {
+        "accuracies": outcome.episodes.accuracies.tolist(),
+        "accuracy": outcome.accuracy,
+        "inductive_accuracy": outcome.inductive_accuracy,
+        "groups": outcome.episodes.groups.tolist(),
+        "worst_classes": outcome.worst_classes,
+        "picture": outcome.picture,
+        "flops": outcome.flops_per_episode,
+        "validation": outcome.train.validation,
+        "best_step": outcome.train.best_step,
+        "episodes": outcome.train.episodes,
+        "transductive": outcome.transductive,
+        "parameters": outcome.parameters,
+    }
+
+
+# --------------------------------------------------------------------------------------- the usual outcome
+
+
+def test_a_cell_yields_all_its_figures(run: Run) -> None:
+    watcher = Watching()
+    outcome = run("centroid", watcher=watcher)
+    assert outcome.episodes.accuracies.shape == (12,)
+    assert outcome.accuracy.mean == outcome.episodes.accuracies.mean() == 1.0
+    assert outcome.accuracy.episodes == 12
+    assert (outcome.train.steps, outcome.train.episodes) == (8, 16)
+    assert [point.step for point in outcome.train.validation] == [2, 4, 6, 8]
+    assert outcome.parameters == 1
+    assert outcome.peak_memory_bytes > 2**20
+    assert min(outcome.train.seconds, outcome.train.episodes_per_second, outcome.eval.seconds) > 0
+    assert 0 < outcome.eval.latency_ms.p50 <= outcome.eval.latency_ms.p95
+    validated = [phase for step in (2, 4, 6, 8) for phase in (("validate", 5, 0), ("train", 8, step))]
+    assert watcher.phases == [("train", 8, 0), *validated, ("test", 12, 0)]
+
+
+def test_a_run_leaves_the_random_numbers_of_its_caller_alone(run: Run) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    run("siamese", text=REAL)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_other_seeds_train_otherwise_and_are_tested_alike(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager, tmp_path: Path
+) -> None:
+    _, cells = cells_of("protonet", text=REAL.replace("queries: 4", "queries: 4\nseeds: [0, 1]"))
+    tests = [evaluation_stream(cell, data.splits, CPU).batch(0, 3).query_x for cell in cells]
+    trains = [training_stream(cell, data.splits, CPU).batch(0, 3).query_x for cell in cells]
+    assert torch.equal(*tests)
+    assert not torch.equal(*trains)
+    weights = [next(build(cell, (1, 16, 16), CPU, everything).parameters()) for cell in cells]
+    assert not torch.equal(*weights)
+
+
+def test_all_algorithms_are_tested_on_the_same_episodes(cells_of: Plan, data: LoadedDataset) -> None:
+    _, cells = cells_of(*BUILT_IN, text=REAL)
+    batches = [evaluation_stream(cell, data.splits, CPU).batch(4, 2) for cell in cells]
+    for batch in batches[1:]:
+        assert torch.equal(batch.support_x, batches[0].support_x)
+        assert torch.equal(batch.query_x, batches[0].query_x)
+        assert torch.equal(batch.query_y, batches[0].query_y)
+
+
+# ------------------------------------------------------------------------------------------- the checkpoint
+
+
+def test_what_is_tested_is_the_checkpoint_that_validated_best(run: Run) -> None:
+    outcome = run("fading")
+    curve = [(point.step, point.accuracy) for point in outcome.train.validation]
+    assert curve[:2] == [(2, 1.0), (4, 1.0)]
+    assert all(value < 0.5 for _, value in curve[2:])
+    assert outcome.train.best_step == 4, "the later of two equals"
+    # The last step would have been right in every test episode: the test must have had no say.
+    assert outcome.accuracy.mean < 0.5
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_run_that_was_cut_ends_as_if_it_had_not_been(run: Run, name: str, tmp_path: Path) -> None:
+    undisturbed = essence(run(name, text=REAL, name="undisturbed"))
+    assert [point.step for point in undisturbed["validation"]] == [3, 6, 7]
+    for phase, after in (("train", 1), ("train", 3), ("train", 5), ("train", 7), ("test", 5)):
+        with pytest.raises(Interrupted):
+            run(name, text=REAL, watcher=Watching(phase, after))
+        watcher = Watching()
+        if after in (1, 3):
+            continue  # the next one is cut again
+        found = essence(run(name, text=REAL, watcher=watcher))
+        assert watcher.phases[0] == ("train", 7, after if phase == "train" else 7)
+        assert found == undisturbed
+        (tmp_path / "checkpoint.pt").unlink()
+
+
+def test_a_run_goes_on_from_where_it_was_cut(run: Run) -> None:
+    with pytest.raises(Interrupted):
+        run("centroid", watcher=Watching("train", 5))
+    watcher = Watching()
+    run("centroid", watcher=watcher)
+    assert watcher.phases[0] == ("train", 8, 5)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_several_threads_make_the_same_step_every_time(
+    name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name, text=REAL)
+    batch = training_stream(cell, data.splits, CPU).batch(0, 1)
+    found = []
+    torch.set_num_threads(2)
+    for _ in range(6 if name == "siamese" else 3):  # one that gathers rows is the likeliest to go wrong
+        algorithm = build(cell, (1, 16, 16), CPU, everything)
+        algorithm.meta_step(batch)
+        found.append(torch.cat([weight.detach().flatten() for weight in algorithm.parameters()]))
+    assert [torch.equal(weights, found[0]) for weights in found] == [True] * len(found)
+
+
+@pytest.mark.parametrize("content", [b"", b"words", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(run: Run, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(StoreError, match=r"checkpoint .*checkpoint\.pt cannot be used(.|\n)*--fresh"):
+        run("centroid")
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StoreError, match=r"cannot write the checkpoint .*No space left.*--output"):
+        run("centroid")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".pt", ".tmp")] == []
+
+
+# ----------------------------------------------------------------------------------------------- failures
+
+
+def test_a_loss_that_is_no_number_fails_the_cell_and_says_when(run: Run) -> None:
+    long = SUITE.replace("steps: 8", "steps: 40").replace("validate_every: 2", "validate_every: 40")
+    with pytest.raises(CellFailed, match=r"the loss is nan after step (1[2-9]|20) of 40.*learning rate"):
+        run("diverging", text=long)
+
+
+def test_a_score_that_is_no_number_fails_the_cell(run: Run) -> None:
+    with pytest.raises(CellFailed, match="a prediction is not finite"):
+        run("blank")
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedypython", "greedygpu"])
+def test_out_of_memory_names_what_to_lower(run: Run, name: str) -> None:
+    with pytest.raises(CellFailed) as caught:
+        run(name)
+    message = str(caught.value)
+    assert message.startswith("out of memory: lower ")
+    for part in ("train.meta_batch (2)", "train.way (3)", "train.queries (4)", "(pixels)"):
+        assert part in message

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from metabench.engine.cell import Outcome, build
+from metabench.engine.evaluation import class_accuracies, credit, evaluate, flops, inductive_accuracies, is_transductive
+from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.errors import CellFailed
+from metabench.executors.driver import LoadedDataset
+from metabench.machine.memory import BatchSize, PeakMemory
+from metabench.planning.plan import Cell
+from metabench.planning.suite import Suite
+from metabench.registry.manager import PluginManager
+from tiny import CPU, REAL, SUITE, Centroid
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+
+BUILT_IN = ["maml", "reptile", "protonet", "matchingnet", "siamese"]
+
+
+Run = Callable[..., Outcome]
+
+
+def test_ties_share_the_credit() -> None:
+    scores = torch.tensor([[[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [0.0, 0.0, 3.0]]])
+    assert credit(scores, torch.tensor([[0, 1, 2]])).tolist() == [pytest.approx([1 / 2, 1 / 3, 1])]
+    assert credit(scores, torch.tensor([[2, 1, 0]])).tolist() == [pytest.approx([0, 1 / 3, 0])]
+
+
+def test_an_accuracy_is_that_of_the_queries_of_a_class() -> None:
+    scores = torch.eye(3)[torch.tensor([[0, 1, 2, 2, 1, 0]])]
+    labels = torch.tensor([[0, 1, 2, 0, 1, 2]])
+    assert class_accuracies(scores, labels).tolist() == [[0.5, 1.0, 0.5]]
+
+
+def test_an_algorithm_without_an_opinion_is_right_by_chance(run: Run) -> None:
+    outcome = run("constant")
+    np.testing.assert_allclose(outcome.episodes.accuracies, 1 / 3)
+    assert outcome.transductive is False
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_scores_must_be_finite(bad: float) -> None:
+    with pytest.raises(CellFailed, match="not finite"):
+        credit(torch.tensor([[[0.0, bad]]]), torch.tensor([[0]]))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("centroid", False), ("relative", True)])
+def test_transduction_is_measured(
+    name: str, expected: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0) is expected
+
+
+@pytest.mark.parametrize("norm", ["running", "batch", "support"])
+def test_only_batch_statistics_make_a_protonet_transductive(
+    norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0) is (norm == "batch")
+
+
+@pytest.mark.parametrize("name", [*BUILT_IN, "relative"])
+def test_the_size_of_a_test_batch_changes_no_accuracy(
+    name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name, text=SUITE if name == "relative" else REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm.meta_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    stream = evaluation_stream(cell, data.splits, CPU)
+    one = evaluate(algorithm, stream, 11, BatchSize(CPU, 1), 0)
+    for batch in (2, 5, 11, 50):
+        np.testing.assert_array_equal(evaluate(algorithm, stream, 11, BatchSize(CPU, batch), 0), one)
+
+
+class Narrow(Centroid):
+    """Has memory for two episodes at a time."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        if len(support_x) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().predict(support_x, support_y, query_x, way)
+
+
+def test_a_batch_that_the_memory_is_too_small_for_is_halved_without_a_trace_in_the_result(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("centroid")
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    stream = evaluation_stream(cell, data.splits, CPU)
+    whole = evaluate(algorithm, stream, 11, BatchSize(CPU), 0)
+    algorithm.__class__ = Narrow
+    batch = BatchSize(CPU)
+    np.testing.assert_array_equal(evaluate(algorithm, stream, 11, batch, 0), whole)
+    assert batch.size == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak memory can be reset on Linux only")
+@pytest.mark.parametrize("what", ["testing", "training"])
+def test_memory_does_not_grow_with_the_number_of_episodes(
+    what: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell, data.splits, CPU)
+
+    def peak(episodes: int) -> int:
+        memory = PeakMemory(CPU)
+        if what == "testing":
+            evaluate(algorithm, test, episodes, BatchSize(CPU), 0)
+        else:
+            for step in range(episodes // 2):
+                algorithm.meta_step(train.batch(2 * step, 2))
+        return memory.bytes()
+
+    peak(100)
+    few, many = peak(100), peak(3000)
+    images = 3000 * cell.shape.images * 16 * 16 * 4
+    assert images > 40 * 2**20
+    assert many - few < images / 4
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_testing_leaves_the_algorithm_as_it_was(
+    name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name, text=REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm.meta_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    before = copy.deepcopy((algorithm.state_dict(), algorithm.training_state()))
+    evaluate(algorithm, evaluation_stream(cell, data.splits, CPU), 5, BatchSize(CPU, 2), 0)
+    assert str(before) == str((algorithm.state_dict(), algorithm.training_state()))
+    for key, value in algorithm.state_dict().items():
+        if isinstance(value, Tensor):
+            assert torch.equal(value, before[0][key]), key
+
+
+@pytest.mark.parametrize("norm", ["batch", "support"])
+def test_inductive_accuracy_is_that_of_queries_that_are_alone(
+    norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
+    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    stream = evaluation_stream(cell, data.splits, CPU)
+    found = inductive_accuracies(algorithm, stream, 3, BatchSize(CPU, 2), 0)
+    for i, accuracy in enumerate(found):
+        drawn = stream.batch(i, 1)
+        right = []
+        for label in range(drawn.way):
+            query = drawn.query_x[:, (drawn.query_y[0] == label).nonzero()[0]]
+            scores = algorithm.predict(drawn.support_x, drawn.support_y, query, drawn.way)
+            right.append(int(scores[0, 0].argmax()) == label)
+        assert accuracy == pytest.approx(np.mean(right))
+
+
+def test_a_method_that_looks_at_the_other_queries_is_tested_without_them_too(run: Run) -> None:
+    relative = run("relative")
+    assert relative.transductive
+    assert relative.inductive_accuracy is not None
+    assert relative.inductive_accuracy.episodes == 12
+    centroid = run("centroid")
+    assert centroid.inductive_accuracy == centroid.accuracy
+
+
+def test_what_is_said_of_queries_that_are_alone_is_checked(run: Run) -> None:
+    outcome = run("eavesdropping")
+    assert outcome.inductive_accuracy is None
+    (remark,) = outcome.remarks
+    assert remark.startswith(
+        "not measured: accuracy of queries that are alone (CellFailed: predict_alone returns other"
+    )
+
+
+def test_what_cannot_be_measured_costs_no_accuracy(run: Run) -> None:
+    outcome = run("sociable")
+    assert outcome.accuracy.episodes == 12
+    assert outcome.inductive_accuracy is None
+    (remark,) = outcome.remarks
+    assert remark.startswith("not measured: accuracy of queries that are alone (ValueError: I am not used to be alone")
+
+
+def test_operations_of_an_episode_are_counted(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL)
+    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    drawn = evaluation_stream(cell, data.splits, CPU).batch(0, 1)
+    images, channels = drawn.support_x.shape[1] + drawn.query_x.shape[1], 4
+    per_image = sum(2 * size**2 * 9 * into * channels for size, into in ((16, 1), (8, 4), (4, 4), (2, 4)))
+    distances = 2 * drawn.query_x.shape[1] * drawn.way * channels
+    counted = flops(algorithm, evaluation_stream(cell, data.splits, CPU), 0)
+    assert images * per_image <= counted <= images * per_image + 3 * distances
+
+
+def test_the_worst_classes_are_named_with_how_often_they_were_met(run: Run) -> None:
+    outcome = run("constant")
+    assert [worst.accuracy for worst in outcome.worst_classes] == pytest.approx([1 / 3] * 6)
+    assert sum(worst.episodes for worst in outcome.worst_classes) == 12 * 3
+    assert run("centroid").worst_classes == []
+
+
+def test_the_worst_episode_is_drawn(run: Run) -> None:
+    drawn = run("constant").picture
+    assert drawn is not None
+    with Image.open(io.BytesIO(drawn)) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 40

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+import torch
+from torch import Tensor, nn
+
+from command_line import Command, assert_refused
+from metabench.api import Backbone, Config
+from metabench.cli.run import run
+from metabench.engine.precision import in_precision, tf32
+from metabench.planning.suite import Precision
+from metabench.records.store import Store
+
+SHAPE = (1, 8, 8)
+
+
+class Probe(Backbone):
+    """Keeps what its layer made of its input."""
+
+    def __init__(self) -> None:
+        super().__init__(Config(), SHAPE)
+        self.layer = nn.Conv2d(1, 4, 3)
+        self.features = 4
+        self.needs_support = self.per_image = True
+        self.seen: list[tuple[torch.dtype, int | None]] = []
+
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        y = self.layer(x)
+        self.seen.append((y.dtype, support))
+        return y.mean(dim=(2, 3))
+
+
+def test_bf16_rounds_the_products_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    probe = Probe()
+    backbone = in_precision(probe, "bf16", SHAPE)
+    x = torch.rand(5, *SHAPE)
+    features = backbone(x, support=2)
+    features.sum().backward()
+    assert probe.seen == [(torch.bfloat16, 2)]
+    assert (backbone.features, backbone.needs_support, backbone.per_image) == (4, True, True)
+    assert features.dtype == torch.float32
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in backbone.parameters())
+    exact = probe(x)
+    assert 0 < (features - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_other_precisions_leave_the_backbone_as_it_is(precision: str) -> None:
+    probe = Probe()
+    assert in_precision(probe, precision, SHAPE) is probe
+
+
+def test_tf32_is_put_back_as_it_was() -> None:
+    def flags() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = flags()
+    for allowed in (True, False):
+        with tf32(allowed):
+            assert flags() == (allowed, allowed)
+        assert flags() == before
+
+
+# ------------------------------------------------------------------------------------------- in a suite
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_suite_sets_the_precision_of_all_or_of_one_algorithm(metabench: Command) -> None:
+    suite = Path("small.yaml")
+    text = suite.read_text().replace("  protonet: {}", "  protonet: {precision: float32}")
+    suite.write_text(text + "precision: bf16\n")
+    ended = metabench("run", "small.yaml", "--profile", "smoke", "--output", "out")
+    assert ended.code == 0, ended.err
+    found = {record.algorithm: record.identity.get("precision", "float32") for record in Store(Path("out")).records()}
+    assert found == {"protonet": "float32", "siamese": "bf16"}
+    (heading,) = [line for line in ended.out.splitlines() if "algorithm" in line and "accuracy" in line]
+    assert "precision" in heading
+    (row,) = [line for line in ended.out.splitlines() if " siamese " in line]
+    assert "bf16" in row
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_line_sets_the_precision_of_all_and_keeps_the_results_apart(metabench: Command) -> None:
+    suite = Path("small.yaml")
+    suite.write_text(suite.read_text().replace("  protonet: {}", "  protonet: {precision: float32}"))
+    assert metabench("run", "small.yaml", "--profile", "smoke", "--precision", "bf16").code == 0
+    records = Store(Path("runs/small/smoke-bf16")).records()
+    assert {record.identity.get("precision") for record in records} == {"bf16"}
+    assert {record.algorithm for record in records} == {"protonet", "siamese"}
+    assert not Path("runs/small/smoke").exists()
+
+
+def test_the_command_line_knows_the_precisions_of_a_suite() -> None:
+    (option,) = [parameter for parameter in run.params if parameter.name == "precision"]
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == get_args(Precision)
+
+
+def test_tf32_on_a_cpu_is_refused_before_anything_runs(metabench: Command) -> None:
+    suite = Path("small.yaml")
+    suite.write_text(suite.read_text() + "precision: tf32\n")
+    refused = metabench("run", "small.yaml", "--device", "cpu", "--output", "out")
+    assert_refused(refused, ["tf32 is a precision of NVIDIA GPUs", "float32 or bf16"])
+    assert not Path("out").exists()

@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metabench.engine.progress import Interrupted
+from metabench.executors import driver
+from metabench.executors.driver import LoadedDataset, run_cells
+from metabench.planning.plan import Cell
+from metabench.planning.suite import Suite
+from metabench.records.record import Record
+from metabench.records.store import Store
+from metabench.registry.manager import PluginManager
+from tiny import CPU, REAL, SUITE, Watching
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+
+
+@pytest.fixture
+def run_all(
+    tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+) -> Callable[..., list[Record]]:
+    """Return a function that runs a suite of these algorithms into one store."""
+
+    def start(
+        *algorithms: str,
+        watcher: Watching | None = None,
+        text: str | None = None,
+        output: str = "out",
+        fresh: bool = False,
+        shots: Sequence[int] = (),
+    ) -> list[Record]:
+        suite, cells = cells_of(*algorithms, text=text)
+        cells = [cell for cell in cells if cell.shape.shot in shots] if shots else cells
+        store = Store(tmp_path / output)
+        return run_cells(suite, cells, {"blots": data}, CPU, everything, store, watcher or Watching(), fresh)
+
+    return start
+
+
+RunAll = Callable[..., list[Record]]
+
+
+def test_a_bug_in_a_plugin_fails_its_cell_and_no_other(run_all: RunAll, tmp_path: Path, data: LoadedDataset) -> None:
+    first, faulty, last = run_all("centroid", "faulty", "relative")
+    assert [first.status, faulty.status, last.status] == ["ok", "failed", "ok"]
+    assert faulty.error is not None
+    assert faulty.error.startswith("KeyError: 'a bug of the plugin' (see cells/")
+    log = (tmp_path / "out" / faulty.error.rpartition("(see ")[2].rstrip(")")).read_text(encoding="utf-8")
+    assert log.startswith("Traceback")
+    assert 'raise KeyError("a bug of the plugin")' in log
+    assert faulty.accuracy is faulty.train is faulty.eval is faulty.transductive is None
+    assert first.dataset_fingerprint == data.fingerprint
+    assert {record.cell for record in Store(tmp_path / "out").records()} == {first.cell, faulty.cell, last.cell}
+
+
+def test_a_divergence_is_a_failed_record_without_a_traceback(run_all: RunAll, tmp_path: Path) -> None:
+    (record,) = run_all("blank")
+    assert record.status == "failed"
+    assert record.error is not None
+    assert record.error.startswith("a prediction is not finite")
+    assert [path.suffix for path in (tmp_path / "out" / "cells").iterdir()] == [".json"]
+
+
+def test_a_record_says_who_provided_what(run_all: RunAll) -> None:
+    (record,) = run_all("centroid")
+    assert record.environment["providers"]["algorithm"] == "unknown", "an entry point of no distribution"
+    assert record.environment["torch"] == torch.__version__
+    assert record.environment["cuda"] is None
+    assert record.identity["train"]["steps"] == 8
+    assert (record.way, record.shot, record.queries) == (3, 2, 4)
+
+
+def test_the_accuracy_of_every_episode_is_kept(run_all: RunAll, tmp_path: Path) -> None:
+    (record,) = run_all("fading")
+    kept = Store(tmp_path / "out").episodes(record.cell)
+    assert record.accuracy is not None
+    assert kept.accuracies.shape == (12,)
+    assert kept.accuracies.mean() == record.accuracy.mean
+    assert kept.groups.shape == (12, 3)
+
+
+def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(run_all: RunAll) -> None:
+    first = run_all("centroid", "faulty")
+    watcher = Watching()
+    second = run_all("centroid", "faulty", watcher=watcher)
+    assert watcher.started == ["faulty"]
+    assert watcher.done == [("centroid", True), ("faulty", False)]
+    assert second[0] == first[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset_fingerprint": "0" * 64},
+        {"environment": {"cuda": "13.2"}},
+        {"environment": {"torch": "1.0"}},
+        {"environment": {"providers": {"algorithm": "mine 0.1"}}},
+        {"environment": {"providers": {"dataset": "mine 0.1"}}},
+        {"environment": {"providers": {"backbone": "mine 0.1"}}},
+    ],
+)
+def test_a_record_from_elsewhere_is_not_kept(run_all: RunAll, tmp_path: Path, changes: dict[str, Any]) -> None:
+    (here,) = run_all("centroid")
+    store = Store(tmp_path / "out")
+    content = here.model_dump()
+    for key, value in changes.items():
+        content[key] = merged(content[key], value)
+    store.write(Record.model_validate(content), store.episodes(here.cell))
+    watcher = Watching()
+    (again,) = run_all("centroid", watcher=watcher)
+    assert watcher.done == [("centroid", False)]
+    assert again.accuracy == here.accuracy
+    assert again.environment == here.environment
+    assert again.dataset_fingerprint == here.dataset_fingerprint
+
+
+def test_a_record_without_its_episodes_is_not_kept(run_all: RunAll, tmp_path: Path) -> None:
+    (here,) = run_all("centroid")
+    (tmp_path / "out" / "cells" / f"{here.cell}.npz").unlink()
+    watcher = Watching()
+    run_all("centroid", watcher=watcher)
+    assert watcher.done == [("centroid", False)]
+
+
+def merged(old: object, new: object) -> object:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+
+
+def test_an_interrupted_run_keeps_what_is_finished(run_all: RunAll, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run_all("centroid", "relative", watcher=Stopping(1))
+    store = Store(tmp_path / "out")
+    assert [record.algorithm for record in store.records()] == ["centroid"]
+    watcher = Watching()
+    run_all("centroid", "relative", watcher=watcher)
+    assert watcher.done == [("centroid", True), ("relative", False)]
+    assert watcher.phases[0] == ("train", 8, 1)
+    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+
+
+class Stopping(Watching):
+    """Asks to stop in the cell after the first `finished`."""
+
+    def __init__(self, finished: int) -> None:
+        super().__init__()
+        self._finished = finished
+
+    def should_stop(self) -> bool:
+        return len(self.done) >= self._finished
+
+
+@pytest.fixture
+def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the algorithms in the order in which their cells were started, several at once (but in this process)."""
+    order: list[str] = []
+
+    def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, chain: Any) -> Any:
+        for job in waiting:
+            order.append(job.cell.algorithm.label)
+            yield job, job.attempt(data, everything, started(job))
+
+    monkeypatch.setattr(driver, "run_jobs", in_this_process)
+    return order
+
+
+def test_cells_that_share_a_training_start_as_one(
+    order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+) -> None:
+    suite, cells = cells_of("fading", "centroid", "relative", text=in_shots(1, 2))
+    seconds = {"fading": 1.0, "centroid": 2.0, "relative": 1.5}
+    expected = {cell.id: seconds[cell.algorithm.label] for cell in cells}
+    run_cells(suite, cells, {"blots": data}, CPU, everything, Store(tmp_path), Watching(), jobs=2, expected=expected)
+    assert order == 2 * ["centroid"] + 2 * ["relative"] + 2 * ["fading"]
+
+
+def test_of_several_cells_at_once_the_longest_starts_first(
+    order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+) -> None:
+    suite, cells = cells_of("centroid", "fading", "relative")
+    expected = {cell.id: seconds for cell, seconds in zip(cells, (1.0, 3.0, 2.0), strict=True)}
+    store = Store(tmp_path / "out")
+    settings = (suite, cells, {"blots": data}, CPU, everything, store, Watching())
+    records = run_cells(*settings, jobs=2, expected=expected)
+    assert order == ["fading", "relative", "centroid"]
+    assert [record.algorithm for record in records] == ["centroid", "fading", "relative"], "in the suite's order"
+    order.clear()
+    run_cells(*settings, jobs=2, fresh=True)
+    assert order == ["centroid", "fading", "relative"], "where nothing is known of the times"
+
+
+# --------------------------------------------------------------------------- cells that share a training
+
+#: Trained in episodes of one shape, and tested in 1, 2 and 3 shots.
+SHARED = REAL.replace("shots: [2]", "shots: [1, 2, 3]").replace("train: {{", "train: {{shot: 2, ")
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """Return what must not depend on who trained, and when."""
+    told = record.model_dump(exclude={"finished", "eval", "peak_memory_bytes"})
+    assert told["train"].pop("seconds") > 0
+    assert told["train"].pop("episodes_per_second") > 0
+    return told
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile", "protonet", "matchingnet", "siamese"])
+def test_cells_that_differ_in_shots_train_once_and_give_what_each_gives_alone(
+    run_all: RunAll, tmp_path: Path, name: str
+) -> None:
+    watcher = Watching()
+    together = run_all(name, text=SHARED, watcher=watcher)
+    validated = [(f"validate {shot}-shot", 5, 0) for shot in (1, 2, 3)]
+    assert watcher.phases[:5] == [("train", 7, 0), *validated, ("train", 7, 3)]
+    assert watcher.phases.count(("train", 7, 0)) == 1
+    assert watcher.phases.count(("train", 7, 7)) == 3, "at the end of the training, and where two cells find it ended"
+    assert len({record.train and record.train.seconds for record in together}) == 1
+    alone = [record for shot in (3, 1, 2) for record in run_all(name, text=SHARED, output="alone", shots=[shot])]
+    for record, of_it in zip(together, sorted(alone, key=lambda record: record.shot), strict=True):
+        assert figures(record) == figures(of_it)
+        episodes = [Store(tmp_path / output).episodes(record.cell).accuracies for output in ("out", "alone")]
+        assert episodes[0].tolist() == episodes[1].tolist()
+    assert not checkpoints(tmp_path)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return list((folder / "out" / "checkpoints").glob("*"))
+
+
+def in_shots(*shots: int) -> str:
+    return SUITE.replace("shots: [2]", f"shots: {list(shots)}").replace("train: {{", "train: {{shot: 2, ")
+
+
+def test_each_cell_is_tested_with_the_weights_that_validated_best_in_its_own_shots(run_all: RunAll) -> None:
+    records = run_all("shotwise", text=in_shots(1, 2))
+    assert [record.train and record.train.best_step for record in records] == [4, 8]
+    assert [record.accuracy and record.accuracy.mean for record in records] == [1.0, 1.0]
+
+
+def test_cells_that_share_a_training_say_how_much_memory_it_took(
+    run_all: RunAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Falling:
+        peaks = iter([3000, 200, 1])
+
+        def __init__(self, device: torch.device) -> None:
+            self._peak = next(self.peaks)
+
+        def bytes(self) -> int:
+            return self._peak
+
+    monkeypatch.setattr("metabench.engine.cell.PeakMemory", Falling)
+    assert [record.peak_memory_bytes for record in run_all("centroid", text=in_shots(1, 2, 3))] == [3000] * 3
+
+
+def test_a_training_that_is_shared_and_was_cut_goes_on(run_all: RunAll, tmp_path: Path) -> None:
+    undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
+    begins = []
+    for phase, after in (("train", 2), ("validate 1-shot", 3), ("validate 2-shot", 3), ("test", 5), ("none", 0)):
+        watcher = Watching(phase, after)
+        with nullcontext() if phase == "none" else pytest.raises(Interrupted):
+            records = run_all("protonet", text=SHARED, watcher=watcher)
+        begins.append(watcher.phases[0])
+    assert begins == [("train", 7, step) for step in (0, 2, 3, 3, 7)]
+    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert not checkpoints(tmp_path)
+
+
+def test_a_training_that_was_cut_in_a_run_of_other_cells_waits_for_them(run_all: RunAll, tmp_path: Path) -> None:
+    undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
+    with pytest.raises(Interrupted):
+        run_all("protonet", text=SHARED, shots=[2], watcher=Watching("train", 5))
+    for cut_after in (4, 0):
+        watcher = Watching("train", cut_after) if cut_after else Watching()
+        with pytest.raises(Interrupted) if cut_after else nullcontext():
+            run_all("protonet", text=SHARED, shots=[1], watcher=watcher)
+        assert watcher.phases[0] == ("train", 7, 0 if cut_after else 4)
+    watcher = Watching()
+    records = run_all("protonet", text=SHARED, watcher=watcher)
+    assert watcher.phases[0] == ("train", 7, 5)
+    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert not checkpoints(tmp_path)
+
+
+def test_a_training_that_was_cut_is_kept_for_the_cells_that_a_later_run_leaves_out(
+    run_all: RunAll, tmp_path: Path
+) -> None:
+    undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
+    for phase, after, shots in (("train", 5, ()), ("test", 5, (1,)), ("none", 0, (1,)), ("none", 0, (1,))):
+        with nullcontext() if phase == "none" else pytest.raises(Interrupted):
+            run_all("protonet", text=SHARED, shots=shots, watcher=Watching(phase, after))
+        assert len(checkpoints(tmp_path)) == 1
+    watcher = Watching()
+    records = run_all("protonet", text=SHARED, watcher=watcher)
+    assert watcher.phases[0] == ("train", 7, 7)
+    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert not checkpoints(tmp_path)
+
+
+def test_a_checkpoint_that_nobody_needs_may_be_damaged(run_all: RunAll, tmp_path: Path, cells_of: Plan) -> None:
+    (record,) = run_all("centroid")
+    _, (cell,) = cells_of("centroid")
+    Store(tmp_path / "out").checkpoint(cell.training_id).write_bytes(b"words")
+    assert run_all("centroid") == [record]
+
+
+@pytest.mark.parametrize("shots", [(1, 2), (2, 1)])
+def test_a_cell_that_cannot_be_validated_fails_alone(run_all: RunAll, tmp_path: Path, shots: tuple[int, int]) -> None:
+    records = run_all("shortsighted", text=in_shots(*shots))
+    assert {record.shot: record.status for record in records} == {1: "failed", 2: "ok"}
+    assert not checkpoints(tmp_path)
+
+
+def test_a_class_that_was_edited_meanwhile_is_trained_anew(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watching()
+
+    def provided(cell: Cell, plugins: PluginManager) -> dict[str, str]:
+        return {"algorithm": f"edited {len(watcher.done)} times"}
+
+    monkeypatch.setattr(driver, "providers", provided)
+    records = run_all("centroid", text=in_shots(1, 2), watcher=watcher)
+    assert watcher.phases.count(("train", 8, 0)) == 2
+    assert [record.environment["providers"]["algorithm"] for record in records] == ["edited 0 times", "edited 1 times"]
+
+
+def test_fresh_trains_once_more_and_not_for_each_cell(run_all: RunAll) -> None:
+    first = run_all("centroid", text=SHARED)
+    with pytest.raises(Interrupted):
+        run_all("centroid", text=SHARED, fresh=True, watcher=Watching("train", 5))
+    watcher = Watching()
+    again = run_all("centroid", text=SHARED, fresh=True, watcher=watcher)
+    assert watcher.phases.count(("train", 7, 0)) == 1
+    assert len(first) == len(again) == 3
+
+
+def test_a_training_that_fails_fails_every_cell_that_shares_it(
+    run_all: RunAll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metabench.engine.training.CHECKPOINT_SECONDS", 0)
+    watcher = Watching()
+    records = run_all("diverging", text=in_shots(1, 2).replace("steps: 8", "steps: 20"), watcher=watcher)
+    assert [record.status for record in records] == ["failed", "failed"]
+    assert watcher.phases.count(("train", 20, 0)) == 1, "the second one went on from a checkpoint, and failed as well"
+    assert not checkpoints(tmp_path)
+
+
+def test_a_checkpoint_of_finished_cells_does_not_stay(run_all: RunAll, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run_all("centroid", text=SHARED, watcher=Watching("train", 5))
+    (left,) = checkpoints(tmp_path)
+    content = left.read_bytes()
+    run_all("centroid", text=SHARED)
+    left.write_bytes(content)  # as if that run had been killed before it was gone
+    run_all("centroid", text=SHARED)
+    assert not checkpoints(tmp_path)
+
+
+def test_cells_that_share_a_training_follow_one_another(run_all: RunAll) -> None:
+    watcher = Watching()
+    records = run_all("centroid", "relative", text=in_shots(1, 2), watcher=watcher)
+    assert watcher.started == ["centroid", "centroid", "relative", "relative"]
+    assert [record.algorithm for record in records] == ["centroid", "relative", "centroid", "relative"]

@@ -1,0 +1,226 @@
+"""However the episodes of a batch are worked through, the same comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metabench.api import Algorithm, Episodes, Setup
+from metabench.api.batching import InOrder, SideBySide, Strategy, Vectorised, leaves_traces, strategy_for, twin
+from metabench.engine.precision import InBfloat16
+from metabench_plugins.algorithms.maml import MAML, MAMLConfig
+from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
+from variants import Variant, every_norm, every_variant
+
+Make = Callable[..., Any]
+CPU = torch.device("cpu")
+#: Five episodes, so that no number of threads or episodes at once divides them.
+EPISODES = 5
+
+
+def strategies(functional: bool) -> list[Strategy]:
+    """Return what is compared with `InOrder`: fewer threads than episodes, as many, and more; all at once, and not."""
+    found: list[Strategy] = [SideBySide(2), SideBySide(EPISODES), SideBySide(8)]
+    return [*found, Vectorised(CPU), Vectorised(CPU, at_once=2)] if functional else found
+
+
+def predicted(learner: Algorithm, episodes: Episodes) -> tuple[Tensor, Tensor]:
+    """Return the scores of the queries together, and of each alone."""
+    given = episodes.support_x, episodes.support_y, episodes.query_x, episodes.way
+    return learner.predict(*given).detach(), learner.predict_alone(*given).detach()
+
+
+def trained_state(learner: Algorithm) -> dict[str, Tensor]:
+    return {name: value for name, value in learner.state_dict().items() if isinstance(value, Tensor)}
+
+
+@every_norm
+@every_variant
+def test_every_strategy_predicts_what_the_plain_one_does(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    learner = trained(variant, norm)
+    episodes = make_episodes(EPISODES, seed=7)
+    plain = predicted(learner, episodes)
+    for strategy in strategies(learner.functional):
+        learner.strategy = strategy
+        torch.testing.assert_close(predicted(learner, episodes), plain, rtol=1e-9, atol=1e-9)
+
+
+@every_norm
+@every_variant
+def test_every_strategy_trains_as_the_plain_one_does(
+    trained: Make, make_episodes: Make, variant: Variant, norm: str
+) -> None:
+    def after_training(strategy: Strategy) -> dict[str, Tensor]:
+        learner: Algorithm = trained(variant, norm)
+        learner.strategy = strategy
+        for step in range(2):
+            torch.manual_seed(step)
+            loss = learner.meta_step(make_episodes(EPISODES, seed=step))["loss"]
+        return {**trained_state(learner), "loss": loss}
+
+    plain = after_training(InOrder())
+    for strategy in strategies(trained(variant).functional):
+        torch.testing.assert_close(after_training(strategy), plain, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("downsample", ["pool", "stride"])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_every_strategy_finds_the_same_meta_gradient(make_episodes: Make, downsample: str, first_order: bool) -> None:
+    """Through pooling, whose ties are where a gradient may go two ways: the images here have flat backgrounds."""
+
+    def gradient(strategy: Strategy) -> list[Tensor]:
+        torch.manual_seed(0)
+        backbone = Conv4(Conv4Config(channels=20, norm="batch", downsample=downsample), (1, 16, 16))
+        learner = MAML(MAMLConfig(inner_steps=2, first_order=first_order), Setup(backbone, 3, 3, 10)).double()
+        learner.strategy = strategy
+        drawn = make_episodes(EPISODES, seed=3)
+        flat = Episodes(drawn.support_x.relu(), drawn.support_y, drawn.query_x.relu(), drawn.query_y, drawn.way)
+        learner.meta_step(flat)
+        return [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
+
+    plain = gradient(InOrder())
+    assert len(plain) == 18
+    for strategy in strategies(functional=True):
+        torch.testing.assert_close(gradient(strategy), plain, rtol=1e-9, atol=1e-12)
+
+
+def test_threads_compute_in_the_precision_and_with_the_gradients_of_the_caller(make_episodes: Make) -> None:
+    episodes = make_episodes(EPISODES, dtype=torch.float32)
+    backbone = InBfloat16(Conv4(Conv4Config(channels=8), (1, 16, 16)), (1, 16, 16))
+    learner = MAML(MAMLConfig(), Setup(backbone, 3, 3, 10))
+    plain = predicted(learner, episodes)
+    learner.strategy = SideBySide(2)
+    torch.testing.assert_close(predicted(learner, episodes), plain, rtol=0, atol=0)
+
+    seen: list[bool] = []
+
+    def look(module: nn.Module, episode: Tensor) -> tuple[Tensor]:
+        seen.append(torch.is_grad_enabled())
+        return (episode,)
+
+    with torch.no_grad():
+        SideBySide(2).map(look, learner, torch.zeros(4, 1))
+    assert seen == [False] * 4
+
+
+def test_threads_do_not_change_the_number_of_threads_of_the_caller() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        SideBySide(2).map(lambda module, episode: (episode,), nn.Identity(), torch.zeros(4, 1))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_error_of_a_thread_reaches_the_caller() -> None:
+    def fail(module: nn.Module, episode: Tensor) -> tuple[Tensor]:
+        raise ValueError(f"episode {int(episode)}")
+
+    with pytest.raises(ValueError, match="episode 0"):
+        SideBySide(2).map(fail, nn.Identity(), torch.arange(4))
+
+
+def test_a_batch_larger_than_memory_is_split_without_changing_the_gradient() -> None:
+    """The device holds two episodes."""
+    at_once: list[int] = []
+    module = nn.Linear(3, 1).double()
+    batch = torch.randn(7, 3, dtype=torch.float64)
+
+    def loss(learner: nn.Module, episode: Tensor) -> Tensor:
+        return learner(episode).square().sum()  # type: ignore[no-any-return]
+
+    InOrder().backward(loss, module, batch)
+    wanted = module.weight.grad
+    module.zero_grad()
+    small = Vectorised(CPU, at_once=7)
+    vmap = torch.vmap
+
+    def scarce(*args: Any, **kwargs: Any) -> Any:
+        def run(*parts: Tensor) -> Any:
+            at_once.append(len(parts[0]))
+            if len(parts[0]) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return vmap(*args, **kwargs)(*parts)
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "vmap", scarce)
+        losses = small.backward(loss, module, batch)
+    assert at_once == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    assert len(losses) == 7
+    torch.testing.assert_close(module.weight.grad, wanted, rtol=1e-12, atol=0)
+
+
+# ------------------------------------------------------------------------------------------------ twins
+
+
+def test_a_twin_shares_the_memory_of_weights_but_not_their_gradients() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    own = twin(module)
+    own(torch.randn(4, 2)).sum().backward()
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert all(parameter.grad is not None for parameter in own.parameters())
+    with torch.no_grad():
+        next(module.parameters()).fill_(3)
+    assert torch.equal(next(own.parameters()), next(module.parameters()))
+
+
+def test_a_twin_keeps_tied_weights_tied_and_missing_ones_missing() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    module = nn.ModuleDict({"a": layer, "b": layer, "c": nn.Linear(2, 2)})
+    module["c"].weight = layer.weight
+    own = twin(module)
+    assert own["a"] is own["b"]
+    assert own["a"] is not layer
+    assert own["c"].weight is own["a"].weight
+    assert own["a"].bias is None
+
+
+def test_recurrent_layers_of_a_twin_compute_with_its_own_weights(make_learner: Make) -> None:
+    learner = make_learner(MatchingNet, fce=True)
+    own = twin(learner)
+    episodes = torch.randn(3, learner.backbone.features, dtype=torch.float64)
+    own.context(episodes, episodes)[0].sum().backward()
+    assert all(parameter.grad is None for parameter in learner.parameters())
+    assert any(parameter.grad is not None for parameter in own.context.support_lstm.parameters())
+
+
+# --------------------------------------------------------------------------------------------- the choice
+
+
+def test_the_strategy_suits_the_device_and_the_algorithm() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert isinstance(strategy_for(CPU, functional=True, inner_loop=True), SideBySide)
+        assert isinstance(strategy_for(CPU, functional=False, inner_loop=True), InOrder)
+        assert isinstance(strategy_for(CPU, functional=True, inner_loop=False), InOrder)
+        torch.set_num_threads(1)
+        assert isinstance(strategy_for(CPU, functional=True, inner_loop=True), InOrder)
+    finally:
+        torch.set_num_threads(before)
+    cuda = torch.device("cuda", 0)
+    assert isinstance(strategy_for(cuda, functional=True, inner_loop=False), Vectorised)
+    assert isinstance(strategy_for(cuda, functional=False, inner_loop=True), InOrder)
+
+
+@pytest.mark.parametrize(
+    ("module", "traces"),
+    [
+        (nn.Conv2d(1, 1, 3), False),
+        (nn.BatchNorm2d(3, track_running_stats=False), False),
+        (nn.BatchNorm2d(3), True),
+        (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), True),
+    ],
+)
+def test_training_is_in_order_where_an_episode_leaves_traces_for_the_next(module: nn.Module, traces: bool) -> None:
+    assert leaves_traces(module) is traces

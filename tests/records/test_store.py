@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from metabench.errors import StoreError
+from metabench.files import atomic_file
+from metabench.planning.plan import Cell, make_plan
+from metabench.planning.suite import SuiteFile, resolve
+from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Record
+from metabench.records.store import Store
+from metabench.registry.manager import PluginManager
+
+Make = Callable[..., Record]
+
+NOTHING = EpisodeResults(np.zeros(2), np.zeros((2, 5), dtype=np.int64))
+
+
+def names_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+# --------------------------------------------------------------------------------------- what is written
+
+
+def test_what_is_written_is_read(store: Store, make_record: Make) -> None:
+    record = make_record()
+    results = EpisodeResults(np.array([0.1, 0.25, 1.0]), np.array([[0, 1], [1, 2], [4, 0]]))
+    store.write(record, results, b"a picture")
+    assert store.records() == [record]
+    assert store.record(record.cell) == record
+    found = store.episodes(record.cell)
+    np.testing.assert_array_equal(found.accuracies, results.accuracies)
+    np.testing.assert_array_equal(found.groups, results.groups)
+    assert store.picture(record.cell) == b"a picture"
+    assert names_below(store.path) == [f"cells/{record.cell}.{suffix}" for suffix in ("json", "npz", "png")]
+
+
+def test_the_record_is_plain_json_with_the_documented_names(store: Store, make_record: Make) -> None:
+    store.write(make_record())
+    found = json.loads((store.path / "cells" / "0123456789abcdef.json").read_text(encoding="utf-8"))
+    assert found["schema_version"] == SCHEMA_VERSION == 1
+    assert found["accuracy"] == {"mean": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100, "data_ci95": None}
+    assert found["eval"]["latency_ms"] == {"p50": 1.5, "p95": 2.5}
+    assert found["status"] == "ok"
+
+
+def test_a_cell_without_a_record_has_none(store: Store) -> None:
+    assert store.record("nothing") is None
+
+
+def test_a_checkpoint_that_is_not_needed_goes_and_others_stay(store: Store) -> None:
+    checkpoint, other = store.checkpoint("one"), store.checkpoint("other")
+    checkpoint.parent.mkdir(parents=True)
+    for path in (checkpoint, other):
+        path.write_bytes(b"weights")
+    store.drop_checkpoint("one")
+    store.drop_checkpoint("never written")
+    assert not checkpoint.exists()
+    assert other.exists()
+
+
+def test_nothing_is_left_of_a_forgotten_cell(store: Store, make_record: Make) -> None:
+    kept, forgotten = make_record(cell="a" * 16), make_record(cell="b" * 16)
+    for record in (kept, forgotten):
+        store.write(record, NOTHING)
+    store.write_text(f"cells/{forgotten.cell}.traceback.txt", "Traceback …")
+    store.forget(forgotten.cell)
+    assert names_below(store.path) == [f"cells/{kept.cell}.json", f"cells/{kept.cell}.npz"]
+
+
+def test_the_suite_is_kept_as_yaml(store: Store) -> None:
+    store.write_suite({"name": "ü", "ways": [5], "train": {"lr": 0.001}})
+    text = (store.path / "suite.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == {"name": "ü", "ways": [5], "train": {"lr": 0.001}}
+    assert text.startswith("name: ü\n")
+
+
+# ------------------------------------------------------------------------------------- atomic and failing
+
+
+def full_disk(*arguments: Any, **keywords: Any) -> None:
+    raise OSError(28, os.strerror(28))
+
+
+@pytest.mark.parametrize("method", ["write_text", "replace", "chmod"])
+def test_a_failed_write_leaves_the_old_record_and_nothing_else(
+    store: Store, make_record: Make, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    old = make_record(mean=0.5)
+    store.write(old, NOTHING)
+    before = names_below(store.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, method, full_disk)
+        with pytest.raises(StoreError, match=r"cannot write to .*out: No space left on device.*--output"):
+            store.write(make_record(mean=0.6), None)
+    assert names_below(store.path) == before
+    assert store.records() == [old]
+
+
+def test_a_record_never_lacks_its_accuracies(store: Store, make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", full_disk)
+        with pytest.raises(StoreError, match="No space left"):
+            store.write(make_record(), NOTHING)
+    assert names_below(store.path) == []
+    assert store.records() == []
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with atomic_file(path) as temporary:
+        temporary.write_text("ne")
+        assert path.read_text() == "old"
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert names_below(tmp_path) == ["file"]
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "taken"
+    path.write_text("mine")
+
+    def lock() -> None:
+        with Store(path).locked():
+            pass
+
+    with pytest.raises(StoreError, match=r"cannot write to .*taken: File exists"):
+        lock()
+    assert path.read_text() == "mine"
+
+
+# -------------------------------------------------------------------------------------------- what is bad
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is damaged"),
+        (b'{"cell": "0123', "is damaged"),
+        (b"\xff\xfe\x00", "is damaged"),
+        (b"9" * 5000, "is damaged"),
+        (b"[" * 100_000, "is damaged"),
+        (b"[]", "is not a record of metabench"),
+        (b"{}", "is not a record of metabench"),
+        (b'{"schema_version": 0}', "is not a record of metabench"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_damaged_record_is_named_with_what_to_do(store: Store, content: bytes, reason: str) -> None:
+    path = store.path / "cells" / "abc.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    for read in (store.records, lambda: store.record("abc")):
+        with pytest.raises(StoreError) as caught:
+            read()
+        message = str(caught.value)
+        assert str(path) in message
+        assert reason in message
+        assert "delete it" in message
+        assert "\n" not in message
+
+
+def test_a_record_with_a_wrong_value_says_which(store: Store, make_record: Make) -> None:
+    store.write(make_record())
+    path = store.path / "cells" / "0123456789abcdef.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"way": 5', '"way": "five"'), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"not a record of metabench \(way: "):
+        store.records()
+
+
+def test_a_newer_record_asks_for_a_newer_program(store: Store, make_record: Make) -> None:
+    store.write(make_record())
+    path = store.path / "cells" / "0123456789abcdef.json"
+    newer = {**json.loads(path.read_text(encoding="utf-8")), "schema_version": SCHEMA_VERSION + 1, "new_name": 1}
+    path.write_text(json.dumps(newer), encoding="utf-8")
+    with pytest.raises(StoreError, match=rf"newer metabench \(schema {SCHEMA_VERSION + 1}\): update"):
+        store.records()
+
+
+def test_no_directory_is_no_run(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"no directory .*out"):
+        store.records()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"words", b"PK\x03\x04"])
+def test_unreadable_results_are_named(store: Store, content: bytes | None) -> None:
+    path = store.path / "cells" / "abc.npz"
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"per-episode results .*abc\.npz.*: run the suite again"):
+        store.episodes("abc")
+
+
+@pytest.mark.parametrize("content", ["bit", "npy", "lengths", "names"])
+def test_damaged_results_are_named(store: Store, make_record: Make, content: str) -> None:
+    record = make_record()
+    store.write(record, EpisodeResults(np.random.default_rng(0).random(100), np.zeros((100, 5), dtype=np.int64)))
+    assert store.is_complete(record)
+    path = store.path / "cells" / f"{record.cell}.npz"
+    if content == "bit":
+        damaged = bytearray(path.read_bytes())
+        damaged[200] ^= 0xFF
+        path.write_bytes(damaged)
+    elif content == "npy":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    elif content == "lengths":
+        np.savez(path, accuracies=np.zeros(4), groups=np.zeros((3, 5)))
+    else:
+        np.savez(path, accuracy=np.zeros(4))
+    with pytest.raises(StoreError, match=r"per-episode results .*\.npz.*run the suite again"):
+        store.episodes(record.cell)
+    assert not store.is_complete(record)
+
+
+# --------------------------------------------------------------------------------------------------- lock
+
+
+def test_two_processes_do_not_write_to_one_directory(store: Store) -> None:
+    script = (
+        "import sys; from pathlib import Path; from metabench.records.store import Store\n"
+        "with Store(Path(sys.argv[1])).locked(): print('locked', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(store.path)]
+
+    def lock() -> None:
+        with store.locked():
+            pass
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(StoreError, match=r"another metabench run is writing to .*out.*--output"):
+            lock()
+        other.kill()  # the lock dies with its process, however it dies
+        other.wait()
+        lock()
+
+
+def test_the_lock_is_free_after_an_error(store: Store) -> None:
+    def fail() -> None:
+        with store.locked():
+            raise KeyError("x")
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            fail()
+
+
+# --------------------------------------------------------------------------------------------- superseded
+
+
+@pytest.fixture
+def plan(suite_file: Callable[[str], SuiteFile], plugins: PluginManager) -> list[Cell]:
+    text = (
+        "name: x\ndatasets: {glyphs: {}}\nbackbones: {conv4: {}}\nways: [2]\nshots: [1]\n"
+        "train: {steps: 5}\nalgorithms: {protonet: {}, siamese: {}}\n"
+    )
+    return make_plan(*resolve(suite_file(text)), plugins)
+
+
+def test_records_of_other_settings_are_moved_out_of_the_way(store: Store, make_record: Make, plan: list[Cell]) -> None:
+    current, same_with_other_seed = plan[0], replace(plan[0], seed=5)
+    earlier = replace(plan[1], train=replace(plan[1].train, steps=4))
+    for cell in (current, same_with_other_seed, earlier):
+        store.write(make_record(cell=cell.id, identity=cell.identity, seed=cell.seed), NOTHING)
+    store.write_text(f"cells/{earlier.id}.traceback.txt", "Traceback …")
+    store.supersede(plan)
+    assert {record.cell for record in store.records()} == {current.id, same_with_other_seed.id}
+    assert names_below(store.path / "superseded") == sorted(
+        f"{earlier.id}.{suffix}" for suffix in ("json", "npz", "traceback.txt")
+    )
+    np.testing.assert_array_equal(store.episodes(current.id).accuracies, NOTHING.accuracies)
+
+
+def test_a_stored_identity_is_found_again(store: Store, make_record: Make, plan: list[Cell]) -> None:
+    for cell in plan:
+        store.write(make_record(cell=cell.id, identity=cell.identity))
+    store.supersede(plan)
+    assert len(store.records()) == len(plan)
+    assert not (store.path / "superseded").exists()
+
+
+def test_a_record_that_names_another_cell_moves_no_other(store: Store, make_record: Make, plan: list[Cell]) -> None:
+    store.write(make_record(cell=plan[0].id, identity=plan[0].identity), NOTHING)
+    foreign = make_record(cell="*", identity={})
+    (store.path / "cells" / "foreign.json").write_text(foreign.model_dump_json(), encoding="utf-8")
+    store.supersede(plan)
+    assert names_below(store.path / "cells") == [f"{plan[0].id}.json", f"{plan[0].id}.npz"]

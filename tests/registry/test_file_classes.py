@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from metabench.errors import SuiteError
+from metabench.planning.plan import Cell, make_plan
+from metabench.planning.suite import SuiteFile, read_suite, resolve
+from metabench.records.store import Store
+from metabench.registry.manager import PluginManager
+
+IDEA = """
+from metabench_plugins.algorithms.protonet import ProtoNet
+
+
+class Idea(ProtoNet):
+    note = "first"
+
+
+number = 3
+"""
+
+SUITE = """
+name: tried
+datasets: {{glyphs: {{}}}}
+backbones: {{conv4: {{}}}}
+algorithms: {{idea: {{use: "{use}"}}}}
+ways: [2]
+shots: [1]
+train: {{steps: 2}}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path, suite_file: Callable[[str], SuiteFile], plugins: PluginManager) -> Callable[[str], Cell]:
+    """Return a function that plans a suite that uses a file beside it."""
+    (tmp_path / "idea.py").write_text(IDEA, encoding="utf-8")
+
+    def make(use: str) -> Cell:
+        (cell,) = make_plan(*resolve(suite_file(SUITE.format(use=use))), plugins)
+        return cell
+
+    return make
+
+
+Plan = Callable[[str], Cell]
+
+
+def test_a_class_in_a_file_beside_the_suite_is_an_algorithm(
+    plan: Plan, plugins: PluginManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")  # paths start at the suite, wherever the command is run
+    cell = plan("./idea.py:Idea")
+    assert plugins.algorithm_class(cell.algorithm.name).__name__ == "Idea"
+    assert cell.algorithm.label == "idea"
+    assert cell.algorithm.params["lr"] == 0.001
+    assert plan(f"{tmp_path}/idea.py:Idea").id == cell.id
+
+
+def test_a_changed_file_is_imported_anew_and_its_records_are_of_another_version(
+    plan: Plan, plugins: PluginManager, tmp_path: Path
+) -> None:
+    cell = plan("./idea.py:Idea")
+    before = plugins.provider("algorithm", cell.algorithm.name)
+    assert re.fullmatch("idea\\.py [0-9a-f]{12}", before)
+    assert plugins.algorithm_class(cell.algorithm.name) is plugins.algorithm_class(cell.algorithm.name)
+    (tmp_path / "idea.py").write_text(IDEA.replace("first", "second"), encoding="utf-8")
+    assert plugins.algorithm_class(cell.algorithm.name).note == "second"  # type: ignore[attr-defined]
+    assert plugins.provider("algorithm", cell.algorithm.name) != before
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        ("./idea.py:Ideal", "there is no Ideal in .*idea.py"),
+        ("./ideas.py:Idea", "cannot read .*ideas.py: No such file"),
+        ("./idea.py:number", "idea.py:number is not a subclass of metabench.api.Algorithm"),
+        ("./broken.py:Idea", "broken.py:Idea cannot be imported: NameError: name 'oops' is not defined"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_line(plan: Plan, tmp_path: Path, use: str, message: str) -> None:
+    (tmp_path / "broken.py").write_text("oops\n", encoding="utf-8")
+    with pytest.raises(SuiteError, match=rf"suite.yaml:5: algorithms.idea.use: .*{message}"):
+        plan(use)
+
+
+def test_the_stored_suite_finds_the_file_from_anywhere(
+    plan: Plan, suite_file: Callable[[str], SuiteFile], plugins: PluginManager, tmp_path: Path
+) -> None:
+    cell = plan("./idea.py:Idea")
+    suite, _ = resolve(suite_file(SUITE.format(use="./idea.py:Idea")))
+    store = Store(tmp_path / "elsewhere")
+    store.write_suite(suite.model_dump(mode="json", exclude={"profile"}))
+    (again,) = make_plan(*resolve(read_suite(store.path / "suite.yaml")), plugins)
+    assert again.id == cell.id

@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from metabench.errors import MetabenchError, PluginError, SuiteError
+from metabench.planning.plan import make_plan
+from metabench.planning.suite import SuiteFile, resolve
+from metabench.registry.manager import PluginManager
+
+BUILT_IN = {"maml", "matchingnet", "protonet", "reptile", "siamese"}
+
+
+class Distributions(Protocol):
+    folder: Path
+
+    def add(self, name: str, source: str, entry: str | None = None) -> str: ...
+
+
+def announcing(name: str, target: str, kind: str = "algorithm") -> str:
+    """Return the source of a plugin that provides one thing."""
+    return f"""
+        from metabench.specs import {kind.capitalize()}Spec, hookimpl
+
+        @hookimpl
+        def metabench_{kind}s():
+            return [{kind.capitalize()}Spec("{name}", "{target}", "made up")]
+        """
+
+
+def manager(selection: str = "") -> PluginManager:
+    return PluginManager.from_environment({"METABENCH_PLUGINS": selection})
+
+
+def refusal(call: Callable[[str], object], name: str) -> str:
+    with pytest.raises(PluginError) as caught:
+        call(name)
+    return str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------- what works
+
+
+def test_a_distribution_adds_to_the_built_ins(distributions: Distributions) -> None:
+    distributions.add("good-one", announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet"))
+    found = manager()
+    assert set(found.algorithms()) == BUILT_IN | {"mine"}
+    assert found.algorithm_class("mine").__name__ == "ProtoNet"
+    assert found.provider("algorithm", "mine") == "good-one 1.0"
+    assert found.provider("algorithm", "maml").startswith("metabench ")
+    assert [info.problem for info in found.plugins()] == ["", ""]
+
+
+def test_the_built_ins_come_through_the_same_door() -> None:
+    found = manager("metabench")
+    assert set(found.algorithms()) == BUILT_IN
+    assert list(found.backbones()) == ["conv4"]
+    assert list(found.datasets()) == ["glyphs", "omniglot"]
+    assert [info.distribution for info in found.plugins()] == ["metabench"]
+
+
+def test_a_hook_may_return_any_iterable(distributions: Distributions) -> None:
+    source = announcing("mine", "x:Y").replace("return [", "yield from [")
+    distributions.add("good-one", source)
+    assert "mine" in manager().algorithms()
+
+
+# ------------------------------------------------------------------------------------------ what is broken
+
+BROKEN = {
+    "import failure": ("import no_such_module_at_all\n", "No module named 'no_such_module_at_all'"),
+    "exception at import": ("raise RuntimeError('not today')\n", "RuntimeError: not today"),
+    "exception without words": ("assert False\n", "AssertionError"),
+    "syntax error": ("def broken(:\n", "SyntaxError"),
+    "wrong signature": (
+        "from metabench.specs import hookimpl\n@hookimpl\ndef metabench_algorithms(colour): return []\n",
+        "colour",
+    ),
+    "unknown hook": (
+        "from metabench.specs import hookimpl\n@hookimpl\ndef metabench_algoritms(): return []\n",
+        "metabench_algoritms",
+    ),
+    "returns nothing": (
+        "from metabench.specs import hookimpl\n@hookimpl\ndef metabench_algorithms(): pass\n",
+        "metabench_algorithms",
+    ),
+    "returns words": (
+        "from metabench.specs import hookimpl\n@hookimpl\ndef metabench_algorithms(): return ['mine']\n",
+        "'mine' instead of AlgorithmSpec",
+    ),
+    "returns another kind": (
+        "from metabench.specs import BackboneSpec, hookimpl\n@hookimpl\n"
+        "def metabench_algorithms(): return [BackboneSpec('mine', 'a:B', '')]\n",
+        "instead of AlgorithmSpec",
+    ),
+    "hook fails": (
+        "from metabench.specs import hookimpl\n@hookimpl\ndef metabench_algorithms(): raise OSError('no disk')\n",
+        "OSError: no disk",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_is_named_and_costs_only_its_own_names(distributions: Distributions, case: str) -> None:
+    source, reason = BROKEN[case]
+    distributions.add("broken-one", source)
+    found = manager()
+    assert set(found.algorithms()) == BUILT_IN
+    assert found.algorithm_class("protonet").__name__ == "ProtoNet"
+    message = refusal(found.algorithm_class, "mine")
+    assert "no algorithm 'mine'" in message
+    assert "'broken-one' 1.0" in message
+    assert reason in message
+    assert len(message.splitlines()) <= 2
+    (problem,) = [info.problem for info in found.plugins() if info.distribution == "broken-one"]
+    assert reason in problem
+
+
+def test_a_broken_plugin_fails_only_the_suite_that_needs_it(
+    distributions: Distributions, suite_file: Callable[[str], SuiteFile]
+) -> None:
+    distributions.add("broken-one", "import no_such_module_at_all\n")
+    text = (
+        "name: x\ndatasets: {glyphs: {}}\nbackbones: {conv4: {}}\nways: [2]\nshots: [1]\n"
+        "train: {steps: 1}\nalgorithms:\n  protonet: {}\n"
+    )
+    found = manager()
+    assert len(make_plan(*resolve(suite_file(text)), found)) == 1
+    with pytest.raises(MetabenchError, match=r"suite.yaml:9: algorithms\.mine: no algorithm 'mine'(.|\n)*broken-one"):
+        make_plan(*resolve(suite_file(text + "  mine: {}\n")), found)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("no_such_module_at_all:Thing", "No module named 'no_such_module_at_all'"),
+        ("metabench_plugins.algorithms.protonet:Nothing", "Nothing"),
+        ("metabench_plugins.algorithms.protonet", "metabench_plugins.algorithms.protonet"),
+        ("pathlib:Path", "is not a subclass of metabench.api.Algorithm"),
+        ("metabench_plugins.backbones.conv4:Conv4", "is not a subclass of metabench.api.Algorithm"),
+        ("pathlib:os", "is not a subclass of metabench.api.Algorithm"),
+    ],
+)
+def test_a_target_that_is_none_is_reported_when_it_is_used(
+    distributions: Distributions, target: str, reason: str
+) -> None:
+    distributions.add("broken-one", announcing("mine", target))
+    found = manager()
+    assert "mine" in found.algorithms(), "listing needs no target"
+    message = refusal(found.algorithm_class, "mine")
+    assert "the algorithm 'mine' of broken-one 1.0" in message
+    assert target in message
+    assert reason in message
+    assert "\n" not in message
+    assert found.algorithm_class("maml").__name__ == "MAML"
+
+
+@pytest.mark.parametrize("kind", ["algorithm", "backbone", "dataset"])
+def test_every_kind_checks_its_targets(distributions: Distributions, kind: str) -> None:
+    distributions.add("broken-one", announcing("mine", "pathlib:Path", kind))
+    message = refusal(getattr(manager(), f"{kind}_class"), "mine")
+    assert f"is not a subclass of metabench.api.{kind.capitalize()}" in message
+
+
+def test_a_target_whose_module_fails_is_reported_in_one_line(distributions: Distributions) -> None:
+    module = distributions.add("other-one", "raise ImportError('one\\ntwo')\n")
+    distributions.add("broken-one", announcing("mine", f"{module}:Thing"))
+    message = refusal(manager().algorithm_class, "mine")
+    assert message.endswith("cannot be imported: ImportError: one two")
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+def test_a_name_claimed_twice_names_both_distributions(distributions: Distributions) -> None:
+    distributions.add("first-one", announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet"))
+    distributions.add("second-one", announcing("mine", "metabench_plugins.algorithms.maml:MAML"))
+    message = refusal(manager().algorithm_class, "mine")
+    assert "the algorithm 'mine' is provided by" in message
+    assert "'first-one' 1.0" in message
+    assert "'second-one' 1.0" in message
+    assert "METABENCH_PLUGINS" in message
+    assert manager().conflicts() == [message]
+    assert manager().algorithm_class("siamese").__name__ == "Siamese"
+    assert manager("-second-one").conflicts() == []
+    assert manager("-first-one").algorithm_class("mine").__name__ == "MAML"
+
+
+def test_nobody_takes_the_name_of_a_built_in_silently(distributions: Distributions) -> None:
+    distributions.add("first-one", announcing("maml", "metabench_plugins.algorithms.protonet:ProtoNet"))
+    message = refusal(manager().algorithm_class, "maml")
+    assert "'metabench'" in message
+    assert "'first-one'" in message
+
+
+def test_a_name_twice_in_one_plugin_is_an_error_too(distributions: Distributions) -> None:
+    spec = 'AlgorithmSpec("mine", "pathlib:Path", "")'
+    source = (
+        f"from metabench.specs import *\nfrom metabench.specs import AlgorithmSpec, hookimpl\n"
+        f"@hookimpl\ndef metabench_algorithms(): return [{spec}, {spec}]\n"
+    )
+    distributions.add("first-one", source)
+    assert "is provided by 'first-one' 1.0" in refusal(manager().algorithm_class, "mine")
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "near"),
+    [("algorithm", "mamll", "maml"), ("backbone", "conv", "conv4"), ("dataset", "glyph", "glyphs")],
+)
+def test_an_unknown_name_lists_what_there_is_and_the_nearest(
+    plugins: PluginManager, kind: str, word: str, near: str
+) -> None:
+    message = refusal(getattr(plugins, f"{kind}_class"), word)
+    assert message.startswith(f"no {kind} '{word}'")
+    assert f"did you mean '{near}'?" in message
+    assert "Available: " in message
+    assert "\n" not in message
+
+
+def test_an_unknown_suite_lists_what_there_is(plugins: PluginManager) -> None:
+    message = refusal(plugins.suite_path, "quikstart")
+    assert "did you mean 'quickstart'?" in message
+    assert "omniglot" in message
+
+
+# ------------------------------------------------------------------------------------- METABENCH_PLUGINS
+
+
+def test_an_allow_list_takes_only_what_it_names(distributions: Distributions) -> None:
+    distributions.add("one", announcing("mine", "x:Y"))
+    assert set(manager("one").algorithms()) == {"mine"}
+    assert set(manager("metabench").algorithms()) == BUILT_IN
+    assert set(manager(" one , metabench ").algorithms()) == BUILT_IN | {"mine"}
+    assert set(manager("builtin").algorithms()) == BUILT_IN, "an entry point may be named too"
+
+
+def test_a_block_list_leaves_out_what_it_names(distributions: Distributions) -> None:
+    distributions.add("one", announcing("mine", "x:Y"))
+    assert set(manager("-one").algorithms()) == BUILT_IN
+    assert set(manager("-metabench").algorithms()) == {"mine"}
+    assert manager("-one,-metabench").plugins() == []
+
+
+def test_what_is_blocked_is_not_even_imported(distributions: Distributions) -> None:
+    module = distributions.add("one", "raise SystemExit('imported')\n")
+    assert "mine" not in manager("-one").algorithms()
+    assert module not in sys.modules
+
+
+def test_a_plugin_that_exits_takes_nothing_down(distributions: Distributions) -> None:
+    distributions.add("broken-one", "import sys\nsys.exit('no licence')\n")
+    assert "'broken-one' 1.0" in refusal(manager().algorithm_class, "mine")
+
+
+@pytest.mark.parametrize(
+    ("selection", "parts"),
+    [
+        ("metabench,-one", ["both allows and blocks", "metabench,-one"]),
+        ("metabenhc", ["'metabenhc', which is not installed", "did you mean 'metabench'?"]),
+        ("-none", ["'none', which is not installed", "one"]),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(distributions: Distributions, selection: str, parts: list[str]) -> None:
+    distributions.add("one", announcing("mine", "x:Y"))
+    message = refusal(manager, selection)
+    assert "METABENCH_PLUGINS" in message
+    assert [part for part in parts if part not in message] == []
+
+
+# ------------------------------------------------------------------------------------------------ events
+
+LISTENER = """
+    from metabench.specs import hookimpl
+
+    heard = []
+
+    @hookimpl
+    def metabench_run_started(output, suite, cells):
+        heard.append(("started", output, suite["name"], cells))
+
+    @hookimpl
+    def metabench_cell_finished(record):
+        heard.append(("cell", record["cell"]))
+
+    @hookimpl
+    def metabench_run_finished(output, records):
+        heard.append(("finished", output, len(list(records))))
+    """
+
+FAILING = """
+    from metabench.specs import hookimpl
+
+    @hookimpl
+    def metabench_run_started(output):
+        raise RuntimeError("one\\ntwo")
+
+    @hookimpl
+    def metabench_cell_finished(output, record):
+        raise RuntimeError("no network")
+
+    @hookimpl
+    def metabench_run_finished(records):
+        raise RuntimeError("no disk")
+    """
+
+
+def tell(found: PluginManager) -> None:
+    found.run_started(Path("out"), {"name": "x"}, 3)
+    found.cell_finished(Path("out"), {"cell": "c"})
+    found.run_finished(Path("out"), [{"cell": "c"}, {"cell": "d"}])
+
+
+def test_events_are_told_with_the_arguments_that_a_hook_takes(distributions: Distributions) -> None:
+    module = distributions.add("listening-one", LISTENER)
+    tell(manager())
+    assert sys.modules[module].heard == [("started", Path("out"), "x", 3), ("cell", "c"), ("finished", Path("out"), 2)]
+
+
+def test_a_failing_listener_is_named_and_costs_nobody_the_run(
+    distributions: Distributions, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = distributions.add("listening-one", LISTENER)
+    distributions.add("failing-one", FAILING)
+    with caplog.at_level(logging.WARNING):
+        tell(manager())
+    assert len(sys.modules[module].heard) == 3
+    assert [message.getMessage() for message in caplog.records] == [
+        "metabench_run_started of plugin 'failing-one' 1.0 failed: RuntimeError: one two",
+        "metabench_cell_finished of plugin 'failing-one' 1.0 failed: RuntimeError: no network",
+        "metabench_run_finished of plugin 'failing-one' 1.0 failed: RuntimeError: no disk",
+    ]
+
+
+# ------------------------------------------------------------------------------------------- parameters
+
+
+def test_parameters_that_json_has_no_word_for_are_usable(
+    distributions: Distributions, suite_file: Callable[[str], SuiteFile]
+) -> None:
+    source = (
+        announcing("mine", "fake_good_one:Mine").replace("\n        ", "\n")
+        + "\nfrom metabench.api import AlgorithmConfig\n"
+        "from metabench_plugins.algorithms.protonet import ProtoNet\n"
+        "class Settings(AlgorithmConfig):\n    sizes: tuple[int, ...] = (3, 3)\n"
+        "class Mine(ProtoNet):\n    Config = Settings\n"
+    )
+    distributions.add("good-one", source)
+    text = (
+        "name: x\ndatasets: {glyphs: {}}\nbackbones: {conv4: {}}\nways: [2]\nshots: [1]\n"
+        "train: {steps: 1}\nalgorithms:\n  mine: {params: {sizes: [5, 7]}}\n"
+    )
+    found = manager()
+    (cell,) = make_plan(*resolve(suite_file(text)), found)
+    assert list(cell.algorithm.params["sizes"]) == [5, 7]
+
+
+def test_a_dataset_that_cannot_be_made_is_named(
+    distributions: Distributions, suite_file: Callable[[str], SuiteFile]
+) -> None:
+    source = (
+        announcing("mine", "fake_broken_one:Mine", "dataset").replace("\n        ", "\n")
+        + "\nfrom metabench_plugins.datasets.glyphs import Glyphs\n"
+        "class Mine(Glyphs):\n    def sizes(self): raise RuntimeError('not today')\n"
+    )
+    distributions.add("broken-one", source)
+    text = (
+        "name: x\ndatasets: {mine: {}}\nbackbones: {conv4: {}}\nways: [2]\nshots: [1]\n"
+        "train: {steps: 1}\nalgorithms: {protonet: {}}\n"
+    )
+    with pytest.raises((PluginError, SuiteError), match=r"broken-one.*not today"):
+        make_plan(*resolve(suite_file(text)), manager())
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [("2", "update metabench"), ("0", "update the plugin"), ("'1'", "update the plugin")]
+)
+def test_a_plugin_of_another_api_is_broken_and_says_what_to_update(
+    distributions: Distributions, version: str, advice: str
+) -> None:
+    source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
+    distributions.add("other-one", f"        METABENCH_API_VERSION = {version}\n{source}")
+    message = refusal(manager().algorithm_class, "mine")
+    assert "'other-one' 1.0 may provide it" in message
+    assert f"of the plugin API, and this is 1: {advice}" in message
+    assert manager().algorithm_class("protonet").__name__ == "ProtoNet"
+
+
+def test_a_plugin_of_this_api_is_taken(distributions: Distributions) -> None:
+    source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
+    distributions.add("this-one", f"        METABENCH_API_VERSION = 1\n{source}")
+    assert manager().algorithm_class("mine").__name__ == "ProtoNet"

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metabench.analysis.standings import Table, make_tables
+from metabench.cli import main
+from metabench.cli.leaderboard import SORTS
+from metabench.records.record import EpisodeResults, Record
+from metabench.records.store import Store
+from metabench.reporting.leaderboard import SORT_KEYS, sort_tables
+from metabench.reporting.rendering import (
+    frame,
+    render_csv,
+    render_html,
+    render_json,
+    render_latex,
+    render_markdown,
+    render_text,
+)
+from metabench.specs import PublishedFigure
+
+Make = Callable[..., Record]
+Tables = Callable[..., list[Table]]
+
+HOSTILE = "<script>alert(`x`)</script> | **b** _i_ [l](u) # \\ &lt; $x^2$ % {y}"
+
+
+@pytest.fixture
+def tables_of(make_results: Callable[..., EpisodeResults]) -> Tables:
+    """Return a function that makes tables of records, whose episodes have the records' mean accuracies."""
+
+    def make(records: Sequence[Record], figures: Sequence[PublishedFigure] = ()) -> list[Table]:
+        def read(record: Record) -> EpisodeResults:
+            assert record.accuracy is not None
+            return make_results(record.accuracy.mean)
+
+        return make_tables(records, read, figures)
+
+    return make
+
+
+@pytest.fixture
+def records(make_record: Make) -> list[Record]:
+    return [
+        make_record(0.5, algorithm="middling", cell="a"),
+        make_record(None, algorithm="broken", cell="b"),
+        make_record(0.9, algorithm="best", cell="c", transductive=True),
+        make_record(0.1, algorithm="worst", cell="d", environment={"cuda": "12.4"}, device="A GPU"),
+        make_record(0.99, algorithm="alone", cell="e", shot=5),
+    ]
+
+
+def lines_of_table(text: str) -> list[str]:
+    """Return the lines that begin with a rank, or with room for one."""
+    return [
+        line for line in text.splitlines() if re.match(r"\s*(\d=?)?\s+[a-z]+\d?  ", line) and "accuracy %" not in line
+    ]
+
+
+# -------------------------------------------------------------------------------------------------- text
+
+
+def test_each_dataset_backbone_way_and_shot_has_its_own_table(make_record: Make, tables_of: Tables) -> None:
+    text = render_text(
+        tables_of(
+            [
+                make_record(0.5),
+                make_record(0.5, dataset="other"),
+                make_record(0.5, backbone="wide"),
+                make_record(0.5, way=20),
+                make_record(0.5, shot=5),
+            ]
+        )
+    )
+    titles = [line for line in text.splitlines() if "-way" in line]
+    assert titles == [
+        "glyphs · 5-way 1-shot · conv4 · 100 test episodes",
+        "glyphs · 5-way 5-shot · conv4 · 100 test episodes",
+        "glyphs · 20-way 1-shot · conv4 · 100 test episodes",
+        "glyphs · 5-way 1-shot · wide · 100 test episodes",
+        "other · 5-way 1-shot · conv4 · 100 test episodes",
+    ]
+
+
+def test_the_text_says_what_was_measured(records: list[Record], tables_of: Tables) -> None:
+    text = render_text(tables_of(records))
+    best, middling, worst, broken, alone = lines_of_table(text)
+    assert re.match(r"\s*1\s+best\s+90\.00 ± 1\.00\s+T\s.*\s100\s+20\s+256\s+1\.5\s+2\.5\s+1,234\s+cpu$", best)
+    assert re.match(r"\s*2\s+middling\s+50\.00 ± 1\.00\s+−40\.00 ± 0\.00\s+<\.001\s", middling)
+    assert re.match(r"\s*3\s+worst\s.*cuda$", worst)
+    assert re.match(r"\s+broken\s+failed\s+–", broken)
+    assert re.match(r"\s*1\s+alone", alone)
+    assert "broken failed: it broke" in text
+    assert "cpu: A processor, 2 threads" in text
+    assert "cuda: A GPU" in text
+    assert "95 % interval" in text
+
+
+def test_seeds_are_one_row_with_their_own_interval(make_record: Make, tables_of: Tables) -> None:
+    one = render_text(tables_of([make_record(0.5, seed=3)]))
+    assert "seeds" not in one
+    two = render_text(tables_of([make_record(0.5, seed=3), make_record(0.6, seed=4, cell="b")]))
+    assert "100 test episodes · 2 training seeds" in two
+    (line,) = lines_of_table(two)
+    assert re.match(r"\s+1\s+one\s+55\.00 ± 1\.00\s+± \d\.\d\d\s+± 63\.53\s", line), "t of one degree: 12.706 · 5 %"
+
+
+def test_a_narrow_terminal_loses_columns_and_says_which(records: list[Record], tables_of: Tables) -> None:
+    tables = tables_of(records)
+    whole = render_text(tables)
+    assert "left out" not in whole
+    widest = max(len(line) for line in whole.splitlines() if line.startswith("---"))
+    assert "left out" not in render_text(tables, widest)
+    narrow = render_text(tables, 50)
+    assert all(len(line) <= 50 for line in lines_of_table(narrow))
+    (note,) = [line for line in narrow.splitlines() if line.startswith("left out")]
+    assert note.endswith("params, device (see --format csv)")
+    assert "p50, p95" not in narrow.replace(note, ""), "what is left out is not explained"
+    shown = narrow.splitlines()[1]
+    left_out = note.partition(": ")[2].partition(" (")[0].split(", ")
+    assert [title for title in left_out if title in shown.split("  ")] == []
+
+
+def test_however_narrow_the_algorithm_and_its_accuracy_stay(make_record: Make, tables_of: Tables) -> None:
+    text = render_text(tables_of([make_record(0.5, algorithm=name, cell=name) for name in "ab"]), 5)
+    assert text.count("50.00 ± 1.00") == 2
+    assert re.search(r"1\s+a\s", text)
+
+
+def test_an_accuracy_of_everything_and_of_nothing_is_shown(make_record: Make, tables_of: Tables) -> None:
+    text = render_text(tables_of([make_record(1.0, algorithm="all"), make_record(0.0, algorithm="none", cell="b")]))
+    assert "100.00 ± 1.00" in text
+    assert "0.00 ± 1.00" in text
+
+
+def test_a_tie_shares_the_rank_and_says_what_would_settle_it(
+    make_record: Make, make_results: Callable[..., EpisodeResults]
+) -> None:
+    records = [make_record(mean, algorithm=f"m{i}", cell=str(i)) for i, mean in enumerate((0.9, 0.8999, 0.5))]
+    noise = {"0": 1, "1": 2, "2": 3}
+    tables = make_tables(
+        records, lambda record: make_results(record.accuracy and record.accuracy.mean, noise=noise[record.cell])
+    )
+    first, tied, last = lines_of_table(render_text(tables))
+    assert re.match(r"\s+1\s+m0", first)
+    assert re.match(r"\s+1=\s+m1", tied)
+    assert re.match(r"\s+3\s+m2", last)
+    assert re.search(
+        r"m1 ties with the best; .*, ([\d,]{5,}|more than a million) episodes would show it", render_text(tables)
+    )
+
+
+def test_a_published_figure_stands_beside_with_what_differs(make_record: Make, tables_of: Tables) -> None:
+    identity = {"algorithm": {"name": "one"}, "dataset": {"name": "glyphs"}, "train": {"steps": 10}}
+    figure = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", 0.004, protocol={"train.steps": 60000})
+    tables = tables_of([make_record(0.9, identity=identity)], [figure])
+    assert "98.7 ± 0.4*" in render_text(tables)
+    text = unescaped(render_markdown(tables))
+    assert "one 5-way 1-shot: 98.7 ± 0.4 % in Doe 2020; other protocol: train.steps: 60000 there, 10 here" in text
+    same = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", protocol={"train.steps": 10})
+    tables = tables_of([make_record(0.9, identity=identity)], [same])
+    assert re.search(r"\s98\.7\s", render_text(tables))
+    assert "in Doe 2020; the same protocol" in unescaped(render_markdown(tables))
+
+
+# --------------------------------------------------------------------------------- markdown, latex, html
+
+
+def hostile(make_record: Make) -> list[Record]:
+    return [
+        make_record(0.5, algorithm=HOSTILE, device=HOSTILE, backbone=HOSTILE, cell="a"),
+        make_record(None, algorithm=f"{HOSTILE}!", error=f"{HOSTILE}\n\n# big\n| a | b |", backbone=HOSTILE, cell="b"),
+    ]
+
+
+def test_markdown_is_one_table_a_group(records: list[Record], tables_of: Tables) -> None:
+    text = render_markdown(tables_of(records))
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in tables}) == 1
+    assert sum(line.startswith("### ") for line in text.splitlines()) == 2
+    assert "broken failed: it broke" in text
+
+
+def unescaped(text: str) -> str:
+    return unescape(re.sub(r"\\([\\`*_\[\]<>|#&~$])", r"\1", text))
+
+
+def test_hostile_names_are_shown_in_markdown_and_do_nothing(make_record: Make, tables_of: Tables) -> None:
+    text = render_markdown(tables_of(hostile(make_record)))
+    assert "<script" not in text
+    columns = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in text.splitlines() if line.startswith("|")}
+    assert len(columns) == 1, "a name made a column"
+    assert not re.search(r"(?<!\\)(?:\\\\)*[$~]", text), "a name made mathematics"
+    for line in text.splitlines():
+        assert not re.search(r"(?<!\\)(?:\\\\)*`", line), "a name made code"
+        assert not re.match(r"# ", line), "a message made a heading"
+    assert unescaped(text).count(HOSTILE) == 6
+    assert text.count("### ") == 1
+
+
+class Reader(HTMLParser):
+    """Collects the tags and the text of a fragment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_is_tables_and_hostile_names_are_text(make_record: Make, tables_of: Tables) -> None:
+    reader = Reader()
+    reader.feed(render_html(tables_of(hostile(make_record))))
+    assert set(reader.tags) <= {"h3", "table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li"}
+    assert reader.tags.count("table") == 1
+    assert reader.text.count(HOSTILE) == 6
+
+
+def test_latex_has_rules_and_escapes(make_record: Make, tables_of: Tables) -> None:
+    text = render_latex(tables_of(hostile(make_record)))
+    assert [text.count(f"\\{rule}") for rule in ("toprule", "midrule", "bottomrule", "hline")] == [1, 1, 1, 0]
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert r"\textasciicircum{}" in body
+    assert not re.search(r"(?<!\\)[#%_](?!.*\\caption)", body.replace(r"\_", ""))
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1, "a name made a column"
+    assert r"50.00 $\pm$ 1.00" in body
+    assert body.count("{") == body.count("}")
+
+
+# ---------------------------------------------------------------------------------- csv, json and sorting
+
+
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with None for whatever is missing."""
+    return table.astype(object).where(table.notna(), None)
+
+
+def test_csv_holds_all_figures_unrounded(records: list[Record], make_record: Make, tables_of: Tables) -> None:
+    tables = tables_of([*records, make_record(1 / 3, algorithm=f'{HOSTILE},"\n', cell="f", shot=20)])
+    read = pd.read_csv(io.StringIO(render_csv(tables)))
+    pd.testing.assert_frame_equal(plain(read), plain(frame(tables)))
+    assert list(read["cell"]) == ["c", "a", "d", "b", "e", "f"]
+    assert read["accuracy"].iloc[-1] == 1 / 3
+    assert read["algorithm"].iloc[-1] == f'{HOSTILE},"\n'
+    assert read["versus_best"].iloc[1] == pytest.approx(-0.4)
+    broken = read[read["cell"] == "b"].iloc[0]
+    assert (broken["status"], broken["error"]) == ("failed", "it broke")
+    assert np.isnan(broken["accuracy"])
+
+
+def test_json_is_the_records_in_order_with_their_places(records: list[Record], tables_of: Tables) -> None:
+    found = json.loads(render_json(tables_of(records)))
+    names = set(Record.model_fields)
+    read = [Record.model_validate({key: entry[key] for key in names}) for entry in found]
+    assert [record.algorithm for record in read] == ["best", "middling", "worst", "broken", "alone"]
+    assert sorted(read, key=str) == sorted(records, key=str)
+    assert [entry["rank"] for entry in found] == [1, 2, 3, None, 1]
+    assert found[1]["versus_best"]["difference"] == pytest.approx(-0.4)
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+def test_sorting_keeps_the_ranks_and_the_unfinished_last(key: str, records: list[Record], tables_of: Tables) -> None:
+    table = sort_tables(tables_of(records), key)[0]
+    assert {row.name: row.rank for row in table.rows} == {"best": 1, "middling": 2, "worst": 3, "broken": None}
+    assert table.rows[-1].name == "broken"
+
+
+# ----------------------------------------------------------------------------------------------- command
+
+
+@pytest.fixture
+def printed(
+    tmp_path: Path,
+    records: list[Record],
+    make_results: Callable[..., EpisodeResults],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """Return a function that returns what `metabench leaderboard` prints of the records, stored in two runs."""
+    for i, record in enumerate(records):
+        results = None if record.accuracy is None else make_results(record.accuracy.mean)
+        Store(tmp_path / ("one" if i < 2 else "two")).write(record, results)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        folders = [str(tmp_path / "one"), str(tmp_path / "two")]
+        monkeypatch.setattr(sys, "argv", ["metabench", "leaderboard", *folders, *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == code
+        out, err = capsys.readouterr()
+        return err if code else out
+
+    return run
+
+
+def test_the_command_prints_runs_as_one(printed: Callable[..., str], records: list[Record], tables_of: Tables) -> None:
+    tables = tables_of(records)
+    assert printed().strip() == render_text(tables).strip()
+    assert printed("--format", "markdown") == render_markdown(tables)
+    assert printed("--format", "latex") == render_latex(tables)
+    assert printed("--format", "html") == render_html(tables)
+    assert printed("--format", "csv") == render_csv(tables)
+    assert printed("--format", "json") == render_json(tables)
+
+
+def test_the_command_filters_and_sorts(printed: Callable[..., str]) -> None:
+    text = printed("--only", "algorithm=best,worst", "--only", "shot=1", "--sort", "algorithm")
+    assert "middling" not in text
+    assert "5-shot" not in text
+    assert "did you mean 'best'?" in printed("--only", "algorithm=bets", code=2)
+    assert "unknown filter" in printed("--only", "colour=red", code=2)
+    assert "nothing that is all of this" in printed("--only", "algorithm=best", "--only", "shot=5", code=2)
+
+
+def test_every_sort_key_is_an_option() -> None:
+    assert list(SORT_KEYS) == SORTS
+
+
+def test_a_failed_run_hides_no_good_one_and_another_machine_no_other(
+    printed: Callable[..., str], tmp_path: Path, make_record: Make, make_results: Callable[..., EpisodeResults]
+) -> None:
+    failed = make_record(None, algorithm="middling", cell="a", finished="2025-02-01T00:00:00+00:00")
+    Store(tmp_path / "two").write(failed)
+    assert "failed" not in printed("--only", "algorithm=middling")
+    elsewhere = make_record(0.6, algorithm="middling", cell="a", device="Another machine")
+    Store(tmp_path / "two").write(elsewhere, make_results(0.6))
+    text = printed("--only", "algorithm=middling")
+    assert "middling (Another machine)" in text
+    assert "middling (A processor, 2 threads)" in text
+
+
+def test_a_run_of_which_the_episodes_are_gone_says_what_to_do(printed: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "one" / "cells" / "a.npz").unlink()
+    message = printed(code=2)
+    assert "a.npz" in message
+    assert "run the suite again" in message
+
+
+def test_of_a_cell_in_two_runs_the_later_counts(
+    printed: Callable[..., str], tmp_path: Path, make_record: Make, make_results: Callable[..., EpisodeResults]
+) -> None:
+    later = make_record(0.95, algorithm="middling", cell="a", finished="2025-02-01T00:00:00+00:00")
+    Store(tmp_path / "two").write(later, make_results(0.95))
+    text = printed("--only", "algorithm=middling")
+    assert "95.00 ± 1.00" in text
+    assert "50.00" not in text

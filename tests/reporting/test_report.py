@@ -1,0 +1,310 @@
+"""The report, in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from metabench.cli import main
+from metabench.engine.pictures import episode_png
+from metabench.records.record import EpisodeResults, Record
+from metabench.records.store import Store
+from metabench.registry.manager import PluginManager
+from metabench.specs import PublishedFigure
+
+Make = Callable[..., Record]
+Report = Callable[..., Path]
+
+HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"{{7*7}}'"
+
+
+@pytest.fixture
+def report(tmp_path: Path, make_results: Callable[..., EpisodeResults], monkeypatch: pytest.MonkeyPatch) -> Report:
+    """Return a function that stores records, and runs `metabench report` on them."""
+
+    def make(*records: Record, suite: str = "name: small\n", arguments: tuple[str, ...] = ()) -> Path:
+        images = np.linspace(0, 1, 5 * 64, dtype=np.float32).reshape(5, 1, 8, 8)
+        picture = episode_png(images, range(5), images, range(5), [1, 1, 2, 3, 4])
+        store = Store(tmp_path / "out")
+        store.write_text("suite.yaml", suite)
+        for record in records:
+            if record.accuracy:
+                store.write(record, make_results(record.accuracy.mean, noise=int(record.cell, 16)), picture)
+            else:
+                store.write(record)
+        monkeypatch.setattr(sys, "argv", ["metabench", "report", str(store.path), *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        return store.path / "report.html"
+
+    return make
+
+
+@pytest.fixture
+def records(make_record: Make) -> list[Record]:
+    worst = [{"name": "Greek/alpha", "accuracy": 0.25, "episodes": 8}]
+    found = [
+        make_record(0.5 + 0.1 * i, algorithm=name, cell=str(i), worst_classes=worst, parameters=10 ** (i + 1))
+        for i, name in enumerate(("low", "middle", "high"))
+    ]
+    return [
+        *found,
+        make_record(None, algorithm="broken", cell="8"),
+        make_record(0.7, algorithm="five", cell="9", shot=5),
+    ]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    """Return a headless Chromium."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (browser and driver):
+        pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()
+
+
+@pytest.fixture
+def page(chromium: webdriver.Chrome) -> Callable[[Path], webdriver.Chrome]:
+    """Return a function that opens a page and waits for its plots."""
+
+    def open_(path: Path) -> webdriver.Chrome:
+        chromium.set_window_size(1200, 900)
+        chromium.get(path.as_uri())
+        chromium.get_log("browser")
+        chromium.refresh()
+        WebDriverWait(chromium, 20).until(
+            lambda driver: driver.execute_script(
+                "return !window.Bokeh || Bokeh.documents.length && Bokeh.documents.every((plots) => plots.is_idle)"
+            )
+        )
+        return chromium
+
+    return open_
+
+
+def column(browser: webdriver.Chrome, title: str) -> list[str]:
+    """Return the cells of a column of the table of all methods, those of hidden rows left out."""
+    titles = [heading.text.split(" ▲")[0].split(" ▼")[0] for heading in headings(browser)]
+    rows = browser.find_elements(By.CSS_SELECTOR, "#methods tbody tr")
+    place = titles.index(title)
+    return [row.find_elements(By.TAG_NAME, "td")[place].text for row in rows if row.is_displayed()]
+
+
+def headings(browser: webdriver.Chrome) -> list[WebElement]:
+    return browser.find_elements(By.CSS_SELECTOR, "#methods th")
+
+
+def heading(browser: webdriver.Chrome, title: str) -> WebElement:
+    return next(found for found in headings(browser) if found.text.startswith(title))
+
+
+def test_a_click_sorts_by_numbers_and_a_second_one_the_other_way(
+    report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(*records))
+    assert column(browser, "algorithm") == ["high", "middle", "low", "broken", "five"]
+    button = heading(browser, "params").find_element(By.TAG_NAME, "button")
+    button.click()
+    assert column(browser, "params") == ["10", "100", "1,000", "1,234", "–"]
+    assert heading(browser, "params").get_attribute("aria-sort") == "ascending"
+    button.click()
+    assert column(browser, "params") == ["1,234", "1,000", "100", "10", "–"], "what has no value stays last"
+    assert heading(browser, "params").get_attribute("aria-sort") == "descending"
+
+
+def test_the_keyboard_sorts_and_filters(
+    report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(*records))
+    field = browser.find_element(By.ID, "filter")
+    field.send_keys("1-shot ", "mid")
+    assert column(browser, "algorithm") == ["middle"]
+    assert browser.find_element(By.ID, "count").text == "1 of 5 shown"
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(Keys.DELETE)
+    assert len(column(browser, "algorithm")) == 5
+    field.send_keys(Keys.TAB)
+    for _ in range(10):  # the region of the table can be scrolled by keys, so it takes the focus first
+        if browser.switch_to.active_element.text == "algorithm":
+            break
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert column(browser, "algorithm") == ["broken", "five", "high", "low", "middle"]
+
+
+def test_plots_are_drawn_and_nothing_is_complained_about(
+    report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(*records))
+    assert browser.execute_script("return Bokeh.documents[0].roots().length") == 10, "five plots for each of two tables"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
+
+
+def test_a_phone_scrolls_tables_and_not_the_page(
+    report: Report, records: list[Record], make_record: Make, page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(*records, make_record(0.4, algorithm="long" * 20, cell="10", backbone="b" * 70)))
+    browser.execute_script("document.querySelectorAll('details').forEach((part) => (part.open = true))")
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 22, 26)")])
+def test_page_and_plots_follow_the_colour_scheme(
+    report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome], scheme: str, paper: str
+) -> None:
+    browser = page(report(*records))
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        style = "return getComputedStyle(document.{}).{}"
+        assert browser.execute_script(style.format("body", "backgroundColor")) == paper
+        ink = browser.execute_script(style.format("documentElement", "getPropertyValue('--ink')"))
+        inks = browser.execute_script(
+            "return Bokeh.documents[0].all_models && [...Bokeh.documents[0].all_models]"
+            ".filter((model) => 'axis_label_text_color' in model).map((model) => model.axis_label_text_color)"
+        )
+        assert set(inks) == {ink.strip()}
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_hostile_names_are_text_everywhere(
+    report: Report, make_record: Make, page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    worst = [{"name": HOSTILE, "accuracy": 0.25, "episodes": 8}]
+    changes = {
+        "dataset": HOSTILE,
+        "backbone": HOSTILE,
+        "suite": HOSTILE,
+        "device": HOSTILE,
+        "environment": {"cuda": None, HOSTILE: HOSTILE},
+    }
+    browser = page(
+        report(
+            make_record(0.5, algorithm=HOSTILE, cell="1", worst_classes=worst, **changes),
+            make_record(0.6, algorithm=f"{HOSTILE}2", cell="2", **changes),
+            make_record(None, algorithm=f"{HOSTILE}3", cell="3", **{**changes, "error": HOSTILE}),
+            suite=f"name: {HOSTILE}\n",
+        )
+    )
+    assert browser.execute_script("return window.hacked") is None
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert HOSTILE in column(browser, "algorithm")
+    for details in browser.find_elements(By.TAG_NAME, "summary"):
+        details.click()
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert text.count(HOSTILE) > 12
+    assert "{{7*7}}" in text, "a name is no template"
+    legends = browser.execute_script(
+        "return [...Bokeh.documents[0].all_models].filter((m) => m.type === 'LegendItem').map((m) => m.label.value)"
+    )
+    assert HOSTILE in legends
+
+
+def test_a_click_on_a_legend_hides_that_method_alone(
+    report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(*records))
+    hidden = browser.execute_script(
+        """
+        const legends = [...Bokeh.documents[0].all_models].filter((model) => model.type === "Legend");
+        return legends.slice(0, 5).map((legend) => {
+            const owners = legend.items.map((item) => item.renderers.map((renderer) => renderer.id));
+            return owners.flat().length === new Set(owners.flat()).size && legend.click_policy;
+        });
+        """
+    )
+    assert hidden == ["hide"] * 5, "no renderer belongs to two methods"
+
+
+def test_why_a_method_failed_is_said_even_where_all_did(
+    report: Report, make_record: Make, page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(make_record(None, error="no luck")))
+    assert "one failed: no luck" in browser.find_element(By.TAG_NAME, "main").text
+    assert column(browser, "task") == ["glyphs · 5-way 1-shot · conv4"]
+
+
+def test_a_link_that_is_no_address_is_not_followed(
+    report: Report, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = [
+        PublishedFigure("one", "glyphs", 5, 1, 0.987, source="Doe", link=link)
+        for link in ("javascript:alert(1)", "https://example.org/paper")
+    ]
+    monkeypatch.setattr(PluginManager, "published_figures", lambda self: figures)
+    identity = {"algorithm": {"name": "one"}, "dataset": {"name": "glyphs"}}
+    for figure, followed in zip(list(figures), ([], ["https://example.org/paper"]), strict=True):
+        figures[:] = [figure]
+        links = Links()
+        links.feed(report(make_record(0.5, identity=identity)).read_text(encoding="utf-8"))
+        assert [link for link in links.followed if link != "data:,"] == followed
+
+
+def test_the_worst_classes_and_the_worst_episode_are_shown(
+    report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(*records))
+    browser.find_element(By.XPATH, "//summary[contains(., 'Worst classes')]").click()
+    assert browser.find_element(By.XPATH, "//td[text()='Greek/alpha']").is_displayed()
+    picture = browser.find_element(By.CSS_SELECTOR, "figure img")
+    assert browser.execute_script("return arguments[0].naturalWidth", picture) > 100
+    assert "worst episode of high" in (picture.get_attribute("alt") or "")
+
+
+class Links(HTMLParser):
+    """Collects what a page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.followed: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "src" or (name == "href" and tag == "link"):
+                self.loaded.append(value or "")
+            elif name == "href":
+                self.followed.append(value or "")
+
+
+def test_the_page_needs_no_other_file(report: Report, records: list[Record]) -> None:
+    links = Links()
+    links.feed(report(*records).read_text(encoding="utf-8"))
+    assert [link for link in links.loaded if not link.startswith("data:")] == []
+
+
+def test_only_some_can_be_reported_to_another_file(report: Report, records: list[Record], tmp_path: Path) -> None:
+    other = tmp_path / "other.html"
+    assert not report(*records, arguments=("--only", "algorithm=low,high", "--output", str(other))).exists()
+    text = other.read_text(encoding="utf-8")
+    assert ">low<" in text
+    assert ">middle<" not in text
