@@ -114,6 +114,19 @@ def test_every_package_of_the_core_is_ranked() -> None:
     assert found - {"__init__"} == set(ORDER)
 
 
+def package_of(module: str) -> str:
+    """Return the package or top-level module of the core that a module is part of; empty for the core itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_packages_import_only_from_those_before_them() -> None:
+    rank = {"": -1, **{package: rank for rank, package in enumerate(ORDER)}}
+    for name, tree in core_modules().items():
+        for used in imported(tree):
+            if used.split(".")[0] == "metabench" and package_of(used) in rank:
+                assert rank[package_of(used)] <= rank[package_of(name)], f"{name} imports {used}, which comes later"
+
+
 def test_imports_go_in_no_circle() -> None:
     modules = core_modules()
     # `import metabench.x` runs the package's __init__ first, so no edge to the package itself is a circle.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
 from metabench.analysis.paired import ALPHA, holm
 from metabench.analysis.standings import episodes_of
 from metabench.analysis.stats import MeanInterval, mean_interval, t_below
 from metabench.records.record import Record
 from metabench.records.runs import Runs
-from metabench.reporting.leaderboard import eval_rate, latency, memory, train_rate
 
 Word = Literal["worse", "better", "same", "undecided", "missing", "new"]
 
@@ -20,7 +20,7 @@ Word = Literal["worse", "better", "same", "undecided", "missing", "new"]
 BREAKING: tuple[Word, ...] = ("worse", "missing")
 
 #: What is compared by ratio, between like machines: its name, its value, and whether more of it is better.
-COSTS: tuple[tuple[str, Callable[[Record], float | None], bool], ...] = (
+COSTS: tuple[tuple[str, Cost, bool], ...] = (
     ("test ep/s", eval_rate, True),
     ("train ep/s", train_rate, True),
     ("p50 ms", latency, False),

@@ -20,6 +20,7 @@ SORTS = ["accuracy", "alone", "algorithm", "throughput", "training", "latency", 
 @click.option("--sort", type=click.Choice(SORTS), default="accuracy", show_default=True)
 def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], sort: str) -> None:
     """Print the leaderboard of the runs whose outputs are in the DIRECTORIES, as one."""
+    from metabench.analysis.standings import make_tables
     from metabench.filters import parse_filters
     from metabench.records.runs import Runs
     from metabench.registry.manager import PluginManager
@@ -27,7 +28,8 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
     from metabench.reporting.leaderboard import sort_tables
 
     figures = PluginManager.from_environment().published_figures()
-    tables = sort_tables(Runs(directories, parse_filters(only)).tables(figures), sort)
+    runs = Runs(directories, parse_filters(only))
+    tables = sort_tables(make_tables(runs.records, runs.episodes, figures), sort)
     render = {
         "table": lambda tables: rendering.render_text(tables, terminal_width()),
         "markdown": rendering.render_markdown,

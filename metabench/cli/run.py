@@ -129,11 +129,13 @@ def _show(cells: Sequence[Cell]) -> None:
 
 def _write_leaderboard(store: Store, plugins: PluginManager) -> str:
     """Write the leaderboard's files, and return it for the terminal."""
+    from metabench.analysis.standings import make_tables
     from metabench.cli.leaderboard import terminal_width
     from metabench.records.runs import Runs
     from metabench.reporting.rendering import render_csv, render_markdown, render_text
 
-    tables = Runs([store.path]).tables(plugins.published_figures())
+    runs = Runs([store.path])
+    tables = make_tables(runs.records, runs.episodes, plugins.published_figures())
     store.write_text("leaderboard.md", render_markdown(tables))
     store.write_text("leaderboard.csv", render_csv(tables))
     return render_text(tables, terminal_width())

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from metabench.analysis.standings import Table, make_tables
 from metabench.errors import StoreError
 from metabench.filters import choose
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
-from metabench.specs import PublishedFigure
 
 #: What makes two records measurements of the same thing: the cell, the machine, and the data.
 _Key = tuple[str, str, str]
@@ -63,10 +61,6 @@ class Runs:
                 f"says {record.accuracy.episodes}: run the suite again"
             )
         return results
-
-    def tables(self, figures: Sequence[PublishedFigure] = ()) -> list[Table]:
-        """Return the leaderboard's tables, with these published figures."""
-        return make_tables(self.records, self.episodes, figures)
 
     def picture(self, record: Record) -> bytes | None:
         """Return the PNG of a record's worst episode, or None where there is none."""

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from metabench.analysis.costs import (
+    Cost,
+    device,
+    eval_rate,
+    gflops,
+    latency,
+    mean_over_seeds,
+    memory,
+    precision,
+    slow_latency,
+    train_rate,
+)
 from metabench.analysis.standings import Row, Table
-from metabench.records.record import Record
 from metabench.specs import PublishedFigure
 
 
@@ -80,57 +91,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def mean_figure(row: Row, value: Callable[[Record], float | None]) -> float | None:
-    """Return the mean of a figure over the training seeds that have it."""
-    found = [figure for figure in map(value, row.finished) if figure is not None]
-    return sum(found) / len(found) if found else None
-
-
-def eval_rate(record: Record) -> float | None:
-    """Return the test episodes per second."""
-    return record.eval.episodes_per_second if record.eval else None
-
-
-def train_rate(record: Record) -> float | None:
-    """Return the training episodes per second."""
-    return record.train.episodes_per_second if record.train else None
-
-
-def latency(record: Record) -> float | None:
-    """Return the median latency in milliseconds."""
-    return record.eval.latency_ms.p50 if record.eval else None
-
-
-def slow_latency(record: Record) -> float | None:
-    """Return the 95th percentile of the latency in milliseconds."""
-    return record.eval.latency_ms.p95 if record.eval else None
-
-
-def memory(record: Record) -> float | None:
-    """Return the peak memory in MiB."""
-    return record.peak_memory_bytes / 2**20 if record.peak_memory_bytes else None
-
-
-def gflops(record: Record) -> float | None:
-    """Return the GFLOP of an episode."""
-    return record.flops_per_episode / 1e9 if record.flops_per_episode else None
-
-
-def device(record: Record) -> str:
-    """Return ``cuda`` or ``cpu``."""
-    return "cuda" if record.environment.get("cuda") else "cpu"
-
-
-def precision(record: Record) -> str:
-    """Return ``float32``, ``tf32`` or ``bf16``."""
-    return str(record.identity.get("precision", "float32"))
-
-
-def _figure(title: str, value: Callable[[Record], float | None], legend: str = "", optional: bool = False) -> Column:
-    """Return a column with the mean of a figure over the training seeds."""
+def _cost(title: str, cost: Cost, legend: str = "", optional: bool = False) -> Column:
+    """Return a column with the mean of a cost over the training seeds."""
 
     def mean(row: Row) -> float | None:
-        return mean_figure(row, value)
+        return mean_over_seeds(row, cost)
 
     return Column(title, lambda row: number(mean(row)), mean, legend, optional=optional)
 
@@ -198,12 +163,12 @@ COLUMNS = (
         "published: * where the protocol differs; sources and differences are in leaderboard.md and the report",
         optional=True,
     ),
-    _figure("test ep/s", eval_rate),
-    _figure("train ep/s", train_rate),
-    _figure("peak MiB", memory),
-    _figure("p50 ms", latency, "p50, p95: milliseconds to adapt to and classify one episode"),
-    _figure("p95 ms", slow_latency),
-    _figure("GFLOP", gflops, "GFLOP: convolutions and matrix products of one test episode", optional=True),
+    _cost("test ep/s", eval_rate),
+    _cost("train ep/s", train_rate),
+    _cost("peak MiB", memory),
+    _cost("p50 ms", latency, "p50, p95: milliseconds to adapt to and classify one episode"),
+    _cost("p95 ms", slow_latency),
+    _cost("GFLOP", gflops, "GFLOP: convolutions and matrix products of one test episode", optional=True),
     Column(
         "params",
         lambda row: f"{row.finished[0].parameters:,}" if row.finished else "–",
@@ -224,11 +189,11 @@ SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
     "accuracy": lambda row: -row.accuracy.mean if row.accuracy else None,
     "alone": lambda row: -row.inductive if row.inductive is not None else None,
     "algorithm": lambda row: 0.0,
-    "throughput": lambda row: _negative(mean_figure(row, eval_rate)),
-    "training": lambda row: _negative(mean_figure(row, train_rate)),
-    "latency": lambda row: mean_figure(row, latency),
-    "memory": lambda row: mean_figure(row, memory),
-    "flops": lambda row: mean_figure(row, gflops),
+    "throughput": lambda row: _negative(mean_over_seeds(row, eval_rate)),
+    "training": lambda row: _negative(mean_over_seeds(row, train_rate)),
+    "latency": lambda row: mean_over_seeds(row, latency),
+    "memory": lambda row: mean_over_seeds(row, memory),
+    "flops": lambda row: mean_over_seeds(row, gflops),
 }
 
 

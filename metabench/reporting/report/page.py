@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from metabench import __version__
 from metabench.analysis.paired import ALPHA
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.standings import Row, Table, make_tables
 from metabench.analysis.stats import mean_interval, t_quantile
 from metabench.records.record import Record
 from metabench.records.runs import Runs
@@ -27,7 +27,7 @@ SECTIONS = 4
 
 def render_page(runs: Runs, figures: Sequence[PublishedFigure] = ()) -> str:
     """Return the page as HTML."""
-    tables = runs.tables(figures)
+    tables = make_tables(runs.records, runs.episodes, figures)
     detailed = [table for table in tables if any(row.accuracy for row in table.rows)][:SECTIONS]
     script, plots = draw(detailed)
     folder = files("metabench.reporting.report")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +13,8 @@ from bokeh.models import HoverTool
 from bokeh.palettes import Colorblind8
 from bokeh.plotting import figure
 
+from metabench.analysis.costs import Cost, latency, mean_over_seeds, memory
 from metabench.analysis.standings import Row, Table
-from metabench.records.record import Record
-from metabench.reporting.leaderboard import latency, mean_figure, memory
-
-Cost = Callable[[Record], float | None]
 
 #: Methods of a table that are drawn, compared pairwise and pictured: the best ones.
 METHODS = 8
@@ -97,7 +94,7 @@ def _figure(x: str, y: str, x_axis_type: Literal["linear", "log"] = "linear") ->
 
 
 def _against_cost(rows: Sequence[Row], axis: str, cost: Cost) -> figure | None:
-    points = [(x, row) for row in rows if (x := mean_figure(row, cost))]
+    points = [(x, row) for row in rows if (x := mean_over_seeds(row, cost))]
     if not points:
         return None
     plot = _figure(axis, "accuracy %", x_axis_type="log")
