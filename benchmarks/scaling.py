@@ -23,11 +23,12 @@ import torch
 from matplotlib import pyplot as plt
 
 from metabench.api import Algorithm, Setup, Split
-from metabench.api.batching import strategy_for
 from metabench.data.sampler import EpisodeShape
+from metabench.engine.batching import batching_for
 from metabench.engine.evaluation import evaluate, predict
 from metabench.engine.streams import EpisodeStream
-from metabench.machine.device import choose_device, describe_device, synchronise
+from metabench.machine.clock import synchronise
+from metabench.machine.device import choose_device, describe_device
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import deterministic
 from metabench.registry.configs import validate_config
@@ -132,7 +133,7 @@ def _build(name: str, point: Point, device: torch.device) -> Algorithm:
     )
     setup = Setup(backbone, point.way, point.way, 1000)
     algorithm: Algorithm = algorithm_class(validate_config(algorithm_class.Config, params), setup)
-    algorithm.strategy = strategy_for(device, algorithm.functional, algorithm.inner_loop)
+    algorithm.batching = batching_for(device, algorithm.functional, algorithm.inner_loop)
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 

@@ -33,7 +33,8 @@ from metabench.engine.cell import build, image_shape_of
 from metabench.engine.evaluation import predict
 from metabench.engine.precision import tf32
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
-from metabench.machine.device import choose_device, describe_device, synchronise
+from metabench.machine.clock import synchronise
+from metabench.machine.device import choose_device, describe_device
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import deterministic
 from metabench.planning.plan import Cell, make_plan

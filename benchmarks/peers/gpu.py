@@ -31,13 +31,14 @@ from peer_textbook import query_loss
 from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
-from metabench.api.batching import InOrder
+from metabench.api.batching import Sequential
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.evaluation import evaluate, predict
 from metabench.engine.precision import tf32
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.executors.estimate import expected_times
-from metabench.machine.device import choose_device, describe_device, synchronise
+from metabench.machine.clock import synchronise
+from metabench.machine.device import choose_device, describe_device
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import deterministic
 from metabench.registry.manager import PluginManager
@@ -77,9 +78,9 @@ def print_agreement(device: torch.device) -> None:
         test, train = (make(cell, splits, torch.device("cpu")).batch(0, 3) for make in STREAMS)
         scores: list[Tensor] = []
         weights: list[Tensor] = []
-        for place, strategy in ((torch.device("cpu"), InOrder()), (device, None)):
+        for place, batching in ((torch.device("cpu"), Sequential()), (device, None)):
             algorithm = build(cell, image_shape_of(splits), place, plugins).double()
-            algorithm.strategy = strategy or algorithm.strategy
+            algorithm.batching = batching or algorithm.batching
             scores.append(predict(algorithm, in_double(test, place), 0, 0))
             weights.append(updated(algorithm, in_double(train, place)))
             functional = algorithm.functional

@@ -13,7 +13,7 @@ from network import initial_classifier, initial_context, initial_embedding
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from metabench.api.batching import InOrder
+from metabench.api.batching import Sequential
 from metabench.engine.evaluation import class_accuracies, predict
 from metabench.machine.reproducible import derive_seed, deterministic
 
@@ -127,10 +127,10 @@ def _steps(work: CellWork, batch: Callable[[int], object], check: Callable[[], l
 def _counted(work: CellWork, step: Callable[[], int]) -> Callable[[], float]:
     def count() -> float:
         counter = FlopCounterMode(display=False)
-        strategy, work.algorithm.strategy = work.algorithm.strategy, InOrder()  # it counts in its own thread only
+        batching, work.algorithm.batching = work.algorithm.batching, Sequential()  # it counts in its own thread only
         with counter:
             episodes_done = step()
-        work.algorithm.strategy = strategy
+        work.algorithm.batching = batching
         return counter.get_total_flops() / episodes_done
 
     return count

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from metabench.api.algorithms import Algorithm, Metrics, Setup
 from metabench.api.backbones import Backbone, embed_episode, embed_queries
-from metabench.api.batching import Strategy, Weights, gradients, is_vectorised, of_each
+from metabench.api.batching import Batching
 from metabench.api.config import Config
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.embedding import EmbeddingAlgorithm
 from metabench.api.episodes import Episodes
+from metabench.api.gradients import Weights, gradients, is_vectorised
 from metabench.api.optimised import AlgorithmConfig, OptimisedAlgorithm
 from metabench.errors import CellFailed, DataError
 from metabench.packs import Pack
@@ -17,6 +18,7 @@ __all__ = [
     "Algorithm",
     "AlgorithmConfig",
     "Backbone",
+    "Batching",
     "CellFailed",
     "Config",
     "DataError",
@@ -31,11 +33,9 @@ __all__ = [
     "Setup",
     "Split",
     "SplitSize",
-    "Strategy",
     "Weights",
     "embed_episode",
     "embed_queries",
     "gradients",
     "is_vectorised",
-    "of_each",
 ]

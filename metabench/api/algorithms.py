@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from metabench.api.backbones import Backbone
-from metabench.api.batching import InOrder, Strategy, leaves_traces
+from metabench.api.batching import Batching, Sequential, carries_state_between_episodes
 from metabench.api.config import Config
 from metabench.api.episodes import Episodes
 
@@ -56,7 +56,7 @@ class Algorithm(nn.Module, abc.ABC):
     #: too, episodes are done side by side on a CPU.
     inner_loop: bool = False
     #: How the episodes of a batch are worked through; the engine sets what suits the device.
-    strategy: Strategy = InOrder()
+    batching: Batching = Sequential()
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__()
@@ -64,9 +64,9 @@ class Algorithm(nn.Module, abc.ABC):
         self.backbone = setup.backbone
 
     @property
-    def training_strategy(self) -> Strategy:
+    def training_batching(self) -> Batching:
         """Return how the episodes of a meta-batch are worked through: in order where one leaves traces for the next."""
-        return self.strategy if self.functional and not leaves_traces(self.backbone) else InOrder()
+        return self.batching if self.functional and not carries_state_between_episodes(self.backbone) else Sequential()
 
     @abc.abstractmethod
     def meta_step(self, episodes: Episodes) -> Metrics:

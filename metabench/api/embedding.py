@@ -52,7 +52,7 @@ class EmbeddingAlgorithm(OptimisedAlgorithm):
             support, support_y, query = episode
             return (learner.feature_scores(support, support_y, query, way),)
 
-        return self.strategy.map(scores, self, support, support_y, query)[0]
+        return self.batching.map(scores, self, support, support_y, query)[0]
 
     def _takes_features(self) -> bool:
         """Return whether features that were computed beforehand are all that scores depend on."""

@@ -35,7 +35,7 @@ class OptimisedAlgorithm(Algorithm):
     """An algorithm trained by "loss, backward, step": only `episode_scores` has to be written.
 
     Gradients are accumulated episode by episode, so memory does not grow with the meta-batch: its episodes are worked
-    through as `Algorithm.strategy` says.
+    through as `Algorithm.batching` says.
     """
 
     Config: ClassVar[type[Config]] = AlgorithmConfig
@@ -62,7 +62,7 @@ class OptimisedAlgorithm(Algorithm):
             support_x, support_y, query_x = episode
             return (learner.episode_scores(support_x, support_y, query_x, way),)
 
-        return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
+        return self.batching.map(scores, self, support_x, support_y, query_x)[0]
 
     def meta_step(self, episodes: Episodes) -> Metrics:
         """Average the gradient of the episodes' losses, and let Adam make one step."""
@@ -75,7 +75,7 @@ class OptimisedAlgorithm(Algorithm):
             return learner.episode_loss(support_x, support_y, query_x, query_y, episodes.way)
 
         batch = episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y
-        losses = self.training_strategy.backward(loss, self, *batch)
+        losses = self.training_batching.backward(loss, self, *batch)
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
         if self.config.halve_lr_every:

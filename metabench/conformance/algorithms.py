@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, Backbone, Config, Setup, Split
-from metabench.api.batching import InOrder, SideBySide, Vectorised
+from metabench.api.batching import Sequential
 from metabench.data.sampler import EpisodeShape
+from metabench.engine.batching import Threaded, Vmapped
 from metabench.engine.evaluation import evaluate, is_transductive, predict
 from metabench.engine.streams import EpisodeStream
-from metabench.errors import MetabenchError
+from metabench.errors import MetabenchError, in_one_line
 from metabench.machine.memory import BatchSize
 from metabench.registry.configs import InvalidConfig, validate_config
-from metabench.registry.manager import PluginManager, in_one_line
+from metabench.registry.manager import PluginManager
 
 CPU = torch.device("cpu")
 CLASSES, IMAGES, SIZE = 24, 16, 20
@@ -185,14 +186,14 @@ def check_batches(subject: Subject) -> None:
         )
 
 
-def check_strategies(subject: Subject) -> None:
+def check_batchings(subject: Subject) -> None:
     """An algorithm that says it is functional gives the same when several episodes are done at once."""
     if not subject.build().functional:
         return
     found = []
-    for strategy in (InOrder(), InOrder(), SideBySide(2), Vectorised(CPU)):
+    for batching in (Sequential(), Sequential(), Threaded(2), Vmapped(CPU)):
         algorithm = subject.build()
-        algorithm.strategy = strategy
+        algorithm.batching = batching
         try:
             train(algorithm, episodes("train"), 0, 1)
             found.append(predict(algorithm, episodes("test").batch(0, 4), 0, 0))
@@ -303,7 +304,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "resume": check_resume,
     "prediction changes nothing": check_prediction_changes_nothing,
     "batches": check_batches,
-    "strategies": check_strategies,
+    "batchings": check_batchings,
     "shapes": check_shapes,
     "queries": check_queries,
     "relabelling": check_relabelling,

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 
-from metabench.errors import DataError, MetabenchError
+from metabench.errors import DataError, MetabenchError, in_one_line
 from metabench.packs import Pack, read_pack, write_pack
-from metabench.registry.manager import in_one_line
 
 if TYPE_CHECKING:
     from metabench.api import Dataset, Progress, Split

@@ -13,8 +13,8 @@ import torch
 
 from metabench.analysis.stats import DataIntervals, Floats, mean_interval
 from metabench.api import Algorithm, Setup, Split
-from metabench.api.batching import strategy_for
 from metabench.data.sampler import EpisodeShape, IntArray
+from metabench.engine.batching import batching_for
 from metabench.engine.checkpoints import TrainingProgress
 from metabench.engine.evaluation import (
     evaluate,
@@ -29,8 +29,8 @@ from metabench.engine.precision import in_precision, tf32
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream
 from metabench.engine.training import train
-from metabench.errors import CellFailed, SuiteError
-from metabench.machine.device import Stopwatch
+from metabench.errors import CellFailed, SuiteError, in_one_line
+from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory, is_out_of_memory
 from metabench.machine.reproducible import derive_seed, deterministic
 from metabench.planning.plan import Cell
@@ -44,7 +44,7 @@ from metabench.records.record import (
     Validation,
 )
 from metabench.registry.configs import validate_config
-from metabench.registry.manager import PluginManager, in_one_line
+from metabench.registry.manager import PluginManager
 
 _T = TypeVar("_T")
 
@@ -79,7 +79,7 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     backbone = in_precision(backbone, cell.precision, image_shape)
     setup = Setup(backbone, cell.shape.way, cell.train.shape.way, cell.train.steps)
     algorithm = algorithm_class(validate_config(algorithm_class.Config, cell.algorithm.params), setup)
-    algorithm.strategy = strategy_for(device, algorithm.functional, algorithm.inner_loop)
+    algorithm.batching = batching_for(device, algorithm.functional, algorithm.inner_loop)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]

@@ -13,9 +13,8 @@ import torch
 
 from metabench.api import Algorithm
 from metabench.data.sampler import EpisodeShape
-from metabench.errors import StoreError
+from metabench.errors import StoreError, in_one_line
 from metabench.files import atomic_file
-from metabench.registry.manager import in_one_line
 
 
 @dataclass

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metabench.analysis.stats import Floats
 from metabench.api import Algorithm, Episodes
-from metabench.api.batching import InOrder
+from metabench.api.batching import Sequential
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream
 from metabench.errors import CellFailed
-from metabench.machine.device import Stopwatch, percentiles_ms
+from metabench.machine.clock import Stopwatch, percentiles_ms
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import derive_seed
 
@@ -128,12 +128,12 @@ def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
     """
     counter = FlopCounterMode(display=False)
     # The counter sees what is done in its own thread.
-    strategy, algorithm.strategy = algorithm.strategy, InOrder()
+    batching, algorithm.batching = algorithm.batching, Sequential()
     try:
         with counter:
             predict(algorithm, stream.batch(0, 1), seed, 0)
     finally:
-        algorithm.strategy = strategy
+        algorithm.batching = batching
     return counter.get_total_flops()
 
 

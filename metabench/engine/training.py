@@ -16,7 +16,7 @@ from metabench.engine.evaluation import evaluate
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream, training_stream, validation_stream
 from metabench.errors import CellFailed
-from metabench.machine.device import Stopwatch
+from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import derive_seed
 from metabench.planning.plan import Cell, Training

@@ -22,7 +22,8 @@ from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import CellFailed, StoreError
 from metabench.executors.processes import Died, run_jobs
 from metabench.executors.schedule import starting_order
-from metabench.machine.device import choose_device, describe_device, environment, in_threads, share_of_threads
+from metabench.machine.device import choose_device, describe_device, in_threads, share_of_threads
+from metabench.machine.environment import environment
 from metabench.planning.plan import Cell, check_cell, sharing_a_training
 from metabench.planning.suite import Suite
 from metabench.records.record import Record

@@ -13,7 +13,7 @@ from metabench.engine.cell import build, image_shape_of
 from metabench.engine.evaluation import first_of_each_class, is_transductive, predict
 from metabench.engine.precision import tf32
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
-from metabench.machine.device import Stopwatch
+from metabench.machine.clock import Stopwatch
 from metabench.machine.reproducible import deterministic
 from metabench.planning.plan import Cell, make_plan, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile, resolve

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from metabench.data.sampler import EpisodeShape
-from metabench.errors import PluginError, SuiteError
+from metabench.errors import PluginError, SuiteError, in_one_line
 from metabench.filters import choose
 from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
 from metabench.registry.configs import InvalidConfig, validate_config
-from metabench.registry.manager import PluginManager, in_one_line
+from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Algorithm, Backbone, Config, Dataset, SplitSize

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from metabench.errors import PluginError, nearest
+from metabench.errors import PluginError, in_one_line, nearest
 from metabench.registry import file_classes, hookspecs
 from metabench.registry.configs import InvalidConfig, short, validate_config
 from metabench.specs import (
@@ -343,9 +343,3 @@ def _selected(found: list[EntryPoint], selection: str) -> list[EntryPoint]:
 
 def _names(entry: EntryPoint) -> set[str]:
     return {entry.name} | ({entry.dist.name} if entry.dist else set())
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return the type and the message of an error that is not ours, in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__

@@ -36,7 +36,7 @@ BREAKING = {
         """,
         "takes a parameter that it does not know",
     ),
-    "strategies": (
+    "batchings": (
         """
         class Broken(ProtoNet):
             def episode_scores(self, support_x, support_y, query_x, way):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from metabench.api import Algorithm, Episodes, Setup
-from metabench.api.batching import InOrder, SideBySide, Strategy, Vectorised, leaves_traces, strategy_for, twin
+from metabench.api.batching import Batching, Sequential, carries_state_between_episodes
+from metabench.engine.batching import Threaded, Vmapped, batching_for, weight_sharing_copy
 from metabench.engine.precision import InBfloat16
 from metabench_plugins.algorithms.maml import MAML, MAMLConfig
 from metabench_plugins.algorithms.matchingnet import MatchingNet
@@ -23,10 +24,10 @@ CPU = torch.device("cpu")
 EPISODES = 5
 
 
-def strategies(functional: bool) -> list[Strategy]:
-    """Return what is compared with `InOrder`: fewer threads than episodes, as many, and more; all at once, and not."""
-    found: list[Strategy] = [SideBySide(2), SideBySide(EPISODES), SideBySide(8)]
-    return [*found, Vectorised(CPU), Vectorised(CPU, at_once=2)] if functional else found
+def batchings(functional: bool) -> list[Batching]:
+    """Return all batchings but `Sequential`: fewer threads than episodes, as many, more; all at once, and not."""
+    found: list[Batching] = [Threaded(2), Threaded(EPISODES), Threaded(8)]
+    return [*found, Vmapped(CPU), Vmapped(CPU, at_once=2)] if functional else found
 
 
 def predicted(learner: Algorithm, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -41,54 +42,54 @@ def trained_state(learner: Algorithm) -> dict[str, Tensor]:
 
 @every_norm
 @every_variant
-def test_every_strategy_predicts_what_the_plain_one_does(
+def test_every_batching_predicts_what_the_plain_one_does(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
     learner = trained(variant, norm)
     episodes = make_episodes(EPISODES, seed=7)
     plain = predicted(learner, episodes)
-    for strategy in strategies(learner.functional):
-        learner.strategy = strategy
+    for batching in batchings(learner.functional):
+        learner.batching = batching
         torch.testing.assert_close(predicted(learner, episodes), plain, rtol=1e-9, atol=1e-9)
 
 
 @every_norm
 @every_variant
-def test_every_strategy_trains_as_the_plain_one_does(
+def test_every_batching_trains_as_the_plain_one_does(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
-    def after_training(strategy: Strategy) -> dict[str, Tensor]:
+    def after_training(batching: Batching) -> dict[str, Tensor]:
         learner: Algorithm = trained(variant, norm)
-        learner.strategy = strategy
+        learner.batching = batching
         for step in range(2):
             torch.manual_seed(step)
             loss = learner.meta_step(make_episodes(EPISODES, seed=step))["loss"]
         return {**trained_state(learner), "loss": loss}
 
-    plain = after_training(InOrder())
-    for strategy in strategies(trained(variant).functional):
-        torch.testing.assert_close(after_training(strategy), plain, rtol=1e-7, atol=1e-9)
+    plain = after_training(Sequential())
+    for batching in batchings(trained(variant).functional):
+        torch.testing.assert_close(after_training(batching), plain, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("downsample", ["pool", "stride"])
 @pytest.mark.parametrize("first_order", [False, True])
-def test_every_strategy_finds_the_same_meta_gradient(make_episodes: Make, downsample: str, first_order: bool) -> None:
+def test_every_batching_finds_the_same_meta_gradient(make_episodes: Make, downsample: str, first_order: bool) -> None:
     """Through pooling, whose ties are where a gradient may go two ways: the images here have flat backgrounds."""
 
-    def gradient(strategy: Strategy) -> list[Tensor]:
+    def gradient(batching: Batching) -> list[Tensor]:
         torch.manual_seed(0)
         backbone = Conv4(Conv4Config(channels=20, norm="batch", downsample=downsample), (1, 16, 16))
         learner = MAML(MAMLConfig(inner_steps=2, first_order=first_order), Setup(backbone, 3, 3, 10)).double()
-        learner.strategy = strategy
+        learner.batching = batching
         drawn = make_episodes(EPISODES, seed=3)
         flat = Episodes(drawn.support_x.relu(), drawn.support_y, drawn.query_x.relu(), drawn.query_y, drawn.way)
         learner.meta_step(flat)
         return [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
 
-    plain = gradient(InOrder())
+    plain = gradient(Sequential())
     assert len(plain) == 18
-    for strategy in strategies(functional=True):
-        torch.testing.assert_close(gradient(strategy), plain, rtol=1e-9, atol=1e-12)
+    for batching in batchings(functional=True):
+        torch.testing.assert_close(gradient(batching), plain, rtol=1e-9, atol=1e-12)
 
 
 def test_threads_compute_in_the_precision_and_with_the_gradients_of_the_caller(make_episodes: Make) -> None:
@@ -96,7 +97,7 @@ def test_threads_compute_in_the_precision_and_with_the_gradients_of_the_caller(m
     backbone = InBfloat16(Conv4(Conv4Config(channels=8), (1, 16, 16)), (1, 16, 16))
     learner = MAML(MAMLConfig(), Setup(backbone, 3, 3, 10))
     plain = predicted(learner, episodes)
-    learner.strategy = SideBySide(2)
+    learner.batching = Threaded(2)
     torch.testing.assert_close(predicted(learner, episodes), plain, rtol=0, atol=0)
 
     seen: list[bool] = []
@@ -106,7 +107,7 @@ def test_threads_compute_in_the_precision_and_with_the_gradients_of_the_caller(m
         return (episode,)
 
     with torch.no_grad():
-        SideBySide(2).map(look, learner, torch.zeros(4, 1))
+        Threaded(2).map(look, learner, torch.zeros(4, 1))
     assert seen == [False] * 4
 
 
@@ -114,7 +115,7 @@ def test_threads_do_not_change_the_number_of_threads_of_the_caller() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        SideBySide(2).map(lambda module, episode: (episode,), nn.Identity(), torch.zeros(4, 1))
+        Threaded(2).map(lambda module, episode: (episode,), nn.Identity(), torch.zeros(4, 1))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -125,7 +126,7 @@ def test_the_error_of_a_thread_reaches_the_caller() -> None:
         raise ValueError(f"episode {int(episode)}")
 
     with pytest.raises(ValueError, match="episode 0"):
-        SideBySide(2).map(fail, nn.Identity(), torch.arange(4))
+        Threaded(2).map(fail, nn.Identity(), torch.arange(4))
 
 
 def test_a_batch_larger_than_memory_is_split_without_changing_the_gradient() -> None:
@@ -137,10 +138,10 @@ def test_a_batch_larger_than_memory_is_split_without_changing_the_gradient() -> 
     def loss(learner: nn.Module, episode: Tensor) -> Tensor:
         return learner(episode).square().sum()  # type: ignore[no-any-return]
 
-    InOrder().backward(loss, module, batch)
+    Sequential().backward(loss, module, batch)
     wanted = module.weight.grad
     module.zero_grad()
-    small = Vectorised(CPU, at_once=7)
+    small = Vmapped(CPU, at_once=7)
     vmap = torch.vmap
 
     def scarce(*args: Any, **kwargs: Any) -> Any:
@@ -160,12 +161,12 @@ def test_a_batch_larger_than_memory_is_split_without_changing_the_gradient() -> 
     torch.testing.assert_close(module.weight.grad, wanted, rtol=1e-12, atol=0)
 
 
-# ------------------------------------------------------------------------------------------------ twins
+# ------------------------------------------------------------------------------------------------ copies
 
 
-def test_a_twin_shares_the_memory_of_weights_but_not_their_gradients() -> None:
+def test_a_copy_shares_the_memory_of_weights_but_not_their_gradients() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    own = twin(module)
+    own = weight_sharing_copy(module)
     own(torch.randn(4, 2)).sum().backward()
     assert all(parameter.grad is None for parameter in module.parameters())
     assert all(parameter.grad is not None for parameter in own.parameters())
@@ -174,20 +175,20 @@ def test_a_twin_shares_the_memory_of_weights_but_not_their_gradients() -> None:
     assert torch.equal(next(own.parameters()), next(module.parameters()))
 
 
-def test_a_twin_keeps_tied_weights_tied_and_missing_ones_missing() -> None:
+def test_a_copy_keeps_tied_weights_tied_and_missing_ones_missing() -> None:
     layer = nn.Linear(2, 2, bias=False)
     module = nn.ModuleDict({"a": layer, "b": layer, "c": nn.Linear(2, 2)})
     module["c"].weight = layer.weight
-    own = twin(module)
+    own = weight_sharing_copy(module)
     assert own["a"] is own["b"]
     assert own["a"] is not layer
     assert own["c"].weight is own["a"].weight
     assert own["a"].bias is None
 
 
-def test_recurrent_layers_of_a_twin_compute_with_its_own_weights(make_learner: Make) -> None:
+def test_recurrent_layers_of_a_copy_compute_with_its_own_weights(make_learner: Make) -> None:
     learner = make_learner(MatchingNet, fce=True)
-    own = twin(learner)
+    own = weight_sharing_copy(learner)
     episodes = torch.randn(3, learner.backbone.features, dtype=torch.float64)
     own.context(episodes, episodes)[0].sum().backward()
     assert all(parameter.grad is None for parameter in learner.parameters())
@@ -197,24 +198,24 @@ def test_recurrent_layers_of_a_twin_compute_with_its_own_weights(make_learner: M
 # --------------------------------------------------------------------------------------------- the choice
 
 
-def test_the_strategy_suits_the_device_and_the_algorithm() -> None:
+def test_the_batching_suits_the_device_and_the_algorithm() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert isinstance(strategy_for(CPU, functional=True, inner_loop=True), SideBySide)
-        assert isinstance(strategy_for(CPU, functional=False, inner_loop=True), InOrder)
-        assert isinstance(strategy_for(CPU, functional=True, inner_loop=False), InOrder)
+        assert isinstance(batching_for(CPU, functional=True, inner_loop=True), Threaded)
+        assert isinstance(batching_for(CPU, functional=False, inner_loop=True), Sequential)
+        assert isinstance(batching_for(CPU, functional=True, inner_loop=False), Sequential)
         torch.set_num_threads(1)
-        assert isinstance(strategy_for(CPU, functional=True, inner_loop=True), InOrder)
+        assert isinstance(batching_for(CPU, functional=True, inner_loop=True), Sequential)
     finally:
         torch.set_num_threads(before)
     cuda = torch.device("cuda", 0)
-    assert isinstance(strategy_for(cuda, functional=True, inner_loop=False), Vectorised)
-    assert isinstance(strategy_for(cuda, functional=False, inner_loop=True), InOrder)
+    assert isinstance(batching_for(cuda, functional=True, inner_loop=False), Vmapped)
+    assert isinstance(batching_for(cuda, functional=False, inner_loop=True), Sequential)
 
 
 @pytest.mark.parametrize(
-    ("module", "traces"),
+    ("module", "carries_state"),
     [
         (nn.Conv2d(1, 1, 3), False),
         (nn.BatchNorm2d(3, track_running_stats=False), False),
@@ -222,5 +223,5 @@ def test_the_strategy_suits_the_device_and_the_algorithm() -> None:
         (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), True),
     ],
 )
-def test_training_is_in_order_where_an_episode_leaves_traces_for_the_next(module: nn.Module, traces: bool) -> None:
-    assert leaves_traces(module) is traces
+def test_training_is_in_order_where_an_episode_may_change_the_next(module: nn.Module, carries_state: bool) -> None:
+    assert carries_state_between_episodes(module) is carries_state

@@ -7,8 +7,9 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Weights, gradients, of_each
-from metabench_plugins.algorithms.linear_head import LinearHead, UnderWeights
+from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Weights, gradients
+from metabench_plugins.algorithms.foreach import foreach
+from metabench_plugins.algorithms.linear_head import LinearHead
 
 
 class MAMLConfig(AlgorithmConfig):
@@ -37,15 +38,13 @@ class MAML(LinearHead, OptimisedAlgorithm):
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
         """Return the query loss of the adapted weights; its gradient goes through the adaptation."""
-        model, second_order = UnderWeights(self), not self.config.first_order
-        adapted = self._adapt(model, support_x, support_y, self.config.inner_steps, second_order)
-        return F.cross_entropy(model(adapted, query_x, support_x), query_y)
+        adapted = self._adapt(support_x, support_y, self.config.inner_steps, not self.config.first_order)
+        return F.cross_entropy(self.under(adapted, query_x, support_x), query_y)
 
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """Return the [M, N] scores of the queries under the weights adapted to the support set."""
-        model = UnderWeights(self)
-        adapted = self._adapt(model, support_x, support_y, self.config.test_inner_steps, second_order=False)
-        return model(adapted, query_x, support_x)
+        adapted = self._adapt(support_x, support_y, self.config.test_inner_steps, second_order=False)
+        return self.under(adapted, query_x, support_x)
 
     @torch.no_grad()
     def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
@@ -53,22 +52,21 @@ class MAML(LinearHead, OptimisedAlgorithm):
         self.eval()
 
         def scores(learner: MAML, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
-            model = UnderWeights(learner)
-            adapted = learner._adapt(model, x, y, learner.config.test_inner_steps, second_order=False)
-            return (torch.cat([model(adapted, query, x) for query in torch.split(queries, 1)]),)
+            adapted = learner._adapt(x, y, learner.config.test_inner_steps, second_order=False)
+            return (torch.cat([learner.under(adapted, query, x) for query in torch.split(queries, 1)]),)
 
-        return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
+        return self.batching.map(scores, self, support_x, support_y, query_x)[0]
 
-    def _adapt(self, model: UnderWeights, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
-        """Return the weights of `model`, this learner, after `steps` of gradient descent (equation 1)."""
+    def _adapt(self, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
+        """Return the weights after `steps` of gradient descent on the support set (equation 1)."""
         weights: Weights = dict(self.named_parameters())
 
         def loss(weights: Weights) -> Tensor:
-            return F.cross_entropy(model(weights, x), y)
+            return F.cross_entropy(self.under(weights, x), y)
 
         for _ in range(steps):
-            found, _ = gradients(loss, weights, differentiable=second_order)
-            # Gradients of the first order are constants, and θ′ = θ - α∇ still passes ∇L(θ′) on to θ.
-            moved = of_each("add", list(weights.values()), list(found.values()), alpha=-self.config.inner_lr)
+            slopes, _ = gradients(loss, weights, differentiable=second_order)
+            # First-order gradients are constants, and θ′ = θ - α∇ still passes ∇L(θ′) on to θ.
+            moved = foreach("add", list(weights.values()), list(slopes.values()), alpha=-self.config.inner_lr)
             weights = dict(zip(weights, moved, strict=True))
         return weights

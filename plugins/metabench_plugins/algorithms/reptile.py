@@ -12,8 +12,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import Config, Episodes, Metrics, Setup, Weights, gradients, of_each
-from metabench_plugins.algorithms.linear_head import LinearHead, UnderWeights
+from metabench.api import Config, Episodes, Metrics, Setup, Weights, gradients
+from metabench_plugins.algorithms.foreach import foreach
+from metabench_plugins.algorithms.linear_head import LinearHead
 
 
 class ReptileConfig(Config):
@@ -60,10 +61,10 @@ class InnerAdam:
         """Return the weights after one step."""
         self.steps += 1
         correction = 1 - self._DECAY**self.steps
-        decayed = of_each("mul", self.squares, self._DECAY)
-        self.squares = of_each("addcmul", decayed, gradients, gradients, value=1 - self._DECAY)
-        roots = of_each("add", of_each("sqrt", of_each("div", self.squares, correction)), self._EPSILON)
-        return of_each("addcdiv", weights, gradients, roots, value=-self.lr)
+        decayed = foreach("mul", self.squares, self._DECAY)
+        self.squares = foreach("addcmul", decayed, gradients, gradients, value=1 - self._DECAY)
+        roots = foreach("add", foreach("sqrt", foreach("div", self.squares, correction)), self._EPSILON)
+        return foreach("addcdiv", weights, gradients, roots, value=-self.lr)
 
 
 class Reptile(LinearHead):
@@ -95,10 +96,10 @@ class Reptile(LinearHead):
         batches = torch.stack([minibatches(*shape) for _ in episodes]).to(y.device)
 
         def train(learner: Reptile, *task: Tensor) -> tuple[Tensor, ...]:
-            adapted, squares, loss = learner._adapt(UnderWeights(learner), *task)
+            adapted, squares, loss = learner._adapt(*task)
             return (*adapted.values(), *squares, loss)
 
-        *adapted_and_squares, losses = self.training_strategy.map(train, self, x, y, batches)
+        *adapted_and_squares, losses = self.training_batching.map(train, self, x, y, batches)
         count = len(adapted_and_squares) // 2
         self._outer_update(adapted_and_squares[:count])
         for i, squares in enumerate(adapted_and_squares[count:]):
@@ -122,13 +123,12 @@ class Reptile(LinearHead):
         batches = minibatches(*shape, torch.Generator().manual_seed(0)).to(support_y.device)
 
         def scores(learner: Reptile, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
-            model = UnderWeights(learner)
-            adapted, _, _ = learner._adapt(model, x, y, batches)
+            adapted, _, _ = learner._adapt(x, y, batches)
             with torch.no_grad():
                 parts = torch.split(queries, at_once)
-                return (torch.cat([learner._query_scores(model, adapted, x, part) for part in parts]),)
+                return (torch.cat([learner._query_scores(adapted, x, part) for part in parts]),)
 
-        return self.strategy.map(scores, self, support_x, support_y, query_x)[0]
+        return self.batching.map(scores, self, support_x, support_y, query_x)[0]
 
     def training_state(self) -> dict[str, Any]:
         """Return the position in the annealing."""
@@ -150,13 +150,10 @@ class Reptile(LinearHead):
         squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(self.parameters())]
         return InnerAdam(self.config.inner_lr, squares, self._inner_steps)
 
-    def _adapt(
-        self, model: UnderWeights, x: Tensor, y: Tensor, batches: Tensor
-    ) -> tuple[Weights, list[Tensor], Tensor]:
+    def _adapt(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
         """Return the weights φ after one inner step a minibatch, the mean squares after it, and the last loss.
 
         Args:
-            model: this classifier.
             x: [n, C, H, W] images of a task.
             y: [n] labels.
             batches: [steps, size] images of each minibatch.
@@ -165,11 +162,14 @@ class Reptile(LinearHead):
         weights: Weights = dict(self.named_parameters())
         loss = torch.zeros(())
         for batch in batches:
-            found, loss = gradients(partial(_loss, model, x[batch], y[batch]), weights)
+            slopes, loss = gradients(partial(self._loss, x[batch], y[batch]), weights)
             with torch.no_grad():
-                moved = adam.step(list(weights.values()), list(found.values()))
+                moved = adam.step(list(weights.values()), list(slopes.values()))
             weights = dict(zip(weights, moved, strict=True))
         return weights, adam.squares, loss
+
+    def _loss(self, x: Tensor, y: Tensor, weights: Weights) -> Tensor:
+        return F.cross_entropy(self.under(weights, x), y)
 
     @torch.no_grad()
     def _outer_update(self, adapted: list[Tensor]) -> None:
@@ -178,16 +178,12 @@ class Reptile(LinearHead):
             weight.add_(epsilon * (found.mean(dim=0) - weight))
         self._outer_steps += 1
 
-    def _query_scores(self, model: UnderWeights, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
+    def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Return the [M, N] scores of the queries under the adapted weights."""
         if self.config.transductive or self.backbone.needs_support:
-            return model(weights, query_x, support_x)
+            return self.under(weights, query_x, support_x)
         with_support = [torch.cat([support_x, query.unsqueeze(0)]) for query in query_x]
-        return torch.stack([model(weights, batch)[-1] for batch in with_support])
-
-
-def _loss(model: UnderWeights, x: Tensor, y: Tensor, weights: Weights) -> Tensor:
-    return F.cross_entropy(model(weights, x), y)
+        return torch.stack([self.under(weights, batch)[-1] for batch in with_support])
 
 
 def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Tensor:

@@ -1,0 +1,45 @@
+"""Clocks that wait for the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was asked; a clock read after this is honest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """Adds up the seconds of work on a device.
+
+    Attributes:
+        seconds: so far.
+    """
+
+    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._device = device
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time of the block, from an idle device to an idle device."""
+        synchronise(self._device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            synchronise(self._device)
+            self.seconds += time.perf_counter() - start
+
+
+def percentiles_ms(seconds: list[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile, in milliseconds."""
+    p50, p95 = np.percentile(np.asarray(seconds) * 1e3, [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}
