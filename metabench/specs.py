@@ -66,7 +66,7 @@ class LoggerSpec(Spec):
 
 
 @dataclass(frozen=True)
-class PublishedFigure:
+class PublishedResult:
     """An accuracy that somebody published, to stand beside the measured one.
 
     Attributes:
@@ -104,13 +104,13 @@ class PublishedFigure:
         """
         for name, value in (("accuracy", self.accuracy), ("ci95", 0.0 if self.ci95 is None else self.ci95)):
             if not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise ValueError(f"{name} of a published figure is a fraction between 0 and 1, not {value!r}")
+                raise ValueError(f"{name} of a published result is a fraction between 0 and 1, not {value!r}")
         for name in ("variant", "protocol"):
             if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name} of a published figure is a mapping of settings to values")
+                raise ValueError(f"{name} of a published result is a mapping of settings to values")
         for name in ("algorithm", "dataset", "source", "link"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} of a published figure is text")
+                raise ValueError(f"{name} of a published result is text")
 
 
 @dataclass(frozen=True)

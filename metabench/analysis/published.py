@@ -1,4 +1,4 @@
-"""Which published figure belongs beside a record, and how its protocol differed."""
+"""Which published result belongs beside a record, and how its protocol differed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from metabench.records.record import Record
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published figure beside a measured one.
+    """A published result beside a measured one.
 
     Attributes:
-        figure: what was published.
+        result: what was published.
         differences: how its protocol differed from the record's; empty where it was the same.
     """
 
-    figure: PublishedFigure
+    result: PublishedResult
     differences: tuple[str, ...]
 
     @property
@@ -28,26 +28,26 @@ class Comparison:
         return not self.differences
 
 
-def compare_published(record: Record, figures: Iterable[PublishedFigure]) -> Comparison | None:
-    """Return the published figure for a record's algorithm, dataset, way and shot; None where there is none.
+def compare_published(record: Record, results: Iterable[PublishedResult]) -> Comparison | None:
+    """Return the published result for a record's algorithm, dataset, way and shot; None where there is none.
 
     Of several, the one whose protocol is nearest.
     """
     found = [
-        Comparison(figure, (*_differences(record.identity, figure.protocol), *figure.notes))
-        for figure in figures
-        if _is_about(record, figure)
+        Comparison(result, (*_differences(record.identity, result.protocol), *result.notes))
+        for result in results
+        if _is_about(record, result)
     ]
     return min(found, key=lambda comparison: len(comparison.differences), default=None)
 
 
-def _is_about(record: Record, figure: PublishedFigure) -> bool:
+def _is_about(record: Record, result: PublishedResult) -> bool:
     identity = record.identity
     return (
-        (figure.way, figure.shot) == (record.way, record.shot)
-        and figure.algorithm == _at(identity, "algorithm.name")
-        and figure.dataset == _at(identity, "dataset.name")
-        and not _differences(identity, figure.variant)
+        (result.way, result.shot) == (record.way, record.shot)
+        and result.algorithm == _at(identity, "algorithm.name")
+        and result.dataset == _at(identity, "dataset.name")
+        and not _differences(identity, result.variant)
     )
 
 

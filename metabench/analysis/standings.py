@@ -13,7 +13,7 @@ from metabench.analysis.paired import Contest, PairedDifference, compare
 from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
 from metabench.records.record import EpisodeResults, Record
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 #: Reads the per-episode results of a record.
 ReadEpisodes = Callable[[Record], EpisodeResults]
@@ -35,7 +35,7 @@ class Row:
             that was tested on other episodes than most of its table.
         tie: whether these episodes do not tell it from the best.
         versus_best: less the best, on identical episodes; None for the best, and where there is no rank.
-        published: the published figure for it, and how its protocol differed.
+        published: the published result for it, and how its protocol differed.
         episodes: the per-episode accuracies, mean over the seeds, with the groups of the classes.
     """
 
@@ -86,18 +86,20 @@ class Table:
         return " · ".join(parts)
 
 
-def make_tables(records: Iterable[Record], read: ReadEpisodes, figures: Sequence[PublishedFigure] = ()) -> list[Table]:
+def make_tables(
+    records: Iterable[Record], read: ReadEpisodes, published: Sequence[PublishedResult] = ()
+) -> list[Table]:
     """Return the tables of some records, by dataset, backbone, way and shot.
 
     Args:
         records: of one run or of several.
         read: finds the per-episode results of a record.
-        figures: published accuracies.
+        published: published results.
     """
     ordered = sorted(records, key=lambda record: (*_table_of(record), _method_of(record), record.seed))
     tables = []
     for (dataset, backbone, way, shot), members in groupby(ordered, key=_table_of):
-        rows = [_row(list(group), read, figures) for _, group in groupby(members, key=_method_of)]
+        rows = [_row(list(group), read, published) for _, group in groupby(members, key=_method_of)]
         tables.append(Table(dataset, backbone, way, shot, _sorted(_named(rows))))
     contests = compare([_contest(table.rows) for table in tables])
     return [
@@ -131,25 +133,25 @@ def _named(rows: Sequence[Row]) -> list[Row]:
     return named
 
 
-def _row(records: Sequence[Record], read: ReadEpisodes, figures: Sequence[PublishedFigure]) -> Row:
-    published = compare_published(records[0], figures)
+def _row(records: Sequence[Record], read: ReadEpisodes, results: Sequence[PublishedResult]) -> Row:
+    published = compare_published(records[0], results)
     finished = [record for record in records if record.status == "ok"]
     name = records[0].algorithm
     if not finished:
         return Row(name, records, published=published)
-    results = [read(record) for record in finished]
-    accuracies = np.mean([result.accuracies for result in results], axis=0)
+    episodes = [read(record) for record in finished]
+    accuracies = np.mean([result.accuracies for result in episodes], axis=0)
     alone = [record.inductive_accuracy for record in finished if record.inductive_accuracy]
     return Row(
         name,
         records,
         accuracy=mean_interval(accuracies),
-        data_ci95=_data_ci95(finished, accuracies, results[0]),
+        data_ci95=_data_ci95(finished, accuracies, episodes[0]),
         seed_ci95=seed_ci95([record.accuracy.mean for record in finished if record.accuracy]),
         inductive=float(np.mean([accuracy.mean for accuracy in alone])) if alone else None,
         inductive_ci95=float(np.mean([accuracy.ci95 for accuracy in alone])) if alone else None,
         published=published,
-        episodes=EpisodeResults(accuracies, results[0].groups),
+        episodes=EpisodeResults(accuracies, episodes[0].groups),
     )
 
 

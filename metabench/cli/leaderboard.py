@@ -27,9 +27,9 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
     from metabench.reporting import rendering
     from metabench.reporting.leaderboard import sort_tables
 
-    figures = PluginManager.from_environment().published_figures()
+    published = PluginManager.from_environment().published_results()
     runs = Runs(directories, parse_filters(only))
-    tables = sort_tables(make_tables(runs.records, runs.episodes, figures), sort)
+    tables = sort_tables(make_tables(runs.records, runs.episodes, published), sort)
     render = {
         "table": lambda tables: rendering.render_text(tables, terminal_width()),
         "markdown": rendering.render_markdown,

@@ -23,8 +23,8 @@ def report(directories: Sequence[Path], only: Sequence[str], output: Path | None
     from metabench.registry.manager import PluginManager
     from metabench.reporting.report.page import render_page
 
-    figures = PluginManager.from_environment().published_figures()
-    page = render_page(Runs(directories, parse_filters(only)), figures)
+    published = PluginManager.from_environment().published_results()
+    page = render_page(Runs(directories, parse_filters(only)), published)
     path = output or directories[0] / "report.html"
     try:
         with atomic_file(path) as temporary:

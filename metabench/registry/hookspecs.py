@@ -8,7 +8,7 @@ from typing import Any
 
 import pluggy
 
-from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedFigure, SuiteSpec
+from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedResult, SuiteSpec
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -39,7 +39,7 @@ def metabench_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def metabench_published_figures() -> Iterable[PublishedFigure]:  # type: ignore[empty-body]
+def metabench_published_results() -> Iterable[PublishedResult]:  # type: ignore[empty-body]
     """Return published accuracies, which the leaderboard and the report show beside the measured ones."""
 
 

@@ -23,7 +23,7 @@ from metabench.specs import (
     BackboneSpec,
     DatasetSpec,
     LoggerSpec,
-    PublishedFigure,
+    PublishedResult,
     Spec,
     SuiteSpec,
 )
@@ -43,7 +43,7 @@ _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "logger": LoggerSpec,
 }
 
-_Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedFigure)
+_Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedResult)
 _Named = TypeVar("_Named", bound=Spec | SuiteSpec)
 
 
@@ -119,9 +119,9 @@ class PluginManager:
         """Return the loggers by name."""
         return self._provided("logger", LoggerSpec)
 
-    def published_figures(self) -> list[PublishedFigure]:
+    def published_results(self) -> list[PublishedResult]:
         """Return the published accuracies that plugins know of."""
-        return [figure for _, figure in self._specs("published_figure", PublishedFigure)]
+        return [result for _, result in self._specs("published_result", PublishedResult)]
 
     def conflicts(self) -> list[str]:
         """Return what is wrong with each name that is claimed more than once, and so cannot be used."""

@@ -18,7 +18,7 @@ from metabench.analysis.costs import (
     train_rate,
 )
 from metabench.analysis.standings import Row, Table
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def _half(value: float | None) -> str:
 def _published(row: Row) -> str:
     if row.published is None:
         return ""
-    return published_accuracy(row.published.figure) + ("" if row.published.same_protocol else "*")
+    return published_accuracy(row.published.result) + ("" if row.published.same_protocol else "*")
 
 
-def published_accuracy(figure: PublishedFigure) -> str:
+def published_accuracy(result: PublishedResult) -> str:
     """Return a published accuracy with its interval, in as many decimals as there may have been."""
-    interval = "" if figure.ci95 is None else f" ± {figure.ci95 * 100:.4g}"
-    return f"{figure.accuracy * 100:.4g}{interval}"
+    interval = "" if result.ci95 is None else f" ± {result.ci95 * 100:.4g}"
+    return f"{result.accuracy * 100:.4g}{interval}"
 
 
 def number(value: float | None) -> str:
@@ -159,7 +159,7 @@ COLUMNS = (
     Column(
         "published %",
         _published,
-        lambda row: row.published.figure.accuracy if row.published else None,
+        lambda row: row.published.result.accuracy if row.published else None,
         "published: * where the protocol differs; sources and differences are in leaderboard.md and the report",
         optional=True,
     ),
@@ -257,15 +257,15 @@ def _ties(table: Table) -> list[str]:
 
 
 def sources(tables: Sequence[Table]) -> list[str]:
-    """Return a line for each published figure: what it is, where it is from, and how its protocol differed."""
+    """Return a line for each published result: what it is, where it is from, and how its protocol differed."""
     lines: dict[str, None] = {}  # an ordered set
     for table in tables:
         for row in table.rows:
             if row.published:
-                figure, differences = row.published.figure, row.published.differences
+                result, differences = row.published.result, row.published.differences
                 how = f"other protocol: {'; '.join(differences)}" if differences else "the same protocol"
-                shape = f"{figure.way}-way {figure.shot}-shot"
-                lines[f"{row.name} {shape}: {published_accuracy(figure)} % in {figure.source}; {how}"] = None
+                shape = f"{result.way}-way {result.shot}-shot"
+                lines[f"{row.name} {shape}: {published_accuracy(result)} % in {result.source}; {how}"] = None
     return list(lines)
 
 

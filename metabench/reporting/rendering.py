@@ -122,10 +122,10 @@ def _place(row: Row) -> dict[str, Any]:
         },
         "published": published
         and {
-            "accuracy": published.figure.accuracy,
-            "ci95": published.figure.ci95,
-            "source": published.figure.source,
-            "link": published.figure.link,
+            "accuracy": published.result.accuracy,
+            "ci95": published.result.ci95,
+            "source": published.result.source,
+            "link": published.result.link,
             "differences": list(published.differences),
         },
     }
@@ -161,8 +161,8 @@ def _flat(record: Record, row: Row) -> dict[str, Any]:
         "versus_best_data_ci95": versus and versus.data_ci95,
         "versus_best_p_holm": versus and versus.p_holm,
         "versus_best_settled_by": versus and versus.settled_by,
-        "published": published and published.figure.accuracy,
-        "published_source": published and published.figure.source,
+        "published": published and published.result.accuracy,
+        "published_source": published and published.result.source,
         "published_differences": published and "; ".join(published.differences),
         "train_episodes": train and train.episodes,
         "train_seconds": train and train.seconds,

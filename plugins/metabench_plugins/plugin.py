@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedFigure, SuiteSpec, hookimpl
+from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedResult, SuiteSpec, hookimpl
 
 _HERE = "metabench_plugins"
 
@@ -107,11 +107,11 @@ def metabench_loggers() -> list[LoggerSpec]:
 
 
 @hookimpl
-def metabench_published_figures() -> list[PublishedFigure]:
+def metabench_published_results() -> list[PublishedResult]:
     """Return what the papers report."""
-    from metabench_plugins.published import figures
+    from metabench_plugins.published import published_results
 
-    return figures()
+    return published_results()
 
 
 @hookimpl

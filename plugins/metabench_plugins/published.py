@@ -6,28 +6,28 @@ from pathlib import Path
 
 import yaml
 
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 
-def figures() -> list[PublishedFigure]:
+def published_results() -> list[PublishedResult]:
     """Return the published accuracies of the built-in algorithms."""
-    found = []
+    results = []
     for paper in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")):
-        for figure in paper["figures"]:
-            value, half = figure["accuracy"]
-            found.append(
-                PublishedFigure(
+        for result in paper["results"]:
+            value, half = result["accuracy"]
+            results.append(
+                PublishedResult(
                     algorithm=paper["algorithm"],
                     dataset=paper["dataset"],
-                    way=figure["way"],
-                    shot=figure["shot"],
+                    way=result["way"],
+                    shot=result["shot"],
                     accuracy=value / 100,
                     ci95=None if half is None else half / 100,
                     source=paper["source"],
                     link=paper["link"],
                     variant=paper.get("variant", {}),
-                    protocol={**paper.get("protocol", {}), **figure.get("protocol", {})},
+                    protocol={**paper.get("protocol", {}), **result.get("protocol", {})},
                     notes=tuple(paper["notes"]),
                 )
             )
-    return found
+    return results

@@ -13,7 +13,7 @@ from metabench.planning.plan import make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.records.record import EpisodeResults, Record
 from metabench.registry.manager import PluginManager
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 Make = Callable[..., Record]
 Results = Callable[..., EpisodeResults]
@@ -124,9 +124,9 @@ IDENTITY = {
 }
 
 
-def figure(**changes: object) -> PublishedFigure:
+def published_result(**changes: object) -> PublishedResult:
     usual = {"algorithm": "maml", "dataset": "omniglot", "way": 5, "shot": 1, "accuracy": 0.987, "source": "Doe"}
-    return PublishedFigure(**{**usual, **changes})  # type: ignore[arg-type]
+    return PublishedResult(**{**usual, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -140,18 +140,20 @@ def figure(**changes: object) -> PublishedFigure:
         {"variant": {"algorithm.params.missing": 1}},
     ],
 )
-def test_a_figure_about_something_else_is_not_shown(make_record: Make, changes: dict[str, object]) -> None:
-    assert compare_published(make_record(identity=IDENTITY), [figure(**changes)]) is None
+def test_a_result_about_something_else_is_not_shown(make_record: Make, changes: dict[str, object]) -> None:
+    assert compare_published(make_record(identity=IDENTITY), [published_result(**changes)]) is None
 
 
-def test_the_figure_with_the_nearest_protocol_is_shown(make_record: Make) -> None:
-    far = figure(protocol={"train.steps": 60000, "train.meta_batch": 32})
-    near = figure(protocol={"train.steps": 10}, variant={"algorithm.params.first_order": False}, notes=["other split"])
-    found = compare_published(make_record(identity=IDENTITY), [far, near])
-    assert found is not None
-    assert found.figure == near
-    assert found.differences == ("other split",)
-    assert not found.same_protocol
+def test_the_result_with_the_nearest_protocol_is_shown(make_record: Make) -> None:
+    far = published_result(protocol={"train.steps": 60000, "train.meta_batch": 32})
+    near = published_result(
+        protocol={"train.steps": 10}, variant={"algorithm.params.first_order": False}, notes=["other split"]
+    )
+    comparison = compare_published(make_record(identity=IDENTITY), [far, near])
+    assert comparison is not None
+    assert comparison.result == near
+    assert comparison.differences == ("other split",)
+    assert not comparison.same_protocol
 
 
 @pytest.mark.parametrize(
@@ -165,9 +167,9 @@ def test_the_figure_with_the_nearest_protocol_is_shown(make_record: Make) -> Non
         {"variant": []},
     ],
 )
-def test_a_figure_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=f"^{next(iter(changes))} of a published figure is "):
-        figure(**changes)
+def test_a_result_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(changes))} of a published result is "):
+        published_result(**changes)
 
 
 def paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -177,18 +179,18 @@ def paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from paths(value, f"{prefix}{key}.")
 
 
-def test_every_built_in_figure_is_a_fraction_with_a_source(plugins: PluginManager) -> None:
-    figures = plugins.published_figures()
+def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManager) -> None:
+    results = plugins.published_results()
     suite = read_suite(plugins.suite_path("omniglot"))
     cells = make_plan(*resolve(suite, "paper"), plugins)
     known = {path for cell in cells for path in paths(cell.identity)}
-    assert {entry.algorithm for entry in figures} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
-    for entry in figures:
+    assert {entry.algorithm for entry in results} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
+    for entry in results:
         assert 0.5 < entry.accuracy < 1
         assert entry.ci95 is None or 0 < entry.ci95 < 0.02
         assert entry.source
         assert entry.link.startswith("https://")
-    for entry in figures:
+    for entry in results:
         assert set(entry.protocol) | set(entry.variant) <= known, "a setting that no cell has"
-    keys = [(e.algorithm, e.way, e.shot, str(e.variant)) for e in figures]
+    keys = [(e.algorithm, e.way, e.shot, str(e.variant)) for e in results]
     assert len(keys) == len(set(keys)) == 28

@@ -28,7 +28,7 @@ from metabench.reporting.rendering import (
     render_markdown,
     render_text,
 )
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 Make = Callable[..., Record]
 Tables = Callable[..., list[Table]]
@@ -40,12 +40,12 @@ HOSTILE = "<script>alert(`x`)</script> | **b** _i_ [l](u) # \\ &lt; $x^2$ % {y}"
 def tables_of(make_results: Callable[..., EpisodeResults]) -> Tables:
     """Return a function that makes tables of records, whose episodes have the records' mean accuracies."""
 
-    def make(records: Sequence[Record], figures: Sequence[PublishedFigure] = ()) -> list[Table]:
+    def make(records: Sequence[Record], published: Sequence[PublishedResult] = ()) -> list[Table]:
         def read(record: Record) -> EpisodeResults:
             assert record.accuracy is not None
             return make_results(record.accuracy.mean)
 
-        return make_tables(records, read, figures)
+        return make_tables(records, read, published)
 
     return make
 
@@ -161,14 +161,14 @@ def test_a_tie_shares_the_rank_and_says_what_would_settle_it(
     )
 
 
-def test_a_published_figure_stands_beside_with_what_differs(make_record: Make, tables_of: Tables) -> None:
+def test_a_published_result_stands_beside_with_what_differs(make_record: Make, tables_of: Tables) -> None:
     identity = {"algorithm": {"name": "one"}, "dataset": {"name": "glyphs"}, "train": {"steps": 10}}
-    figure = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", 0.004, protocol={"train.steps": 60000})
-    tables = tables_of([make_record(0.9, identity=identity)], [figure])
+    result = PublishedResult("one", "glyphs", 5, 1, 0.987, "Doe 2020", 0.004, protocol={"train.steps": 60000})
+    tables = tables_of([make_record(0.9, identity=identity)], [result])
     assert "98.7 ± 0.4*" in render_text(tables)
     text = unescaped(render_markdown(tables))
     assert "one 5-way 1-shot: 98.7 ± 0.4 % in Doe 2020; other protocol: train.steps: 60000 there, 10 here" in text
-    same = PublishedFigure("one", "glyphs", 5, 1, 0.987, "Doe 2020", protocol={"train.steps": 10})
+    same = PublishedResult("one", "glyphs", 5, 1, 0.987, "Doe 2020", protocol={"train.steps": 10})
     tables = tables_of([make_record(0.9, identity=identity)], [same])
     assert re.search(r"\s98\.7\s", render_text(tables))
     assert "in Doe 2020; the same protocol" in unescaped(render_markdown(tables))

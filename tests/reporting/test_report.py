@@ -22,7 +22,7 @@ from metabench.engine.pictures import episode_png
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 Make = Callable[..., Record]
 Report = Callable[..., Path]
@@ -256,14 +256,14 @@ def test_why_a_method_failed_is_said_even_where_all_did(
 def test_a_link_that_is_no_address_is_not_followed(
     report: Report, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = [
-        PublishedFigure("one", "glyphs", 5, 1, 0.987, source="Doe", link=link)
+    results = [
+        PublishedResult("one", "glyphs", 5, 1, 0.987, source="Doe", link=link)
         for link in ("javascript:alert(1)", "https://example.org/paper")
     ]
-    monkeypatch.setattr(PluginManager, "published_figures", lambda self: figures)
+    monkeypatch.setattr(PluginManager, "published_results", lambda self: results)
     identity = {"algorithm": {"name": "one"}, "dataset": {"name": "glyphs"}}
-    for figure, followed in zip(list(figures), ([], ["https://example.org/paper"]), strict=True):
-        figures[:] = [figure]
+    for result, followed in zip(list(results), ([], ["https://example.org/paper"]), strict=True):
+        results[:] = [result]
         links = Links()
         links.feed(report(make_record(0.5, identity=identity)).read_text(encoding="utf-8"))
         assert [link for link in links.followed if link != "data:,"] == followed

@@ -19,15 +19,15 @@ from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
 from metabench.reporting.report.plots import METHODS, Plot, draw
-from metabench.specs import PublishedFigure
+from metabench.specs import PublishedResult
 
 #: Tables with plots, paired differences and pictures; further ones are only in the table of all methods.
 SECTIONS = 4
 
 
-def render_page(runs: Runs, figures: Sequence[PublishedFigure] = ()) -> str:
+def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
     """Return the page as HTML."""
-    tables = make_tables(runs.records, runs.episodes, figures)
+    tables = make_tables(runs.records, runs.episodes, published)
     detailed = [table for table in tables if any(row.accuracy for row in table.rows)][:SECTIONS]
     script, plots = draw(detailed)
     folder = files("metabench.reporting.report")
@@ -137,14 +137,14 @@ def _pair(row: Row, other: Row, level: float) -> dict[str, str]:
 def _published(table: Table, row: Row) -> dict[str, Any]:
     assert row.published is not None
     assert row.accuracy is not None
-    figure = row.published.figure
+    result = row.published.result
     return {
         "method": row.name,
         "task": f"{table.dataset} {table.way}-way {table.shot}-shot",
         "measured": f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}",
-        "published": leaderboard.published_accuracy(figure),
-        "source": figure.source,
-        "link": figure.link if figure.link.startswith(("https://", "http://")) else "",
+        "published": leaderboard.published_accuracy(result),
+        "source": result.source,
+        "link": result.link if result.link.startswith(("https://", "http://")) else "",
         "differences": row.published.differences,
     }
 

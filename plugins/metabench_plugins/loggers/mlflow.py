@@ -12,7 +12,7 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
 from metabench.specs import hookimpl
-from metabench_plugins.loggers.figures import figures, settings, title, validation
+from metabench_plugins.loggers.metrics import metrics, settings, title, validation
 
 #: The longest value that every MLflow store takes.
 _LONGEST = 500
@@ -31,8 +31,8 @@ class MLflowLogger:
         """Write a cell."""
         now = round(datetime.fromisoformat(record["finished"]).timestamp() * 1000)
         last = record["train"]["steps"] if record["train"] else 0
-        metrics = [Metric(name, value, now, last) for name, value in figures(record).items()]
-        metrics += [Metric("validation.accuracy", value, now, step) for step, value in validation(record)]
+        points = [Metric(name, value, now, last) for name, value in metrics(record).items()]
+        points += [Metric("validation.accuracy", value, now, step) for step, value in validation(record)]
         tags = {
             "metabench.cell": record["cell"],
             "metabench.finished": record["finished"],
@@ -44,8 +44,8 @@ class MLflowLogger:
         run = self._client.create_run(self._experiment(record), run_name=title(record), tags=short).info.run_id
         params = [Param(name, str(value)[:_LONGEST]) for name, value in settings(record).items()]
         self._client.log_batch(run, params=params)
-        for first in range(0, len(metrics), _AT_ONCE):
-            self._client.log_batch(run, metrics=metrics[first : first + _AT_ONCE])
+        for first in range(0, len(points), _AT_ONCE):
+            self._client.log_batch(run, metrics=points[first : first + _AT_ONCE])
         self._client.set_terminated(run, "FINISHED" if record["status"] == "ok" else "FAILED")
 
     @hookimpl

@@ -13,7 +13,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from metabench.specs import hookimpl
-from metabench_plugins.loggers.figures import figures, settings, title, validation
+from metabench_plugins.loggers.metrics import metrics, settings, title, validation
 
 #: The file that says, written last, which record is beside it.
 _WRITTEN = "record.sha256"
@@ -31,7 +31,7 @@ class TensorBoardLogger:
             for step, accuracy in validation(record):
                 writer.add_scalar("validation/accuracy", accuracy, step)
             last = record["train"]["steps"] if record["train"] else 0
-            for name, value in figures(record).items():
+            for name, value in metrics(record).items():
                 writer.add_scalar(name.replace(".", "/"), value, last)
             if record["error"]:
                 writer.add_text("error", record["error"], last)

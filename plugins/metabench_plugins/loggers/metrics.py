@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Figures of a record, by their dotted path in it (docs/records.md).
-FIGURES = (
+#: Metrics of a record, by their dotted path in it (docs/records.md).
+METRICS = (
     "accuracy.mean",
     "accuracy.ci95",
     "accuracy.data_ci95",
@@ -29,9 +29,9 @@ def title(record: Mapping[str, Any]) -> str:
     return f"{record['algorithm']} {record['dataset']} {shape} {record['backbone']} seed {record['seed']}"
 
 
-def figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return those of `FIGURES` that the record has."""
-    found = {path: _at(record, path) for path in FIGURES}
+def metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of `METRICS` that the record has."""
+    found = {path: _at(record, path) for path in METRICS}
     return {path: float(value) for path, value in found.items() if value is not None}
 
 
