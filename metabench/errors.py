@@ -1,4 +1,4 @@
-"""Errors that a user sees. Each message says what was wrong, where, and what to do about it."""
+"""Errors for users: what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 
 
 class MetabenchError(Exception):
-    """The input was wrong: the command line prints the message, writes nothing and exits with 2."""
+    """Wrong input: the command line prints the message and exits with 2."""
 
 
 class UsageError(MetabenchError):
-    """An option makes no sense for what it is used on."""
+    """An option does not fit the suite, run or device."""
 
 
 class SuiteError(MetabenchError):
-    """A suite file is not valid."""
+    """A suite file is missing or not valid."""
 
 
 class PluginError(MetabenchError):
-    """A plugin, or a name that a plugin should provide, is not there or not usable."""
+    """A plugin, or a name it should provide, is missing or broken."""
 
 
 class DataError(MetabenchError):
-    """A dataset is missing, damaged, or cannot be stored."""
+    """A dataset is missing, damaged, or cannot be stored on disk."""
 
 
 class StoreError(MetabenchError):
@@ -31,13 +31,19 @@ class StoreError(MetabenchError):
 
 
 class CellFailed(Exception):
-    """One cell cannot go on (divergence, memory): it is recorded as failed and the others go on."""
+    """One cell cannot continue, e.g. because its loss diverged.
+
+    The cell is recorded as failed; the other cells of the run continue.
+    """
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `" (did you mean 'x'?)"` for the closest of `known`, or an empty string."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{found[0]}'?)" if found else ""
+    """Return ``" (did you mean 'x'?)"`` for the closest known word.
+
+    The result is empty where no known word is similar.
+    """
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 
 def in_one_line(error: BaseException) -> str:

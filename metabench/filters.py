@@ -1,4 +1,4 @@
-"""Choosing some of many things by their labels: ``--only KEY=A,B``."""
+"""Select cells or records by their labels: ``--only KEY=A,B``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ _T = TypeVar("_T")
 
 
 def parse_filters(only: Sequence[str]) -> dict[str, list[str]]:
-    """Turn ``["algorithm=maml,protonet", …]`` into ``{"algorithm": ["maml", "protonet"], …}``.
+    """Parse the values of ``--only``.
+
+    ``["algorithm=maml,protonet"]`` becomes ``{"algorithm": ["maml", "protonet"]}``.
 
     Raises:
-        UsageError: one is not of the form KEY=VALUE.
+        UsageError: a filter is not of the form KEY=VALUE.
     """
     filters: dict[str, list[str]] = {}
     for text in only:
@@ -26,36 +28,35 @@ def parse_filters(only: Sequence[str]) -> dict[str, list[str]]:
 
 
 def choose(
-    things: Sequence[_T], labels: Callable[[_T], Mapping[str, str]], only: Mapping[str, Iterable[str]], whose: str
+    things: Sequence[_T], labels: Callable[[_T], Mapping[str, str]], only: Mapping[str, Iterable[str]], owner: str
 ) -> list[_T]:
-    """Return the things whose labels are among those asked for.
+    """Return the things that pass all filters.
 
     Args:
-        things: to choose from, at least one.
-        labels: of a thing, by key; all things have the same keys.
-        only: for each key that matters, the accepted labels.
-        whose: the things are, for a message.
+        things: cells or records, at least one.
+        labels: returns a thing's labels by key; all things have the same keys.
+        only: the accepted labels of each filtered key.
+        owner: noun for error messages, e.g. ``"the suite"``.
 
     Raises:
-        UsageError: a key or a label is unknown, or nothing has all that is asked for.
+        UsageError: a key or label is unknown, or no thing passes all filters.
     """
-    values = [labels(thing) for thing in things]
-    for key, wanted in only.items():
-        keys = list(values[0])
+    labelled = [(thing, labels(thing)) for thing in things]
+    for key, accepted in only.items():
+        keys = list(labelled[0][1])
         if key not in keys:
             raise UsageError(f"--only {key}=…: unknown filter{nearest(key, keys)}. Filters: {', '.join(keys)}")
-        known = sorted({value[key] for value in values})
-        for word in wanted:
-            if word not in known:
+        known = sorted({values[key] for _, values in labelled})
+        for label in accepted:
+            if label not in known:
                 raise UsageError(
-                    f"--only {key}={word}: {whose} has no such {key}{nearest(word, known)}. It has: {', '.join(known)}"
+                    f"--only {key}={label}: {owner} has no such {key}{nearest(label, known)}. "
+                    f"It has: {', '.join(known)}"
                 )
     chosen = [
-        thing
-        for thing, value in zip(things, values, strict=True)
-        if all(value[key] in set(wanted) for key, wanted in only.items())
+        thing for thing, values in labelled if all(values[key] in set(accepted) for key, accepted in only.items())
     ]
     if not chosen:
-        asked = " and ".join(f"{key}={','.join(wanted)}" for key, wanted in only.items())
-        raise UsageError(f"--only {asked}: {whose} has nothing that is all of this")
+        filters = " and ".join(f"{key}={','.join(accepted)}" for key, accepted in only.items())
+        raise UsageError(f"--only {filters}: {owner} has nothing that matches all of this: drop a filter")
     return chosen

@@ -1,4 +1,4 @@
-"""Packed data on disk: one safetensors file for a dataset, written whole or not at all."""
+"""Packed datasets on disk: one safetensors file each."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Pack:
     """Images of a dataset before it is split.
 
     Attributes:
-        images: [n, C, H, W] uint8, class by class.
-        offsets: [classes + 1] where each class begins in `images`.
-        class_names: one name a class.
-        fingerprint: sha256 over images, offsets and names; it identifies the data in a record.
+        images: [n, C, H, W] uint8, sorted by class.
+        offsets: [classes + 1] int64; class c is ``images[offsets[c]:offsets[c + 1]]``.
+        class_names: one name for each class.
+        fingerprint: sha256 over images, offsets and names; identifies the data in a record.
     """
 
     images: npt.NDArray[np.uint8]
@@ -36,7 +36,7 @@ class Pack:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the sha256 of the content, in hexadecimal."""
+        """Return the sha256 of images, offsets and names, in hexadecimal."""
         digest = hashlib.sha256(json.dumps([self.images.shape, self.class_names]).encode())
         digest.update(np.ascontiguousarray(self.offsets).tobytes())
         digest.update(np.ascontiguousarray(self.images).data)
@@ -44,10 +44,10 @@ class Pack:
 
 
 def write_pack(path: Path, pack: Pack) -> None:
-    """Write `pack` to `path` in one atomic step.
+    """Write `pack` to `path`, whole or not at all.
 
     Raises:
-        DataError: the directory cannot be written, or the disk is full; nothing is left behind.
+        DataError: the directory is not writable, or the disk is full.
     """
     data = save(
         {"images": np.ascontiguousarray(pack.images), "offsets": np.ascontiguousarray(pack.offsets)},
@@ -64,14 +64,14 @@ def write_pack(path: Path, pack: Pack) -> None:
 
 
 def read_pack(path: Path) -> Pack | None:
-    """Return the pack at `path`, or None where there is none.
+    """Return the pack at `path`, or None where no file exists.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged or cannot be read.
     """
     if not os.path.exists(path):
         return None
-    damaged = f"the packed data in {path} is damaged: delete that file, and it will be made again"
+    damaged = f"the packed data in {path} is damaged: delete that file, and the next run packs it again"
     try:
         with safe_open(path, framework="numpy") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
@@ -83,7 +83,9 @@ def read_pack(path: Path) -> Pack | None:
     except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(damaged) from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(
+            f"cannot read the packed data in {path}: {error.strerror}. Make the file readable, or delete it"
+        ) from error
     if pack.fingerprint != metadata.get("fingerprint"):
         raise DataError(damaged)
     return pack

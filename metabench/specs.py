@@ -1,4 +1,4 @@
-"""What a plugin announces: light descriptions with lazy targets, so that listing imports no torch."""
+"""Descriptions that plugins announce; their classes are imported lazily."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import pluggy
 #: Entry-point group, and the name of the pluggy project.
 PROJECT = "metabench"
 
-#: The version of what plugins are written against: `metabench.api`, `metabench.specs` and the hooks. It goes up
-#: when a plugin that worked would no longer work.
+#: The version of the plugin API: `metabench.api`, `metabench.specs` and the hooks. It goes up with every change that
+#: breaks a working plugin.
 API_VERSION = 1
 
-#: Marks a function of a plugin as the implementation of one of `metabench.registry.hookspecs`.
+#: Marks a plugin's function as the implementation of a hook of `metabench.registry.hookspecs`.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One thing that a plugin provides.
+    """Describes a class that a plugin provides.
 
     Attributes:
-        name: how suites name it, e.g. ``"protonet"``.
-        target: where the class is, as ``"package.module:Class"``; imported only when it is used.
+        name: the name that suites use, e.g. ``"protonet"``.
+        target: the class, as ``"package.module:Class"``; imported on first use.
         summary: one line for `metabench list`.
-        reference: author and year of the paper it implements, e.g. ``"Snell et al. 2017"``.
-        link: where that paper is.
+        reference: author and year of the implemented paper, e.g. ``"Snell et al. 2017"``.
+        link: URL of the paper.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class AlgorithmSpec(Spec):
-    """Announces an `metabench.api.Algorithm`."""
+    """Announces a `metabench.api.Algorithm`."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True)
 class LoggerSpec(Spec):
-    """Announces a logger: a class, made without arguments, whose methods implement the hooks of events.
+    """Announces a logger, which carries records to an experiment tracker.
+
+    A logger is a class without constructor arguments whose methods implement the event hooks.
 
     Attributes:
-        requires: what ``pip install`` brings what it imports, where that is optional: ``"metabench[mlflow]"``.
+        requires: what to ``pip install`` for the logger's optional imports, e.g. ``"metabench[mlflow]"``.
     """
 
     requires: str = ""
@@ -67,21 +69,22 @@ class LoggerSpec(Spec):
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """An accuracy that somebody published, to stand beside the measured one.
+    """A published accuracy, shown beside the measured one.
 
     Attributes:
         algorithm: name of the algorithm, as its plugin announces it.
         dataset: name of the dataset.
-        way: N.
-        shot: K.
-        accuracy: as a fraction.
-        source: where it was read, e.g. ``"Snell et al. 2017, table 1"``.
-        ci95: half its 95 % interval; None where none was published.
-        link: where the source is.
-        variant: settings of a cell, by their dotted path in its identity (``"algorithm.params.first_order"``), that
-            say which variant of the algorithm it is; for a cell with other values the figure is not shown.
-        protocol: further settings that the figure was made with; where the cell's differ, that is said beside it.
-        notes: what else differs, and no setting can say.
+        way: classes of a test episode (N).
+        shot: support images of each class (K).
+        accuracy: mean accuracy as a fraction.
+        source: citation, e.g. ``"Snell et al. 2017, table 1"``.
+        ci95: half the published 95 % interval, as a fraction; None where the source gives none.
+        link: URL of the source.
+        variant: values that a cell must have to show this result, by dotted path in its identity
+            (``{"algorithm.params.first_order": True}``).
+        protocol: further settings of the published experiment, by dotted path; a cell with another value shows the
+            result with "*" and lists the difference.
+        notes: differences that no setting of a cell expresses.
     """
 
     algorithm: str
@@ -97,28 +100,28 @@ class PublishedResult:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Check what is easily got wrong.
+        """Check the types and ranges of the fields.
 
         Raises:
-            ValueError: an accuracy is no fraction, or the settings are no mapping.
+            ValueError: an accuracy is not a fraction, settings are not a mapping, or a name is not text.
         """
         for name, value in (("accuracy", self.accuracy), ("ci95", 0.0 if self.ci95 is None else self.ci95)):
             if not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise ValueError(f"{name} of a published result is a fraction between 0 and 1, not {value!r}")
+                raise ValueError(f"{name} of a published result must be a fraction between 0 and 1, not {value!r}")
         for name in ("variant", "protocol"):
             if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name} of a published result is a mapping of settings to values")
+                raise ValueError(f"{name} of a published result must be a mapping of settings to values")
         for name in ("algorithm", "dataset", "source", "link"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} of a published result is text")
+                raise ValueError(f"{name} of a published result must be text")
 
 
 @dataclass(frozen=True)
 class SuiteSpec:
-    """Announces a suite that `metabench run NAME` finds from any folder.
+    """Announces a suite, which `metabench run NAME` finds from anywhere.
 
     Attributes:
-        name: its name on the command line.
+        name: the suite's name on the command line.
         path: the YAML file.
     """
 

@@ -1,1 +1,1 @@
-"""Datasets as packed files, and episodes as indices into them."""
+"""Store datasets as packed files; sample episodes as indices."""

@@ -1,6 +1,7 @@
-"""Where data lies: raw files that are only ever read, and the cache with a packed copy of each dataset.
+"""Find raw data, and keep a packed copy of each dataset.
 
-Nothing here imports torch, so `metabench data list` answers at once.
+Raw files are only ever read; packed copies are in the cache. This module imports no torch, so that
+`metabench data list` answers at once.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class DataRoots:
-    """Where data is looked for, and where it is kept.
+    """Directories for raw and packed data.
 
     Attributes:
-        sources: directories with raw data, in the order to search them; never written to.
-        cache: the directory of packed copies and downloads.
-        download: whether a dataset may fetch its raw data from the network.
+        sources: directories with raw data, in search order; never written to.
+        cache: directory of packed copies and downloads.
+        download: whether a dataset may download its raw data.
     """
 
     sources: tuple[Path, ...]
@@ -42,13 +43,16 @@ class DataRoots:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> DataRoots:
-        """Read METABENCH_DATA (a path list), METABENCH_CACHE and METABENCH_OFFLINE (1 forbids downloads).
+        """Read the directories from environment variables.
+
+        METABENCH_DATA is a path list; METABENCH_OFFLINE=1 forbids downloads; METABENCH_CACHE defaults to the platform's
+        cache directory.
 
         Raises:
-            DataError: METABENCH_DATA names a directory that is not there.
+            DataError: METABENCH_DATA names a directory that does not exist.
         """
-        listed = environ.get("METABENCH_DATA", "").split(os.pathsep)
-        sources = tuple(Path(entry).expanduser() for entry in listed if entry)
+        entries = environ.get("METABENCH_DATA", "").split(os.pathsep)
+        sources = tuple(Path(entry).expanduser() for entry in entries if entry)
         for source in sources:
             if not os.path.isdir(source):
                 raise DataError(f"METABENCH_DATA names {source}, which is not a directory: correct it or unset it")
@@ -62,7 +66,7 @@ class DataRoots:
 
 @dataclass
 class _Files:
-    """The `metabench.api.DatasetFiles` of one dataset."""
+    """Implements `metabench.api.DatasetFiles` for one dataset."""
 
     sources: Sequence[Path]
     cache: Path
@@ -70,32 +74,31 @@ class _Files:
 
 
 def pack_path(name: str, dataset: Dataset, roots: DataRoots) -> Path:
-    """Return where the packed copy of `dataset` is, or would be."""
+    """Return the path of the dataset's packed copy, existing or not."""
     return roots.cache / name / f"{dataset.pack_name}{_SUFFIX}"
 
 
 def packed_files(name: str, roots: DataRoots) -> list[Path]:
-    """Return the packed copies of the dataset called `name`: one for each configuration that was used."""
-    # A dot begins the name of a file that is still being written.
+    """Return the packed copies of a dataset, one for each configuration."""
+    # Names of unfinished files start with a dot.
     return sorted(path for path in (roots.cache / name).glob(f"*{_SUFFIX}") if path.name[0] != ".")
 
 
 def load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
-    """Return the packed copy of `dataset`, which is made first where there is none.
+    """Return the packed copy of `dataset`, and pack it if needed.
 
     Raises:
-        DataError: the raw data is missing or damaged, the packed copy is damaged, or the cache cannot be
-            written.
+        DataError: raw data is missing or damaged, the packed copy is damaged, or the cache is not writable.
     """
     pack = read_pack(pack_path(name, dataset, roots))
     return make_pack(name, dataset, roots, progress) if pack is None else pack
 
 
 def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
-    """Pack `dataset` from its raw data, and store the packed copy in place of the one that may be there.
+    """Pack `dataset` from its raw data, replacing any packed copy.
 
     Raises:
-        DataError: the raw data is missing or damaged, or the cache cannot be written.
+        DataError: raw data is missing or damaged, or the cache is not writable.
     """
     path = pack_path(name, dataset, roots)
     _check_writable(path.parent)
@@ -107,23 +110,26 @@ def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress)
 
 
 def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> tuple[Mapping[str, Split], str]:
-    """Return the splits of `dataset`, and the fingerprint of the packed data that they come from.
+    """Return the splits of `dataset` and its packed data's fingerprint.
 
     Raises:
-        DataError: as `load_pack`.
+        DataError: as `load_pack`, or a split is missing.
     """
     pack = load_pack(name, dataset, roots, progress)
     splits = _guarded(name, lambda: dataset.split(pack))
     missing = {"train", "val", "test"} - set(splits)
     if missing:
-        raise DataError(f"the dataset '{name}' has no split {' and no split '.join(sorted(missing))}")
+        raise DataError(
+            f"the dataset '{name}' has no split {' and no split '.join(sorted(missing))}: its split() must return "
+            "train, val and test"
+        )
     return splits, pack.fingerprint
 
 
-def _guarded(name: str, work: Callable[[], _T]) -> _T:
-    """Do what a plugin's dataset is asked, and put whatever it raises into words."""
+def _guarded(name: str, call: Callable[[], _T]) -> _T:
+    """Call a plugin's dataset; turn its exceptions into a `DataError`."""
     try:
-        return work()
+        return call()
     except MetabenchError:
         raise
     except Exception as error:
@@ -131,7 +137,7 @@ def _guarded(name: str, work: Callable[[], _T]) -> _T:
 
 
 def _check_writable(folder: Path) -> None:
-    # Packing may take a minute and a download: better to hear of a full or read-only disk before that.
+    # Packing may take a minute and a download: report a full or read-only disk before that.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

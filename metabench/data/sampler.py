@@ -1,4 +1,4 @@
-"""Which images make up an episode. Nothing here knows how to learn, and nothing here imports torch."""
+"""Sample episodes as indices of images; imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 
-#: One Philox counter yields four 64-bit words; an episode owns a whole number of counters.
+#: One Philox counter yields four 64-bit words; each episode uses a whole number of counters.
 _WORDS_PER_COUNTER = 4
 
 
@@ -30,7 +30,7 @@ class EpisodeShape:
 
     @property
     def images(self) -> int:
-        """Return how many images an episode has."""
+        """Return the number of images in an episode."""
         return self.way * (self.shot + self.queries)
 
 
@@ -39,10 +39,10 @@ class EpisodeIndices:
     """A batch of B episodes as indices into the images of a split.
 
     Attributes:
-        classes: [B, N] which class of the split has label 0 … N-1 of each episode.
-        support: [B, N·K] image indices, class by class.
+        classes: [B, N] the split's class behind each label 0 … N-1.
+        support: [B, N·K] image indices, sorted by class.
         support_labels: [B, N·K] labels 0 … N-1.
-        query: [B, M] image indices, in random order, so that a position tells nothing about a label.
+        query: [B, M] image indices in random order, so that a query's position says nothing about its label.
         query_labels: [B, M] labels 0 … N-1.
     """
 
@@ -53,22 +53,21 @@ class EpisodeIndices:
     query_labels: IntArray
 
     def __getitem__(self, episodes: slice) -> EpisodeIndices:
-        """Return some of the episodes."""
+        """Return a slice of the batch."""
         return EpisodeIndices(*(getattr(self, field.name)[episodes] for field in fields(self)))
 
 
 class EpisodeSampler:
-    """Episode `i` is a pure function of the arguments given here and of `i`.
+    """Draws episodes by number, as a pure function of its arguments.
 
-    It does not depend on which episodes were drawn before, on the size of a batch, the device or the
-    algorithm: a counter-based generator (Philox 4x64; Salmon et al. 2011) is entered at the counter that
-    belongs to the episode.
+    Episode i does not depend on the episodes drawn before, the batch size, the device or the algorithm: its random
+    words come from a counter-based generator (Philox 4x64; Salmon et al. 2011), started at the counter of episode i.
 
     Args:
         offsets: [classes + 1] image `j` belongs to class `c` when ``offsets[c] <= j < offsets[c + 1]``.
         shape: way, shot and queries of every episode.
-        stream: names the sequence of episodes (dataset, split, …); another name is another sequence.
-        seed: another seed is another sequence.
+        stream: name of the sequence of episodes (dataset, split, …).
+        seed: seed of the sequence; each pair of stream and seed gives another sequence.
 
     Raises:
         ValueError: the split has fewer classes than `way`, or a class fewer images than shot + queries.
@@ -89,7 +88,7 @@ class EpisodeSampler:
         self._counters = -(-draws // _WORDS_PER_COUNTER)
 
     def draw(self, first: int, count: int) -> EpisodeIndices:
-        """Return the episodes `first` … `first + count - 1`."""
+        """Return episodes `first` … `first + count - 1`."""
         way, shot, queries = self.shape.way, self.shape.shot, self.shape.queries
         words = self._words(first, count)
         class_words, words = np.split(words, [way], axis=1)
@@ -111,21 +110,24 @@ class EpisodeSampler:
         )
 
     def _words(self, first: int, count: int) -> npt.NDArray[np.uint64]:
-        """Return the [count, words of an episode] random words that belong to these episodes."""
+        """Return the [count, words per episode] random words of these episodes."""
         bits = np.random.Philox(key=self._key, counter=first * self._counters)
         words = bits.random_raw(count * self._counters * _WORDS_PER_COUNTER)
         return np.asarray(words, dtype=np.uint64).reshape(count, -1)
 
 
 def _distinct(words: npt.NDArray[np.uint64], limits: IntArray) -> IntArray:
-    """Turn each row of random words into distinct integers below the row's limit, all subsets equally likely.
+    """Map random words to distinct integers below each row's limit.
 
-    The k-th number is drawn from ``limit - k`` values and moved past the earlier ones, smallest first. The
-    modulo's bias is below limit / 2^64.
+    All subsets are equally likely. The k-th number is drawn from ``limit - k`` values and moved past the earlier ones,
+    smallest first. The modulo's bias is below limit / 2^64.
 
     Args:
         words: [R, n] random words.
         limits: [R] exclusive upper bounds, each at least n.
+
+    Returns:
+        [R, n] integers, distinct within a row.
     """
     rows, n = words.shape
     chosen = np.empty((rows, n), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Parameters become validated `Config`s, and what is wrong with them becomes a message."""
+"""Validate parameters into a `Config`, with readable error messages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ if TYPE_CHECKING:  # imports torch
 
 @dataclass(frozen=True)
 class ConfigProblem:
-    """One thing wrong with the parameters of a plugin's class: where in them, and what."""
+    """One mistake in parameters.
+
+    Attributes:
+        path: the keys that lead to the wrong value.
+        message: what is wrong with it.
+    """
 
     path: tuple[str | int, ...]
     message: str
 
 
 class InvalidConfig(Exception):
-    """Parameters do not fit the `Config` of the class that they are for."""
+    """Parameters do not fit the `Config` of their class."""
 
     def __init__(self, problem: ConfigProblem) -> None:
         super().__init__(problem.message)
@@ -35,39 +40,39 @@ def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:
     """Return `params` as an instance of `model`.
 
     Raises:
-        InvalidConfig: with the place, and the nearest name where a name is unknown.
+        InvalidConfig: with the path of the wrong value; for an unknown key, with the nearest known one.
     """
     try:
-        # As JSON, so that a list can be a tuple and a word an enumeration, and nothing else is converted.
+        # JSON mode accepts lists for tuples and strings for enumerations, and converts nothing else.
         return model.model_validate_json(json.dumps(dict(params)))
     except ValidationError as error:
         raise InvalidConfig(first_problem(error, model)) from error
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProblem:
-    """Return the first problem that pydantic found, in the words that metabench uses."""
+    """Return the first pydantic error in metabench's words."""
     details = error.errors(include_url=False)
-    # A misspelt key makes a required one missing too: the misspelling is the cause.
-    found = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
-    path = tuple(found["loc"])
-    if found["type"] == "extra_forbidden":
+    # A misspelt key also leaves a required key missing: report the misspelling, which is the cause.
+    first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
+    path = tuple(first["loc"])
+    if first["type"] == "extra_forbidden":
         known = _keys_at(model, path[:-1])
         return ConfigProblem(
             path, f"unknown key '{path[-1]}'{nearest(str(path[-1]), known)}. Known keys: {', '.join(known)}"
         )
-    if found["type"] == "missing":
+    if first["type"] == "missing":
         return ConfigProblem(path[:-1], f"the key '{path[-1]}' is missing")
-    message = found["msg"].removeprefix("Value error, ")
-    return ConfigProblem(path, f"{message[0].lower()}{message[1:]}, not {short(found['input'])}")
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigProblem(path, f"{message[0].lower()}{message[1:]}, not {short(first['input'])}")
 
 
 def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     """Return the keys of the nested model at `path`."""
     current: Any = model
-    for step in path:
+    for key in path:
         if isinstance(current, type) and issubclass(current, BaseModel):
-            current = current.model_fields[str(step)].annotation if str(step) in current.model_fields else None
-        else:  # the values of a mapping or a list
+            current = current.model_fields[str(key)].annotation if str(key) in current.model_fields else None
+        else:  # a mapping or list: continue with the type of its values
             arguments = getattr(current, "__args__", ())
             current = arguments[-1] if arguments else None
     if isinstance(current, type) and issubclass(current, BaseModel):
@@ -76,6 +81,6 @@ def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
 
 
 def short(value: object) -> str:
-    """Return a value for a message, cut where it is long."""
+    """Return the value's repr, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""Classes in files that nobody packaged: ``./idea.py:MyAlgorithm``, for trying something out."""
+"""Load classes from unpackaged files: ``./idea.py:MyAlgorithm``."""
 
 from __future__ import annotations
 
@@ -12,24 +12,29 @@ from metabench.errors import PluginError
 
 
 def is_local(name: str) -> bool:
-    """Return whether a name is that of a class in a file."""
+    """Return whether the name refers to a class in a file."""
     return ".py:" in name
 
 
 def absolute(name: str, folder: Path) -> str:
-    """Return the name with its path made absolute; relative ones start at `folder`."""
+    """Return the name with an absolute path.
+
+    Args:
+        name: ``PATH.py:CLASS``.
+        folder: the folder that a relative path starts from.
+    """
     path, _, attribute = name.rpartition(":")
     return f"{(folder / path).resolve()}:{attribute}"
 
 
 def load(name: str) -> Any:
-    """Import the file and return what the name says of it.
+    """Import the file and return its class.
 
-    A file that was changed is another module, so that it is imported anew.
+    The module's name contains a hash of the file's content, so a changed file is imported again.
 
     Raises:
-        PluginError: there is no such file, or nothing of this name in it.
-        Exception: whatever the file raises.
+        PluginError: the file cannot be read, or does not define the class.
+        Exception: whatever importing the file raises.
     """
     path, _, attribute = name.rpartition(":")
     module_name = f"metabench_local_{Path(path).stem}_{_digest(path)}"
@@ -38,20 +43,23 @@ def load(name: str) -> Any:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # pickle and dataclasses look there
+        sys.modules[module_name] = module  # pickle and dataclasses look modules up here
         try:
             spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[module_name]
             raise
-    found = getattr(sys.modules[module_name], attribute, None)
-    if found is None:
-        raise PluginError(f"there is no {attribute} in {path}")
-    return found
+    cls = getattr(sys.modules[module_name], attribute, None)
+    if cls is None:
+        raise PluginError(f"there is no {attribute} in {path}: name a class that the file defines")
+    return cls
 
 
 def version(name: str) -> str:
-    """Return the file's name and a hash of its content, which say what a record was made with."""
+    """Return the file's name and a hash of its content.
+
+    Records store this as the version of the class that they were made with.
+    """
     path, _, _ = name.rpartition(":")
     return f"{Path(path).name} {_digest(path)}"
 
@@ -60,4 +68,4 @@ def _digest(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
     except OSError as error:
-        raise PluginError(f"cannot read {path}: {error.strerror}") from error
+        raise PluginError(f"cannot read {path}: {error.strerror}. Correct the path") from error

@@ -1,4 +1,4 @@
-"""The hooks. A plugin implements any of them with `metabench.specs.hookimpl`; see docs/plugins.md."""
+"""Hooks that plugins implement with `metabench.specs.hookimpl`; see docs/plugins.md."""
 
 from __future__ import annotations
 
@@ -35,42 +35,47 @@ def metabench_suites() -> Iterable[SuiteSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def metabench_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
-    """Return the loggers that this plugin provides; ``metabench run --log NAME`` makes one hear of the run."""
+    """Return the loggers that this plugin provides.
+
+    ``metabench run --log NAME`` calls the event hooks of the logger NAME.
+    """
 
 
 @hookspec
 def metabench_published_results() -> Iterable[PublishedResult]:  # type: ignore[empty-body]
-    """Return published accuracies, which the leaderboard and the report show beside the measured ones."""
+    """Return published results for the leaderboard and the report."""
 
 
 @hookspec
 def metabench_run_started(output: Path, suite: Mapping[str, Any], cells: int) -> None:
-    """Be told that a run begins.
+    """Called when a run starts.
 
     Args:
         output: the output directory.
-        suite: the resolved suite, as it is stored.
-        cells: how many cells the run has, finished ones included.
+        suite: the resolved suite, as stored in ``suite.yaml``.
+        cells: number of cells in the run, including those finished in earlier runs.
     """
 
 
 @hookspec
 def metabench_cell_finished(output: Path, record: Mapping[str, Any]) -> None:
-    """Be told that a cell was run and has a record, also when its status is ``"failed"``.
+    """Called when a cell has finished or failed.
 
-    It is not called for cells whose record is kept from an earlier run.
+    The hook is not called for cells whose record is kept from an earlier run.
 
     Args:
         output: the output directory.
-        record: the record as it is stored (docs/records.md).
+        record: the record as stored (docs/records.md); its status is ``"ok"`` or ``"failed"``.
     """
 
 
 @hookspec
 def metabench_run_finished(output: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Be told that a run is over, all its cells having a record; not called after an interruption.
+    """Called when every cell of a run has a record.
+
+    The hook is not called after an interruption.
 
     Args:
         output: the output directory.
-        records: one for each cell that was to run, kept ones included.
+        records: one record for each selected cell, including those kept from earlier runs.
     """

@@ -168,7 +168,7 @@ def test_the_result_with_the_nearest_protocol_is_shown(make_record: Make) -> Non
     ],
 )
 def test_a_result_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=f"^{next(iter(changes))} of a published result is "):
+    with pytest.raises(ValueError, match=f"^{next(iter(changes))} of a published result must be "):
         published_result(**changes)
 
 
