@@ -1,4 +1,7 @@
-"""A suite: YAML in, a validated and frozen `Suite` out. Every mistake is reported with its line."""
+"""Read a YAML suite into a validated, frozen `Suite`.
+
+Every error names the file, the line and the key.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 MAX_DEPTH = 20
 
-#: Where a value is: the keys that lead to it.
+#: The keys and list indices that lead to a value.
 KeyPath = tuple[str | int, ...]
 
 
@@ -28,11 +31,11 @@ class _Section(BaseModel):
 
 
 class Entry(_Section):
-    """A dataset or backbone of a suite, under the label that is its key.
+    """A dataset or backbone of a suite; its key is its label.
 
     Attributes:
-        use: the name that its plugin gives it; the label, where it is not said.
-        params: for its `Config`.
+        use: the plugin's name for it, or ``FILE.py:CLASS``; None means the label.
+        params: parameters for its `Config`.
     """
 
     use: str | None = None
@@ -40,7 +43,7 @@ class Entry(_Section):
 
 
 class TrainOverrides(_Section):
-    """Training settings of one algorithm, before those of the suite."""
+    """Training settings of one algorithm, which override `Train`."""
 
     steps: PositiveInt | None = None
     meta_batch: PositiveInt | None = None
@@ -51,7 +54,7 @@ class TrainOverrides(_Section):
     validation_episodes: PositiveInt | None = None
 
 
-#: What a backbone computes in; see `metabench.engine.precision`.
+#: Number format of a backbone's arithmetic; see `metabench.engine.precision`.
 Precision = Literal["float32", "tf32", "bf16"]
 
 
@@ -59,9 +62,9 @@ class AlgorithmEntry(Entry):
     """An algorithm of a suite.
 
     Attributes:
-        precision: of this algorithm's backbone, where it is another than the suite's.
-        backbone: parameters of the backbone that this algorithm wants otherwise (a batch norm, say).
-        train: training settings that this algorithm wants otherwise.
+        precision: overrides the suite's precision; None keeps it.
+        backbone: overrides parameters of the backbone, e.g. ``{"norm": "batch"}``.
+        train: overrides training settings.
     """
 
     precision: Precision | None = None
@@ -70,14 +73,16 @@ class AlgorithmEntry(Entry):
 
 
 class Train(_Section):
-    """How every algorithm is trained, unless it says otherwise.
+    """Training settings of all algorithms; an algorithm may override them.
 
     Attributes:
-        steps: outer updates.
-        meta_batch: episodes of one outer update.
-        way: classes of a training episode; as tested, where it is not said. Likewise `shot` and `queries`.
-        validate_every: steps from one validation to the next; the best checkpoint is what is tested.
-        validation_episodes: episodes of one validation.
+        steps: number of outer updates.
+        meta_batch: episodes per outer update.
+        way: classes of a training episode; None means as in the test.
+        shot: support images of each class of a training episode; None means as in the test.
+        queries: query images of each class of a training episode; None means as in the test.
+        validate_every: steps between validations; the test uses the weights with the best validation accuracy.
+        validation_episodes: episodes per validation.
     """
 
     steps: PositiveInt
@@ -90,15 +95,14 @@ class Train(_Section):
 
 
 class Evaluation(_Section):
-    """How every algorithm is tested.
+    """Test settings of all algorithms.
 
     Attributes:
-        episodes: how many.
-        batch: how many are predicted at once, at most; it changes no result but for rounding. None takes what suits
-            the device.
-        seed: of the test episodes, the same for all training seeds.
-        inductive_episodes: how many of them a transductive method is tested on once more, each query classified
-            without sight of the others; at most `episodes`.
+        episodes: number of test episodes.
+        inductive_episodes: test episodes that a transductive method predicts again, each query on its own; capped at
+            `episodes`.
+        batch: most episodes predicted at once; changes results by rounding only. None chooses by device.
+        seed: seed of the test episodes, shared by all training seeds.
     """
 
     episodes: PositiveInt = Field(default=1000, ge=2)
@@ -108,12 +112,12 @@ class Evaluation(_Section):
 
 
 class Gate(_Section):
-    """When `metabench compare` calls a run worse than another.
+    """Limits beyond which `metabench compare` fails a run.
 
     Attributes:
-        tolerance: points of accuracy that may be lost.
-        slowdown: the factor by which throughput and latency may get worse; None only reports them.
-        memory_growth: the factor by which the peak memory may grow; None only reports it.
+        tolerance: largest accepted loss of accuracy, in percentage points.
+        slowdown: largest accepted factor by which throughput and latency get worse; None sets no limit.
+        memory_growth: largest accepted factor by which peak memory grows; None sets no limit.
     """
 
     tolerance: float = Field(default=0.5, ge=0, le=100)
@@ -121,15 +125,15 @@ class Gate(_Section):
     memory_growth: float | None = Field(default=None, ge=1)
 
 
-#: The name of a suite or a profile is also that of a directory.
+#: Names of suites and profiles are also names of directories.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
-#: What the leaderboard shows: printable, and not endless.
+#: The leaderboard shows labels: at most 80 characters, without control characters.
 Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=80)]
 
 
 class Suite(_Section):
-    """What to run: every algorithm × dataset × backbone × way × shot × seed."""
+    """Every algorithm × dataset × backbone × way × shot × seed, and their settings."""
 
     name: str = Field(pattern=_NAME, max_length=80)
     description: str = ""
@@ -152,36 +156,36 @@ class Suite(_Section):
         if len(set(values)) < len(values):
             raise ValueError("a value is given twice")
         if min(values) < 0:
-            raise ValueError("no value may be negative")
+            raise ValueError("values must not be negative")
         return values
 
     @field_validator("ways")
     @classmethod
     def _two_ways(cls, values: list[int]) -> list[int]:
         if min(values) < 2:
-            raise ValueError("a way is at least 2")
+            raise ValueError("a way must be at least 2")
         return values
 
     def with_precision(self, precision: Precision) -> Suite:
-        """Return this suite with the backbones of all algorithms in one precision, whatever it says of them."""
+        """Return this suite with one precision for all algorithms."""
         algorithms = {label: entry.model_copy(update={"precision": None}) for label, entry in self.algorithms.items()}
         return self.model_copy(update={"precision": precision, "algorithms": algorithms})
 
 
 _Entry = TypeVar("_Entry", bound=Entry)
 
-#: Keys of a suite file that are about profiles, not part of a resolved suite.
+#: Keys of a suite file that define profiles; a resolved suite does not have them.
 _PROFILE_KEYS = ("profiles", "default_profile")
 
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """A suite file as it was read.
+    """The unchecked content of a suite file.
 
     Attributes:
         path: the file.
-        data: its content.
-        places: for each key path, the path to show and its line.
+        data: the content as plain values.
+        places: for each key path, the key path to show in error messages, and its line.
     """
 
     path: Path
@@ -190,16 +194,16 @@ class SuiteFile:
 
     @property
     def profiles(self) -> list[str]:
-        """Return the names of the profiles, in the file's order."""
+        """Return the names of the profiles, in file order."""
         return list(self.data.get("profiles", {}))
 
     @property
     def default_profile(self) -> str:
-        """Return the profile that runs when none is named; empty for the bare suite."""
+        """Return the name of the default profile; empty without one."""
         return str(self.data.get("default_profile") or "")
 
     def error(self, path: KeyPath, message: str) -> SuiteError:
-        """Return an error that names the file, the line and the key path."""
+        """Return an error with the file, line and key path."""
         while path and path not in self.places:
             path = path[:-1]
         shown, line = self.places.get(path, ((), 1))
@@ -208,10 +212,10 @@ class SuiteFile:
 
 
 def read_suite(path: Path) -> SuiteFile:
-    """Read a suite file; its content is checked by `resolve`.
+    """Read a suite file; `resolve` checks its content.
 
     Raises:
-        SuiteError: it cannot be read, is too large, or is not plain YAML.
+        SuiteError: the file cannot be read, is too large, or is not plain YAML.
     """
     try:
         size = path.stat().st_size
@@ -228,25 +232,30 @@ def read_suite(path: Path) -> SuiteFile:
         raise SuiteError(f"{path}:1: a suite is a mapping of keys to values (name, datasets, algorithms, …)")
     file = SuiteFile(path, data, reader.places)
     if not isinstance(data.get("profiles", {}), dict):
-        raise file.error(("profiles",), "a mapping of names to changed settings is needed")
+        raise file.error(("profiles",), "a mapping of profile names to changed settings is needed")
     return file
 
 
 def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFile]:
-    """Return the suite with a profile applied, and the file with the places of the result.
+    """Apply a profile and validate the suite.
 
     Args:
-        file: what `read_suite` returned.
-        profile: its name; None takes the file's `default_profile`.
+        file: the result of `read_suite`.
+        profile: name of the profile, ``""`` for none; None takes the file's `default_profile`.
+
+    Returns:
+        The suite, and a `SuiteFile` with the profile merged in, whose `places` point into the original file.
 
     Raises:
-        SuiteError: with the file, line, key path and nearest key.
+        SuiteError: with the file, line, key path and nearest known key.
     """
     profiles = file.data.get("profiles", {})
     name = file.default_profile if profile is None else profile
     for label in profiles:
         if not re.fullmatch(_NAME, label):
-            raise file.error(("profiles", label), "a profile's name has letters, digits, '.', '_' and '-' only")
+            raise file.error(
+                ("profiles", label), "a profile's name must consist of letters, digits, '.', '_' and '-' only"
+            )
     if name and name not in profiles:
         place: KeyPath = ("default_profile",) if profile is None else ()
         known = ", ".join(map(str, profiles)) or "none"
@@ -279,7 +288,10 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
 
 
 def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
-    """Return the suite with absolute paths of classes in files: it is stored elsewhere, and runs from there."""
+    """Return the suite with absolute paths of classes in files.
+
+    The suite is stored in the output directory and must run from there, too.
+    """
 
     def absolute(entry: _Entry) -> _Entry:
         if entry.use is None or not file_classes.is_local(entry.use):
@@ -293,7 +305,11 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
 
 
 def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str, Any], profile: str) -> None:
-    """Refuse a profile that changes an algorithm that the suite does not have: it is a misspelling."""
+    """Refuse labels in a profile that the suite does not have.
+
+    Raises:
+        SuiteError: a label is unknown, hence misspelt, or a section is not a mapping.
+    """
     for section in ("algorithms", "datasets", "backbones"):
         known = base.get(section)
         changed = changes.get(section) or {}
@@ -308,14 +324,14 @@ def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str
 
 
 def _merge(base: Any, changes: Any) -> Any:
-    """Return `base` with `changes`: mappings are merged key by key, anything else is replaced."""
+    """Merge mappings key by key; replace any other value by `changes`."""
     if isinstance(base, dict) and isinstance(changes, dict):
         return {**base, **{key: _merge(base.get(key), value) for key, value in changes.items()}}
     return changes
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 and everybody's expectation do."""
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does."""
 
 
 _Loader.add_implicit_resolver(
@@ -330,7 +346,10 @@ _PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
 
 
 class _Reader:
-    """Turns YAML nodes into plain values, remembering the line of each, within limits."""
+    """Turns YAML nodes into plain values and records their lines.
+
+    Raises a `SuiteError` for files beyond MAX_DEPTH and MAX_NODES, repeated keys and tags of programming languages.
+    """
 
     def __init__(self, path: Path) -> None:
         self.places: dict[KeyPath, tuple[KeyPath, int]] = {}
@@ -354,13 +373,13 @@ class _Reader:
         self._nodes += 1
         line = node.start_mark.line + 1
         self.places.setdefault(path, (path, line))
-        # Aliases are followed here, so both limits also stop files whose aliases multiply or refer to themselves.
+        # Aliases are expanded here, so both limits also stop aliases that multiply or refer to themselves.
         if depth > MAX_DEPTH:
             raise SuiteError(f"{self._path}:{line}: nested too deeply (at most {MAX_DEPTH} levels)")
         if self._nodes > MAX_NODES:
-            raise SuiteError(f"{self._path}:{line}: more than {MAX_NODES} values: not a suite")
+            raise SuiteError(f"{self._path}:{line}: more than {MAX_NODES} values: too many for a suite")
         if node.tag.removeprefix(_TAG) not in _PLAIN_TAGS:
-            raise SuiteError(f"{self._path}:{line}: the tag {node.tag} is not allowed: a suite has plain values only")
+            raise SuiteError(f"{self._path}:{line}: the tag {node.tag} is not allowed: use plain values only")
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
@@ -371,7 +390,7 @@ class _Reader:
                 if not isinstance(key, str):
                     raise SuiteError(f"{self._path}:{key_line}: keys are words, not {key_node.value!r}")
                 if key in mapping:
-                    raise SuiteError(f"{self._path}:{key_line}: the key '{key}' is there twice")
+                    raise SuiteError(f"{self._path}:{key_line}: the key '{key}' is given twice: remove one")
                 self.places[(*path, key)] = ((*path, key), key_line)
                 mapping[key] = self._value(loader, value_node, (*path, key), depth + 1)
             return mapping
@@ -380,12 +399,12 @@ class _Reader:
         return self._scalar(loader, node)
 
     def _scalar(self, loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-        """Return the value of a scalar; what looks like a date stays text."""
+        """Return the value of a scalar; dates stay text."""
         if node.tag == _TAG + "timestamp":
             return node.value
         try:
             return loader.construct_object(node)
-        except (LookupError, AttributeError, TypeError, ValueError) as error:  # what its constructors raise
+        except (LookupError, AttributeError, TypeError, ValueError) as error:  # raised by the YAML constructors
             line = node.start_mark.line + 1
             kind = node.tag.removeprefix(_TAG)
-            raise SuiteError(f"{self._path}:{line}: {str(node.value)[:40]!r} is no {kind}") from error
+            raise SuiteError(f"{self._path}:{line}: {str(node.value)[:40]!r} is not a valid {kind}") from error

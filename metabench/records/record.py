@@ -1,4 +1,4 @@
-"""What is known of a finished cell. Written as JSON; docs/records.md explains every name."""
+"""The record of a finished cell, stored as JSON; see docs/records.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:  # reading records needs no numpy
+if TYPE_CHECKING:  # reading records must not import numpy
     import numpy as np
     import numpy.typing as npt
 
@@ -19,7 +19,16 @@ class _Part(BaseModel):
 
 
 class Accuracy(_Part):
-    """Accuracy over the test episodes, as fractions; `metabench.analysis.stats` says what each is."""
+    """Accuracy over the test episodes, as fractions.
+
+    Attributes:
+        mean: mean over the episodes.
+        ci95: half the 95 % interval over episodes (`metabench.analysis.stats.MeanInterval`).
+        std: standard deviation of the episodes.
+        episodes: number of episodes.
+        data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`); None where there
+            are too few classes.
+    """
 
     mean: float
     ci95: float
@@ -29,7 +38,13 @@ class Accuracy(_Part):
 
 
 class ClassAccuracy(_Part):
-    """Accuracy on the queries of one test class, over the episodes that it was in."""
+    """Accuracy on the queries of one test class.
+
+    Attributes:
+        name: name of the class.
+        accuracy: fraction of its queries that were classified correctly.
+        episodes: number of test episodes with this class.
+    """
 
     name: str
     accuracy: float
@@ -37,21 +52,26 @@ class ClassAccuracy(_Part):
 
 
 class Validation(_Part):
-    """Mean accuracy over the validation episodes after `step` outer updates."""
+    """One point of the validation curve.
+
+    Attributes:
+        step: outer updates made so far.
+        accuracy: mean accuracy over the validation episodes.
+    """
 
     step: int
     accuracy: float
 
 
 class TrainFigures(_Part):
-    """The training.
+    """Metrics of the training.
 
     Attributes:
-        steps: outer updates made.
-        episodes: training episodes seen.
-        seconds: spent in outer updates and their data, without validation, checkpoints and warm-up steps.
-        episodes_per_second: of those seconds; None where the training was as short as its warm-up.
-        best_step: after which the tested weights were taken, chosen on the validation split.
+        steps: number of outer updates.
+        episodes: number of training episodes.
+        seconds: time of outer updates and their data, without validation, checkpoints and warm-up steps.
+        episodes_per_second: training episodes per second of `seconds`; None where every step was warm-up.
+        best_step: step of the tested weights, chosen by validation accuracy.
         validation: the validation curve.
     """
 
@@ -64,16 +84,25 @@ class TrainFigures(_Part):
 
 
 class Latency(_Part):
-    """Milliseconds from one episode's tensors to its predictions, a batch of one: median and 95th percentile."""
+    """Milliseconds from one episode's tensors to its predictions.
+
+    Attributes:
+        p50: median over single episodes.
+        p95: 95th percentile.
+    """
 
     p50: float
     p95: float
 
 
 class EvalFigures(_Part):
-    """The test: episodes per second, data included, without a warm-up batch; and the latency of one episode.
+    """Metrics of the test.
 
-    `batch` is how many episodes were predicted at once.
+    Attributes:
+        seconds: time of the test, data included, without a warm-up batch.
+        episodes_per_second: test episodes per second of `seconds`; None where no time was measured.
+        batch: number of episodes predicted at once.
+        latency_ms: latency of one episode.
     """
 
     seconds: float
@@ -84,11 +113,11 @@ class EvalFigures(_Part):
 
 @dataclass(frozen=True)
 class EpisodeResults:
-    """What the test episodes of a cell gave, in their order.
+    """Per-episode results of a cell's test, in episode order.
 
     Attributes:
-        accuracies: [n] one an episode.
-        groups: [n, N] the groups (`metabench.api.Split`) of its classes.
+        accuracies: [n] accuracy of each episode.
+        groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes.
     """
 
     accuracies: npt.NDArray[np.float64]
@@ -96,7 +125,7 @@ class EpisodeResults:
 
 
 class Record(_Part):
-    """One cell: what it was, how it went, and where."""
+    """Settings, status, metrics and environment of one cell."""
 
     schema_version: int = SCHEMA_VERSION
     cell: str

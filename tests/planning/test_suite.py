@@ -207,11 +207,11 @@ def test_a_section_of_a_profile_that_is_no_mapping_is_reported(complaint: Compla
         ("[2, 5]", "[2, 2.5]", ":11: ways.1: input should be a valid integer, not 2.5"),
         ("[2, 5]", "[2, yes]", ":11: ways.1: input should be a valid integer, not True"),
         ("[2, 5]", "[5, 5]", ":11: ways: a value is given twice"),
-        ("[2, 5]", "[5, 1]", ":11: ways: a way is at least 2"),
+        ("[2, 5]", "[5, 1]", ":11: ways: a way must be at least 2"),
         ("[2, 5]", "[]", ":11: ways: "),
         ("[1]", "[0]", ":12: shots.0: input should be greater than 0, not 0"),
         ("shots: [1]", "shots: [1]\nqueries: 0", ":13: queries: input should be greater than 0, not 0"),
-        ("shots: [1]", "shots: [1]\nseeds: [-1]", ":13: seeds: no value may be negative"),
+        ("shots: [1]", "shots: [1]\nseeds: [-1]", ":13: seeds: values must not be negative"),
         ("{steps: 10}", "{steps: 0}", ":13: train.steps: input should be greater than 0, not 0"),
         ("{steps: 10}", "{steps: 1, meta_batch: -1}", ":13: train.meta_batch: input should be greater than 0, not -1"),
         ("{steps: 10}", "{steps: 1, way: 1}", ":13: train.way: "),
@@ -229,9 +229,9 @@ def test_a_mistake_is_reported_with_its_line_and_key(complaint: Complaint, old: 
 
 
 def test_a_key_that_is_there_twice_is_refused(complaint: Complaint) -> None:
-    assert complaint(PLAIN + "ways: [3]\n").startswith(":22: the key 'ways' is there twice")
+    assert complaint(PLAIN + "ways: [3]\n").startswith(":22: the key 'ways' is given twice")
     nested = PLAIN.replace("  maml:\n", "  maml: {}\n  maml:\n")
-    assert complaint(nested).startswith(":10: the key 'maml' is there twice")
+    assert complaint(nested).startswith(":10: the key 'maml' is given twice")
 
 
 @pytest.mark.parametrize("key", ["1", "true", "null", "[a, b]", "{a: b}"])
@@ -266,7 +266,7 @@ def test_keys_are_words(complaint: Complaint, key: str) -> None:
         ("a: " + "[" * 30 + "]" * 30, ":1: nested too deeply"),
         ("x" * 1_000_001, "too large for a suite"),
         ("a: [" + "1," * 30_000 + "]", "more than 20000 values"),
-        ("name: " + "9" * 5000, "is no int"),
+        ("name: " + "9" * 5000, "is not a valid int"),
     ],
     ids=lambda value: repr(value)[:20],
 )
