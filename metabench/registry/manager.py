@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from metabench.errors import PluginError, in_one_line, nearest
-from metabench.registry import file_classes, hookspecs
+from metabench.registry import hookspecs
 from metabench.registry.configs import InvalidConfig, short, validate_config
+from metabench.registry.file_classes import FileClasses, is_local
 from metabench.specs import (
     API_VERSION,
     PROJECT,
@@ -84,7 +85,9 @@ class PluginManager:
     def __init__(self, found: Iterable[EntryPoint], selection: str = "") -> None:
         self._pluggy = pluggy.PluginManager(PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
+        self._files = FileClasses()
         self._infos: dict[str, PluginInfo] = {}
+        self._offers: dict[str, list[tuple[PluginInfo, Any]]] = {}
         for entry in _selected(list(found), selection):
             self._add(entry)
 
@@ -178,9 +181,9 @@ class PluginManager:
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides the `kind` named `name`."""
-        if file_classes.is_local(name):
-            return file_classes.version(name)
-        for info, spec in self._specs(kind, Spec):
+        if is_local(name):
+            return self._files.version(name)
+        for info, spec in self._specs(kind, _SPECS[kind]):
             if spec.name == name:
                 return f"{info.distribution} {info.version}".strip()
         raise PluginError(f"no {kind} '{name}'")
@@ -195,8 +198,7 @@ class PluginManager:
         """
         try:
             logger = self._class("logger", name, LoggerSpec, object)()
-            self._pluggy.register(logger, name=f"logger {name}")
-            self._pluggy.check_pending()
+            self._register(logger, f"logger {name}")
             if not self._pluggy.get_hookcallers(logger):
                 raise PluginError(
                     f"the logger '{name}' implements no hook: mark its methods with metabench.specs.hookimpl"
@@ -223,14 +225,21 @@ class PluginManager:
     # -------------------------------------------------------------------------------------------- private
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        """Call a hook of every plugin; one that fails is logged, and costs nobody the run."""
-        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
+        """Call a hook of every plugin; log a plugin that fails, and go on."""
+        for implementation in self._implementations(hook):
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except (Exception, SystemExit) as error:
-                who = implementation.plugin_name
-                who = f"plugin {self._infos[who]}" if who in self._infos else who
-                logging.getLogger(__name__).warning("%s of %s failed: %s", hook, who, in_one_line(error))
+                name = implementation.plugin_name
+                plugin = f"plugin {self._infos[name]}" if name in self._infos else name
+                logging.getLogger(__name__).warning("%s of %s failed: %s", hook, plugin, in_one_line(error))
+
+    def _implementations(self, hook: str) -> Iterator[pluggy.HookImpl]:
+        """Yield a hook's implementations in pluggy's order: tryfirst, the last registered, …, trylast.
+
+        The hook is not called as a whole, so that a plugin that raises stops no other plugin.
+        """
+        yield from reversed(getattr(self._pluggy.hook, hook).get_hookimpls())
 
     def _add(self, entry: EntryPoint) -> None:
         distribution = entry.dist.name if entry.dist else "unknown"
@@ -240,38 +249,60 @@ class PluginManager:
         try:
             plugin = entry.load()
             _check_api_version(plugin)
-            self._pluggy.register(plugin, name=key)
-            self._pluggy.check_pending()
+            self._register(plugin, key)
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the tool down
-            if self._pluggy.has_plugin(key):
-                self._pluggy.unregister(name=key)
             problem = in_one_line(error)
         self._infos[key] = PluginInfo(entry.name, distribution, version, problem)
+
+    def _register(self, plugin: object, key: str) -> None:
+        """Register a plugin, or leave everything as it was.
+
+        Raises:
+            PluginError: the plugin wraps a hook.
+            PluginValidationError: the plugin implements a hook that does not exist, or with unknown arguments.
+        """
+        try:
+            self._pluggy.register(plugin, name=key)
+            self._pluggy.check_pending()
+            for caller in self._pluggy.get_hookcallers(plugin) or []:
+                own = [implementation for implementation in caller.get_hookimpls() if implementation.plugin is plugin]
+                if any(implementation.wrapper or implementation.hookwrapper for implementation in own):
+                    raise PluginError(
+                        f"it wraps {caller.name}: metabench calls no wrappers; mark it with plain @hookimpl"
+                    )
+        except BaseException:
+            if self._pluggy.has_plugin(key):
+                self._pluggy.unregister(name=key)
+            raise
+        self._offers.clear()
 
     def _provided(self, kind: str, spec_class: type[_Named]) -> dict[str, _Named]:
         return {spec.name: spec for _, spec in sorted(self._specs(kind, spec_class), key=lambda found: found[1].name)}
 
-    def _specs(self, kind: str, spec_class: type[_Provided]) -> Iterator[tuple[PluginInfo, _Provided]]:
-        """Yield what each plugin provides, marking a plugin whose hook fails as broken."""
-        hook = f"metabench_{kind}s"
-        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
+    def _specs(self, kind: str, spec_class: type[_Provided]) -> list[tuple[PluginInfo, _Provided]]:
+        """Return the specs of each plugin; each hook is called once, and a plugin whose hook fails marked as broken."""
+        if kind not in self._offers:
+            self._offers[kind] = list(self._asked(f"metabench_{kind}s", spec_class))
+        return self._offers[kind]
+
+    def _asked(self, hook: str, spec_class: type[_Provided]) -> Iterator[tuple[PluginInfo, _Provided]]:
+        for implementation in self._implementations(hook):
             info = self._infos[implementation.plugin_name]
             try:
-                specs = list(implementation.function())
+                returned: Any = implementation.function()
+                specs = list(returned)
                 wrong = [spec for spec in specs if not isinstance(spec, spec_class)]
                 if wrong:
                     raise TypeError(f"it returned {short(wrong[0])} instead of {spec_class.__name__}")
             except (Exception, SystemExit) as error:
-                self._infos[implementation.plugin_name] = PluginInfo(
-                    info.name, info.distribution, info.version, f"{hook}: {in_one_line(error)}"
-                )
+                self._infos[implementation.plugin_name] = replace(info, problem=f"{hook}: {in_one_line(error)}")
                 continue
             for spec in specs:
                 yield info, spec
 
     def _one(self, kind: str, name: str, spec_class: type[_Named]) -> _Named:
         """Return the one spec of this name, or say why there is none."""
-        offered = list(self._specs(kind, spec_class))
+        offered = self._specs(kind, spec_class)
         claims = [(info, spec) for info, spec in offered if spec.name == name]
         if len(claims) > 1:
             raise PluginError(_conflict(kind, name, [info for info, _ in claims]))
@@ -287,9 +318,9 @@ class PluginManager:
     def _class(self, kind: str, name: str, spec_class: type[Spec], base: type) -> Any:
         """Import what a name stands for, the target of a spec or a class in a file, and check what it is."""
         try:
-            if file_classes.is_local(name):
+            if is_local(name):
                 who = f"the {kind} {name}"
-                found = file_classes.load(name)
+                found = self._files.load(name)
             else:
                 spec = self._one(kind, name, spec_class)
                 who = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
@@ -313,6 +344,7 @@ def _check_api_version(plugin: object) -> None:
 
 
 def _conflict(kind: str, name: str, claimants: list[PluginInfo]) -> str:
+    claimants = sorted(claimants, key=lambda info: info.distribution)
     who = " and ".join(str(info) for info in claimants)
     return (
         f"the {kind} '{name}' is provided by {who}: set {PLUGINS_VARIABLE} to allow one of them, "

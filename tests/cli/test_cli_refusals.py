@@ -21,7 +21,11 @@ WRONG_SUITES = [
     ("queries: 2", "queries: 29", ["small.yaml:11: ", "30 images", "1 shots + 29 queries", "glyphs", "has 20"]),
     ("ways: [2]", "ways: [1]", ["small.yaml:10: ", "at least 2"]),
     ("ways: [2]", "ways: [2", ["small.yaml:1", "not valid YAML"]),
-    ("profiles:\n  smoke:\n    train: {steps: 4}\n", "profiles: 3\n", ["small.yaml:15: ", "a mapping of profile names"]),
+    (
+        "profiles:\n  smoke:\n    train: {steps: 4}\n",
+        "profiles: 3\n",
+        ["small.yaml:15: ", "a mapping of profile names"],
+    ),
 ]
 
 WRONG_COMMANDS = [

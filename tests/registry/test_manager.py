@@ -3,14 +3,17 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Protocol
 
+import pluggy
 import pytest
 
 from metabench.errors import MetabenchError, PluginError, SuiteError
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import SuiteFile, resolve
+from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 
 BUILT_IN = {"maml", "matchingnet", "protonet", "reptile", "siamese"}
@@ -394,3 +397,73 @@ def test_a_plugin_of_this_api_is_taken(distributions: Distributions) -> None:
     source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
     distributions.add("this-one", f"        METABENCH_API_VERSION = 1\n{source}")
     assert manager().algorithm_class("mine").__name__ == "ProtoNet"
+
+
+# ------------------------------------------------------------------------------------------ order, wrappers
+
+
+def listening(name: str, options: str = "") -> str:
+    """Return the source of a plugin that adds its name to a file when a run is finished."""
+    return f"""
+        from metabench.specs import hookimpl
+
+        @hookimpl({options})
+        def metabench_run_finished(output, records):
+            with open(output / "called", "a", encoding="utf-8") as file:
+                file.write("{name} ")
+        """
+
+
+def test_hooks_are_called_in_the_order_that_pluggy_documents(distributions: Distributions, tmp_path: Path) -> None:
+    options = {"a-last": "trylast=True", "b-plain": "", "c-first": "tryfirst=True", "d-plain": ""}
+    reference = pluggy.PluginManager("metabench")
+    reference.add_hookspecs(hookspecs)
+    entries = []
+    for name, option in options.items():
+        distributions.add(name, listening(name, option))
+        (entry,) = distribution(name).entry_points
+        reference.register(entry.load())
+        entries.append(entry)
+    for folder in ("pluggy", "metabench"):
+        (tmp_path / folder).mkdir()
+    reference.hook.metabench_run_finished(output=tmp_path / "pluggy", records=[])
+    PluginManager(entries).run_finished(tmp_path / "metabench", [])
+    assert (tmp_path / "pluggy" / "called").read_text("utf-8") == "c-first d-plain b-plain a-last "
+    assert (tmp_path / "metabench" / "called").read_text("utf-8") == "c-first d-plain b-plain a-last "
+
+
+@pytest.mark.parametrize("option", ["wrapper=True", "hookwrapper=True"])
+def test_a_wrapper_of_a_hook_is_refused_and_other_plugins_work(distributions: Distributions, option: str) -> None:
+    wrapping = f"""
+        from metabench.specs import hookimpl
+
+        @hookimpl({option})
+        def metabench_algorithms():
+            yield
+        """
+    distributions.add("wrapping", wrapping)
+    distributions.add("plain", announcing("mine", "nowhere:Nothing"))
+    found = manager()
+    assert [info.problem for info in found.plugins() if info.distribution == "wrapping"] == [
+        "PluginError: it wraps metabench_algorithms: metabench calls no wrappers; mark it with plain @hookimpl"
+    ]
+    assert set(found.algorithms()) == BUILT_IN | {"mine"}
+
+
+def test_a_hook_is_called_once_however_often_its_specs_are_needed(distributions: Distributions) -> None:
+    counting = """
+        from metabench.specs import AlgorithmSpec, hookimpl
+
+        calls = []
+
+        @hookimpl
+        def metabench_algorithms():
+            calls.append(1)
+            return [AlgorithmSpec("mine", "nowhere:Nothing", "")]
+        """
+    module = distributions.add("counting", counting)
+    found = manager()
+    for _ in range(3):
+        assert "mine" in found.algorithms()
+        assert found.provider("algorithm", "mine") == "counting 1.0"
+    assert sys.modules[module].calls == [1]
