@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from metabench.data.sampler import EpisodeShape
@@ -71,20 +73,29 @@ class Cell:
     @property
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the result, as plain data."""
-        identity = asdict(self)
-        del identity["test"]["batch"]
-        if self.precision == "float32":  # as it was before there was a choice
-            del identity["precision"]
+        test = vars(self.test).copy()
+        del test["batch"]
+        identity: dict[str, Any] = {
+            "algorithm": vars(self.algorithm).copy(),
+            "dataset": vars(self.dataset).copy(),
+            "backbone": vars(self.backbone).copy(),
+            "shape": asdict(self.shape),
+            "seed": self.seed,
+            "train": {**vars(self.train), "shape": asdict(self.train.shape)},
+            "test": test,
+        }
+        if self.precision != "float32":  # the hashes of float32 cells are older than the choice
+            identity["precision"] = self.precision
         return identity
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Return the content hash that names the cell in the store."""
         return _content_hash(self.identity)
 
-    @property
+    @cached_property
     def training_id(self) -> str:
-        """Return the content hash of everything that determines the training, and which episodes it is validated in.
+        """Return the content hash of the training and the seed of its validation episodes.
 
         Cells share a training if they differ only in labels, or in the shots, the queries or the number of their test
         episodes.
@@ -128,27 +139,31 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
     """
     datasets = {label: _choice(file, plugins, "dataset", label, entry) for label, entry in suite.datasets.items()}
     sizes = {label: _sizes(plugins, choice) for label, choice in datasets.items()}
+    algorithms = {label: _choice(file, plugins, "algorithm", label, entry) for label, entry in suite.algorithms.items()}
+    shared = {label: _choice(file, plugins, "backbone", label, entry) for label, entry in suite.backbones.items()}
+    backbones = {
+        label: _backbones(file, plugins, suite, shared, label, entry) for label, entry in suite.algorithms.items()
+    }
+    test = Testing(
+        episodes=suite.eval.episodes,
+        inductive_episodes=min(suite.eval.inductive_episodes, suite.eval.episodes),
+        seed=suite.eval.seed,
+        batch=suite.eval.batch,
+    )
     cells: list[Cell] = []
-    for dataset in datasets.values():
-        for way in suite.ways:
-            for shot in suite.shots:
-                shape = EpisodeShape(way, shot, suite.queries)
-                for label, entry in suite.algorithms.items():
-                    algorithm = _choice(file, plugins, "algorithm", label, entry)
-                    train = _training(suite, entry, shape)
-                    known = sizes[dataset.label]
-                    if known is not None:
-                        _check_sizes(file, suite, label, shape, train.shape, dataset.label, known)
-                    for backbone in _backbones(file, plugins, suite, label, entry):
-                        test = Testing(
-                            episodes=suite.eval.episodes,
-                            inductive_episodes=min(suite.eval.inductive_episodes, suite.eval.episodes),
-                            seed=suite.eval.seed,
-                            batch=suite.eval.batch,
-                        )
-                        precision = entry.precision or suite.precision
-                        cell = Cell(algorithm, dataset, backbone, shape, suite.seeds[0], precision, train, test)
-                        cells.extend(replace(cell, seed=seed) for seed in suite.seeds)
+    for dataset, way, shot in product(datasets.values(), suite.ways, suite.shots):
+        shape = EpisodeShape(way, shot, suite.queries)
+        for label, entry in suite.algorithms.items():
+            train = _training(suite, entry, shape)
+            known = sizes[dataset.label]
+            if known is not None:
+                _check_sizes(file, suite, label, shape, train.shape, dataset.label, known)
+            precision = entry.precision or suite.precision
+            cells += [
+                Cell(algorithms[label], dataset, backbone, shape, seed, precision, train, test)
+                for backbone in backbones[label]
+                for seed in suite.seeds
+            ]
     return cells
 
 
@@ -218,14 +233,22 @@ def _params(file: SuiteFile, config: type[Config], params: Mapping[str, Any], pl
 
 
 def _backbones(
-    file: SuiteFile, plugins: PluginManager, suite: Suite, algorithm: str, entry: AlgorithmEntry
-) -> Iterable[Choice]:
-    """Yield the suite's backbones, with what this algorithm wants otherwise."""
+    file: SuiteFile,
+    plugins: PluginManager,
+    suite: Suite,
+    shared: Mapping[str, Choice],
+    algorithm: str,
+    entry: AlgorithmEntry,
+) -> list[Choice]:
+    """Return the suite's backbones, with the parameters that this algorithm changes."""
+    if not entry.backbone:
+        return list(shared.values())
+    choices = []
     for label, backbone in suite.backbones.items():
-        choice = _choice(file, plugins, "backbone", label, backbone)
-        config = plugins.backbone_class(choice.name).Config
-        merged = {**backbone.params, **entry.backbone}
-        yield replace(choice, params=_params(file, config, merged, ("algorithms", algorithm, "backbone")))
+        config = plugins.backbone_class(shared[label].name).Config
+        params = _params(file, config, {**backbone.params, **entry.backbone}, ("algorithms", algorithm, "backbone"))
+        choices.append(replace(shared[label], params=params))
+    return choices
 
 
 def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Training:
