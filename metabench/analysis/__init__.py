@@ -1,1 +1,1 @@
-"""Statistics and standings; numpy only."""
+"""Intervals, paired tests, standings and the gate; imports no torch."""

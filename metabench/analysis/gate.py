@@ -1,4 +1,4 @@
-"""Did a change cost accuracy, or time? Two runs, cell by cell, on identical test episodes."""
+"""Judge a run against another, cell by cell, on identical test episodes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from metabench.records.runs import Runs
 
 Word = Literal["worse", "better", "same", "undecided", "missing", "new"]
 
-#: Verdicts that break the gate.
+#: Verdicts that fail the gate.
 BREAKING: tuple[Word, ...] = ("worse", "missing")
 
-#: What is compared by ratio, between like machines: its name, its value, and whether more of it is better.
+#: Costs compared by ratio, between like machines: name, value of a record, and whether more is better.
 COSTS: tuple[tuple[str, Cost, bool], ...] = (
     ("test ep/s", eval_rate, True),
     ("train ep/s", train_rate, True),
@@ -30,17 +30,18 @@ COSTS: tuple[tuple[str, Cost, bool], ...] = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one cell.
+    """The verdict on one cell.
 
     Attributes:
-        cell: its title.
+        cell: title of the cell.
         word: the verdict.
-        reason: why, in one sentence.
-        base: mean accuracy in the base run, where it has one.
-        candidate: mean accuracy in the candidate run.
-        difference: candidate less base, on identical episodes.
-        p: how often an unchanged method would seem as much worse (or better), adjusted over all cells (Holm).
-        ratios: of each of `COSTS`, candidate by base; empty between unlike machines.
+        reason: one sentence that explains the verdict.
+        base: mean accuracy in the base run; None where the cell is missing or failed.
+        candidate: mean accuracy in the candidate run; None likewise.
+        difference: candidate minus base, on identical episodes.
+        p: p-value of a loss (or gain) beyond the tolerance, adjusted over all cells (Holm); None where neither is
+            significant.
+        ratios: (name, candidate / base) of each of `COSTS`; empty between unlike machines.
     """
 
     cell: str
@@ -54,26 +55,26 @@ class Verdict:
 
     @property
     def breaks(self) -> bool:
-        """Return whether it breaks the gate."""
+        """Return whether the verdict fails the gate."""
         return self.word in BREAKING
 
 
 def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
     """Judge every cell that either run has.
 
-    Cells are matched by what the suite calls them (dataset, backbone, way, shot, algorithm, seed), so that changed
-    parameters are compared with the earlier ones. A cell is *worse* where its accuracy fell, on identical
-    episodes, by more than `tolerance`, and so clearly that among unchanged projects at most one comparison of two
-    whole runs in twenty would say so of any cell.
+    Cells are matched by their labels in the suite (dataset, backbone, way, shot, algorithm, seed), so that changed
+    parameters are compared with earlier ones. A cell is *worse* where its accuracy on identical episodes fell by
+    significantly more than `tolerance`. The test is adjusted over all cells: at most one comparison of two unchanged
+    runs in twenty calls any cell worse.
 
     Args:
-        base: what to compare with.
-        candidate: what is judged.
-        tolerance: loss of accuracy, as a fraction, that is put up with: another processor, or another order of
-            summation, trains to a slightly different network.
+        base: the run to compare with.
+        candidate: the run to judge.
+        tolerance: accepted loss of accuracy, as a fraction. The same seed trains to a slightly different network on
+            another processor, or with another order of summation.
 
     Returns:
-        One verdict a cell, those that break the gate first.
+        One verdict for each cell, those that fail the gate first.
     """
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
@@ -95,7 +96,7 @@ def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the records by the names of their cells; of namesakes, the one finished last."""
+    """Return the records by cell title; of equal titles, the latest."""
     ordered = sorted(records, key=lambda record: record.finished)
     return {
         f"{r.algorithm} · {r.dataset} · {r.way}-way {r.shot}-shot · {r.backbone} · seed {r.seed}": r for r in ordered
@@ -103,7 +104,13 @@ def _by_title(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def _p_beyond(interval: MeanInterval, sign: int, tolerance: float) -> float:
-    """Return how often episodes show a mean this far below (sign -1) or above (+1) 0, were it just the tolerance."""
+    """Return the one-sided p-value of a difference beyond the tolerance.
+
+    Args:
+        interval: mean difference over the episodes.
+        sign: -1 tests for a loss, +1 for a gain.
+        tolerance: size of the difference under the null hypothesis.
+    """
     excess = sign * interval.mean - tolerance
     error = interval.std / interval.episodes**0.5
     if error == 0:
@@ -130,64 +137,67 @@ def _compared(
     elif abs(interval.mean) + interval.ci95 <= tolerance or interval.mean == interval.ci95 == 0:
         word, reason = "same", f"accuracy {points}"
     else:
-        word, reason = "undecided", f"accuracy {points}: neither clearly within {tolerance * 100:g} nor beyond"
+        word, reason = "undecided", f"accuracy {points}: neither clearly within {tolerance * 100:g} nor clearly beyond"
     assert old.accuracy is not None
     assert new.accuracy is not None
     return Verdict(title, word, reason, old.accuracy.mean, new.accuracy.mean, interval, p, _ratios(old, new))
 
 
 def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
-    """Judge a cell that only one of the runs has, or whose accuracies cannot be compared."""
-    was = old.accuracy.mean if old and old.accuracy else None
-    now = new.accuracy.mean if new and new.accuracy else None
+    """Judge a cell of one run only, or without comparable accuracies."""
+    before = old.accuracy.mean if old and old.accuracy else None
+    after = new.accuracy.mean if new and new.accuracy else None
     if new is None:
-        return Verdict(title, "missing", "the candidate does not have it", was)
+        return Verdict(title, "missing", "the candidate does not have this cell", before)
     if old is None:
-        failed = f", and failed: {new.error}" if new.status == "failed" else ""
-        return Verdict(title, "new", f"the base does not have it{failed}", candidate=now)
+        failed = f", and it failed: {new.error}" if new.status == "failed" else ""
+        return Verdict(title, "new", f"the base does not have this cell{failed}", candidate=after)
     if new.status == "failed":
         if old.status == "failed":
-            return Verdict(title, "undecided", f"it failed in both; in the candidate: {new.error}")
-        return Verdict(title, "worse", f"it fails now: {new.error}", was)
+            return Verdict(title, "undecided", f"the cell failed in both runs; in the candidate: {new.error}")
+        return Verdict(title, "worse", f"the cell failed in the candidate: {new.error}", before)
     if old.status == "failed":
-        return Verdict(title, "better", "it failed in the base", candidate=now)
+        return Verdict(title, "better", "the cell failed in the base", candidate=after)
     return Verdict(
         title,
         "missing",
-        "its test episodes are not those of the base (other data, episodes or eval.seed), so nothing can be said",
-        was,
-        now,
+        "its test episodes are not those of the base (other data, number of episodes or eval.seed): run the base again",
+        before,
+        after,
     )
 
 
 def _ratios(old: Record, new: Record) -> tuple[tuple[str, float], ...]:
-    """Return candidate by base of each cost; nothing where machine or torch differ."""
+    """Return candidate / base of each cost; empty between unlike machines.
+
+    Machines are alike where device and torch version are the same.
+    """
     if (old.device, old.environment.get("torch")) != (new.device, new.environment.get("torch")):
         return ()
-    found = []
+    ratios = []
     for name, cost, _ in COSTS:
         before, after = cost(old), cost(new)
         if before and after:
-            found.append((name, after / before))
-    return tuple(found)
+            ratios.append((name, after / before))
+    return tuple(ratios)
 
 
 def shown_p(p: float) -> str:
-    """Return ``"< .001"`` or ``"= .023"``."""
+    """Format a p-value: ``"< .001"`` or ``"= .023"``."""
     return "< .001" if p < 0.001 else "= " + f"{p:.3f}".removeprefix("0")
 
 
 @dataclass(frozen=True)
 class Change:
-    """How one cost changed over all cells of like machines.
+    """The change of one cost over all cells of like machines.
 
     Attributes:
-        name: of the cost, one of `COSTS`.
-        ratio: geometric mean over the cells, candidate by base.
-        low: where its 95 % interval over the cells begins (Student t of the logarithms).
-        high: where it ends.
-        cells: how many there were.
-        limit: the factor by which it may get worse; None for no limit.
+        name: name of the cost, one of `COSTS`.
+        ratio: geometric mean over the cells of candidate / base.
+        low: lower end of the ratio's 95 % interval over the cells (Student t of the logarithms).
+        high: upper end of that interval.
+        cells: number of cells.
+        limit: largest accepted factor by which the cost gets worse; None for no limit.
         more_is_better: whether a ratio below 1 is worse.
     """
 
@@ -201,27 +211,27 @@ class Change:
 
     @property
     def breaks(self) -> bool:
-        """Return whether it got worse by more than its limit, beyond its own spread."""
+        """Return whether the whole interval is beyond the limit."""
         if self.limit is None:
             return False
         return 1 / self.high > self.limit if self.more_is_better else self.low > self.limit
 
     def __str__(self) -> str:
-        """Return a line for people."""
+        """Return the change as one line of text."""
         spread = f"{self.low:.2f} to {self.high:.2f}, {self.cells} cells" if self.cells > 1 else "1 cell"
         text = f"{self.name}: ×{self.ratio:.2f} ({spread})"
         return text + (f": worse than the limit of {self.limit:g}" if self.breaks else "")
 
 
 def changes_of(verdicts: Sequence[Verdict], slowdown: float | None, memory_growth: float | None) -> list[Change]:
-    """Return how throughput, latency and memory changed, over the cells of like machines.
+    """Return the changes of throughput, latency and memory.
 
     Args:
-        verdicts: what `judge` returned.
-        slowdown: the factor by which throughput and latency may get worse; None reports them only.
-        memory_growth: likewise of memory.
+        verdicts: the result of `judge`; verdicts without ratios (unlike machines) are skipped.
+        slowdown: largest accepted factor by which throughput and latency get worse; None sets no limit.
+        memory_growth: largest accepted factor by which peak memory grows; None sets no limit.
     """
-    found = []
+    changes = []
     for name, _, more_is_better in COSTS:
         logarithms = [math.log(ratio) for verdict in verdicts for cost, ratio in verdict.ratios if cost == name]
         if not logarithms:
@@ -229,9 +239,9 @@ def changes_of(verdicts: Sequence[Verdict], slowdown: float | None, memory_growt
         if len(logarithms) > 1:
             interval = mean_interval(logarithms)
             middle, half = interval.mean, interval.ci95
-        else:  # one ratio has no spread, and can break no gate
+        else:  # one ratio has no interval, so it cannot fail the gate
             middle, half = logarithms[0], math.inf
         limit = memory_growth if name == "peak MiB" else slowdown
         low, high = math.exp(middle - half), math.exp(middle + half) if half < math.inf else math.inf
-        found.append(Change(name, math.exp(middle), low, high, len(logarithms), limit, more_is_better))
-    return found
+        changes.append(Change(name, math.exp(middle), low, high, len(logarithms), limit, more_is_better))
+    return changes

@@ -1,4 +1,7 @@
-"""Two methods on the same episodes: the difference, its intervals, how sure it is, and what would settle it."""
+"""Compare two methods on the same episodes.
+
+Computes the mean difference, its intervals, its p-value, and the number of episodes that would settle a tie.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,33 @@ import numpy.typing as npt
 
 from metabench.analysis.stats import DataIntervals, Floats, mean_interval, t_below, t_quantile
 
-#: Random sign flips of a test.
+#: Random sign patterns per test.
 FLIPS = 10_000
 #: Differences with a Holm-adjusted p above this are ties.
 ALPHA = 0.05
-#: The chance of telling two methods apart for which `settled_by` asks.
+#: Power of the test for which `settled_by` computes the number of episodes.
 POWER = 0.8
-#: Sign flips that are in memory at once.
-_AT_ONCE = 1000
-#: Degrees of freedom at which Student's t is the normal distribution.
-_MANY = 10**9
+#: Sign patterns held in memory at once.
+_FLIPS_AT_ONCE = 1000
+#: Degrees of freedom at which Student's t equals the normal distribution.
+_INFINITE_FREEDOM = 10**9
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """One method's accuracy less another's, on identical episodes.
+    """One method's accuracy minus another's, on identical episodes.
 
     Attributes:
-        difference: of the means.
-        ci95: half its 95 % interval over episodes (Student t on the per-episode differences).
-        data_ci95: half its 95 % interval about the data, see `metabench.analysis.stats.DataIntervals`.
-        p: two-sided, by flipping the signs of the per-episode differences; where no flip reaches the
-            difference, of the paired t test.
-        p_holm: the same, adjusted for all pairs of methods of the table (Holm 1979), since the best was not
-            chosen beforehand.
-        settled_by: episodes that would tell the two apart in four of five tables, were the difference as seen;
-            None where there is no difference at all.
+        difference: difference of the mean accuracies.
+        ci95: half the 95 % interval over episodes (Student t on the per-episode differences).
+        data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`); None where there
+            are too few classes.
+        p: two-sided p-value by random sign flips of the per-episode differences; where no flip reaches the observed
+            difference, the p-value of the paired t test, if smaller.
+        p_holm: `p` adjusted for all pairs of methods in the table (Holm 1979), because the best method was not chosen
+            beforehand.
+        settled_by: episodes needed to find a difference of this size with a chance of `POWER`; None where the
+            difference is 0.
     """
 
     difference: float
@@ -48,18 +52,18 @@ class PairedDifference:
 
     @property
     def tie(self) -> bool:
-        """Return whether these episodes do not tell the two apart."""
+        """Return whether the difference is not significant."""
         return self.p_holm > ALPHA
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Methods to be compared with one of them.
+    """The reference method of a table and the methods compared with it.
 
     Attributes:
-        reference: [n] accuracies of the reference, one an episode.
-        others: [n] accuracies of each other method on the same episodes.
-        groups: [n, N] the classes of the episodes, for the interval about the data.
+        reference: [n] per-episode accuracies of the reference.
+        others: for each other method, [n] accuracies on the same episodes.
+        groups: [n, N] groups of the episodes' classes; None leaves out the intervals about the data.
     """
 
     reference: Floats
@@ -68,61 +72,71 @@ class Contest:
 
 
 def compare(contests: Sequence[Contest]) -> list[list[PairedDifference]]:
-    """Compare the methods of several tables, each with the reference of its table.
+    """Compare the methods of each table with its reference.
 
     Returns:
-        For each contest, other less reference for each of its others; p is adjusted within the contest.
+        For each contest, one difference (other minus reference) per other method; p-values are adjusted within the
+        contest.
 
     Raises:
-        ValueError: methods of a contest have not equally many episodes, or fewer than two.
+        ValueError: methods of a contest have different numbers of episodes, or fewer than two.
     """
-    rows = [[other - contest.reference for other in contest.others] for contest in contests]
-    # All differences over equally many episodes are flipped together, which is most of the work.
+    differences = [[other - contest.reference for other in contest.others] for contest in contests]
+    # Sign flips are most of the work: flip all differences over equally many episodes together.
     p_values: dict[tuple[int, int], float] = {}
-    lengths = {len(row) for group in rows for row in group}
+    lengths = {len(row) for rows in differences for row in rows}
     for length in sorted(lengths):
-        places = [(i, j) for i, group in enumerate(rows) for j, row in enumerate(group) if len(row) == length]
-        p_values.update(zip(places, sign_flip_p(np.stack([rows[i][j] for i, j in places])), strict=True))
-    found = []
-    for i, (contest, group) in enumerate(zip(contests, rows, strict=True)):
-        methods = len(group) + 1
+        places = [(i, j) for i, rows in enumerate(differences) for j, row in enumerate(rows) if len(row) == length]
+        p_values.update(zip(places, sign_flip_p(np.stack([differences[i][j] for i, j in places])), strict=True))
+    compared = []
+    for i, (contest, rows) in enumerate(zip(contests, differences, strict=True)):
+        methods = len(rows) + 1
         pairs = methods * (methods - 1) // 2
-        p = [float(p_values[i, j]) for j in range(len(group))]
-        data = None if contest.groups is None or not group else DataIntervals(contest.groups)
-        found.append(
+        p = [float(p_values[i, j]) for j in range(len(rows))]
+        data = None if contest.groups is None or not rows else DataIntervals(contest.groups)
+        compared.append(
             [
                 _difference(row, data, p_value, float(adjusted), pairs)
-                for row, p_value, adjusted in zip(group, p, holm(p, pairs), strict=True)
+                for row, p_value, adjusted in zip(rows, p, holm(p, pairs), strict=True)
             ]
         )
-    return found
+    return compared
 
 
 def _difference(row: Floats, data: DataIntervals | None, p: float, p_holm: float, pairs: int) -> PairedDifference:
     interval = mean_interval(row)
-    about_data = None if data is None else data.ci95(row)
-    settled = settled_by(interval.mean, interval.std, ALPHA / pairs)
-    return PairedDifference(interval.mean, interval.ci95, about_data, p, p_holm, settled)
+    data_ci95 = None if data is None else data.ci95(row)
+    episodes = settled_by(interval.mean, interval.std, ALPHA / pairs)
+    return PairedDifference(interval.mean, interval.ci95, data_ci95, p, p_holm, episodes)
 
 
 def sign_flip_p(differences: npt.ArrayLike, flips: int = FLIPS, seed: int = 0) -> Floats:
-    """Return the two-sided p of each row of [A, n] paired differences.
+    """Return two-sided sign-flip p-values of paired differences.
 
-    Where two methods are alike, a difference is as likely as its negative: p is the share of random sign
-    patterns (the observed one counted in) whose mean is at least as far from 0. All rows share the patterns.
+    If two methods are equally good, a difference is as likely as its negative. p is the share of random sign patterns,
+    the observed one included, whose mean is at least as far from 0. Where no random pattern is, p is the smaller of
+    that share and the p-value of the paired t test.
+
+    Args:
+        differences: [A, n] per-episode differences; all rows share the sign patterns.
+        flips: number of random sign patterns.
+        seed: seed of the patterns.
+
+    Returns:
+        [A] p-values.
     """
     array = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     observed = np.abs(array.sum(axis=1))
-    # Sums that differ by rounding alone are equal.
+    # Count sums that differ by rounding alone as equal.
     threshold = observed - 1e-9 * np.abs(array).sum(axis=1)
     generator = np.random.default_rng(seed)
     reached = np.ones(len(array))
-    for first in range(0, flips, _AT_ONCE):
-        count = min(_AT_ONCE, flips - first)
+    for first in range(0, flips, _FLIPS_AT_ONCE):
+        count = min(_FLIPS_AT_ONCE, flips - first)
         signs = generator.integers(0, 2, size=(count, array.shape[1]), dtype=np.int8) * 2.0 - 1.0
         reached += (np.abs(array @ signs.T) >= threshold[:, None]).sum(axis=1)
     p = reached / (flips + 1)
-    rare = np.flatnonzero(reached == 1)  # the flips tell only that p is below one in `flips`
+    rare = np.flatnonzero(reached == 1)  # sign flips only show that p is below 1 / flips
     p[rare] = [min(_paired_t_p(array[row]), p[row]) for row in rare]
     return np.asarray(p, dtype=np.float64)
 
@@ -135,12 +149,17 @@ def _paired_t_p(differences: Floats) -> float:
 
 
 def holm(p_values: npt.ArrayLike, family: int | None = None) -> Floats:
-    """Return p-values adjusted so that all comparisons together err at most as often as one alone (Holm 1979).
+    """Adjust p-values for the number of comparisons (Holm 1979).
+
+    The chance of any false positive among all comparisons is then at most that of a single comparison.
 
     Args:
-        p_values: of some comparisons.
-        family: how many comparisons there are in all, these among them; without it, these are all. The unseen ones
-            are taken to be the less significant, which errs on the safe side.
+        p_values: [k] p-values.
+        family: total number of comparisons, including these k; None means k. The unseen comparisons are assumed to be
+            less significant, which is conservative.
+
+    Returns:
+        [k] adjusted p-values.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
@@ -151,14 +170,17 @@ def holm(p_values: npt.ArrayLike, family: int | None = None) -> Floats:
 
 
 def settled_by(difference: float, std: float, level: float = ALPHA) -> int | None:
-    """Return how many episodes tell a difference from 0 with a chance of `POWER`.
+    """Return the episodes needed to find a difference with a chance of `POWER`.
 
     Args:
-        difference: as it was observed, and is taken to be.
-        std: of the per-episode differences.
-        level: of the two-sided test.
+        difference: observed mean difference, taken as the true one.
+        std: standard deviation of the per-episode differences.
+        level: significance level of the two-sided test.
+
+    Returns:
+        The number of episodes, at least 2; None where the difference is 0.
     """
-    if abs(difference) <= 1e-9:  # rounding
+    if abs(difference) <= 1e-9:  # 0 but for rounding
         return None
-    quantiles = t_quantile(_MANY, 1 - level / 2) + t_quantile(_MANY, POWER)
+    quantiles = t_quantile(_INFINITE_FREEDOM, 1 - level / 2) + t_quantile(_INFINITE_FREEDOM, POWER)
     return max(2, math.ceil((quantiles * std / difference) ** 2))

@@ -1,4 +1,4 @@
-"""Which published result belongs beside a record, and how its protocol differed."""
+"""Match published results with records, and list differences of protocol."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from metabench.specs import PublishedResult
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published result beside a measured one.
+    """A published result for a record.
 
     Attributes:
-        result: what was published.
-        differences: how its protocol differed from the record's; empty where it was the same.
+        result: the published result.
+        differences: one sentence for each difference between its protocol and the record's.
     """
 
     result: PublishedResult
@@ -24,24 +24,31 @@ class Comparison:
 
     @property
     def same_protocol(self) -> bool:
-        """Return whether nothing is known to differ."""
+        """Return whether no difference of protocol is known."""
         return not self.differences
 
 
 def compare_published(record: Record, results: Iterable[PublishedResult]) -> Comparison | None:
-    """Return the published result for a record's algorithm, dataset, way and shot; None where there is none.
+    """Return the published result with the nearest protocol.
 
-    Of several, the one whose protocol is nearest.
+    A result matches where algorithm, dataset, way, shot and variant are the record's.
+
+    Args:
+        record: the record.
+        results: published results of any algorithm.
+
+    Returns:
+        The match with the fewest differences of protocol; None where no result matches.
     """
-    found = [
+    matches = [
         Comparison(result, (*_differences(record.identity, result.protocol), *result.notes))
         for result in results
-        if _is_about(record, result)
+        if _matches(record, result)
     ]
-    return min(found, key=lambda comparison: len(comparison.differences), default=None)
+    return min(matches, key=lambda comparison: len(comparison.differences), default=None)
 
 
-def _is_about(record: Record, result: PublishedResult) -> bool:
+def _matches(record: Record, result: PublishedResult) -> bool:
     identity = record.identity
     return (
         (result.way, result.shot) == (record.way, record.shot)
@@ -52,16 +59,16 @@ def _is_about(record: Record, result: PublishedResult) -> bool:
 
 
 def _differences(identity: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    found = []
+    differences = []
     for path, published in settings.items():
-        here = _at(identity, path)
-        if here != published:
-            found.append(f"{path}: {published} there, {here} here")
-    return found
+        measured = _at(identity, path)
+        if measured != published:
+            differences.append(f"{path}: {published} there, {measured} here")
+    return differences
 
 
 def _at(identity: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a dotted path; None where there is none."""
+    """Return the value at a dotted path, or None."""
     value: Any = identity
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

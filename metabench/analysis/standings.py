@@ -1,4 +1,7 @@
-"""Records become tables: one row a method, its training seeds together, ranked and compared on identical episodes."""
+"""Turn records into ranked tables with one row for each method.
+
+A row combines a method's training seeds; methods are compared on identical episodes.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,19 @@ class Row:
     """One method in one table.
 
     Attributes:
-        name: of the method in its suite, with what tells it from others of that name in the table.
-        records: one a training seed, all of one machine; failed ones too.
-        accuracy: over episodes, of the mean over the seeds; None where all failed.
-        data_ci95: half the interval about the data (`metabench.analysis.stats.DataIntervals`).
-        seed_ci95: half the interval between training seeds; None for a single one.
-        inductive: mean accuracy where each query is classified without sight of the others.
-        inductive_ci95: half its interval over episodes, the mean of the seeds'.
-        rank: in its table; those tied with the best share its rank. None where all failed, and for a method
-            that was tested on other episodes than most of its table.
-        tie: whether these episodes do not tell it from the best.
-        versus_best: less the best, on identical episodes; None for the best, and where there is no rank.
-        published: the published result for it, and how its protocol differed.
-        episodes: the per-episode accuracies, mean over the seeds, with the groups of the classes.
+        name: label of the algorithm; methods with the same label also show profile, suite, device or cell.
+        records: the records of all training seeds on one machine, failed ones included.
+        accuracy: mean over seeds and episodes, with its interval over episodes; None where every seed failed.
+        data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`).
+        seed_ci95: half the 95 % interval between training seeds; None for a single seed.
+        inductive: mean accuracy when every query is predicted on its own.
+        inductive_ci95: half the 95 % interval of `inductive` over episodes; mean over the seeds.
+        rank: rank in the table; ties share the rank of the best. None where every seed failed, or where the method
+            was tested on other episodes than most of the table.
+        tie: whether the difference to the best is not significant.
+        versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
+        published: the published result for the method, with differences of protocol.
+        episodes: per-episode accuracies, mean over the seeds, and the groups of the classes.
     """
 
     name: str
@@ -60,7 +63,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All methods on one dataset with one backbone, way and shot, the most accurate first, failed ones last."""
+    """All methods on one dataset with one backbone, way and shot.
+
+    Rows are sorted by accuracy; failed methods come last.
+    """
 
     dataset: str
     backbone: str
@@ -70,12 +76,12 @@ class Table:
 
     @property
     def task(self) -> str:
-        """Return what its methods had to do."""
+        """Return dataset, way, shot and backbone as text."""
         return f"{self.dataset} · {self.way}-way {self.shot}-shot · {self.backbone}"
 
     @property
     def title(self) -> str:
-        """Return the task, with how many test episodes and training seeds there were."""
+        """Return the task with its numbers of episodes and seeds."""
         episodes = sorted({row.accuracy.episodes for row in self.rows if row.accuracy})
         seeds = sorted({len(row.finished) for row in self.rows if row.finished})
         parts = [self.task]
@@ -89,12 +95,12 @@ class Table:
 def make_tables(
     records: Iterable[Record], read: ReadEpisodes, published: Sequence[PublishedResult] = ()
 ) -> list[Table]:
-    """Return the tables of some records, by dataset, backbone, way and shot.
+    """Return one table for each dataset, backbone, way and shot.
 
     Args:
-        records: of one run or of several.
-        read: finds the per-episode results of a record.
-        published: published results.
+        records: records of one or several runs.
+        read: reads the per-episode results of a record.
+        published: published results of any algorithm.
     """
     ordered = sorted(records, key=lambda record: (*_table_of(record), _method_of(record), record.seed))
     tables = []
@@ -113,13 +119,13 @@ def _table_of(record: Record) -> tuple[str, str, int, int]:
 
 
 def _method_of(record: Record) -> tuple[str, str]:
-    """Return what the records of one method's training seeds have in common, and no others."""
+    """Return a key that records share if only their seeds differ."""
     identity = {key: value for key, value in record.identity.items() if key != "seed"}
     return record.algorithm, json.dumps([identity, record.dataset_fingerprint, record.device], sort_keys=True)
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with names that differ."""
+    """Return the rows with unique names."""
     named = []
     for row in rows:
         namesakes = [other for other in rows if other.name == row.name]
@@ -141,48 +147,51 @@ def _row(records: Sequence[Record], read: ReadEpisodes, results: Sequence[Publis
         return Row(name, records, published=published)
     episodes = [read(record) for record in finished]
     accuracies = np.mean([result.accuracies for result in episodes], axis=0)
-    alone = [record.inductive_accuracy for record in finished if record.inductive_accuracy]
+    inductive = [record.inductive_accuracy for record in finished if record.inductive_accuracy]
     return Row(
         name,
         records,
         accuracy=mean_interval(accuracies),
         data_ci95=_data_ci95(finished, accuracies, episodes[0]),
         seed_ci95=seed_ci95([record.accuracy.mean for record in finished if record.accuracy]),
-        inductive=float(np.mean([accuracy.mean for accuracy in alone])) if alone else None,
-        inductive_ci95=float(np.mean([accuracy.ci95 for accuracy in alone])) if alone else None,
+        inductive=float(np.mean([accuracy.mean for accuracy in inductive])) if inductive else None,
+        inductive_ci95=float(np.mean([accuracy.ci95 for accuracy in inductive])) if inductive else None,
         published=published,
         episodes=EpisodeResults(accuracies, episodes[0].groups),
     )
 
 
 def _data_ci95(records: Sequence[Record], accuracies: Floats, results: EpisodeResults) -> float | None:
-    """Return the interval about the data, which a single training has in its record."""
+    """Return half the interval about the data.
+
+    The record of a single seed already holds it; several seeds need it computed from their mean accuracies.
+    """
     if len(records) == 1 and records[0].accuracy and records[0].accuracy.data_ci95 is not None:
         return records[0].accuracy.data_ci95
     return DataIntervals(results.groups).ci95(accuracies)
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are compared, the most accurate first, then those of other episodes, then the failed."""
+    """Sort rows: the comparable by accuracy, other episodes, failed ones."""
     tested = [episodes_of(row.finished[0]) for row in rows if row.accuracy]
-    # Most of the table; of two halves, the one with more episodes.
+    # The episodes of most rows; of two equally frequent sets, the larger.
     main = max(tested, key=lambda episodes: (tested.count(episodes), episodes), default=None)
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
         accuracy = row.accuracy.mean if row.accuracy else 0.0
-        others = row.accuracy is not None and episodes_of(row.finished[0]) != main
-        return row.accuracy is None, others, -accuracy, row.name
+        other_episodes = row.accuracy is not None and episodes_of(row.finished[0]) != main
+        return row.accuracy is None, other_episodes, -accuracy, row.name
 
     return sorted(rows, key=key)
 
 
 def is_comparable(row: Row, best: Row) -> bool:
-    """Return whether a row was tested on the episodes of the best."""
+    """Return whether a row was tested on the best row's episodes."""
     return bool(row.episodes and best.episodes) and episodes_of(row.finished[0]) == episodes_of(best.finished[0])
 
 
 def _contest(rows: Sequence[Row]) -> Contest:
-    """Return who is to be compared with the best."""
+    """Return the best method and the methods comparable with it."""
     best = rows[0].episodes
     if best is None:
         return Contest(np.zeros(0), [])
@@ -191,24 +200,32 @@ def _contest(rows: Sequence[Row]) -> Contest:
 
 
 def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> list[Row]:
-    """Return the sorted rows with their ranks; `differences` are those of the comparable ones to the best."""
+    """Add ranks and differences to sorted rows.
+
+    Args:
+        rows: the sorted rows, the best first.
+        differences: the difference to the best of each further comparable row, in row order.
+    """
     if rows[0].accuracy is None:
         return list(rows)
     ranked = [replace(rows[0], rank=1)]
-    waiting = iter(differences)
+    remaining = iter(differences)
     for place, row in enumerate(rows[1:], 2):
         if not is_comparable(row, rows[0]):
             ranked.append(row)
             continue
-        difference = next(waiting)
+        difference = next(remaining)
         ranked.append(replace(row, rank=1 if difference.tie else place, tie=difference.tie, versus_best=difference))
     return ranked
 
 
 def episodes_of(record: Record) -> tuple[int, str]:
-    """Return how many test episodes a record has, and what determines them: with the same, they are the same."""
+    """Return a key that records share if their test episodes are identical.
+
+    The key is the number of episodes, and everything that determines them as text.
+    """
     dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
     episodes = record.accuracy.episodes if record.accuracy else 0
     seed = record.identity.get("test", {}).get("seed")
-    what = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
-    return episodes, json.dumps(what, sort_keys=True)
+    settings = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
+    return episodes, json.dumps(settings, sort_keys=True)
