@@ -49,7 +49,7 @@ def gflops(record: Record) -> float | None:
 
 def device(record: Record) -> str:
     """Return ``cuda`` or ``cpu``."""
-    return "cuda" if record.environment.get("cuda") else "cpu"
+    return record.machine.kind
 
 
 def precision(record: Record) -> str:

@@ -172,7 +172,7 @@ def _ratios(old: Record, new: Record) -> tuple[tuple[str, float], ...]:
 
     Machines are alike where device and torch version are the same.
     """
-    if (old.device, old.environment.get("torch")) != (new.device, new.environment.get("torch")):
+    if (old.machine, old.environment.get("torch")) != (new.machine, new.environment.get("torch")):
         return ()
     ratios = []
     for name, cost, _ in COSTS:

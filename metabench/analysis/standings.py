@@ -121,7 +121,9 @@ def _table_of(record: Record) -> tuple[str, str, int, int]:
 def _method_of(record: Record) -> tuple[str, str]:
     """Return a key that records share if only their seeds differ."""
     identity = {key: value for key, value in record.identity.items() if key != "seed"}
-    return record.algorithm, json.dumps([identity, record.dataset_fingerprint, record.device], sort_keys=True)
+    return record.algorithm, json.dumps(
+        [identity, record.dataset_fingerprint, record.machine.model_dump()], sort_keys=True
+    )
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:

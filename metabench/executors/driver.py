@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -22,11 +22,11 @@ from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import CellFailed, StoreError
 from metabench.executors.processes import Died, run_jobs
 from metabench.executors.schedule import starting_order
-from metabench.machine.device import choose_device, describe_device, in_threads, share_of_threads
+from metabench.machine.device import choose_device, device_name, in_threads, share_of_threads
 from metabench.machine.environment import environment
 from metabench.planning.plan import Cell, check_cell, sharing_a_training
 from metabench.planning.suite import Suite
-from metabench.records.record import Record
+from metabench.records.record import Machine, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
@@ -233,7 +233,7 @@ class CellJob:
     ) -> Record:
         """Return the record of the cell: what came out, or what the problem was."""
         cell = self.cell
-        at_once = f", {self.jobs} cells at once" if self.jobs > 1 else ""
+        machine = machine_of(self.device, self.jobs)
         return Record(
             cell=cell.id,
             suite=self.suite.name,
@@ -258,7 +258,8 @@ class CellJob:
             flops_per_episode=outcome.flops_per_episode if outcome else None,
             peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
             parameters=outcome.parameters if outcome else None,
-            device=describe_device(self.device) + at_once,
+            device=str(machine),
+            machine=machine,
             dataset_fingerprint=data.fingerprint,
             environment={**environment(self.device), "providers": dict(provided)},
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -295,6 +296,13 @@ def _attempts(
                 yield job, (job.record(datasets[job.cell.dataset.label], provided, problem=came.problem), None)
         else:
             yield job, came
+
+
+def machine_of(device: torch.device, cells_at_once: int) -> Machine:
+    """Return the machine, with the share of it that one of several cells at once has."""
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
+    return Machine(kind=kind, name=device_name(device), threads=threads, cells_at_once=cells_at_once)
 
 
 def providers(cell: Cell, plugins: PluginManager) -> dict[str, str]:

@@ -49,9 +49,14 @@ def in_threads(count: int) -> Iterator[None]:
 def describe_device(device: torch.device) -> str:
     """Return the name of the GPU, or of the processor with the threads that torch uses."""
     if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
+        return device_name(device)
     threads = torch.get_num_threads()
-    return f"{processor()}, {threads} thread{'s' if threads != 1 else ''}"
+    return f"{device_name(device)}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU or the processor."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else processor()
 
 
 def processor() -> str:

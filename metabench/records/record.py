@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 if TYPE_CHECKING:  # reading records must not import numpy
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA_VERSION = 1
+#: Version 2 added `Record.machine`; records of version 1 are read.
+SCHEMA_VERSION = 2
 
 
 class _Part(BaseModel):
@@ -124,6 +126,31 @@ class EpisodeResults:
     groups: npt.NDArray[np.int64]
 
 
+class Machine(_Part):
+    """The machine and its share that a cell had; costs are compared between equal machines only.
+
+    Attributes:
+        kind: ``"cpu"`` or ``"cuda"``.
+        name: name of the processor or the GPU.
+        threads: threads that torch computed in, on a CPU; None on a GPU.
+        cells_at_once: number of cells that ran at the same time.
+    """
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    threads: int | None = None
+    cells_at_once: int = 1
+
+    def __str__(self) -> str:
+        """Return a line for people, e.g. ``"AMD EPYC, 2 threads, 2 cells at once"``."""
+        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''}"
+        return self.name + threads + (f", {self.cells_at_once} cells at once" if self.cells_at_once > 1 else "")
+
+
+#: The field `device` of a record of version 1, which had no `machine`.
+_DEVICE = re.compile(r"(?P<name>.*?)(, (?P<threads>\d+) threads?)?(, (?P<cells>\d+) cells at once)?", re.DOTALL)
+
+
 class Record(_Part):
     """Settings, status, metrics and environment of one cell."""
 
@@ -152,6 +179,25 @@ class Record(_Part):
     peak_memory_bytes: int | None = None
     parameters: int | None = None
     device: str
+    machine: Machine
     dataset_fingerprint: str
     environment: dict[str, Any]
     finished: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_version_1(cls, data: Any) -> Any:
+        """Read the machine of a record of version 1 from its line for people."""
+        if not isinstance(data, dict) or "machine" in data or not isinstance(data.get("device"), str):
+            return data
+        match = _DEVICE.fullmatch(data["device"])
+        assert match is not None, "every part of the pattern is optional"
+        environment = data.get("environment")
+        cuda = isinstance(environment, dict) and bool(environment.get("cuda"))
+        machine = {
+            "kind": "cuda" if cuda else "cpu",
+            "name": match["name"],
+            "threads": match["threads"] and int(match["threads"]),
+            "cells_at_once": int(match["cells"] or 1),
+        }
+        return {**data, "machine": machine}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from metabench.errors import StoreError
 from metabench.filters import choose
-from metabench.records.record import EpisodeResults, Record
+from metabench.records.record import EpisodeResults, Machine, Record
 from metabench.records.store import Store
 
 #: What makes two records measurements of the same thing: the cell, the machine, and the data.
-_Key = tuple[str, str, str]
+_Key = tuple[str, Machine, str]
 
 
 class Runs:
@@ -73,7 +73,7 @@ class Runs:
 
 
 def _key(record: Record) -> _Key:
-    return record.cell, record.device, record.dataset_fingerprint
+    return record.cell, record.machine, record.dataset_fingerprint
 
 
 def _precedence(record: Record) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ from metabench.errors import StoreError
 from metabench.files import atomic_file
 from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import SuiteFile, resolve
-from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Record
+from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Machine, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
@@ -54,7 +54,7 @@ def test_what_is_written_is_read(store: Store, make_record: Make) -> None:
 def test_the_record_is_plain_json_with_the_documented_names(store: Store, make_record: Make) -> None:
     store.write(make_record())
     found = json.loads((store.path / "cells" / "0123456789abcdef.json").read_text(encoding="utf-8"))
-    assert found["schema_version"] == SCHEMA_VERSION == 1
+    assert found["schema_version"] == SCHEMA_VERSION == 2
     assert found["accuracy"] == {"mean": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100, "data_ci95": None}
     assert found["eval"]["latency_ms"] == {"p50": 1.5, "p95": 2.5}
     assert found["status"] == "ok"
@@ -305,3 +305,28 @@ def test_a_record_that_names_another_cell_moves_no_other(store: Store, make_reco
     (store.path / "cells" / "foreign.json").write_text(foreign.model_dump_json(), encoding="utf-8")
     store.supersede(plan)
     assert names_below(store.path / "cells") == [f"{plan[0].id}.json", f"{plan[0].id}.npz"]
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "machine"),
+    [
+        ("AMD EPYC, 2 threads", None, Machine(kind="cpu", name="AMD EPYC", threads=2)),
+        ("AMD EPYC, 1 thread, 2 cells at once", None, Machine(kind="cpu", name="AMD EPYC", threads=1, cells_at_once=2)),
+        ("A processor, fast, 64 threads", None, Machine(kind="cpu", name="A processor, fast", threads=64)),
+        ("NVIDIA H100", "12.4", Machine(kind="cuda", name="NVIDIA H100")),
+        ("NVIDIA H100, 4 cells at once", "12.4", Machine(kind="cuda", name="NVIDIA H100", cells_at_once=4)),
+        ("", None, Machine(kind="cpu", name="")),
+    ],
+)
+def test_the_machine_of_a_record_of_version_1_is_read_from_its_device(
+    tmp_path: Path, make_record: Make, device: str, cuda: str | None, machine: Machine
+) -> None:
+    store = Store(tmp_path)
+    store.write(make_record(device=device, environment={"cuda": cuda}))
+    path = tmp_path / "cells" / "0123456789abcdef.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["machine"]
+    path.write_text(json.dumps({**content, "schema_version": 1}), encoding="utf-8")
+    (record,) = store.records()
+    assert record.machine == machine
+    assert str(record.machine) == record.device == device
