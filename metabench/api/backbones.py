@@ -27,10 +27,21 @@ class Backbone(nn.Module, abc.ABC):
     #: Whether in test the features of an image depend on that image alone: the harness may then embed those of many
     #: episodes at once.
     per_image: bool = False
+    #: The dtype that convolutions and products are rounded to; weights, gradients and features stay in float32. The
+    #: harness sets it; None rounds nothing.
+    autocast: torch.dtype | None = None
 
     def __init__(self, config: Any, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.config = config
+
+    def __call__(self, x: Tensor, support: int | None = None) -> Tensor:
+        """Return the features of `forward`, computed in the precision of `autocast`."""
+        if self.autocast is None:
+            return super().__call__(x, support)  # type: ignore[no-any-return]
+        with torch.autocast(x.device.type, self.autocast):
+            features: Tensor = super().__call__(x, support)
+        return features.float()
 
     @abc.abstractmethod
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
@@ -46,8 +57,7 @@ class Backbone(nn.Module, abc.ABC):
 def embed_queries(backbone: Backbone, support_x: Tensor, query_x: Tensor) -> Tensor:
     """Embed [M, C, H, W] queries to [M, D]; the support set comes along only where the backbone needs it."""
     if not backbone.needs_support:
-        features: Tensor = backbone(query_x)
-        return features
+        return backbone(query_x)
     return embed_episode(backbone, support_x, query_x)[1]
 
 

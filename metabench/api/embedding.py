@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,8 +19,16 @@ class EmbeddingAlgorithm(OptimisedAlgorithm):
     """An algorithm that looks at features only: `feature_scores` has to be written, of one episode.
 
     In test, the images of many episodes are embedded in one pass where the backbone is `Backbone.per_image`, unless a
-    subclass looks at the images, too, with an `episode_scores` of its own.
+    subclass defines `episode_scores`, and so sees the images.
     """
+
+    #: Whether scores depend on the images beyond their features; set where a subclass defines `episode_scores`.
+    sees_images: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "episode_scores" in vars(cls):
+            cls.sees_images = True
 
     @abc.abstractmethod
     def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
@@ -43,7 +52,7 @@ class EmbeddingAlgorithm(OptimisedAlgorithm):
     @torch.no_grad()
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """See `Algorithm.predict`."""
-        if not self._takes_features():
+        if self.sees_images or not self.backbone.per_image:
             return super().predict(support_x, support_y, query_x, way)
         self.eval()
         support, query = self._embedded(support_x, query_x)
@@ -53,10 +62,6 @@ class EmbeddingAlgorithm(OptimisedAlgorithm):
             return (learner.feature_scores(support, support_y, query, way),)
 
         return self.batching.map(scores, self, support, support_y, query)[0]
-
-    def _takes_features(self) -> bool:
-        """Return whether features that were computed beforehand are all that scores depend on."""
-        return self.backbone.per_image and type(self).episode_scores is EmbeddingAlgorithm.episode_scores
 
     def _embedded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the [B, N·K, D] and [B, M, D] features of B episodes."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import StepLR
 
 from metabench.api.algorithms import Algorithm, Metrics, Setup
 from metabench.api.config import Config
@@ -43,7 +44,7 @@ class OptimisedAlgorithm(Algorithm):
     def __init__(self, config: AlgorithmConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self._optimiser: torch.optim.Optimizer | None = None
-        self._steps = 0
+        self._schedule: StepLR | None = None
 
     @abc.abstractmethod
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
@@ -78,28 +79,32 @@ class OptimisedAlgorithm(Algorithm):
         losses = self.training_batching.backward(loss, self, *batch)
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
-        if self.config.halve_lr_every:
-            for group in optimiser.param_groups:
-                group["lr"] = self.config.lr * 0.5 ** (self._steps // self.config.halve_lr_every)
         optimiser.step()
-        self._steps += 1
+        if self._schedule is not None:
+            self._schedule.step()
         return {"loss": losses.mean()}
 
     def training_state(self) -> dict[str, Any]:
-        """Return Adam's state and the number of steps made."""
-        return {"optimiser": self._adam().state_dict(), "steps": self._steps}
+        """Return the state of Adam and of its learning-rate schedule."""
+        optimiser = self._adam().state_dict()
+        return {"optimiser": optimiser, "schedule": self._schedule.state_dict() if self._schedule else {}}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `training_state` returned."""
         self._adam().load_state_dict(state["optimiser"])
-        self._steps = int(state["steps"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state["schedule"])
 
     def _adam(self) -> torch.optim.Optimizer:
-        # Made on first use: a subclass adds its parameters after this class's constructor, and the engine
-        # moves them to the device after that.
+        """Return Adam, which is made on first use.
+
+        A subclass adds its parameters after this class's constructor, and the engine moves them to the device later.
+        """
         if self._optimiser is None:
             # Fused: a small network has so little to compute that a call for each weight would take longer.
             self._optimiser = torch.optim.Adam(
                 self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
             )
+            if self.config.halve_lr_every:
+                self._schedule = StepLR(self._optimiser, self.config.halve_lr_every, gamma=0.5)
         return self._optimiser

@@ -146,9 +146,8 @@ def weight_sharing_copy(module: _M) -> _M:
         memo[id(weight)] = nn.Parameter(weight.detach(), weight.requires_grad)
     memo |= {id(buffer): buffer for buffer in module.buffers()}
     for part in module.modules():
-        memo |= {
-            id(value): value for value in vars(part).values() if isinstance(value, (Optimizer, LRScheduler, Batching))
-        }
+        values = vars(part).values()
+        memo |= {id(value): value for value in values if isinstance(value, (Optimizer, LRScheduler, Batching))}
     return copy.deepcopy(module, memo)
 
 

@@ -25,7 +25,7 @@ from metabench.engine.evaluation import (
     predict,
 )
 from metabench.engine.pictures import episode_png
-from metabench.engine.precision import in_precision, tf32
+from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream
 from metabench.engine.training import train
@@ -76,7 +76,7 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     backbone_class = plugins.backbone_class(cell.backbone.name)
     algorithm_class = plugins.algorithm_class(cell.algorithm.name)
     backbone = backbone_class(validate_config(backbone_class.Config, cell.backbone.params), image_shape)
-    backbone = in_precision(backbone, cell.precision, image_shape)
+    backbone.autocast = autocast_of(cell.precision)
     setup = Setup(backbone, cell.shape.way, cell.train.shape.way, cell.train.steps)
     algorithm = algorithm_class(validate_config(algorithm_class.Config, cell.algorithm.params), setup)
     algorithm.batching = batching_for(device, algorithm.functional, algorithm.inner_loop)

@@ -75,8 +75,7 @@ def inductive_accuracies(
         drawn = first_of_each_class(stream.batch(first, count))
         return credit(predict(algorithm, drawn, seed, first, alone=True), drawn.query_y).mean(dim=1)
 
-    if type(algorithm).predict_alone is not Algorithm.predict_alone:
-        _check_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed)
+    _check_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed)
     return _in_batches(accuracies, episodes, batch, watcher)
 
 
@@ -110,14 +109,14 @@ def first_of_each_class(drawn: Episodes) -> Episodes:
 
 
 def _check_alone(algorithm: Algorithm, drawn: Episodes, seed: int) -> None:
-    """Hold the scores of an algorithm's own `predict_alone` against those for episodes that have one query indeed."""
+    """Compare the scores of `predict_alone` with those of episodes that have a single query."""
     scores = predict(algorithm, drawn, seed, 0, alone=True)
     for query in range(drawn.way):
         only = replace(drawn, query_x=drawn.query_x[:, [query]], query_y=drawn.query_y[:, [query]])
         if _moved(predict(algorithm, only, seed, 0), scores[:, [query]]):
             raise CellFailed(
                 "predict_alone returns other scores than predict does for an episode of one query: "
-                "mend it, or take `metabench.api.Algorithm.predict_alone`"
+                "correct it, or use `metabench.api.Algorithm.predict_alone`"
             )
 
 

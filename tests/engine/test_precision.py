@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from command_line import Command, assert_refused
 from metabench.api import Backbone, Config
 from metabench.cli.run import run
-from metabench.engine.precision import in_precision, tf32
+from metabench.engine.precision import autocast_of, tf32
 from metabench.planning.suite import Precision
 from metabench.records.store import Store
 
@@ -36,34 +36,44 @@ class Probe(Backbone):
 
 def test_bf16_rounds_the_products_and_nothing_else() -> None:
     torch.manual_seed(0)
-    probe = Probe()
-    backbone = in_precision(probe, "bf16", SHAPE)
+    backbone = Probe()
+    backbone.autocast = autocast_of("bf16")
     x = torch.rand(5, *SHAPE)
     features = backbone(x, support=2)
     features.sum().backward()
-    assert probe.seen == [(torch.bfloat16, 2)]
-    assert (backbone.features, backbone.needs_support, backbone.per_image) == (4, True, True)
+    assert backbone.seen == [(torch.bfloat16, 2)]
     assert features.dtype == torch.float32
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in backbone.parameters())
-    exact = probe(x)
+    backbone.autocast = autocast_of("float32")
+    exact = backbone(x)
     assert 0 < (features - exact).abs().max() < 0.02 * exact.abs().max()
 
 
+def test_weights_have_the_same_names_in_every_precision() -> None:
+    rounded, exact = Probe(), Probe()
+    rounded.autocast = torch.bfloat16
+    exact.load_state_dict(rounded.state_dict())
+    assert list(rounded.state_dict()) == ["layer.weight", "layer.bias"]
+
+
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_other_precisions_leave_the_backbone_as_it_is(precision: str) -> None:
-    probe = Probe()
-    assert in_precision(probe, precision, SHAPE) is probe
+def test_other_precisions_round_nothing_in_the_backbone(precision: Precision) -> None:
+    assert autocast_of(precision) is None
 
 
 def test_tf32_is_put_back_as_it_was() -> None:
-    def flags() -> tuple[bool, bool]:
-        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def flags() -> tuple[str | bool, ...]:
+        if hasattr(cudnn, "conv"):
+            return cuda.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+        return cuda.allow_tf32, cudnn.allow_tf32
 
     before = flags()
     for allowed in (True, False):
         with tf32(allowed):
-            assert flags() == (allowed, allowed)
+            assert set(flags()) == ({"tf32" if allowed else "ieee"} if hasattr(cudnn, "conv") else {allowed})
         assert flags() == before
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
 from metabench.engine import evaluation
-from metabench.engine.precision import in_precision
+from metabench.engine.precision import autocast_of
 from metabench.engine.streams import EpisodeStream
 from metabench.machine.memory import BatchSize
 from metabench_plugins.algorithms import siamese
@@ -180,7 +180,8 @@ def test_in_lower_precisions_the_batch_changes_scores_by_rounding_only(
     make_learner: Make, make_episodes: Make, algorithm: type[Algorithm], precision: str
 ) -> None:
     network = Conv4(Conv4Config(channels=16), (1, 16, 16))
-    learner = make_learner(algorithm, in_precision(network, precision, (1, 16, 16)), dtype=torch.float32)
+    network.autocast = autocast_of(precision)
+    learner = make_learner(algorithm, network, dtype=torch.float32)
     episodes = make_episodes(5, dtype=torch.float32)
     alone = torch.cat([predict(learner, chosen(episodes, [i])) for i in range(5)])
     tolerance = 1e-5 if precision == "float32" else 1e-2

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from metabench.api import Algorithm, Episodes, Setup
 from metabench.api.batching import Batching, Sequential, carries_state_between_episodes
 from metabench.engine.batching import Threaded, Vmapped, batching_for, weight_sharing_copy
-from metabench.engine.precision import InBfloat16
 from metabench_plugins.algorithms.maml import MAML, MAMLConfig
 from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
@@ -94,7 +93,8 @@ def test_every_batching_finds_the_same_meta_gradient(make_episodes: Make, downsa
 
 def test_threads_compute_in_the_precision_and_with_the_gradients_of_the_caller(make_episodes: Make) -> None:
     episodes = make_episodes(EPISODES, dtype=torch.float32)
-    backbone = InBfloat16(Conv4(Conv4Config(channels=8), (1, 16, 16)), (1, 16, 16))
+    backbone = Conv4(Conv4Config(channels=8), (1, 16, 16))
+    backbone.autocast = torch.bfloat16
     learner = MAML(MAMLConfig(), Setup(backbone, 3, 3, 10))
     plain = predicted(learner, episodes)
     learner.batching = Threaded(2)

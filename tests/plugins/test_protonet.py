@@ -93,7 +93,7 @@ def test_the_learning_rate_halves_after_so_many_steps(make_learner: Make, make_e
     learner = make_learner(ProtoNet, lr=0.01, halve_lr_every=2)
     rates = []
     for _ in range(5):
-        learner.meta_step(make_episodes(1))
         rates.append(learner.training_state()["optimiser"]["param_groups"][0]["lr"])
+        learner.meta_step(make_episodes(1))
     assert rates == [0.01, 0.01, 0.005, 0.005, 0.0025]
     assert ProtoNet.Config().halve_lr_every == 2000
