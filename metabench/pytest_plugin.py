@@ -1,4 +1,4 @@
-"""Fixtures by which projects gate their algorithms; pytest loads them wherever metabench is installed."""
+"""Fixtures for the tests of other projects; pytest loads them itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 @pytest.fixture
 def assert_no_regression() -> Callable[..., None]:
-    """Return a function that fails the test where one run is worse than another.
+    """Return a function that fails if one run is worse than another.
 
-    Its arguments are two output directories, base and candidate, and ``tolerance``, the points of accuracy that may
-    be lost; see `metabench.analysis.gate.judge`.
+    Its arguments are two output directories, ``base`` and ``candidate``, and ``tolerance``, the largest accepted loss
+    of accuracy in percentage points; see `metabench.analysis.gate.judge`.
     """
 
     def check(base: str | Path, candidate: str | Path, tolerance: float = 0.5) -> None:

@@ -1,13 +1,13 @@
-"""For the tests of other people's plugins, under pytest.
+"""Checks and benchmarks for the tests of plugins, under pytest.
 
-Three lines check an algorithm against everything that the harness counts on::
+Three lines check an algorithm against the contract of `metabench.api.Algorithm`::
 
     from metabench.testing import AlgorithmChecks
 
     class TestMine(AlgorithmChecks):
         algorithm = "mine"
 
-and three more time what a suite does, with pytest-benchmark::
+Three more time the cells of a suite with pytest-benchmark::
 
     from metabench.testing import SuiteBenchmarks
 
@@ -48,10 +48,10 @@ class AlgorithmChecks:
     """Checks an algorithm; subclass it as ``Test…``.
 
     Attributes:
-        algorithm: its name, as its plugin announces it.
+        algorithm: name of the algorithm, as its plugin announces it.
         params: its parameters.
-        transductive: whether it is meant to look at the other queries.
-        steps: outer updates, of two episodes, in which it has to learn something.
+        transductive: whether a query's scores may depend on the other queries.
+        steps: outer updates, of two episodes each, after which the algorithm must beat chance.
     """
 
     algorithm: ClassVar[str]
@@ -66,23 +66,23 @@ class AlgorithmChecks:
 
 
 class Benchmark(Protocol):
-    """What is used of pytest-benchmark's fixture."""
+    """The used part of pytest-benchmark's fixture."""
 
     extra_info: dict[str, Any]
 
     def __call__(self, function: Callable[[], object]) -> object:
-        """Time a function again and again."""
+        """Time repeated calls of a function."""
 
 
 class SuiteBenchmarks:
-    """Times what a suite does, with pytest-benchmark; subclass it as ``Test…``.
+    """Times the cells of a suite; subclass it as ``Test…``.
 
-    Each cell is two benchmarks: an outer update of the meta-batch, and the predictions of one batch of test episodes,
-    each with its data. ``--benchmark-autosave``, ``--benchmark-compare`` and so on work as for any benchmark.
+    Each cell has two pytest-benchmark tests: one outer update, and the prediction of one batch of test episodes, both
+    including their data. ``--benchmark-autosave``, ``--benchmark-compare`` and so on work as for any benchmark.
 
     Attributes:
-        suite: its name, or its file relative to the file of the test.
-        profile: of the suite; None takes its default.
+        suite: name of the suite, or its file relative to the test file.
+        profile: profile of the suite; None takes the default profile.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
     """
 
@@ -91,7 +91,7 @@ class SuiteBenchmarks:
     device: ClassVar[str] = "cpu"
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make one test of each cell."""
+        """Parametrise the tests with the cells of the suite."""
         if "cell" in metafunc.fixturenames:
             plugins = PluginManager.from_environment()
             path = Path(inspect.getfile(type(self))).parent / self.suite
@@ -100,14 +100,14 @@ class SuiteBenchmarks:
             metafunc.parametrize("cell", cells, ids=[_name(cell) for cell in cells])
 
     def test_meta_step(self, benchmark: Benchmark, cell: Cell) -> None:
-        """Time outer updates."""
+        """Time outer updates, data included."""
         batch = cell.train.meta_batch
         work = _Work(cell, self.device)
         work.algorithm.train()
         self._time(benchmark, work, batch, lambda i: work.algorithm.meta_step(work.train.batch(i * batch, batch)))
 
     def test_predict(self, benchmark: Benchmark, cell: Cell) -> None:
-        """Time predictions."""
+        """Time predictions of test episodes, data included."""
         work = _Work(cell, self.device)
         batch, seed = BatchSize(work.device, cell.test.batch).size, cell.test.seed
         self._time(
@@ -132,7 +132,7 @@ class SuiteBenchmarks:
 
 
 class _Work:
-    """A cell's algorithm and episodes."""
+    """A cell's algorithm with its training and test episodes."""
 
     def __init__(self, cell: Cell, device: str) -> None:
         plugins = PluginManager.from_environment()

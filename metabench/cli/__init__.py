@@ -1,4 +1,4 @@
-"""The command line: one small module a subcommand, and the one place where errors become exit codes."""
+"""The command line: one module per subcommand; errors become exit codes here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTERRUPTED = 128 + signal.SIGINT
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="metabench")
 def cli() -> None:
-    """Benchmark few-shot learners: the same episodes, clock and statistics for all of them.
+    """Benchmark few-shot learners on the same episodes, clock and statistics.
 
     \b
     Start here:  metabench run quickstart
@@ -37,10 +37,10 @@ for command in (run, list_, validate, data, leaderboard, report, compare, plugin
 
 
 def main() -> None:
-    """Run the command line, and exit.
+    """Run the command line and exit with its code.
 
-    0: all well. 1: it ran, and a cell failed. 2: the input was wrong and nothing was written, or the disk failed;
-    130: interrupted. Everything finished is kept.
+    0: success. 1: a cell failed, or `compare` found the candidate worse. 2: wrong input, where nothing was written, or
+    a file or disk failed. 130: interrupted. Finished cells are kept in every case.
     """
     try:
         code = cli.main(standalone_mode=False)
@@ -54,10 +54,10 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("metabench: interrupted", err=True)
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of standard output, e.g. `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except OSError as error:  # a file or disk that no more specific message was written for
+    except OSError as error:  # a file or disk error without a more specific message
         click.echo(f"metabench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)

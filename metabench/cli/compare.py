@@ -1,4 +1,4 @@
-"""`metabench compare`: is the candidate worse than the base?"""
+"""`metabench compare`: judge a run by an earlier one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FORMATS = ["table", "markdown", "junit", "json"]
 @click.command()
 @click.argument("base")
 @click.argument("candidate")
-@click.option("--tolerance", type=click.FloatRange(0, 100), help="Points of accuracy that may be lost [default: .5].")
-@click.option("--slowdown", type=click.FloatRange(1), help="Factor by which throughput and latency may get worse.")
-@click.option("--memory-growth", type=click.FloatRange(1), help="Factor by which the peak memory may grow.")
-@click.option("--only", multiple=True, metavar="KEY=A,B", help="Compare only these, e.g. algorithm=maml,protonet.")
+@click.option("--tolerance", type=click.FloatRange(0, 100), help="Accepted loss of accuracy, in points [default: .5].")
+@click.option("--slowdown", type=click.FloatRange(1), help="Accepted factor of lower throughput and higher latency.")
+@click.option("--memory-growth", type=click.FloatRange(1), help="Accepted factor of higher peak memory.")
+@click.option("--only", multiple=True, metavar="KEY=A,B", help="Compare these cells, e.g. algorithm=maml,protonet.")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
 def compare(
     base: str,
@@ -32,10 +32,11 @@ def compare(
     only: Sequence[str],
     style: str,
 ) -> int:
-    """Judge CANDIDATE by BASE, cell by cell, on identical episodes; exit with 1 where it is worse.
+    """Compare two runs, cell by cell, on identical episodes.
 
-    Each is an output directory, an archive of one (.zip, .tar.gz), or one in a git revision (REVISION:PATH, as in
-    main:results/ci). Limits that are not given are those of `gate:` in the candidate's suite.
+    The exit code is 1 where CANDIDATE is worse than BASE. Each of them is an output directory, an archive of one (.zip,
+    .tar.gz), or a directory in a git revision (REVISION:PATH, e.g. main:results/ci). Limits that are not given are
+    those of `gate:` in the candidate's suite.
     """
     from metabench.analysis.gate import changes_of, judge
     from metabench.cli.sources import opened
@@ -61,7 +62,7 @@ def compare(
 
 
 def _stored_gate(runs: Runs) -> Gate:
-    """Return the limits in the suite of a run."""
+    """Return the limits in the stored suite of a run."""
     import yaml
     from pydantic import ValidationError
 

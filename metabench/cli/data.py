@@ -1,4 +1,4 @@
-"""`metabench data`: what is packed, packing ahead of a run, and importing a local copy."""
+"""`metabench data`: list, prepare and import packed datasets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Show, prepare and import datasets.
+    """List, prepare and import datasets.
 
-    METABENCH_DATA lists directories with raw data (they are only read). Packed copies and downloads go to
+    METABENCH_DATA lists directories with raw data, which are only read. Packed copies and downloads go to
     METABENCH_CACHE. METABENCH_OFFLINE=1 forbids downloads.
     """
 
@@ -44,27 +44,30 @@ def list_datasets() -> None:
 @data.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def prepare(names: tuple[str, ...]) -> None:
-    """Pack datasets with their default parameters, downloading them if need be."""
+    """Pack datasets with default parameters; download them if needed."""
     from metabench.cli.progress import pack_progress
     from metabench.data.packing import DataRoots, load_pack, pack_path
     from metabench.registry.manager import PluginManager
 
     roots = DataRoots.from_environment(os.environ)
     manager = PluginManager.from_environment()
-    # All of them first: a misspelt name is reported before the work on the others.
+    # Build all datasets first: a misspelt name is reported before any packing.
     for name, dataset in [(name, manager.build_dataset(name)) for name in names]:
         path = pack_path(name, dataset, roots)
-        done = "was already packed" if path.exists() else "packed"
+        outcome = "was already packed" if path.exists() else "packed"
         with pack_progress() as progress:
             pack = load_pack(name, dataset, roots, progress)
-        click.echo(f"{name}: {done}, {_describe(pack, path)}")
+        click.echo(f"{name}: {outcome}, {_describe(pack, path)}")
 
 
 @data.command("import")
 @click.argument("name")
 @click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def import_dataset(name: str, path: Path) -> None:
-    """Pack the dataset NAME from the copy in PATH, in place of the packed copy that may be there."""
+    """Pack the dataset NAME from the directory PATH.
+
+    The result replaces any packed copy of NAME.
+    """
     from dataclasses import replace
 
     from metabench.cli.progress import pack_progress

@@ -1,4 +1,4 @@
-"""`metabench leaderboard`: the tables of earlier runs."""
+"""`metabench leaderboard`: print the tables of earlier runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SORTS = ["accuracy", "alone", "algorithm", "throughput", "training", "latency", 
 @click.command()
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIRECTORY...")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
-@click.option("--only", multiple=True, metavar="KEY=A,B", help="Show only these, e.g. algorithm=maml,protonet.")
+@click.option("--only", multiple=True, metavar="KEY=A,B", help="Show these cells, e.g. algorithm=maml,protonet.")
 @click.option("--sort", type=click.Choice(SORTS), default="accuracy", show_default=True)
 def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], sort: str) -> None:
-    """Print the leaderboard of the runs whose outputs are in the DIRECTORIES, as one."""
+    """Print one leaderboard of the runs in the DIRECTORIES."""
     from metabench.analysis.standings import make_tables
     from metabench.filters import parse_filters
     from metabench.records.runs import Runs
@@ -42,5 +42,5 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal that standard output is, or None where it is none."""
+    """Return the terminal's columns; None where stdout is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

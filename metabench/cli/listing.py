@@ -1,4 +1,4 @@
-"""`metabench list`: what the installed plugins provide."""
+"""`metabench list`: list what the installed plugins provide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metabench.specs import Spec
     default="all",
 )
 def list_(what: str) -> None:
-    """List the algorithms, backbones, datasets, suites, loggers or plugins that are installed."""
+    """List installed algorithms, backbones, datasets, suites, loggers or plugins."""
     plugins = PluginManager.from_environment()
     links = what != "all"
     sections: dict[str, Callable[[PluginManager], list[tuple[str, ...]]]] = {

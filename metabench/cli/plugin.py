@@ -1,4 +1,4 @@
-"""`metabench plugin`: start a plugin, and check an algorithm."""
+"""`metabench plugin`: write a new plugin, check an algorithm."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import click
 
 @click.group()
 def plugin() -> None:
-    """Start a plugin of your own, and check it."""
+    """Write a new plugin, and check an algorithm."""
 
 
 @plugin.command()
 @click.argument("name")
 @click.option("--kind", type=click.Choice(["algorithm", "backbone", "dataset"]), default="algorithm", show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(), help="Where to make it; default: here.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path(), help="Parent folder; default: the current one."
+)
 def new(name: str, kind: str, folder: Path) -> None:
-    """Write the distribution NAME: code, a test, a suite, a README and a workflow; it works as it is."""
+    """Write the distribution NAME, ready to install and test.
+
+    It contains code, a test, a suite, a README and a workflow for GitHub Actions.
+    """
     from metabench.registry.manager import PluginManager
     from metabench.scaffold import write_plugin
 
@@ -32,10 +37,13 @@ def new(name: str, kind: str, folder: Path) -> None:
 @plugin.command()
 @click.argument("name")
 @click.option("--params", default="{}", metavar="JSON", help="Parameters of the algorithm, as a JSON object.")
-@click.option("--transductive", is_flag=True, help="It is meant to look at the other queries.")
-@click.option("--steps", type=click.IntRange(1), default=60, show_default=True, help="Outer updates to learn in.")
+@click.option("--transductive", is_flag=True, help="Scores of a query may depend on other queries.")
+@click.option("--steps", type=click.IntRange(1), default=60, show_default=True, help="Outer updates to beat chance.")
 def check(name: str, params: str, transductive: bool, steps: int) -> int:
-    """Check the algorithm NAME (of a plugin, or ./file.py:Class) against all that the harness counts on."""
+    """Check the algorithm NAME against the contract of algorithms.
+
+    NAME is that of a plugin's algorithm, or ./file.py:Class. The exit code is 1 where a check fails.
+    """
     from metabench.conformance.algorithms import CHECKS, NotConforming, Subject, run_check
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
@@ -43,7 +51,7 @@ def check(name: str, params: str, transductive: bool, steps: int) -> int:
     try:
         parsed = json.loads(params)
     except ValueError as error:
-        raise click.UsageError(f"--params {params}: {error}") from error
+        raise click.UsageError(f"--params {params}: not valid JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise click.UsageError(f"--params {params}: give a JSON object, e.g. --params '{{\"lr\": 0.01}}'")
     plugins = PluginManager.from_environment()

@@ -1,4 +1,4 @@
-"""`metabench report`: everything about earlier runs in one HTML page."""
+"""`metabench report`: write one HTML page about earlier runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import click
 
 @click.command()
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIRECTORY...")
-@click.option("--only", multiple=True, metavar="KEY=A,B", help="Report only these, e.g. algorithm=maml,protonet.")
+@click.option("--only", multiple=True, metavar="KEY=A,B", help="Report these cells, e.g. algorithm=maml,protonet.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="The page to write; default: report.html in the first DIRECTORY."
+    "--output", type=click.Path(path_type=Path), help="File to write; default: report.html in the first DIRECTORY."
 )
 def report(directories: Sequence[Path], only: Sequence[str], output: Path | None) -> None:
-    """Write a self-contained HTML page about the runs whose outputs are in the DIRECTORIES."""
+    """Write a self-contained HTML page about the runs in DIRECTORIES."""
     from metabench.errors import StoreError
     from metabench.files import atomic_file
     from metabench.filters import parse_filters
@@ -30,5 +30,7 @@ def report(directories: Sequence[Path], only: Sequence[str], output: Path | None
         with atomic_file(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise StoreError(f"cannot write the report {path}: {error.strerror}") from error
+        raise StoreError(
+            f"cannot write the report {path}: {error.strerror}. Name another file with --output"
+        ) from error
     click.echo(f"Written to {path}")

@@ -1,4 +1,4 @@
-"""Where a command finds a run: a directory, an archive, or a git revision."""
+"""Open a run in a directory, an archive or a git revision."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from metabench.errors import StoreError
 
 @contextmanager
 def opened(source: str) -> Iterator[Path]:
-    """Yield the output directory that `source` names; what had to be unpacked is gone afterwards.
+    """Yield the output directory of a run; remove unpacked copies afterwards.
 
     Args:
-        source: a directory, an archive of one (.zip, .tar, .tar.gz), or REVISION:PATH of the git repository around.
+        source: an output directory, an archive of one (.zip, .tar, .tar.gz), or REVISION:PATH in the git repository of
+            the current directory.
 
     Raises:
-        StoreError: there is no such thing, or it holds no run.
+        StoreError: `source` does not exist, cannot be unpacked, or does not hold exactly one run.
     """
     if os.path.isdir(source):
         yield Path(source)
@@ -48,19 +49,22 @@ def _unpack(source: str, folder: str) -> None:
         else:
             shutil.unpack_archive(source, folder)
     except (OSError, ValueError, tarfile.TarError) as error:
-        raise StoreError(f"{source} is no directory, and cannot be unpacked: {error}") from error
+        raise StoreError(
+            f"{source} is not a directory, and cannot be unpacked: {error}. Give an output directory, or an archive of "
+            "one (.zip, .tar, .tar.gz)"
+        ) from error
 
 
 def _extract(archive: tarfile.TarFile, folder: str) -> None:
-    """Extract what stays within the folder."""
+    """Extract an archive; refuse members outside the folder."""
     if hasattr(tarfile, "data_filter"):
         archive.extractall(folder, filter="data")
         return
-    # Python before 3.10.12 and 3.11.4, as of Debian 12.
+    # Python before 3.10.12 and 3.11.4 (Debian 12) has no filters.
     members = [member for member in archive if member.isfile() or member.isdir()]
     for member in members:
         if member.name.startswith("/") or ".." in Path(member.name).parts:
-            raise ValueError(f"{member.name} would be outside")
+            raise ValueError(f"its member {member.name} lies outside the folder")
     archive.extractall(folder, members)
 
 
@@ -69,19 +73,19 @@ def _check_out(source: str, folder: str) -> None:
     archive = Path(folder) / "archive.tar"
     command = ["git", "archive", "--format=tar", f"--output={archive}", revision, "--", path]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise StoreError(f"{source}: git cannot be run: {error.strerror}") from error
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["unknown"]
+        raise StoreError(f"{source}: cannot run git: {error.strerror}. Install git, or give a directory") from error
+    if completed.returncode:
+        reason = completed.stderr.strip().splitlines()[-1:] or ["unknown"]
         raise StoreError(f"git has no {path} in {revision}: {reason[0]}")
     _unpack(str(archive), folder)
     archive.unlink()
 
 
 def _run_below(folder: Path, source: str) -> Path:
-    """Return the one directory that holds records."""
-    found = sorted({path.parent.parent for path in folder.rglob("cells/*.json")})
-    if len(found) != 1:
-        raise StoreError(f"{source} holds {len(found) or 'no'} runs; exactly one is needed")
-    return found[0]
+    """Return the only output directory below `folder`."""
+    runs = sorted({path.parent.parent for path in folder.rglob("cells/*.json")})
+    if len(runs) != 1:
+        raise StoreError(f"{source} holds {len(runs) or 'no'} runs: give a directory or archive with exactly one")
+    return runs[0]

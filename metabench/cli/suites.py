@@ -1,4 +1,4 @@
-"""From the words on the command line to a plan: shared by `run` and `validate`."""
+"""Find a suite by file or name, for `run` and `validate`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from metabench.registry.manager import PluginManager
 
 
 def find_suite(name: str, plugins: PluginManager) -> SuiteFile:
-    """Read the suite file `name`, or the suite that a plugin provides under that name.
+    """Read the suite file `name`, or the plugins' suite `name`.
 
     Raises:
-        SuiteError: there is no such file, or it is not valid.
+        SuiteError: the file does not exist or is not valid.
         PluginError: no plugin provides a suite of that name.
     """
     path = Path(name)
@@ -22,7 +22,7 @@ def find_suite(name: str, plugins: PluginManager) -> SuiteFile:
         return read_suite(path)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if os.path.isdir(path):
-            raise SuiteError(f"{name} is a directory: name a suite file in it")
+            raise SuiteError(f"{name} is a directory: give the path of a suite file in it")
         known = ", ".join(plugins.suites()) or "none"
-        raise SuiteError(f"there is no suite file {name}. Suites that can be named from any folder: {known}")
+        raise SuiteError(f"there is no suite file {name}: correct the path, or give the name of a suite: {known}")
     return read_suite(plugins.suite_path(name))

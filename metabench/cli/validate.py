@@ -1,4 +1,4 @@
-"""`metabench validate`: is a suite right, in all its profiles?"""
+"""`metabench validate`: check a suite in all its profiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.argument("suite")
 def validate(suite: str) -> None:
-    """Check SUITE (a file, or the name of a suite) in every profile, without running it."""
+    """Check every profile of SUITE (a file or name) without running it."""
     from metabench.cli.suites import find_suite
     from metabench.planning.plan import make_plan
     from metabench.planning.suite import resolve
@@ -16,7 +16,7 @@ def validate(suite: str) -> None:
 
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
-    bare = [] if file.default_profile else [""]  # what runs when no profile is named
+    bare = [] if file.default_profile else [""]  # without a default profile, the bare suite can run, too
     for profile in [*bare, *file.profiles]:
         resolved, places = resolve(file, profile)
         cells = make_plan(resolved, places, plugins)

@@ -1,1 +1,1 @@
-"""Checks that every plugin has to pass."""
+"""Checks that every algorithm must pass."""

@@ -1,4 +1,7 @@
-"""What every algorithm has to keep to, as checks; `metabench.testing` is their pytest side."""
+"""Check an algorithm against the contract of `metabench.api.Algorithm`.
+
+`metabench.testing.AlgorithmChecks` runs these checks under pytest, `metabench plugin check` on the command line.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ CLASSES, IMAGES, SIZE = 24, 16, 20
 
 
 class NotConforming(MetabenchError):
-    """An algorithm breaks a rule; the message says which, and how it was seen."""
+    """An algorithm breaks a rule of the contract."""
 
 
 class SmallNetwork(Backbone):
-    """Two convolutions: a backbone that trains in no time."""
+    """A backbone of two convolutions, which trains in seconds."""
 
     per_image = True
 
@@ -44,20 +47,20 @@ class SmallNetwork(Backbone):
         self.features = 16 * (SIZE // 4) ** 2
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Embed each image by itself; `support` makes no difference."""
+        """Map [n, C, 20, 20] images to [n, 400] features; ignores `support`."""
         return F.relu(self.second(F.relu(self.first(x)))).flatten(1)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked.
+    """The algorithm to check.
 
     Attributes:
-        name: of the algorithm, as its plugin announces it, or a class in a file.
+        name: name of the algorithm, as its plugin announces it, or ``FILE.py:CLASS``.
         params: its parameters.
-        transductive: whether it is meant to look at the other queries.
-        steps: outer updates in which it has to learn something.
-        plugins: who provides it.
+        transductive: whether a query's scores may depend on the other queries.
+        steps: outer updates, of two episodes each, after which it must beat chance.
+        plugins: the plugin manager that provides the class.
     """
 
     name: str
@@ -67,7 +70,7 @@ class Subject:
     plugins: PluginManager = field(default_factory=PluginManager.from_environment)
 
     def build(self, way: int = 5, train_way: int | None = None, seed: int = 0) -> Algorithm:
-        """Return a fresh algorithm on a small network."""
+        """Return a new algorithm on a `SmallNetwork`."""
         cls = self.plugins.algorithm_class(self.name)
         torch.manual_seed(seed)
         setup = Setup(SmallNetwork(), way, train_way or way, self.steps)
@@ -75,7 +78,7 @@ class Subject:
 
 
 def made_up_split(seed: int) -> Split:
-    """Return classes of smooth patterns under noise: easy, and embedded in the program."""
+    """Return 24 classes of 16 noisy images of a smooth pattern."""
     generator = np.random.default_rng(seed)
     coarse = torch.from_numpy(generator.normal(size=(CLASSES, 1, 5, 5)))
     patterns = F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")
@@ -85,7 +88,7 @@ def made_up_split(seed: int) -> Split:
 
 
 def episodes(name: str, way: int = 5, shot: int = 1, queries: int = 5) -> EpisodeStream:
-    """Return made-up episodes; ``"train"`` and ``"test"`` have other classes."""
+    """Return made-up episodes; ``"train"`` and ``"test"`` have different classes."""
     return EpisodeStream(made_up_split(len(name)), EpisodeShape(way, shot, queries), name, 0, CPU)
 
 
@@ -98,7 +101,7 @@ def train(algorithm: Algorithm, stream: EpisodeStream, first: int, count: int) -
 
 
 def state_of(algorithm: Algorithm) -> dict[str, Any]:
-    """Return a copy of everything that a checkpoint holds."""
+    """Return a copy of weights and training state, as in checkpoints."""
     return copy.deepcopy({"weights": algorithm.state_dict(), "training": algorithm.training_state()})
 
 
@@ -117,53 +120,53 @@ def same(one: Any, other: Any) -> bool:
 
 
 def check_parameters(subject: Subject) -> None:
-    """Unknown parameters are refused."""
+    """Unknown parameters are refused by its Config."""
     try:
         validate_config(subject.plugins.algorithm_class(subject.name).Config, {"no_such_parameter": 1})
     except InvalidConfig:
         return
-    raise NotConforming("its Config takes a parameter that it does not know: derive it from metabench.api.Config")
+    raise NotConforming("its Config takes a parameter that it does not know: subclass metabench.api.Config")
 
 
 def check_seed(subject: Subject) -> None:
-    """The same seed trains to the same state."""
+    """The same seed trains to the same weights, bit for bit."""
     states = []
     for _ in range(2):
         algorithm = subject.build()
         train(algorithm, episodes("train"), 0, 3)
         states.append(state_of(algorithm))
     if not same(*states):
-        raise NotConforming("two trainings from one seed differ: take randomness from torch's default generator")
+        raise NotConforming("two trainings from one seed differ: draw random numbers from torch's default generator")
 
 
 def check_resume(subject: Subject) -> None:
-    """A training that is saved and loaded goes on, and its weights predict, as if nothing had been."""
+    """Saving and loading changes neither further training nor predictions."""
     whole = subject.build()
     train(whole, episodes("train"), 0, 4)
-    cut = subject.build()
-    train(cut, episodes("train"), 0, 2)
-    saved = state_of(cut)
+    interrupted = subject.build()
+    train(interrupted, episodes("train"), 0, 2)
+    saved = state_of(interrupted)
     resumed = subject.build(seed=1)
     resumed.load_state_dict(saved["weights"])
     resumed.load_training_state(saved["training"])
     train(resumed, episodes("train"), 2, 2)
     if not same(state_of(whole), state_of(resumed)):
         raise NotConforming(
-            "a training that was saved and loaded goes on to other weights: what is not in state_dict() belongs into "
-            "training_state() and load_training_state()"
+            "a training that was saved and loaded continues to different weights: save and restore state that is not "
+            "in state_dict() by training_state() and load_training_state()"
         )
     loaded = subject.build(seed=1)
     loaded.load_state_dict(whole.state_dict())
     drawn = episodes("test").batch(0, 2)
     if not same(predict(whole, drawn, 0, 0), predict(loaded, drawn, 0, 0)):
         raise NotConforming(
-            "weights that were saved and loaded predict otherwise: what predict needs belongs in state_dict(), see "
-            "register_buffer() and get_extra_state()"
+            "weights that were saved and loaded predict otherwise: keep everything that predict needs in state_dict(), "
+            "see register_buffer() and get_extra_state()"
         )
 
 
 def check_prediction_changes_nothing(subject: Subject) -> None:
-    """`predict` leaves parameters, buffers and optimiser state as they were, bit for bit."""
+    """`predict` leaves parameters, buffers and training state unchanged."""
     algorithm = subject.build()
     train(algorithm, episodes("train"), 0, 2)
     before = state_of(algorithm)
@@ -173,7 +176,7 @@ def check_prediction_changes_nothing(subject: Subject) -> None:
 
 
 def check_batches(subject: Subject) -> None:
-    """An episode's scores do not depend on the batch that it is in."""
+    """An episode's scores do not depend on its batch."""
     algorithm = subject.build()
     train(algorithm, episodes("train"), 0, 2)
     stream = episodes("test")
@@ -182,38 +185,41 @@ def check_batches(subject: Subject) -> None:
     if not torch.allclose(together, alone, rtol=1e-4, atol=1e-5):
         raise NotConforming(
             f"scores move by up to {float((together - alone).abs().max()):.2g} with the batch that an episode is in: "
-            "classify each episode on its own, with a random generator of its own"
+            "predict each episode on its own, with its own random generator"
         )
 
 
 def check_batchings(subject: Subject) -> None:
-    """An algorithm that says it is functional gives the same when several episodes are done at once."""
+    """A functional algorithm scores the same for several episodes at once."""
     if not subject.build().functional:
         return
-    found = []
+    scores_of = []
     for batching in (Sequential(), Sequential(), Threaded(2), Vmapped(CPU)):
         algorithm = subject.build()
         algorithm.batching = batching
         try:
             train(algorithm, episodes("train"), 0, 1)
-            found.append(predict(algorithm, episodes("test").batch(0, 4), 0, 0))
+            scores_of.append(predict(algorithm, episodes("test").batch(0, 4), 0, 0))
         except RuntimeError as error:
             raise NotConforming(
-                f"it says that it is functional, but does not work for several episodes at once "
-                f"({in_one_line(error)}): use tensor operations alone, or do not set `functional`"
+                f"it sets `functional`, but does not work for several episodes at once ({in_one_line(error)}): "
+                "use tensor operations only, or do not set `functional`"
             ) from error
-    if not torch.equal(found[0], found[1]):
-        return  # no training is like another, and that is for the check of the seed to say
-    for scores in found[2:]:
-        if not torch.allclose(scores, found[0], rtol=1e-3, atol=1e-4):
+    if not torch.equal(scores_of[0], scores_of[1]):
+        return  # two equal trainings differ, which `check_seed` reports
+    for scores in scores_of[2:]:
+        if not torch.allclose(scores, scores_of[0], rtol=1e-3, atol=1e-4):
             raise NotConforming(
-                f"it says that it is functional, but scores move by up to {float((scores - found[0]).abs().max()):.2g} "
-                "when several episodes are done at once: keep nothing from one for the next, or do not set `functional`"
+                f"it sets `functional`, but scores move by up to {float((scores - scores_of[0]).abs().max()):.2g} for "
+                "several episodes at once: keep no state between episodes, or do not set `functional`"
             )
 
 
 def check_shapes(subject: Subject) -> None:
-    """Any way and shot works, and training episodes of another way work or are refused with a ValueError."""
+    """Any way and shot works; other training ways may be refused.
+
+    An algorithm refuses a training way that differs from the test's by a ValueError.
+    """
     for way, shot in ((2, 1), (3, 4), (7, 2)):
         algorithm = subject.build(way)
         train(algorithm, episodes("train", way, shot), 0, 1)
@@ -231,45 +237,45 @@ def check_shapes(subject: Subject) -> None:
 
 
 def check_queries(subject: Subject) -> None:
-    """A query's scores do not depend on the other queries, unless the algorithm says that they do."""
+    """A query's scores do not depend on the other queries."""
     algorithm = subject.build()
     train(algorithm, episodes("train"), 0, 2)
     if is_transductive(algorithm, episodes("test"), 0) and not subject.transductive:
         raise NotConforming(
-            "a query's scores move when the other queries are exchanged: say that it is transductive, where it "
-            "is meant to be"
+            "a query's scores move when the other queries are exchanged: predict each query on its own, or declare the "
+            "algorithm transductive"
         )
 
 
 def check_relabelling(subject: Subject) -> None:
-    """Which class has which label makes no difference to how many queries are right."""
+    """Permuting the labels does not change the accuracy."""
     algorithm = subject.build()
     train(algorithm, episodes("train"), 0, subject.steps)
-    right = []
+    accuracies = []
     for turn in range(2):
-        credit = []
+        correct = []
         for i in range(20):
             drawn = episodes_of_test().batch(i, 1)
             order = torch.arange(5).roll(turn)
             torch.manual_seed(i)
             algorithm.eval()
             scores = algorithm.predict(drawn.support_x, order[drawn.support_y], drawn.query_x, 5).detach()
-            credit.append((scores.argmax(-1) == order[drawn.query_y]).double().mean().item())
-        right.append(float(np.mean(credit)))
-    if abs(right[0] - right[1]) > 0.15:
+            correct.append((scores.argmax(-1) == order[drawn.query_y]).double().mean().item())
+        accuracies.append(float(np.mean(correct)))
+    if abs(accuracies[0] - accuracies[1]) > 0.15:
         raise NotConforming(
-            f"accuracy is {right[0]:.0%} with one order of the labels and {right[1]:.0%} with another: a label must "
-            "not say anything about its class"
+            f"accuracy is {accuracies[0]:.0%} with one order of the labels and {accuracies[1]:.0%} with another: use "
+            "support_y, not the position or value of a label, to tell classes apart"
         )
 
 
 def episodes_of_test() -> EpisodeStream:
-    """Return the test episodes of 5 ways and 3 shots."""
+    """Return 5-way 3-shot test episodes."""
     return episodes("test", shot=3)
 
 
 def check_memory(subject: Subject) -> None:
-    """Memory does not grow with the number of steps and episodes."""
+    """Memory does not grow with steps and episodes."""
     algorithm = subject.build()
     train_stream, test_stream = episodes("train"), episodes("test")
 
@@ -278,24 +284,27 @@ def check_memory(subject: Subject) -> None:
         for i in range(4):
             predict(algorithm, test_stream.batch(first + i, 1), 0, i)
         gc.collect()
-        # Not isinstance: it asks objects that pretend to be of another class, which some dislike.
-        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+        # isinstance() would read __class__ of proxy objects, and some of them raise.
+        return sum(issubclass(type(candidate), Tensor) for candidate in gc.get_objects())
 
     tensors_after(0)
     before, after = tensors_after(4), tensors_after(8)
     if after > before + 2:
         raise NotConforming(
-            f"{after - before} tensors more are alive after 4 more steps and episodes: detach what you keep"
+            f"{after - before} tensors more are alive after 4 more steps and episodes: detach the tensors that you keep"
         )
 
 
 def check_learning(subject: Subject) -> None:
-    """It learns: far above chance on classes that it has not seen, from an easy embedded dataset."""
+    """It beats chance on unseen classes of an easy dataset."""
     algorithm = subject.build()
     train(algorithm, episodes("train", shot=3), 0, subject.steps)
     accuracy = float(evaluate(algorithm, episodes_of_test(), 40, BatchSize(CPU), 0).mean())
     if accuracy < 0.35:
-        raise NotConforming(f"it is right in {accuracy:.0%} after {subject.steps} steps, where chance is 20 %")
+        raise NotConforming(
+            f"its accuracy is {accuracy:.0%} after {subject.steps} steps, where chance is 20 %: correct the loss, or "
+            "allow more steps"
+        )
 
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
@@ -317,8 +326,8 @@ def run_check(name: str, subject: Subject) -> None:
     """Run one of `CHECKS`.
 
     Raises:
-        NotConforming: the rule is broken, or the algorithm raised something.
-        PluginError: there is no such algorithm.
+        NotConforming: the algorithm breaks the rule, or raised an exception.
+        PluginError: no plugin provides the algorithm.
     """
     with torch.random.fork_rng(devices=[]):
         try:

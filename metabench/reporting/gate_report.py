@@ -1,4 +1,4 @@
-"""A comparison of two runs as text, Markdown, JUnit XML and JSON."""
+"""Render a comparison of two runs: text, Markdown, JUnit XML, JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALIGNMENT = ["left", "left", "right", "right", "right", "right"]
 
 
 def render_text(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
-    """Return the comparison for a terminal."""
+    """Return the comparison as text for a terminal."""
     parts = [_table(verdicts, changes, "simple")]
     parts += [f"{verdict.word.upper()}  {verdict.cell}: {verdict.reason}" for verdict in verdicts if verdict.breaks]
     parts += [str(change) for change in changes]
@@ -36,17 +36,20 @@ def render_markdown(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> s
 
 
 def render_json(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
-    """Return the comparison as one object."""
-    found = {
+    """Return the comparison as one JSON object."""
+    comparison = {
         "passed": not breaks(verdicts, changes),
         "cells": [{**asdict(verdict), "ratios": dict(verdict.ratios)} for verdict in verdicts],
         "changes": [{**asdict(change), "breaks": change.breaks} for change in changes],
     }
-    return json.dumps(found, indent=1) + "\n"
+    return json.dumps(comparison, indent=1) + "\n"
 
 
 def render_junit(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
-    """Return the comparison as JUnit XML: one test case a cell and a cost; what breaks the gate is a failure."""
+    """Return the comparison as JUnit XML.
+
+    Each cell and each cost is a test case, which fails where it fails the gate.
+    """
     cases: list[tuple[str, str, str, bool]] = []
     cases += [(verdict.cell, verdict.word, verdict.reason, verdict.breaks) for verdict in verdicts]
     cases += [(change.name, "cost", str(change), change.breaks) for change in changes]
@@ -65,7 +68,7 @@ def render_junit(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
 
 
 def breaks(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> bool:
-    """Return whether the gate is broken."""
+    """Return whether any cell or cost fails the gate."""
     return any(verdict.breaks for verdict in verdicts) or any(change.breaks for change in changes)
 
 
@@ -76,8 +79,8 @@ def conclusion(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
         counts[verdict.word] = counts.get(verdict.word, 0) + 1
     words = ", ".join(f"{count} {word}" for word, count in counts.items())
     costly = sum(change.breaks for change in changes)
-    also = f", {costly} costs too high" if costly else ""
-    return f"{'FAILED' if breaks(verdicts, changes) else 'passed'}: {words}{also}"
+    costs = f", {costly} costs too high" if costly else ""
+    return f"{'FAILED' if breaks(verdicts, changes) else 'passed'}: {words}{costs}"
 
 
 def _table(verdicts: Sequence[Verdict], changes: Sequence[Change], style: str) -> str:
@@ -111,10 +114,10 @@ def _percent(value: float | None) -> str:
 
 
 def _difference(verdict: Verdict) -> str:
-    found = verdict.difference
-    return "" if found is None else f"{found.mean * 100:+.2f} ± {found.ci95 * 100:.2f}".replace("-", "−")
+    interval = verdict.difference
+    return "" if interval is None else f"{interval.mean * 100:+.2f} ± {interval.ci95 * 100:.2f}".replace("-", "−")
 
 
 def _legal(text: str) -> str:
-    """Return the text without the characters that XML cannot hold."""
+    """Replace characters that are not allowed in XML."""
     return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)

@@ -1,4 +1,4 @@
-"""Writes a new plugin: a complete distribution that installs, passes its tests and runs in a suite as it is."""
+"""Write a new plugin: a distribution that installs and passes its tests."""
 
 from __future__ import annotations
 
@@ -21,48 +21,52 @@ _NAME = r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*"
 
 
 def write_plugin(name: str, kind: str, folder: Path, plugins: PluginManager) -> Path:
-    """Write the distribution `name` into a directory of that name.
+    """Write a new distribution into a directory of its name.
 
     Args:
-        name: of the distribution, e.g. ``"metabench-myidea"``; a leading "metabench-" is not part of what it provides.
+        name: name of the distribution, e.g. ``"metabench-myidea"``. Its algorithm, backbone or dataset has the same
+            name without a leading "metabench-".
         kind: one of `KINDS`.
-        folder: where the directory is made.
-        plugins: what is installed; a name that it has is not taken again.
+        folder: parent of the new directory.
+        plugins: the installed plugins, whose names cannot be used again.
 
     Returns:
-        The new directory. It is there whole, or not at all.
+        The new directory, written whole or not at all.
 
     Raises:
-        UsageError: the name is not one of a distribution, or is taken.
-        StoreError: the directory is there, or cannot be written.
+        UsageError: the name is not a valid distribution name, or is in use.
+        StoreError: the directory exists or cannot be written.
     """
     if not re.fullmatch(_NAME, name):
-        raise UsageError(f"'{name}' is no name for a distribution: use letters, digits and single '-', '_' or '.'")
+        raise UsageError(
+            f"'{name}' is not a valid name for a distribution: start with a letter, then use letters, digits and "
+            "single '-', '_' or '.'"
+        )
     module = re.sub(r"[-.]", "_", name.lower())
-    thing = module.removeprefix("metabench_")
-    taken: dict[str, Mapping[str, Spec]] = {
+    label = module.removeprefix("metabench_")
+    existing: dict[str, Mapping[str, Spec]] = {
         "algorithm": plugins.algorithms(),
         "backbone": plugins.backbones(),
         "dataset": plugins.datasets(),
     }
-    if thing in taken[kind]:
+    if label in existing[kind]:
         raise UsageError(
-            f"the {kind} '{thing}' is there already, of {plugins.provider(kind, thing)}: take another name"
+            f"the {kind} '{label}' exists already, in {plugins.provider(kind, label)}: choose another name"
         )
-    if thing[0].isdigit() or module in ("metabench", "metabench_plugins"):
-        raise UsageError(f"'{name}' makes no name for a {kind}: take another one")
-    cls = "".join(word.capitalize() for word in thing.split("_"))
+    if label[0].isdigit() or module in ("metabench", "metabench_plugins"):
+        raise UsageError(f"'{name}' gives no valid name for the {kind}: choose another name")
+    cls = "".join(word.capitalize() for word in label.split("_"))
     words = {
         "distribution": name,
         "module": module,
-        "name": thing,
+        "name": label,
         "cls": cls,
         "kind": kind,
-        "title": thing.replace("_", " ").capitalize(),
+        "title": label.replace("_", " ").capitalize(),
     }
     target = folder / name
     if target.exists():
-        raise StoreError(f"{target} is there already: give another name, or remove it")
+        raise StoreError(f"{target} exists already: choose another name, or remove it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".new-plugin-"))
@@ -77,12 +81,12 @@ def write_plugin(name: str, kind: str, folder: Path, plugins: PluginManager) -> 
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror}") from error
+        raise StoreError(f"cannot write {target}: {error.strerror}. Choose another place with --folder") from error
     return target
 
 
 def _files(kind: str, module: str) -> dict[str, str]:
-    """Return where each template goes."""
+    """Return the path in the distribution of each template."""
     return {
         "common/pyproject.toml": "pyproject.toml",
         "common/README.md": "README.md",

@@ -86,14 +86,14 @@ def test_it_works_untouched(command: Callable[..., Ended], tmp_path: Path, glyph
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("protonet", "the algorithm 'protonet' is there already, of metabench"),
-        ("metabench-maml", "the algorithm 'maml' is there already"),
-        ("metabench", "makes no name"),
-        ("my idea", "no name for a distribution"),
-        ("../idea", "no name for a distribution"),
+        ("protonet", "the algorithm 'protonet' exists already, in metabench"),
+        ("metabench-maml", "the algorithm 'maml' exists already"),
+        ("metabench", "gives no valid name"),
+        ("my idea", "not a valid name for a distribution"),
+        ("../idea", "not a valid name for a distribution"),
         ("-idea", "No such option"),
-        ("", "no name for a distribution"),
-        ("there", "there is there already"),
+        ("", "not a valid name for a distribution"),
+        ("there", "there exists already"),
     ],
 )
 def test_a_name_that_will_not_do_is_refused_and_nothing_is_written(

@@ -1,4 +1,4 @@
-// Sorts and filters the table of all methods. Buttons and an input: the keyboard works without further code.
+// Sorts and filters the table of all methods. Headers are buttons, so the keyboard works without further code.
 "use strict";
 
 const table = document.getElementById("methods");
@@ -13,7 +13,7 @@ function valueOf(row, column) {
 }
 
 function compare(a, b) {
-  if (a === null || b === null) return (a === null) - (b === null); // empty cells come last either way
+  if (a === null || b === null) return (a === null) - (b === null); // empty cells come last in both orders
   if (typeof a === "number" && typeof b === "number") return a - b;
   return String(a).localeCompare(String(b), undefined, { numeric: true });
 }

@@ -1,4 +1,4 @@
-"""Builds the page: what is in it is decided here, how it looks in `page.html`, which escapes all that is put in."""
+"""Build the report page; `page.html` lays it out and escapes all values."""
 
 from __future__ import annotations
 
@@ -21,29 +21,34 @@ from metabench.reporting import leaderboard
 from metabench.reporting.report.plots import METHODS, Plot, draw
 from metabench.specs import PublishedResult
 
-#: Tables with plots, paired differences and pictures; further ones are only in the table of all methods.
+#: Number of tables with plots, paired differences and pictures; the other tables are listed among all methods only.
 SECTIONS = 4
 
 
 def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
-    """Return the page as HTML."""
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        runs: the records to show.
+        published: published results to show beside them.
+    """
     tables = make_tables(runs.records, runs.episodes, published)
     detailed = [table for table in tables if any(row.accuracy for row in table.rows)][:SECTIONS]
     script, plots = draw(detailed)
     folder = files("metabench.reporting.report")
-    read = {
+    assets = {
         name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js", "plots.js")
     }
     columns = leaderboard.shown_columns(tables)
     records = runs.records
     more = f" Plots and details of the first {SECTIONS} of {len(tables)} tables." if len(tables) > SECTIONS else ""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(read["page.html"]).render(
+    return environment.from_string(assets["page.html"]).render(
         title=", ".join(dict.fromkeys(record.suite for record in records)),
-        summary=f"{len(records)} trainings in {len(tables)} tables, by metabench {__version__}.{more}",
-        css=read["page.css"],
-        js=read["page.js"],
-        plots_js=read["plots.js"],
+        summary=f"{len(records)} cells in {len(tables)} tables, by metabench {__version__}.{more}",
+        css=assets["page.css"],
+        js=assets["page.js"],
+        plots_js=assets["plots.js"],
         plots_library="\n".join(INLINE.js_raw[:1]) if script else "",
         plots_script=script,
         columns=[_Heading("task", True), *(_Heading(column.title, column.left) for column in columns)],
@@ -65,7 +70,13 @@ class _Heading:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A cell of the table of all methods; `value` is what it is sorted by, where that is not its text."""
+    """One entry of the table of all methods.
+
+    Attributes:
+        text: the text shown.
+        left: whether the text is aligned left.
+        value: sort key; None sorts by the text.
+    """
 
     text: str
     left: bool = False
@@ -92,7 +103,7 @@ def _section(table: Table, plots: Sequence[Plot], runs: Runs) -> dict[str, Any]:
 
 
 def _method(row: Row, runs: Runs) -> dict[str, Any]:
-    """Return the worst classes and the worst episode of a method's first training."""
+    """Return worst classes and worst episode of a method's first seed."""
     record = row.finished[0]
     image = runs.picture(record)
     return {
@@ -107,9 +118,10 @@ def _method(row: Row, runs: Runs) -> dict[str, Any]:
 
 
 def _pairs(table: Table) -> dict[str, Any] | None:
-    """Return the matrix of paired differences of the best methods; None where there is nothing to compare.
+    """Return the matrix of paired differences of the best methods.
 
-    The intervals are widened for the number of pairs (Bonferroni), so that what is marked here ties nowhere else.
+    Intervals are widened for the number of pairs of the table (Bonferroni), so that no tie of the table is marked as a
+    difference here. Returns None with fewer than two comparable methods.
     """
     compared = [row for row in table.rows if row.rank is not None and row.episodes]
     rows = compared[:METHODS]
@@ -150,18 +162,18 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
 
 
 def _environments(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return each environment that records are from, with how many they are."""
-    found: dict[str, list[Record]] = {}
+    """Return the facts of each environment, and its number of cells."""
+    by_environment: dict[str, list[Record]] = {}
     for record in records:
         key = str([record.device, sorted((name, str(value)) for name, value in record.environment.items())])
-        found.setdefault(key, []).append(record)
+        by_environment.setdefault(key, []).append(record)
     environments = []
-    for members in found.values():
+    for members in by_environment.values():
         data = sorted({(record.dataset, record.dataset_fingerprint) for record in members})
         facts = [("finished", max(record.finished for record in members))]
         facts += [(f"sha256 of {dataset}", fingerprint) for dataset, fingerprint in data]
         facts += [(name, _shown(value)) for name, value in members[0].environment.items()]
-        environments.append({"title": f"{members[0].device}: {len(members)} trainings", "facts": facts})
+        environments.append({"title": f"{members[0].device}: {len(members)} cells", "facts": facts})
     return environments
 
 

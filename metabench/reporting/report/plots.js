@@ -1,4 +1,4 @@
-// Gives the plots the colours of the page, which follow the reader's light or dark scheme.
+// Colours the plots like the page, in its light or dark scheme.
 "use strict";
 
 function colourPlots() {
@@ -18,11 +18,11 @@ function colourPlots() {
   }
 }
 
-// Bokeh makes its documents some time after the page is there.
-function colourWhenThere() {
+// Bokeh creates its documents some time after the page has loaded.
+function colourWhenLoaded() {
   if (Bokeh.documents.length) colourPlots();
-  else requestAnimationFrame(colourWhenThere);
+  else requestAnimationFrame(colourWhenLoaded);
 }
 
-colourWhenThere();
+colourWhenLoaded();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", colourPlots);

@@ -1,4 +1,4 @@
-"""The plots of the report, drawn by Bokeh in the reader's browser."""
+"""Make the report's plots; Bokeh draws them in the browser."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bokeh.plotting import figure
 from metabench.analysis.costs import Cost, latency, mean_over_seeds, memory
 from metabench.analysis.standings import Row, Table
 
-#: Methods of a table that are drawn, compared pairwise and pictured: the best ones.
+#: Number of best methods of a table that are plotted, compared pairwise and shown with their worst episode.
 METHODS = 8
-#: Costs against which accuracy is drawn: axis, and value of a record.
+#: Costs that accuracy is plotted against: axis label, and value of a record.
 _COSTS: tuple[tuple[str, Cost], ...] = (
     ("training seconds", lambda record: record.train.seconds if record.train else None),
     ("milliseconds an episode (median)", latency),
     ("peak memory, MiB", memory),
 )
-#: Told apart by the colour-blind, and visible on light and on dark paper: without Okabe & Ito's black and yellow.
+#: Okabe & Ito's colours for the colour-blind, without black and yellow, which vanish on a dark or light page.
 _COLOURS = [colour for colour in Colorblind8 if colour not in ("#000000", "#F0E442")]
 _DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
 _MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "asterisk")
@@ -32,14 +32,14 @@ _MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plu
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot in the page: what it shows, and its HTML."""
+    """A plot's caption and HTML."""
 
     caption: str
     html: str
 
 
 def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
-    """Return the script that draws the plots of all tables, and the plots of each."""
+    """Return the script for all plots, and each table's plots."""
     captions: list[str] = []
     figures: list[figure] = []
     counts: list[int] = []
@@ -52,7 +52,7 @@ def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
     if not figures:
         return "", [[] for _ in tables]
     document = Document()
-    with document.models.freeze():  # else all models are looked through again for each plot
+    with document.models.freeze():  # otherwise Bokeh searches all models again for each plot
         for plot in figures:
             document.add_root(plot)
     script, divs = components(figures)
@@ -61,19 +61,19 @@ def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
 
 
 def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
-    """Return the plots of a table, with what they show."""
+    """Return the captions and plots of a table."""
     if not rows:
         return []
     best = rows[:METHODS]
-    which = f" of the best {METHODS} of {len(rows)} methods" if len(rows) > METHODS else ""
-    found = []
+    methods = f" of the best {METHODS} of {len(rows)} methods" if len(rows) > METHODS else ""
+    plots = []
     for axis, cost in _COSTS:
         plot = _against_cost(rows, axis, cost)
         if plot is not None:
-            found.append((f"Accuracy{which} against {axis}; the line is the Pareto front of all", plot))
-    found.append((f"Accuracy{which} on the validation classes in training (first seed)", _learning_curves(best)))
-    found.append((f"Share of the test episodes{which} with at most this accuracy", _distributions(best)))
-    return found
+            plots.append((f"Accuracy{methods} against {axis}; the line is the Pareto front of all methods", plot))
+    plots.append((f"Validation accuracy{methods} during training (first seed)", _learning_curves(best)))
+    plots.append((f"Share of test episodes{methods} with at most this accuracy", _distributions(best)))
+    return plots
 
 
 def _figure(x: str, y: str, x_axis_type: Literal["linear", "log"] = "linear") -> figure:
@@ -113,7 +113,7 @@ def _against_cost(rows: Sequence[Row], axis: str, cost: Cost) -> figure | None:
 
 
 def _pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the (cost, accuracy) points that none beats in both, the cheapest first."""
+    """Return the Pareto front of (cost, accuracy) points, cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or accuracy > front[-1][1]:
@@ -130,7 +130,7 @@ def _learning_curves(rows: Sequence[Row]) -> figure:
         x = [point.step * train.episodes / train.steps for point in train.validation]
         y = [point.accuracy * 100 for point in train.validation]
         _line(plot, i, row.name, x, y)
-        if len(x) == 1:  # a line of one point cannot be seen
+        if len(x) == 1:  # a line of one point is invisible
             plot.scatter(x, y, color=_COLOURS[i % len(_COLOURS)], legend_label=row.name)
     plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("episodes", "$x{0,0}"), ("accuracy %", "$y")]))
     return _with_legend(plot)
@@ -143,7 +143,7 @@ def _distributions(rows: Sequence[Row]) -> figure:
             continue
         values, counts = np.unique(np.round(row.episodes.accuracies * 100, 3), return_counts=True)
         share = np.cumsum(counts) / counts.sum()
-        # From 0 at the lowest to 1 at the right border, so that a single value is a line too.
+        # The line starts at 0 below the lowest value and ends at 1 at the right border: one value makes a line, too.
         x, y = [values[0], *values, 100.0], [0.0, *share, 1.0]
         _line(plot, i, row.name, list(np.repeat(x, 2)[1:]), list(np.repeat(y, 2)[:-1]))
     plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("accuracy %", "$x"), ("share", "$y")]))
@@ -151,13 +151,13 @@ def _distributions(rows: Sequence[Row]) -> figure:
 
 
 def _line(plot: figure, i: int, name: str, x: list[float], y: list[float]) -> None:
-    """Draw the line of the i-th method, told from the others by colour and by dashes."""
+    """Draw the i-th method's line with its colour and dashes."""
     colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
     plot.line(x, y, color=colour, line_dash=dash, line_width=2, legend_label=name, name=name)
 
 
 def _with_legend(plot: figure) -> figure:
-    """Put the legend below the plot; a click on a method hides it."""
+    """Put the legend below the plot; a click hides a method."""
     for legend in plot.legend:
         legend.update(click_policy="hide", orientation="horizontal", ncols=3, label_text_font_size="9pt", padding=4)
         plot.add_layout(legend, "below")
