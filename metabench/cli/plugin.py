@@ -42,7 +42,7 @@ def new(name: str, kind: str, folder: Path) -> None:
 def check(name: str, params: str, transductive: bool, steps: int) -> int:
     """Check the algorithm NAME against the contract of algorithms.
 
-    NAME is that of a plugin's algorithm, or ./file.py:Class. The exit code is 1 where a check fails.
+    NAME is an algorithm of a plugin, or a class in a file (./file.py:Class). The exit code is 1 where a check fails.
     """
     from metabench.conformance.algorithms import CHECKS, NotConforming, Subject, run_check
     from metabench.registry import file_classes

@@ -1,4 +1,4 @@
-"""What the built-in distribution announces. Targets are lazy: listing them imports no torch."""
+"""Hooks of the built-in plugin; imports no torch, so that `metabench list` is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HERE = "metabench_plugins"
 
 @hookimpl
 def metabench_algorithms() -> list[AlgorithmSpec]:
-    """Return the five classic few-shot learners."""
+    """Return MAML, Reptile, ProtoNet, MatchingNet and Siamese."""
     return [
         AlgorithmSpec(
             "maml",
@@ -45,7 +45,7 @@ def metabench_algorithms() -> list[AlgorithmSpec]:
         AlgorithmSpec(
             "siamese",
             f"{_HERE}.algorithms.siamese:Siamese",
-            "learns whether two images are of one class, and takes the most similar class",
+            "learns whether two images are of the same class; predicts the most similar class",
             "Koch et al. 2015",
             "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
         ),
@@ -54,7 +54,7 @@ def metabench_algorithms() -> list[AlgorithmSpec]:
 
 @hookimpl
 def metabench_backbones() -> list[BackboneSpec]:
-    """Return the network of four convolutional blocks."""
+    """Return Conv4."""
     return [
         BackboneSpec(
             "conv4",
@@ -68,7 +68,7 @@ def metabench_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot, and an embedded dataset that needs no download."""
+    """Return Omniglot and glyphs."""
     return [
         DatasetSpec(
             "omniglot",
@@ -80,26 +80,26 @@ def metabench_datasets() -> list[DatasetSpec]:
         DatasetSpec(
             "glyphs",
             f"{_HERE}.datasets.glyphs:Glyphs",
-            "350 invented characters, 20 drawings each, made by the program itself",
+            "350 invented characters, 20 drawings each, generated without a download",
         ),
     ]
 
 
 @hookimpl
 def metabench_loggers() -> list[LoggerSpec]:
-    """Return the experiment trackers that records can be carried to."""
+    """Return the loggers for TensorBoard and MLflow."""
     return [
         LoggerSpec(
             "tensorboard",
             f"{_HERE}.loggers.tensorboard:TensorBoardLogger",
-            "event files in OUTPUT/tensorboard: validation curves, figures, hyper-parameters",
+            "event files in OUTPUT/tensorboard: validation curves, metrics, hyper-parameters",
             link="https://www.tensorflow.org/tensorboard",
             requires="metabench[tensorboard]",
         ),
         LoggerSpec(
             "mlflow",
             f"{_HERE}.loggers.mlflow:MLflowLogger",
-            "one MLflow run a cell, where MLFLOW_TRACKING_URI says",
+            "one MLflow run for each cell, stored at MLFLOW_TRACKING_URI",
             link="https://mlflow.org",
             requires="metabench[mlflow]",
         ),
@@ -108,7 +108,7 @@ def metabench_loggers() -> list[LoggerSpec]:
 
 @hookimpl
 def metabench_published_results() -> list[PublishedResult]:
-    """Return what the papers report."""
+    """Return the accuracies of the papers on Omniglot."""
     from metabench_plugins.published import published_results
 
     return published_results()
@@ -116,7 +116,7 @@ def metabench_published_results() -> list[PublishedResult]:
 
 @hookimpl
 def metabench_suites() -> list[SuiteSpec]:
-    """Return the suites that travel with the package."""
+    """Return the suites installed with this package."""
     package = find_spec(f"{_HERE}.suites")
     folders = list(package.submodule_search_locations or []) if package else []
     return [SuiteSpec(path.stem, path) for folder in folders for path in sorted(Path(folder).glob("*.yaml"))]

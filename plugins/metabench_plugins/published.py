@@ -1,4 +1,4 @@
-"""Reads `published.yaml`, the accuracies that the papers report."""
+"""Read the published results of `published.yaml`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metabench.specs import PublishedResult
 
 
 def published_results() -> list[PublishedResult]:
-    """Return the published accuracies of the built-in algorithms."""
+    """Return the published results of the built-in algorithms."""
     results = []
     for paper in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")):
         for result in paper["results"]:

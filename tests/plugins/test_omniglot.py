@@ -239,7 +239,7 @@ def test_a_character_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"images_background has 2 characters of 2 alphabets, expected 3 of 2; "
-        r"not there: images_background/Bengali/character01\.",
+        r"missing: images_background/Bengali/character01\.",
     ):
         load(tmp_path)
 

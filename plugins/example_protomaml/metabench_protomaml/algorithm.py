@@ -15,10 +15,10 @@ class ProtoMAMLConfig(AlgorithmConfig):
     """Parameters of `ProtoMAML`.
 
     Attributes:
-        inner_lr: of the adaptation, for the mean cross-entropy.
-        inner_steps: gradient steps in training.
-        test_inner_steps: gradient steps at test.
-        first_order: leave out the second derivatives.
+        inner_lr: learning rate of the inner loop, for the mean cross-entropy.
+        inner_steps: inner-loop steps in training.
+        test_inner_steps: inner-loop steps at test.
+        first_order: whether to leave out the second derivatives.
     """
 
     inner_lr: PositiveFloat = 0.01
@@ -28,10 +28,11 @@ class ProtoMAMLConfig(AlgorithmConfig):
 
 
 class ProtoMAML(OptimisedAlgorithm):
-    """Adapts the network and a linear layer on the support set; the layer starts as a prototypical network.
+    """MAML with a linear layer initialised from class prototypes.
 
-    A squared Euclidean distance to a prototype c is, but for a constant, a linear layer with weights 2c and bias -|c|².
-    The layer is made of the episode's own prototypes, so that any way works, and the gradient goes through it.
+    The negative squared Euclidean distance to a prototype c is, up to a constant, a linear layer with weights 2c and
+    bias -|c|². The layer is computed from the episode's prototypes, so any way works, and the outer gradient passes
+    through the prototypes.
     """
 
     Config = ProtoMAMLConfig
@@ -47,11 +48,11 @@ class ProtoMAML(OptimisedAlgorithm):
             head = {"weight": 2 * prototypes, "bias": -prototypes.square().sum(dim=1)}
             for _ in range(steps):
                 scores = F.linear(self._embed(weights, support_x), head["weight"], head["bias"])
-                loss, wanted = F.cross_entropy(scores, support_y), [*weights.values(), *head.values()]
-                # The outer gradient of training goes through the prototypes once more, first order or not.
-                gradients = torch.autograd.grad(loss, wanted, create_graph=second_order, retain_graph=self.training)
-                adapted = [value - self.config.inner_lr * g for value, g in zip(wanted, gradients, strict=True)]
-                if not self.training:  # no graph from step to step
+                loss, values = F.cross_entropy(scores, support_y), [*weights.values(), *head.values()]
+                # In training, retain the graph: the outer gradient passes through the prototypes, first order or not.
+                gradients = torch.autograd.grad(loss, values, create_graph=second_order, retain_graph=self.training)
+                adapted = [value - self.config.inner_lr * g for value, g in zip(values, gradients, strict=True)]
+                if not self.training:  # keep no graph between steps
                     adapted = [value.detach().requires_grad_() for value in adapted]
                 weights = dict(zip(weights, adapted, strict=False))
                 head = dict(zip(head, adapted[len(weights) :], strict=True))
@@ -62,7 +63,7 @@ class ProtoMAML(OptimisedAlgorithm):
         return features
 
     def _embed_queries(self, weights: dict[str, Tensor], support_x: Tensor, query_x: Tensor) -> Tensor:
-        """Embed the queries; the support set comes along where the network normalises by it."""
+        """Embed the queries, with the support set if the backbone needs it."""
         if not self.backbone.needs_support:
             return self._embed(weights, query_x)
         together = torch.cat([support_x, query_x])

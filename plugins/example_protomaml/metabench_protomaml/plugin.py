@@ -1,4 +1,4 @@
-"""What this distribution announces to metabench; it imports no torch, so that listing stays quick."""
+"""Hooks of this distribution; imports no torch, so that `metabench list` is fast."""
 
 from metabench.specs import AlgorithmSpec, hookimpl
 

@@ -15,9 +15,9 @@ class MatchingNetConfig(AlgorithmConfig):
     """Parameters of `MatchingNet`.
 
     Attributes:
-        scale: of the cosine before the softmax. 1 is the paper's; the confidence of a 5-way 1-shot prediction
-            is then at most e²/(e² + 4) = 0.65, so a larger one learns and predicts better.
-        fce: full context embeddings (section 2.1.2): support and query embeddings depend on the support set.
+        scale: factor of the cosine before the softmax. The paper uses 1, which limits the confidence of a 5-way 1-shot
+            prediction to e²/(e² + 4) = 0.65; a larger scale learns and predicts better.
+        fce: full context embeddings (section 2.1.2), which embed support and query depending on the support set.
         fce_steps: processing steps of the query's attention LSTM.
     """
 
@@ -27,13 +27,13 @@ class MatchingNetConfig(AlgorithmConfig):
 
 
 class MatchingNet(EmbeddingAlgorithm):
-    """A query's class probabilities are the support labels, weighted by cosine attention (equation 1)."""
+    """Averages the support labels by cosine attention (equation 1)."""
 
     Config = MatchingNetConfig
 
     def __init__(self, config: MatchingNetConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        self.functional = not config.fce  # an LSTM cannot be vectorised
+        self.functional = not config.fce  # torch.vmap does not support LSTMs
         self.context = FullContext(setup.backbone.features, config.fce_steps) if config.fce else None
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
@@ -48,14 +48,17 @@ class MatchingNet(EmbeddingAlgorithm):
 
 
 def attended_labels(query: Tensor, support: Tensor, labels: Tensor, way: int, scale: float) -> Tensor:
-    """Return the [M, N] log of Σ_k softmax(scale · cosine(query, support_k)) · onehot(label_k).
+    """Return log Σ_k softmax(scale · cosine(query, support_k)) · onehot(label_k).
 
     Args:
-        query: [M, D].
-        support: [S, D].
-        labels: [S].
-        way: N.
-        scale: of the cosine.
+        query: [M, D] query embeddings.
+        support: [S, D] support embeddings.
+        labels: [S] support labels 0 … N-1.
+        way: number of classes N.
+        scale: factor of the cosine.
+
+    Returns:
+        [M, N] log-probabilities.
     """
     cosine = F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).T
     log_attention = F.log_softmax(scale * cosine, dim=-1)
@@ -63,12 +66,13 @@ def attended_labels(query: Tensor, support: Tensor, labels: Tensor, way: int, sc
 
 
 class FullContext(nn.Module):
-    """Full context embeddings: g by a bidirectional LSTM over the support set, f by an attention LSTM.
+    """Full context embeddings g (support) and f (query).
 
-    Both follow appendix A.1 and A.2. The order of the support set matters to g, as the paper says.
+    g is a bidirectional LSTM over the support set, f an attention LSTM (appendix A.1 and A.2). g depends on the order
+    of the support set, as in the paper.
 
     Args:
-        features: D, of both embeddings.
+        features: length D of both embeddings.
         steps: processing steps of f.
     """
 
@@ -79,7 +83,7 @@ class FullContext(nn.Module):
         self.query_lstm = nn.LSTMCell(2 * features, features)
 
     def forward(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the [S, D] and [M, D] embeddings in the context of the support set."""
+        """Return [S, D] support and [M, D] query embeddings in context."""
         forwards, backwards = self.support_lstm(support)[0].chunk(2, dim=-1)
         support = support + forwards + backwards
         hidden, cell = query, torch.zeros_like(query)

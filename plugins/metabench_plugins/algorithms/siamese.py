@@ -17,10 +17,10 @@ class SiameseConfig(AlgorithmConfig):
     """Parameters of `Siamese`.
 
     Attributes:
-        units: of the fully connected layer whose sigmoid is compared.
-        pairs: pairs of images compared in a training episode; half are of one class.
-        distortion: chance that an image of a training episode is distorted (section 3.2); 0 never does. The paper
-            adds eight distorted copies of every image.
+        units: units of the fully connected sigmoid layer whose outputs are compared.
+        pairs: image pairs compared in each training episode; half of them are of one class.
+        distortion: probability that a training image is distorted (section 3.2). The paper instead adds eight
+            distorted copies of every image.
     """
 
     units: PositiveInt = 4096
@@ -29,11 +29,11 @@ class SiameseConfig(AlgorithmConfig):
 
 
 class Siamese(EmbeddingAlgorithm):
-    """Learns the probability that two images are of one class; the most similar class wins.
+    """Learns the probability that two images are of one class.
 
-    p = σ(Σ_j w_j |e_j(a) - e_j(b)| + c), a weighted L1 distance of embeddings e, which are a fully connected
-    layer with sigmoid on top of the backbone (section 3.1).
-    With several shots, a class is as similar as its support images are on average.
+    The probability is p = σ(Σ_j w_j |e_j(a) - e_j(b)| + c), a weighted L1 distance of embeddings e. The embeddings are
+    a fully connected sigmoid layer on top of the backbone (section 3.1). A query is assigned to the class with the
+    highest mean probability over its support images.
     """
 
     Config = SiameseConfig
@@ -44,16 +44,16 @@ class Siamese(EmbeddingAlgorithm):
         self.distance = nn.Linear(config.units, 1)
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the log-odds that rows of [..., units] embeddings are of one class, as [...]."""
+        """Return the [...] log-odds that [..., units] embeddings share a class."""
         log_odds: Tensor = self.distance((a - b).abs())
         return log_odds.squeeze(-1)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return the [n, units] embeddings of [n, D] features, between 0 and 1."""
+        """Map [n, D] features to [n, units] embeddings between 0 and 1."""
         return self.dense(features).sigmoid()  # type: ignore[no-any-return]
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
-        """Return the binary cross-entropy over same and different pairs of the episode's images."""
+        """Return the binary cross-entropy over pairs of the episode's images."""
         if self.config.distortion:
             support_x, query_x = (distort(x, self.config.distortion) for x in (support_x, query_x))
         features = self.embed(torch.cat(embed_episode(self.backbone, support_x, query_x)))
@@ -65,23 +65,25 @@ class Siamese(EmbeddingAlgorithm):
         )
 
     def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
-        """Return the [M, N] log similarities of the queries to the classes."""
+        """Return the [M, N] log mean probabilities of queries and classes."""
         support, query = self.embed(support), self.embed(query)
         log_similarity = F.logsigmoid(self.similarity(query.unsqueeze(1), support.unsqueeze(0)))
-        # The mean over the images of a class, in log space: probabilities near 1 would tie in float32.
+        # Average over the images of a class in log space: in float32, probabilities near 1 would tie.
         shots = support_y.bincount(minlength=way).to(support.dtype)
         return log_sum_per_class(log_similarity, support_y, way) - shots.log()
 
 
 def draw_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-    """Draw index pairs: the first half of one class and of two different images, the others of two classes.
+    """Draw pairs of images: the first half share a class.
+
+    The images of a pair of one class differ; the second half of the pairs are of two classes.
 
     Args:
-        labels: [n] labels, every class with at least two images, and at least two classes.
-        pairs: how many, an even number.
+        labels: [n] labels of at least two classes, each with at least two images.
+        pairs: number of pairs, even.
 
     Returns:
-        [pairs] and [pairs] indices into the images.
+        [pairs] indices of the first images, and [pairs] of the second.
     """
     same = labels.unsqueeze(0) == labels.unsqueeze(1)
     not_itself = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -93,13 +95,17 @@ def draw_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
 
 
 def distort(x: Tensor, chance: float) -> Tensor:
-    """Apply Koch's affine distortions to [n, C, H, W] images, each component with probability one half.
+    """Apply random affine distortions to images (section 3.2).
 
-    Rotation within ±10°, shear within ±0.3, scale within 0.8 … 1.2, shift within ±2 pixels of 28.
+    Each component is used with probability one half: rotation within ±10°, shear within ±0.3, scale within 0.8 … 1.2,
+    shift within ±2 pixels of 28.
 
     Args:
-        x: images whose background is 0.
-        chance: that an image is distorted at all.
+        x: [n, C, H, W] images with a background of 0.
+        chance: probability that an image is distorted at all.
+
+    Returns:
+        [n, C, H, W] images.
     """
     n = len(x)
 

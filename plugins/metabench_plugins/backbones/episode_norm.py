@@ -1,4 +1,4 @@
-"""Batch norm with an explicit choice of its statistics, folded into the convolution before it where that saves work."""
+"""Batch norm with explicit statistics, folded into convolutions where that is faster."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from metabench.api import is_vectorised
 
 
 class EpisodeNorm(nn.BatchNorm2d):
-    """Batch norm whose statistics are an explicit choice; see `metabench_plugins.backbones.conv4.Conv4Config.norm`.
+    """Batch norm with an explicit choice of statistics.
 
-    Bronskill et al. 2020 (TaskNorm) show what the choice does: the statistics of the queries leak their classes.
+    Statistics of the queries leak their classes and make a method transductive (TaskNorm, Bronskill et al. 2020); see
+    `metabench_plugins.backbones.conv4.Conv4Config.norm`.
+
+    Args:
+        channels: number of channels C.
+        norm: ``"running"`` averages of training, statistics of the current ``"batch"``, or of the ``"support"`` images.
     """
 
     def __init__(self, channels: int, norm: Literal["running", "batch", "support"]) -> None:
@@ -22,11 +27,20 @@ class EpisodeNorm(nn.BatchNorm2d):
         self.from_support = norm == "support"
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Normalise [n, C, H, W] features; the first `support` of them are the support set."""
+        """Normalise features.
+
+        Args:
+            x: [n, C, H, W] features.
+            support: number of support images, which come first; used by ``norm="support"`` only. None takes the
+                statistics of all images.
+
+        Returns:
+            [n, C, H, W] normalised features.
+        """
         if not self.from_support or support is None:
             if not is_vectorised() or self.track_running_stats:
                 return super().forward(x)
-            # Within torch.vmap, the second derivative of batch norm is wrong where scales are given.
+            # Inside torch.vmap, batch norm with given scales has a wrong second derivative: scale afterwards.
             normalised = F.batch_norm(x, None, None, training=True, eps=self.eps)
             return normalised * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
         variance, mean = torch.var_mean(x[:support], dim=(0, 2, 3), correction=0)
@@ -34,12 +48,23 @@ class EpisodeNorm(nn.BatchNorm2d):
         return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
 
     def affine_map(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the [C] scales and shifts that normalise features of these [C] moments."""
+        """Return the [C] scales and shifts of the normalisation.
+
+        Args:
+            mean: [C] means of the features.
+            variance: [C] variances of the features (divisor n).
+        """
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return scale, self.bias - mean * scale
 
     def track(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Take the moments of `count` values a channel into the running averages, as `nn.BatchNorm2d` does."""
+        """Update the running averages, as `nn.BatchNorm2d` does.
+
+        Args:
+            mean: [C] means of the batch.
+            variance: [C] variances of the batch (divisor `count`).
+            count: number of values per channel.
+        """
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         assert self.momentum is not None
@@ -50,18 +75,21 @@ class EpisodeNorm(nn.BatchNorm2d):
 
 
 def folded(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, support: int | None) -> tuple[Tensor, Tensor] | None:
-    """Return weights and bias of the convolution that is ``norm(conv(x))``, or None where it would save nothing.
+    """Return weights and bias of one convolution equal to ``norm(conv(x))``.
 
-    Given the mean and variance of the convolution's output, batch norm is an affine map of each channel, and can be
-    taken into weights and bias: passes over the largest tensors of the network are saved, and their gradients. The
-    moments are known beforehand where they are running averages; and where the input has few channels they
-    follow from those of its patches (`output_moments`).
+    Given mean and variance of the convolution's output, batch norm is an affine map of each channel, which weights and
+    bias can absorb. This saves forward and backward passes over the largest tensors of the network. The moments are
+    known beforehand from running averages; for inputs with few channels they follow from the moments of the input's
+    patches (`output_moments`).
 
     Args:
         conv: a 3×3 convolution with padding 1.
         norm: the batch norm of its output.
-        x: [n, C, H, W].
-        support: see `EpisodeNorm`.
+        x: [n, C, H, W] input of the convolution.
+        support: number of support images, see `EpisodeNorm.forward`.
+
+    Returns:
+        [C', C, 3, 3] weights and [C'] bias; None where folding would save nothing.
     """
     if norm.track_running_stats and not norm.training:
         mean, variance = norm.running_mean, norm.running_var
@@ -79,15 +107,18 @@ def folded(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, support: int | None) -
 
 
 def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Return the [C'] means and variances of the channels of ``conv(x)`` over images and places, and their number.
+    """Return the moments of each channel of ``conv(x)``.
 
-    With the mean μ and covariance Σ of the patches of x, the output W·patch + b has mean W μ + b and variance W Σ Wᵀ.
+    If the patches of x have mean μ and covariance Σ, the output W·patch + b has mean W μ + b and variance W Σ Wᵀ.
 
     Args:
         conv: a 3×3 convolution with padding 1.
-        x: [n, C, H, W].
+        x: [n, C, H, W] input of the convolution.
+
+    Returns:
+        [C'] means, [C'] variances, and the number of values per channel.
     """
-    with torch.autocast(x.device.type, enabled=False):  # moments of rounded patches would be rough
+    with torch.autocast(x.device.type, enabled=False):  # moments of rounded patches are inaccurate
         return _output_moments(conv, x)
 
 
@@ -99,7 +130,7 @@ def _output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
     centred = patches - mean.unsqueeze(1)
     weight = conv.weight.flatten(1)
     count = patches.shape[1]
-    # Rounding may leave a variance of nearly nothing below zero.
+    # Rounding can make a tiny variance negative.
     variance = (weight @ (centred @ centred.T / count) * weight).sum(dim=1).clamp_min(0)
     output_mean = weight @ mean
     return output_mean if conv.bias is None else output_mean + conv.bias, variance, count

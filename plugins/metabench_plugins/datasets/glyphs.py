@@ -1,4 +1,4 @@
-"""Glyphs: characters that the program invents and draws itself, so that a first run needs no data at all."""
+"""Glyphs: generated characters, so that a first run needs no data."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _STROKES = 4
 _SAMPLES = 48
 _SEED = 1623
 
-#: Curves are rounded to this fraction of a pixel. From there on all arithmetic is exact, so that every
-#: machine makes the same images, and the fingerprint in a record means something.
+#: Coordinates of curves are rounded to 1/64 pixel. All later arithmetic is exact, so that every machine generates the
+#: same images with the same fingerprint.
 _SUBPIXELS = 64
 
 
 class Glyphs(Dataset):
-    """350 invented characters, each drawn by 20 drawers, as [1, 28, 28] uint8 images: light strokes on black.
+    """350 invented characters, each drawn by 20 drawers.
 
-    A character is a program of 2 to 4 curved strokes (cubic Bézier curves). A drawer moves the control points
-    a little, slants, turns, scales and shifts the whole, and has a pen of their own: the idea of Omniglot's
-    generative model (Lake, Salakhutdinov & Tenenbaum 2015) at its simplest. Train, val and test have 200, 50
-    and 100 characters. It is for trying things out and for tests; no paper reports results on it.
+    Images are [1, 28, 28] uint8, light strokes on black. A character is a program of 2 to 4 strokes (cubic Bézier
+    curves). A drawer perturbs the control points, slants, rotates, scales and shifts the character, and uses their own
+    width of pen: a minimal form of Omniglot's generative model (Lake, Salakhutdinov & Tenenbaum 2015). Train, val and
+    test have 200, 50 and 100 characters. The dataset is for trials and tests; no paper reports results on it.
     """
 
     def pack(self, files: DatasetFiles, progress: Progress) -> Pack:
-        """Draw all [7000, 1, 28, 28] images, in seconds; reads and fetches nothing."""
+        """Draw all [7000, 1, 28, 28] images, in seconds; needs no files."""
         rng = np.random.Generator(np.random.PCG64(_SEED))
         classes = sum(_SPLITS.values())
         images = np.empty((classes * _DRAWINGS, 1, _SIZE, _SIZE), np.uint8)
@@ -50,13 +50,13 @@ class Glyphs(Dataset):
         )
 
     def split(self, pack: Pack) -> Mapping[str, Split]:
-        """Return the first 200 characters as train, the next 50 as val, the last 100 as test."""
+        """Return 200 train, 50 val and 100 test characters, in order."""
         splits = {}
         first = 0
         for name, classes in _SPLITS.items():
             last = first + classes
             splits[name] = Split(
-                # A copy: torch refuses to share an array that may not be written to.
+                # Copy the images: torch cannot share memory with a read-only array.
                 images=torch.tensor(pack.images[first * _DRAWINGS : last * _DRAWINGS]),
                 offsets=torch.arange(classes + 1) * _DRAWINGS,
                 class_names=pack.class_names[first:last],
@@ -70,14 +70,17 @@ class Glyphs(Dataset):
 
 
 def _invent(rng: np.random.Generator) -> Floats:
-    """Return a character: [2 to 4 strokes, 4 control points, 2], the larger side from -1 to 1."""
+    """Return a random character: [2 to 4 strokes, 4 control points, 2].
+
+    The longer side of its bounding box extends from -1 to 1.
+    """
     strokes = int(rng.integers(2, _STROKES, endpoint=True))
     points = rng.uniform(-1, 1, size=(strokes, 4, 2))
-    # Between its ends a stroke bends, but it does not wander over the whole character.
+    # Centre the inner control points on the straight line, so that a stroke bends without wandering about.
     for inner, share in ((1, 1 / 3), (2, 2 / 3)):
         straight = (1 - share) * points[:, 0] + share * points[:, 3]
         points[:, inner] = straight + 0.8 * points[:, inner]
-    # Half of the strokes begin where the one before ended, as in handwriting.
+    # Half of the strokes begin where the previous one ended, as in handwriting.
     for stroke in range(1, strokes):
         if rng.random() < 0.5:
             points[stroke, 0] = points[stroke - 1, 3]
@@ -87,10 +90,10 @@ def _invent(rng: np.random.Generator) -> Floats:
 
 
 def _draw(rng: np.random.Generator, glyph: Floats) -> Floats:
-    """Return the curves of all drawers, [20, points, 2], in pixels.
+    """Return the [20, points, 2] curves of all drawers, in pixels.
 
-    With these ranges the nearest neighbour in pixels gets about 60 % in 5-way 1-shot, and a small network
-    that was trained for a minute about 95 %: there is something to learn, and it is learnt quickly.
+    The ranges make the task learnable but not trivial: in 5-way 1-shot, the nearest neighbour in pixels reaches about
+    60 %, and a small network trained for a minute about 95 %.
     """
     control = glyph + rng.uniform(-0.12, 0.12, size=(_DRAWINGS, *glyph.shape))
     t = np.linspace(0, 1, _SAMPLES)
@@ -109,7 +112,12 @@ def _draw(rng: np.random.Generator, glyph: Floats) -> Floats:
 
 
 def _render(curves: Floats, radius: Floats) -> npt.NDArray[np.uint8]:
-    """Draw [n, points, 2] curves in pixels with pens of [n] pixels radius as [n, 28, 28] smooth images."""
+    """Draw curves as [n, 28, 28] antialiased images.
+
+    Args:
+        curves: [n, points, 2] coordinates in pixels.
+        radius: [n] radii of the pens in pixels.
+    """
     points = np.rint(curves * _SUBPIXELS).astype(np.int32)
     pixels = np.arange(_SIZE, dtype=np.int32) * _SUBPIXELS
     squared = (points[..., None] - pixels) ** 2

@@ -34,18 +34,19 @@ from metabench.api import DataError, Pack
 
 _BACKGROUND = "images_background"
 _EVALUATION = "images_evaluation"
-#: Each part's alphabets and characters.
+#: Numbers of alphabets and characters of each part.
 _PARTS: Mapping[str, tuple[int, int]] = {_BACKGROUND: (30, 964), _EVALUATION: (20, 659)}
 _DRAWINGS = 20
-#: Side of the original images in pixels.
+#: Height and width of the original images in pixels.
 _SIDE = 105
 
-#: The characters that are tested begin here in the pack: background first, then evaluation, each sorted.
+#: Index of the first test character of each split in the pack, which holds the sorted background characters, then the
+#: sorted evaluation characters.
 _FIRST_TEST: Mapping[str, int] = {"vinyals": 1200, "lake": 964}
 _VAL_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 _VAL_CHARACTERS = 172
 
-#: What zipfile and Pillow raise for damaged files.
+#: Exceptions that zipfile and Pillow raise for damaged files.
 _DAMAGED = (
     OSError,
     EOFError,
@@ -60,14 +61,15 @@ _DAMAGED = (
 
 
 class OmniglotConfig(api.Config):
-    """How Omniglot is split and shown.
+    """Parameters of `Omniglot`.
 
     Attributes:
         split: ``vinyals`` or ``lake``; see `Omniglot`.
-        rotations: whether a character makes four classes, turned by 0, 90, 180 and 270 degrees: in ``all``
-            splits (ProtoNet), in ``train`` only (Reptile), or in ``none``.
-        invert: strokes are 255 on 0 (MAML, ProtoNet); else 0 on 255, as in the files (Reptile).
-        image_size: side of the images in pixels; 105 are the originals, smaller ones are made with LANCZOS.
+        rotations: splits in which a character makes four classes, rotated by 0, 90, 180 and 270 degrees: ``all``
+            (ProtoNet), ``train`` (Reptile), or ``none``.
+        invert: whether strokes are 255 on 0 (MAML, ProtoNet), or 0 on 255, as in the files (Reptile).
+        image_size: height and width of the images in pixels; images smaller than the original 105 are resized with
+            LANCZOS.
     """
 
     split: Literal["vinyals", "lake"] = "vinyals"
@@ -77,36 +79,40 @@ class OmniglotConfig(api.Config):
 
 
 class Omniglot(api.Dataset):
-    """Omniglot as [1, S, S] uint8 images, 20 a class.
+    """Omniglot as [1, S, S] uint8 images, 20 for each class.
 
-    Splits, in characters; a character's rotated copies are classes of the same split:
+    The splits, in characters (rotated copies of a character are classes of the same split):
 
     * ``vinyals`` (Vinyals et al. 2016, with the lists of Snell et al. 2017): 1028 train, 172 val, 423 test.
-    * ``lake`` (Lake et al. 2015): the 964 background characters are for training, the 659 evaluation
-      characters for the test. A checkpoint must be chosen on classes that are neither trained on nor tested
-      on, so the 172 characters of the five alphabets that ``vinyals`` validates on are val here too, and
-      792 are left to train on.
+    * ``lake`` (Lake et al. 2015): 792 train, 172 val, 659 test. Train and val are the 964 background characters, test
+      the evaluation characters. Checkpoints must be chosen on classes of neither train nor test, so val is the five
+      alphabets that ``vinyals`` validates on.
     """
 
     Config: ClassVar[type[api.Config]] = OmniglotConfig
-    #: What the files must hold: the alphabets and characters of each part, and the drawings of a character.
+    #: Expected numbers of alphabets and characters in each part, and of drawings of each character.
     parts: ClassVar[Mapping[str, tuple[int, int]]] = _PARTS
     drawings: ClassVar[int] = _DRAWINGS
-    #: Of the original Omniglot: sha256 over the name and the decoded images of one character after the other.
+    #: sha256 of the original Omniglot, over the name and decoded images of each character in turn.
     sha256: ClassVar[str] = "6ac62611f761a3eb26001f52dda7fa7d75ea2b9bf0af8e2e2b8857a08a7d4e2c"
 
     config: OmniglotConfig
 
     @property
     def pack_name(self) -> str:
-        """Return the name of the packed copy; splits, rotations and inversion are all made from the same."""
+        """Return the name of the packed copy.
+
+        Splits, rotations and inversion do not change the packed copy, only `image_size` does.
+        """
         return f"v{self.version}-{self.config.image_size}px"
 
     def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Pack:
-        """Read the [32460, 1, S, S] images of all characters, black on white: background, then evaluation.
+        """Read all [32460, 1, S, S] images, black on white.
+
+        The background characters come first, then the evaluation characters.
 
         Raises:
-            DataError: a part is missing, damaged or not the original, or cannot be fetched.
+            DataError: a part is missing, damaged or not the original, or its download failed.
         """
         with contextlib.ExitStack() as stack:
             paths = stack.enter_context(_located(files))
@@ -116,9 +122,9 @@ class Omniglot(api.Dataset):
             return self._read(parts, progress)
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
-        """Return the splits, of [classes · 20, 1, S, S] images.
+        """Return the splits, with [classes · 20, 1, S, S] images each.
 
-        Of n characters in a split, class ``turn * n + c`` is character c turned by 90° · turn, anticlockwise.
+        In a split of n characters, class ``turn * n + c`` is character c rotated anticlockwise by 90° · turn.
         """
         alphabets = [name.split("/")[1] for name in pack.class_names]
         first_test = _FIRST_TEST[self.config.split]
@@ -140,7 +146,7 @@ class Omniglot(api.Dataset):
         return {name: api.SplitSize(count * self._turns(name), _DRAWINGS) for name, count in characters.items()}
 
     def _turns(self, split: str) -> int:
-        """Return how many rotations of a character are classes of the split."""
+        """Return the number of rotations that are classes of the split."""
         return 4 if self.config.rotations in ("all", split) else 1
 
     def _split(self, pack: Pack, characters: Sequence[int], turns: int) -> api.Split:
@@ -153,20 +159,24 @@ class Omniglot(api.Dataset):
             images=torch.cat([upright.rot90(turn, dims=(2, 3)) for turn in range(turns)]).contiguous(),
             offsets=torch.arange(len(names) * turns + 1) * _DRAWINGS,
             class_names=[name + (f"@{90 * turn}" if turn else "") for turn in range(turns) for name in names],
-            groups=list(range(len(names))) * turns,  # the rotations of one character are drawn by the same people
+            groups=list(range(len(names))) * turns,  # rotations of a character show the same drawings
         )
 
     def _check(self, part: _Part) -> None:
-        """Raise a DataError unless `part` has all alphabets, characters and drawings."""
+        """Check the numbers of alphabets, characters and drawings.
+
+        Raises:
+            DataError: a number differs from the original's.
+        """
         alphabets = Counter(character.split("/")[1] for character in part.characters)
         numbered = [f"{part.name}/{a}/character{i + 1:02d}" for a, n in alphabets.items() for i in range(n)]
         missing = [character for character in numbered if character not in part.characters]
-        hint = f"; not there: {', '.join(missing[:3])}" if missing else ""
-        wanted_alphabets, wanted_characters = self.parts[part.name]
-        if (len(alphabets), len(part.characters)) != (wanted_alphabets, wanted_characters):
+        hint = f"; missing: {', '.join(missing[:3])}" if missing else ""
+        expected_alphabets, expected_characters = self.parts[part.name]
+        if (len(alphabets), len(part.characters)) != (expected_alphabets, expected_characters):
             raise DataError(
                 f"{part.path} has {len(part.characters)} characters of {len(alphabets)} alphabets, expected "
-                f"{wanted_characters} of {wanted_alphabets}{hint}. Get the original file again."
+                f"{expected_characters} of {expected_alphabets}{hint}. Get the original file again."
             )
         for character, members in part.characters.items():
             if len(members) != self.drawings:
@@ -176,7 +186,11 @@ class Omniglot(api.Dataset):
                 )
 
     def _read(self, parts: Iterable[_Part], progress: api.Progress) -> Pack:
-        """Decode and shrink all drawings, and make sure that they are the original ones."""
+        """Decode, check and resize all drawings.
+
+        Raises:
+            DataError: the drawings are not the original ones.
+        """
         characters = [(part, character) for part in parts for character in part.characters]
         size = self.config.image_size
         images = np.empty((len(characters), self.drawings, 1, size, size), np.uint8)
@@ -189,9 +203,9 @@ class Omniglot(api.Dataset):
                 images[index, drawing, 0] = _shrink(original, size)
             progress(index + 1, len(characters), "reading Omniglot")
         if digest.hexdigest() != self.sha256:
-            where = " and ".join(str(path) for path in dict.fromkeys(part.path for part, _ in characters))
+            files = " and ".join(str(path) for path in dict.fromkeys(part.path for part, _ in characters))
             raise DataError(
-                f"{where}: the drawings are not those of the original Omniglot: their sha256 is "
+                f"{files}: the drawings are not those of the original Omniglot: their sha256 is "
                 f"{digest.hexdigest()}, expected {self.sha256}. Get the original files again."
             )
         return Pack(
@@ -206,13 +220,13 @@ class Omniglot(api.Dataset):
 
 @dataclass(frozen=True)
 class _Part:
-    """The files of one part.
+    """The files of one part of Omniglot.
 
     Attributes:
         name: ``images_background`` or ``images_evaluation``.
         path: the folder or zip.
-        characters: PNG files of ``PART/ALPHABET/characterNN``; sorted by alphabet, character and drawing.
-        read: returns the bytes of such a file.
+        characters: PNG files of each ``PART/ALPHABET/characterNN``, sorted by alphabet, character and drawing.
+        read: returns the bytes of a PNG file.
     """
 
     name: str
@@ -223,7 +237,7 @@ class _Part:
 
 @contextlib.contextmanager
 def _opened(name: str, path: Path) -> Iterator[_Part]:
-    """Open the part called `name`, a folder or a zip, which is read without being unpacked."""
+    """Open a part from its folder, or from its zip without unpacking."""
     if os.path.isdir(path):
         members = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
         yield _Part(name, path, _by_character(name, members), lambda member: (path.parent / member).read_bytes())
@@ -239,15 +253,15 @@ def _opened(name: str, path: Path) -> Iterator[_Part]:
 def _by_character(part: str, members: Iterable[str]) -> dict[str, list[str]]:
     characters: dict[str, list[str]] = {}
     for folders in sorted(member.split("/") for member in members):
-        # Archives made on a Mac hold "._0709_01.png" and "__MACOSX" besides.
-        wanted = len(folders) == 4 and folders[0] == part and folders[3].endswith(".png")
-        if wanted and not folders[3].startswith("."):
+        # Archives made on macOS also hold "._0709_01.png" and "__MACOSX".
+        is_drawing = len(folders) == 4 and folders[0] == part and folders[3].endswith(".png")
+        if is_drawing and not folders[3].startswith("."):
             characters.setdefault("/".join(folders[:3]), []).append("/".join(folders))
     return characters
 
 
 def _decode(part: _Part, member: str) -> Image.Image:
-    """Return the original drawing, 105×105 pixels of 0 or 255."""
+    """Decode a drawing: 105×105 pixels of 0 or 255."""
     try:
         image = Image.open(io.BytesIO(part.read(member)))
         if image.size != (_SIDE, _SIDE):
@@ -272,10 +286,13 @@ def _shrink(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def _located(files: api.DatasetFiles) -> Iterator[Mapping[str, Path]]:
-    """Find both parts, or fetch them into a folder that is gone when the block ends, however it ends."""
-    found = _find(files.sources)
-    if found:
-        yield found
+    """Yield the paths of both parts; download them if needed.
+
+    Downloaded files are deleted when the block ends.
+    """
+    paths = _find(files.sources)
+    if paths:
+        yield paths
     elif not files.download:
         raise _missing(files.sources, "downloading is switched off")
     else:
@@ -285,31 +302,38 @@ def _located(files: api.DatasetFiles) -> Iterator[Mapping[str, Path]]:
 
 
 def _find(sources: Sequence[Path]) -> Mapping[str, Path]:
-    """Return the folder or zip of each part, from the first place that has both; empty where none has any."""
-    halves = []
-    for folder in (place for source in sources for place in (source, source / "omniglot-py")):
-        found = {part: path for part in _PARTS if (path := _find_part(folder, part))}
-        if len(found) == len(_PARTS):
-            return found
-        halves += [(folder, part) for part in found]
-    for folder, part in halves:
+    """Return the paths of both parts, from the first folder with both.
+
+    Returns:
+        The folder or zip of each part; empty where no folder has either part.
+
+    Raises:
+        DataError: a folder has one part only, and no folder has both.
+    """
+    incomplete = []
+    for folder in (candidate for source in sources for candidate in (source, source / "omniglot-py")):
+        paths = {part: path for part in _PARTS if (path := _find_part(folder, part))}
+        if len(paths) == len(_PARTS):
+            return paths
+        incomplete += [(folder, part) for part in paths]
+    for folder, part in incomplete:
         (other,) = set(_PARTS) - {part}
         raise DataError(f"{folder} has {part} but not {other}: put {other}.zip (or the folder {other}) beside it")
     return {}
 
 
 def _find_part(folder: Path, part: str) -> Path | None:
-    # The zip first: torchvision leaves both, and a folder may be what an interrupted unpacking left.
+    # Prefer the zip: torchvision keeps both, and the folder may be incomplete after an interrupted unpacking.
     candidates = (folder / f"{part}.zip", folder / part)
     return next((path for path in candidates if os.path.exists(path)), None)
 
 
 def _fetch(folder: Path, sources: Sequence[Path]) -> None:
-    """Let torchvision download both parts into `folder`; it shows its progress, and checks their MD5."""
+    """Download both parts into `folder` with torchvision, which checks MD5."""
     try:
         from torchvision import datasets
 
-        # Standard output is for results; some releases of torchvision print there.
+        # Some releases of torchvision print to standard output, which is for results.
         with contextlib.redirect_stdout(sys.stderr):
             for background in (True, False):
                 datasets.Omniglot(str(folder), background=background, download=True)
@@ -318,12 +342,12 @@ def _fetch(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def _missing(sources: Sequence[Path], reason: str) -> DataError:
-    looked = f"it is not in {' or '.join(map(str, sources))}" if sources else "METABENCH_DATA is not set"
+    searched = f"it is not in {' or '.join(map(str, sources))}" if sources else "METABENCH_DATA is not set"
     return DataError(
-        f"there is no Omniglot: {looked}, and {reason}.\n"
+        f"Omniglot is missing: {searched}, and {reason}.\n"
         f"Get {_BACKGROUND}.zip and {_EVALUATION}.zip from "
         "https://github.com/brendenlake/omniglot/tree/master/python, put them into a folder called omniglot, "
         "and set METABENCH_DATA to the folder that holds it "
         f"(METABENCH_DATA/omniglot/{_BACKGROUND}.zip, METABENCH_DATA/omniglot/{_EVALUATION}.zip).\n"
-        "`metabench run quickstart` works with no data at all."
+        "`metabench run quickstart` needs no data."
     )

@@ -1,1 +1,1 @@
-"""What carries records to experiment trackers, by the public event hooks."""
+"""Loggers, which carry records to experiment trackers by event hooks."""

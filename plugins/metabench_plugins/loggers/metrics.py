@@ -1,11 +1,11 @@
-"""A record as the flat numbers and settings that experiment trackers take."""
+"""Flatten a record into metrics and settings for experiment trackers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Metrics of a record, by their dotted path in it (docs/records.md).
+#: Dotted paths of the metrics in a record (docs/records.md).
 METRICS = (
     "accuracy.mean",
     "accuracy.ci95",
@@ -24,33 +24,33 @@ METRICS = (
 
 
 def title(record: Mapping[str, Any]) -> str:
-    """Return a name for the cell that tells it from the others of its run."""
+    """Return a title of the cell that is unique in its run."""
     shape = f"{record['way']}-way-{record['shot']}-shot"
     return f"{record['algorithm']} {record['dataset']} {shape} {record['backbone']} seed {record['seed']}"
 
 
 def metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return those of `METRICS` that the record has."""
-    found = {path: _at(record, path) for path in METRICS}
-    return {path: float(value) for path, value in found.items() if value is not None}
+    """Return the metrics of `METRICS` that the record has."""
+    values = {path: _at(record, path) for path in METRICS}
+    return {path: float(value) for path, value in values.items() if value is not None}
 
 
 def validation(record: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """Return (step, accuracy) of the validation curve."""
+    """Return the (step, accuracy) points of the validation curve."""
     train = record["train"]
     return [(point["step"], point["accuracy"]) for point in train["validation"]] if train else []
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
-    """Return the identity of the cell, one plain value a dotted path."""
+    """Return the settings of the cell by dotted path."""
     return dict(_leaves(record["identity"], ""))
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:
-    found: Any = values
+    value: Any = values
     for key in path.split("."):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str | int | float | bool]]:

@@ -1,4 +1,4 @@
-"""Event files for TensorBoard, in the output directory: ``tensorboard --logdir OUTPUT/tensorboard``."""
+"""Log cells to TensorBoard: ``tensorboard --logdir OUTPUT/tensorboard``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from torch.utils.tensorboard import SummaryWriter
 from metabench.specs import hookimpl
 from metabench_plugins.loggers.metrics import metrics, settings, title, validation
 
-#: The file that says, written last, which record is beside it.
-_WRITTEN = "record.sha256"
+#: File with the hash of the logged record, written after everything else.
+_RECORD_HASH = "record.sha256"
 
 
 class TensorBoardLogger:
-    """Writes one TensorBoard run a cell: its validation curve, its figures, and its settings as hyper-parameters."""
+    """Writes one TensorBoard run for each cell.
+
+    A run has the validation curve, the metrics, and the settings as hyper-parameters.
+    """
 
     @hookimpl
     def metabench_cell_finished(self, output: Path, record: Mapping[str, Any]) -> None:
-        """Write a cell, in the place of an earlier run of it."""
+        """Write the cell's event file, replacing an earlier one."""
         folder = _folder(output, record)
         shutil.rmtree(folder, ignore_errors=True)
         with SummaryWriter(folder) as writer:
@@ -38,14 +41,14 @@ class TensorBoardLogger:
             if record["accuracy"]:
                 outcome = {"hparam/accuracy": record["accuracy"]["mean"]}
                 writer.add_hparams(settings(record), outcome, run_name=".")
-        (folder / _WRITTEN).write_text(_digest(record), encoding="utf-8")
+        (folder / _RECORD_HASH).write_text(_digest(record), encoding="utf-8")
 
     @hookimpl
     def metabench_run_finished(self, output: Path, records: Iterable[Mapping[str, Any]]) -> None:
-        """Write the cells that were kept from a run without this logger."""
+        """Write cells that finished in earlier runs without this logger."""
         for record in records:
-            written = _folder(output, record) / _WRITTEN
-            if not written.is_file() or written.read_text(encoding="utf-8") != _digest(record):
+            record_hash = _folder(output, record) / _RECORD_HASH
+            if not record_hash.is_file() or record_hash.read_text(encoding="utf-8") != _digest(record):
                 self.metabench_cell_finished(output, record)
 
 
@@ -54,6 +57,6 @@ def _digest(record: Mapping[str, Any]) -> str:
 
 
 def _folder(output: Path, record: Mapping[str, Any]) -> Path:
-    # The cell's hash keeps results of other settings, which have the same title, apart. Labels may hold anything.
+    # The cell's hash separates cells with the same title but other settings. Labels may contain any character.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", title(record))
     return output / "tensorboard" / f"{name}-{record['cell'][:8]}"
