@@ -1,4 +1,4 @@
-"""Makes an output directory of made-up records, to time `metabench leaderboard` and `metabench report` on.
+"""Write made-up records, to time `metabench leaderboard` and `report`.
 
 python benchmarks/large_run.py /tmp/large --tables 50 --methods 10 --episodes 1000
 time metabench leaderboard /tmp/large
@@ -20,7 +20,7 @@ from metabench.records.store import Store
 
 
 def main() -> None:
-    """Write tables × methods records, the methods of a table on the same episodes."""
+    """Write tables × methods records; a table's methods share episodes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--tables", type=int, default=50)

@@ -1,10 +1,11 @@
-"""Measures how the cost of an episode grows with way, shot, image size, meta-batch, inner steps and test episodes.
+"""Measure and plot the time per episode of ProtoNet and MAML.
 
 python benchmarks/scaling.py --output docs/scaling.svg
 
-One thing changes at a time; the rest stays at 5-way 1-shot with 15 queries of 28×28 images and Conv4-64. Each point is
-the median of several rounds, in an order that is shuffled so that no curve is hurt alone by a slow minute; the band is
-between the smallest and the largest. The picture is drawn again after every round.
+Each plot varies one setting: way, shot, image size, meta-batch, inner steps or test episodes. The other settings stay
+at 5-way 1-shot with 15 queries of 28×28 images and Conv4-64. A point is the median of several rounds, the band extends
+from the smallest to the largest. The order of measurements is shuffled in every round, so that a slow minute of the
+machine affects all curves. The figure is written after every round.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from metabench.machine.reproducible import deterministic
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
-#: What is varied: its name on the axis, and its values.
+#: The varied settings: label of the axis, and values.
 SWEEPS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "way": ("way", (2, 5, 10, 20)),
     "shot": ("shot", (1, 5, 10, 20)),
@@ -44,7 +45,7 @@ SWEEPS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "episodes": ("test episodes", (10, 20, 40, 80, 160)),
 }
 
-#: What is measured, and which sweeps say something about it.
+#: The curves, and the settings varied for each.
 CURVES: Mapping[str, tuple[str, ...]] = {
     "ProtoNet, training": ("way", "shot", "size", "meta_batch"),
     "ProtoNet, test": ("way", "shot", "size", "episodes"),
@@ -55,7 +56,7 @@ CURVES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of everything that is varied."""
+    """The values of all settings for one measurement."""
 
     way: int = 5
     shot: int = 1
@@ -65,12 +66,12 @@ class Point:
     episodes: int = 40
 
 
-#: Milliseconds an episode in each round, of a curve at a point.
+#: Milliseconds per episode in each round, by curve and point.
 Measured = dict[tuple[str, Point], list[float]]
 
 
 def main() -> int:
-    """Measure all points, and draw the curves."""
+    """Measure all points and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("docs/scaling.svg"))
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
@@ -80,12 +81,12 @@ def main() -> int:
     measured: Measured = {
         (curve, point): [] for curve, sweeps in CURVES.items() for sweep in sweeps for point in _points(sweep)
     }
-    order, waiting = random.Random(0), list(measured)
+    order, keys = random.Random(0), list(measured)
     with deterministic():
         for number in range(1, arguments.rounds + 1):
-            order.shuffle(waiting)
-            for i, (curve, point) in enumerate(waiting, 1):
-                print(f"\rround {number} of {arguments.rounds}: {i}/{len(waiting)} ", end="", file=sys.stderr)
+            order.shuffle(keys)
+            for i, (curve, point) in enumerate(keys, 1):
+                print(f"\rround {number} of {arguments.rounds}: {i}/{len(keys)} ", end="", file=sys.stderr)
                 measured[curve, point].append(_measure(curve, point, device))
             _draw(measured, describe_device(device), arguments.output)
             print(f"written: {arguments.output}", file=sys.stderr)
@@ -97,7 +98,7 @@ def _points(sweep: str) -> list[Point]:
 
 
 def _measure(curve: str, point: Point, device: torch.device) -> float:
-    """Return milliseconds an episode."""
+    """Return milliseconds per episode."""
     name, _, phase = curve.partition(", ")
     shape = EpisodeShape(point.way, point.shot, 15)
     algorithm = _build(name.lower(), point, device)

@@ -1,4 +1,7 @@
-"""Lets the contestants of a line work in turns, each in a process of its own, and compares them round by round."""
+"""Run the contestants of a line in turns and compare them by round.
+
+Each contestant has its own process.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,26 @@ from typing import Any
 
 from lines import BFLOAT16, MATMUL, METABENCH, Entrant, Line
 
-#: Between two turns: threads of OpenMP spin for a while before they sleep, and would disturb the next.
+#: Pause between two turns: OpenMP threads spin for a while before they sleep, and would slow the next contestant.
 PAUSE_SECONDS = 0.3
-#: Episodes for the accuracies of evaluations.
+#: Number of episodes for the accuracies of evaluations.
 ACCURACY_EPISODES = 200
 
 
 class WorkerError(Exception):
-    """A worker cannot take part, or went away."""
+    """A worker failed to start, or exited."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is the same for all workers.
+    """Settings shared by all workers.
 
     Attributes:
-        python: the interpreter of the environment.
-        data: the folder of `prepared`.
-        threads: of torch, in every worker.
-        seconds: of one turn.
-        rounds: of a line.
+        python: interpreter of the environment.
+        data: folder with the data of `prepared`.
+        threads: torch threads of each worker.
+        seconds: duration of a turn.
+        rounds: number of rounds of a line.
     """
 
     python: Path
@@ -45,20 +48,20 @@ class Conditions:
     rounds: int
 
     def environ(self) -> dict[str, str]:
-        """Return the environment of the workers."""
+        """Return the environment variables of the workers."""
         threads = str(self.threads)
         return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
 @dataclass
 class LineResult:
-    """What a line brought.
+    """The measurements of a line.
 
     Attributes:
-        line: which.
-        rates: of each label, one a round; labels that dropped out are not there.
-        introductions: what each label told of itself before the rounds.
-        problems: entrants that could not take part, and why.
+        line: the line.
+        rates: pieces of work per second in each round, by label; labels that failed in any round are left out.
+        introductions: check, accuracies and FLOP of each label, from before the rounds.
+        problems: reason of each entrant that failed.
     """
 
     line: Line
@@ -67,36 +70,39 @@ class LineResult:
     problems: dict[str, str] = field(default_factory=dict)
 
     def ratios(self, label: str, other: str) -> list[float]:
-        """Return how many times as fast one was as the other, in each round; empty where one did not take part."""
+        """Return the rate of `label` divided by that of `other`, by round.
+
+        The result is empty where one of them has no rates.
+        """
         return [a / b for a, b in zip(self.rates.get(label, []), self.rates.get(other, []), strict=False)]
 
     def matmul_shares(self) -> list[float]:
-        """Return metabench's operations a second as a share of the matrix product's, in each round."""
+        """Return metabench's FLOP/s as a share of the matrix product's, by round."""
         flops = self.introductions.get(METABENCH, {}).get("flops")
         return [flops * ratio for ratio in self.ratios(METABENCH, MATMUL)] if flops else []
 
     def check_difference(self, label: str) -> float | None:
-        """Return by how much the first results of a contestant differ at most from the reference's.
+        """Return the largest difference of a contestant's check from the reference's.
 
-        Where they are labels: the share of those that are others.
+        For predicted labels, return the share that differs. Returns None where one of them has no check.
         """
         reference = self.introductions.get(self.line.reference or "", {}).get("check")
-        found = self.introductions.get(label, {}).get("check")
-        if reference is None or found is None:
+        check = self.introductions.get(label, {}).get("check")
+        if reference is None or check is None:
             return None
-        pairs = list(zip(found, reference, strict=True))
+        pairs = list(zip(check, reference, strict=True))
         if self.line.compares_labels:
             return sum(a != b for a, b in pairs) / len(pairs)
         return max(abs(a - b) for a, b in pairs)
 
     @property
     def peers(self) -> list[str]:
-        """Return the labels that metabench is compared with."""
+        """Return the labels of the other libraries."""
         return [label for label in self.rates if label not in (METABENCH, BFLOAT16, MATMUL)]
 
 
 class _Worker:
-    """The process of one entrant."""
+    """Controls the process of one entrant."""
 
     def __init__(self, entrant: Entrant, conditions: Conditions, stack: ExitStack) -> None:
         self.entrant = entrant
@@ -119,7 +125,11 @@ class _Worker:
         stack.callback(self._end)
 
     def work(self, seconds: float) -> float:
-        """Let it work for so many seconds, and return its rate."""
+        """Let the process work for some seconds; return its rate per second.
+
+        Raises:
+            WorkerError: the process failed or exited.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"seconds": seconds}) + "\n")
@@ -130,7 +140,11 @@ class _Worker:
         return float(answer["done"] / answer["seconds"])
 
     def answer(self) -> dict[str, Any]:
-        """Wait for its next reply."""
+        """Wait for the next reply of the process.
+
+        Raises:
+            WorkerError: the process failed or exited.
+        """
         assert self._process.stdout is not None
         text = self._process.stdout.readline()
         if not text:
@@ -149,7 +163,7 @@ class _Worker:
     def _end(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with suppress(OSError):  # it is gone already
+        with suppress(OSError):  # the process has exited already
             self._process.stdin.close()
         try:
             self._process.wait(timeout=20)
@@ -160,12 +174,12 @@ class _Worker:
 
 
 def run_line(line: Line, conditions: Conditions, missing: Mapping[str, str]) -> LineResult:
-    """Let the contestants of a line compete.
+    """Time the contestants of a line in turns.
 
     Args:
-        line: which.
-        conditions: the same for all.
-        missing: packages that are not there, and why.
+        line: the line.
+        conditions: settings shared by all workers.
+        missing: reason of each package that is not installed; its entrants are skipped.
     """
     result = LineResult(line)
     with ExitStack() as stack:
@@ -179,11 +193,11 @@ def run_line(line: Line, conditions: Conditions, missing: Mapping[str, str]) -> 
 
 
 def _start(result: LineResult, conditions: Conditions, missing: Mapping[str, str], stack: ExitStack) -> list[_Worker]:
-    """Start the workers one after the other, so that none warms up while another does."""
+    """Start the workers one after the other, warm-up included."""
     workers = []
     for entrant in result.line.entrants:
         if entrant.package in missing:
-            continue  # said once, below the table
+            continue  # the notes below the table list missing packages
         _tell(f"{result.line.name}: starting {entrant.detail}")
         worker = _Worker(entrant, conditions, stack)
         try:
@@ -203,7 +217,7 @@ def _run_round(result: LineResult, workers: Sequence[_Worker], seconds: float) -
             rates[label] = max(rates.get(label, 0.0), worker.work(seconds))
         except WorkerError as error:
             result.problems[worker.entrant.detail] = str(error)
-    # Ratios pair the rounds: a label that is missing in one drops out, rather than shifting its later rounds.
+    # Ratios pair rates by round: drop a label that failed in a round, so that its later rounds are not shifted.
     for label in {worker.entrant.label for worker in workers} - set(rates):
         result.rates.pop(label, None)
     for label, rate in rates.items():

@@ -1,16 +1,16 @@
-"""Measures on a GPU what is claimed of none yet: that it computes the same, and how fast.
+"""Measure agreement with the CPU, speed and memory on a GPU.
 
 python benchmarks/peers/gpu.py
-python benchmarks/peers/gpu.py --device cpu --seconds 1 --rounds 1 --episodes 64     # to see that it works
+python benchmarks/peers/gpu.py --device cpu --seconds 1 --rounds 1 --episodes 64     # a short trial
 
-It needs metabench, and Omniglot where METABENCH_DATA says. It prints
+The script needs metabench, and Omniglot in METABENCH_DATA. It prints
 
-- how far the predictions of each algorithm are from those of the plain loop on the CPU, and the weights after an outer
-  update, in float64;
-- MAML's second-order training beside a textbook loop on the same device, in turns, and ProtoNet's evaluation: episodes
-  a second in each precision, and the peak memory;
-- how often an outer update makes the host wait for the device;
-- how long the cells of the profile ``paper`` of suites/omniglot.yaml should take.
+- the largest differences in float64 from the plain loop on the CPU, of each algorithm's predictions, and of its weights
+  after an outer update;
+- the rates and peak memory of MAML's second-order training, in turns with a textbook loop on the same device, and of
+  ProtoNet's evaluation, in each precision;
+- the number of times that an outer update makes the host wait for the device;
+- the expected time of each cell of the profile ``paper`` of suites/omniglot.yaml.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ META_BATCH = 32
 
 
 def main() -> None:
-    """Measure everything, and print it."""
+    """Print all measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of one turn (5)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
-    parser.add_argument("--episodes", type=int, default=20_000, help="of ProtoNet's evaluation (20000)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of one turn (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant (5)")
+    parser.add_argument("--episodes", type=int, default=20_000, help="episodes of ProtoNet's evaluation (20000)")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     precisions = ["float32", "tf32", "bf16"] if device.type == "cuda" else ["float32", "bf16"]
@@ -69,11 +69,11 @@ def main() -> None:
 
 
 def print_agreement(device: torch.device) -> None:
-    """Print how far the algorithms of the suite are from the plain loop on the CPU."""
+    """Print the differences of each algorithm from the plain loop on the CPU."""
     print("\nlargest difference from the plain loop on the CPU in float64, as a share of the largest number")
     plugins = PluginManager.from_environment()
     cells = planned(SUITE, "paper", plugins)
-    splits = splits_of(cells[0], plugins)  # all are of one dataset
+    splits = splits_of(cells[0], plugins)  # all cells have the same dataset
     for cell in cells:
         test, train = (make(cell, splits, torch.device("cpu")).batch(0, 3) for make in STREAMS)
         scores: list[Tensor] = []
@@ -84,33 +84,33 @@ def print_agreement(device: torch.device) -> None:
             scores.append(predict(algorithm, in_double(test, place), 0, 0))
             weights.append(updated(algorithm, in_double(train, place)))
             functional = algorithm.functional
-        # What is not functional draws random numbers in training, other ones on every kind of device.
+        # Algorithms that are not functional draw random numbers in training, which differ between kinds of device.
         after = f"{share(*weights):.0e}" if functional else "not compared"
         print(f"{cell.title}: predictions {share(*scores):.0e}, weights {after}")
 
 
 def in_double(drawn: Episodes, device: torch.device) -> Episodes:
-    """Return the episodes in float64 on a device."""
+    """Return the episodes in float64 on `device`."""
     images = [x.to(device, torch.float64) for x in (drawn.support_x, drawn.query_x)]
     support_y, query_y = drawn.support_y.to(device), drawn.query_y.to(device)
     return Episodes(images[0], support_y, images[1], query_y, drawn.way)
 
 
 def updated(algorithm: Algorithm, drawn: Episodes) -> Tensor:
-    """Return all weights after an outer update."""
+    """Return all weights after one outer update, flattened."""
     algorithm.train()
     torch.manual_seed(0)
     algorithm.meta_step(drawn)
     return torch.cat([weight.detach().flatten() for weight in algorithm.parameters()])
 
 
-def share(expected: Tensor, found: Tensor) -> float:
-    """Return the largest difference as a share of the largest number expected."""
-    return float((found.cpu() - expected.cpu()).abs().max() / expected.abs().max())
+def share(expected: Tensor, actual: Tensor) -> float:
+    """Return the largest difference divided by the largest expected value."""
+    return float((actual.cpu() - expected.cpu()).abs().max() / expected.abs().max())
 
 
 def print_training(device: torch.device, precision: str, seconds: float, rounds: int) -> None:
-    """Print tasks a second of MAML's training, data included, and how many times that of a textbook loop it is."""
+    """Print the rate of MAML's training, data included, and its ratio to a textbook loop's."""
     work = CellWork("maml", "rotated", precision, device)
     work.load(initial_classifier())
     numbers = itertools.count()
@@ -137,17 +137,18 @@ def print_training(device: torch.device, precision: str, seconds: float, rounds:
     metabench_step()
     peak = memory.bytes() / 2**20
     for _ in range(rounds):
-        ours, theirs = (META_BATCH * rate(step, seconds, device) for step in (metabench_step, textbook_step))
-        rates.append((ours, theirs))
+        metabench, textbook = (META_BATCH * rate(step, seconds, device) for step in (metabench_step, textbook_step))
+        rates.append((metabench, textbook))
+    ratios = [metabench / textbook for metabench, textbook in rates]
     print(
-        f"\nMAML, second order, {META_BATCH} tasks, {precision}: {spread([ours for ours, _ in rates])} tasks/s, "
-        f"{spread([ours / theirs for ours, theirs in rates])} times the textbook loop in float32, peak {peak:.0f} MiB; "
+        f"\nMAML, second order, {META_BATCH} tasks, {precision}: {spread([metabench for metabench, _ in rates])} "
+        f"tasks/s, {spread(ratios)} times the textbook loop in float32, peak {peak:.0f} MiB; "
         f"{waits(metabench_step, device)}"
     )
 
 
 def rate(step: Callable[[], None], seconds: float, device: torch.device) -> float:
-    """Return how often a step is done in a second."""
+    """Return the number of steps per second."""
     synchronise(device)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -158,12 +159,12 @@ def rate(step: Callable[[], None], seconds: float, device: torch.device) -> floa
 
 
 def spread(values: list[float]) -> str:
-    """Return the median with the smallest and the largest."""
+    """Return median, smallest and largest value as text."""
     return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
 
 
 def waits(step: Callable[[], None], device: torch.device) -> str:
-    """Return how often a step makes the host wait for the device."""
+    """Return how often a step makes the host wait for the device, as text."""
     if device.type != "cuda":
         return "a CPU does not wait for itself"
     torch.cuda.set_sync_debug_mode("warn")
@@ -173,13 +174,13 @@ def waits(step: Callable[[], None], device: torch.device) -> str:
             step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waiting = [warning for warning in caught if "synchroniz" in str(warning.message)]
-    places = sorted({f"{Path(warning.filename).name}:{warning.lineno}" for warning in waiting})
-    return f"the host waits {len(waiting)} times in a step {places or ''}"
+    synchronisations = [warning for warning in caught if "synchroniz" in str(warning.message)]
+    places = sorted({f"{Path(warning.filename).name}:{warning.lineno}" for warning in synchronisations})
+    return f"the host waits {len(synchronisations)} times in a step {places or ''}"
 
 
 def print_evaluation(device: torch.device, precision: str, episodes: int, rounds: int) -> None:
-    """Print episodes a second of ProtoNet's evaluation, data included."""
+    """Print the rate of ProtoNet's evaluation, data included."""
     work = CellWork("protonet", "characters", precision, device)
     work.load(initial_embedding())
     batch = BatchSize(device)
@@ -195,10 +196,10 @@ def print_evaluation(device: torch.device, precision: str, episodes: int, rounds
 
 
 def print_expected_minutes(device: torch.device) -> None:
-    """Print how long the cells of the suite should take as published."""
+    """Print the expected minutes of each cell of the profile ``paper``."""
     plugins = PluginManager.from_environment()
     cells = planned(SUITE, "paper", plugins)
-    splits = splits_of(cells[0], plugins)  # all are of one dataset
+    splits = splits_of(cells[0], plugins)  # all cells have the same dataset
     seconds = expected_times(cells, {cells[0].dataset.label: splits}, device, plugins)
     print("\nexpected of the profile paper, from a few steps:")
     for cell in cells:

@@ -1,4 +1,4 @@
-"""The lines of the table: who competes in what. Only names: the workers import the rest."""
+"""List the lines of the table and their contestants, by name only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Entrant:
     """A contestant of a line, before its worker is started.
 
     Attributes:
-        label: its name in the table. Where several have the same, the fastest of a round counts.
-        factory: ``module:function`` that makes a `contestants.Contestant`.
-        arguments: for that function, beside the folder with the data.
-        package: what has to be installed for it.
+        label: name in the table; of entrants with the same label, the fastest of each round counts.
+        factory: ``module:function`` that makes the `contestants.Contestant`; only workers import it.
+        arguments: arguments of the factory, in addition to the folder with the data.
+        package: package that the factory imports; None for torch and metabench alone.
     """
 
     label: str
@@ -27,7 +27,7 @@ class Entrant:
 
     @property
     def detail(self) -> str:
-        """Return the label with the arguments, which tells all entrants of a line apart."""
+        """Return label and arguments, which are unique within a line."""
         return " ".join([self.label, *(f"{name}={value}" for name, value in self.arguments.items())])
 
 
@@ -36,11 +36,11 @@ class Line:
     """One line of the comparison.
 
     Attributes:
-        name: for ``--only``.
-        title: what is timed, in words.
-        entrants: who takes part.
-        reference: whose check the others are compared with; None where there is nothing to compare.
-        compares_labels: whether the check are predicted labels, which are the same or not, rather than values.
+        name: name for ``--only``.
+        title: title in the table.
+        entrants: the entrants.
+        reference: label whose check the others are compared with; None without a check.
+        compares_labels: whether checks are predicted labels, which are equal or not, rather than values.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Line:
 
 
 def all_lines() -> list[Line]:
-    """Return the lines in the order of the table."""
+    """Return all lines in table order."""
     return [
         Line(
             "protonet",

@@ -1,4 +1,4 @@
-"""A cell of `suite.yaml`, built as the harness builds it: algorithm and episodes."""
+"""Build algorithms and episodes of `suite.yaml` as the engine does."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from metabench.registry.manager import PluginManager
 
 
 def planned(suite: Path, profile: str | None, plugins: PluginManager) -> list[Cell]:
-    """Return the cells of a suite; None is its default profile."""
+    """Return the cells of a suite; None means its default profile."""
     return make_plan(*resolve(read_suite(suite), profile), plugins)
 
 
 def splits_of(cell: Cell, plugins: PluginManager) -> Mapping[str, Split]:
-    """Return the images of a cell's dataset."""
+    """Return the splits of a cell's dataset."""
     source = plugins.build_dataset(cell.dataset.name, cell.dataset.params)
     roots = DataRoots.from_environment(os.environ)
     splits, _ = load_splits(cell.dataset.name, source, roots, lambda done, total, what: None)
@@ -35,26 +35,26 @@ def splits_of(cell: Cell, plugins: PluginManager) -> Mapping[str, Split]:
 
 
 class CellWork:
-    """What the harness has in hand when it trains or tests a cell.
-
-    Attributes:
-        algorithm: freshly built.
-        train: its training episodes.
-        test: its test episodes.
-        seed: of both.
+    """The algorithm and episodes of one cell.
 
     Args:
-        algorithm: a label of `suite.yaml`.
-        dataset: a label of `suite.yaml`.
-        precision: of the backbone, as a suite would say it: ``float32``, ``tf32`` or ``bf16``.
-        device: where everything is; by default the CPU.
+        algorithm: label in `suite.yaml`.
+        dataset: label in `suite.yaml`.
+        precision: precision of the backbone: ``float32``, ``tf32`` or ``bf16``.
+        device: device of algorithm and episodes; None means the CPU.
+
+    Attributes:
+        algorithm: the untrained algorithm.
+        train: the training episodes.
+        test: the test episodes.
+        seed: seed of the test, also used for training.
     """
 
     def __init__(self, algorithm: str, dataset: str, precision: str, device: torch.device | None = None) -> None:
         plugins = PluginManager.from_environment()
         cells = planned(Path(__file__).with_name("suite.yaml"), None, plugins)
-        wanted = (algorithm, dataset)
-        (cell,) = (cell for cell in cells if (cell.algorithm.label, cell.dataset.label) == wanted)
+        labels = (algorithm, dataset)
+        (cell,) = (cell for cell in cells if (cell.algorithm.label, cell.dataset.label) == labels)
         cell = replace(cell, precision=precision)
         splits = splits_of(cell, plugins)
         device = device or choose_device("cpu")
@@ -64,16 +64,20 @@ class CellWork:
         self.seed = cell.test.seed
 
     def load(self, *modules: nn.Module) -> None:
-        """Take the weights of modules that name them as metabench does."""
-        given = {name: value for module in modules for name, value in module.state_dict().items()}
+        """Copy the weights of modules with metabench's parameter names.
+
+        Raises:
+            ValueError: the algorithm has no weights of these names.
+        """
+        weights = {name: value for module in modules for name, value in module.state_dict().items()}
         with torch.no_grad():
             for name, value in self.algorithm.state_dict().items():
-                # A backbone in another precision is wrapped: its weights have one more prefix.
+                # The weights of a backbone in another precision have one more prefix, from its wrapper.
                 plain = (
                     name.replace("backbone.", "")
                     .replace("context.support_lstm.", "")
                     .replace("context.query_lstm.", "")
                 )
-                value.copy_(given.pop(plain))
-        if given:
-            raise ValueError(f"metabench has no weights called {', '.join(given)}")
+                value.copy_(weights.pop(plain))
+        if weights:
+            raise ValueError(f"metabench has no weights called {', '.join(weights)}")

@@ -1,4 +1,7 @@
-"""Conv4 as anybody writes it; with the names of metabench's parameters, so that weights are exchanged by name."""
+"""Conv4 in plain PyTorch, with metabench's parameter names.
+
+Equal names let contestants exchange weights.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ class Block(nn.Module):
         self.norm = nn.BatchNorm2d(CHANNELS, track_running_stats=running)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Halve [n, C, H, W] images."""
+        """Map [n, C, H, W] features to [n, 64, H/2, W/2]."""
         return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
 
 
 class Conv4(nn.Module):
-    """[n, 1, 28, 28] images → [n, 64] features.
+    """Embeds [n, 1, 28, 28] images as [n, 64] features.
 
     Args:
-        running: whether batch norm keeps running averages; else it always takes the batch's statistics.
+        running: whether batch norm keeps running averages; otherwise it always uses the batch's statistics.
     """
 
     def __init__(self, running: bool) -> None:
@@ -35,39 +38,39 @@ class Conv4(nn.Module):
         self.blocks = nn.ModuleList(Block(1 if i == 0 else CHANNELS, running) for i in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed images."""
+        """Map [n, 1, 28, 28] images to [n, 64] features."""
         for block in self.blocks:
             x = block(x)
         return x.flatten(1)
 
 
 class Classifier(Conv4):
-    """Conv4 with batch statistics and a linear layer: what MAML adapts."""
+    """MAML's network: Conv4 with batch statistics and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__(running=False)
         self.head = nn.Linear(CHANNELS, WAY)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [n, N] scores."""
+        """Map [n, 1, 28, 28] images to [n, N] scores."""
         scores: Tensor = self.head(super().forward(x))
         return scores
 
 
 def initial_embedding() -> Conv4:
-    """Return the embedding network of the evaluations, with the same weights in every process."""
+    """Return the network of the evaluations, equal in every process."""
     torch.manual_seed(0)
     return Conv4(running=True)
 
 
 def initial_classifier() -> Classifier:
-    """Return MAML's network, with the same weights in every process."""
+    """Return MAML's network, with equal weights in every process."""
     torch.manual_seed(0)
     return Classifier()
 
 
 def initial_context() -> tuple[nn.LSTM, nn.LSTMCell]:
-    """Return the support and the query encoder of matching networks, with the same weights in every process."""
+    """Return matching networks' support and query encoders, equal in every process."""
     torch.manual_seed(1)
     support = nn.LSTM(CHANNELS, CHANNELS, batch_first=True, bidirectional=True)
     return support, nn.LSTMCell(2 * CHANNELS, CHANNELS)

@@ -1,4 +1,4 @@
-"""easyfsl's contestants: EasySet, TaskSampler and DataLoader over PNG files, as in its tutorials."""
+"""Contestants of easyfsl, which load PNG files as in its tutorials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-#: More than anybody waits for: the loader is never restarted within a run.
+#: Number of tasks of a loader: so many that it is never restarted within a run.
 _ENDLESS = 10**7
 
 
@@ -41,21 +41,21 @@ def matchingnet_evaluation(data: Path, loaders: int) -> Contestant:
 
 def episodes(data: Path, loaders: int) -> Contestant:
     """Load episodes."""
-    coming = _episodes(data, loaders)
-    return Contestant(lambda: len(next(coming)) > 0)
+    upcoming = _episodes(data, loaders)
+    return Contestant(lambda: len(next(upcoming)) > 0)
 
 
 def _evaluation(data: Path, loaders: int, model: FewShotClassifier) -> Contestant:
-    """Return a contestant that does what `easyfsl.utils.evaluate` does, one task at a time.
+    """Return a contestant that runs `easyfsl.utils.evaluate` task by task.
 
-    Loader processes work ahead by a few episodes while the contestant waits for its turn; that is to their favour.
+    Loader processes load a few episodes ahead while the contestant waits for its turn, in easyfsl's favour.
     """
     model.eval()
-    coming = _episodes(data, loaders)
+    upcoming = _episodes(data, loaders)
 
     def one() -> float:
         with torch.no_grad():
-            correct, total = evaluate_on_one_task(model, *next(coming)[:4])
+            correct, total = evaluate_on_one_task(model, *next(upcoming)[:4])
         return correct / total
 
     def step() -> int:
@@ -88,7 +88,10 @@ def _episodes(data: Path, loaders: int) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _transform() -> transforms.Compose:
-    """Return what makes the images that metabench has: light strokes on black, shrunk with LANCZOS."""
+    """Return the transform to metabench's images.
+
+    They have light strokes on black, and are resized to 28×28 pixels with LANCZOS.
+    """
     return transforms.Compose(
         [
             transforms.Grayscale(),
@@ -104,7 +107,7 @@ def _inverted(image: Tensor) -> Tensor:
 
 
 def _accept_no_source() -> None:
-    # easyfsl 1.5.0 calls `Sampler.__init__(data_source=None)`, an argument that recent releases of torch took away.
-    # The old constructor did nothing with it.
+    # easyfsl 1.5.0 calls `Sampler.__init__(data_source=None)`, but recent releases of torch removed this argument. The
+    # old constructor ignored it.
     if "__init__" not in vars(Sampler):
         Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""higher's contestants: its inner loop context, as in its MAML example."""
+"""Contestants of higher, with its inner-loop context as in its MAML example."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 
 def query_loss(network: nn.Module, inner: torch.optim.Optimizer, task: Task, scale: float) -> Tensor:
-    """Return the loss of the queries after one inner step, its gradient times `scale` added to the network's."""
+    """Return the query loss after one inner step.
+
+    Its gradient, times `scale`, is added to the network's gradients.
+    """
     support_x, support_y, query_x, query_y = task
     context = higher.innerloop_ctx(network, inner, copy_initial_weights=False, track_higher_grads=True)
     with context as (adapted, optimiser):
@@ -26,7 +29,7 @@ def query_loss(network: nn.Module, inner: torch.optim.Optimizer, task: Task, sca
 
 
 def adapted_scores(network: nn.Module, inner: torch.optim.Optimizer, task: Task) -> Tensor:
-    """Return the scores of the queries after the inner steps of a test."""
+    """Return [M, N] query scores after the inner steps of the test."""
     support_x, support_y, query_x, _ = task
     with higher.innerloop_ctx(network, inner, track_higher_grads=False) as (adapted, optimiser):
         for _ in range(TEST_INNER_STEPS):

@@ -1,4 +1,4 @@
-"""learn2learn's contestants: its MAML wrapper and its Omniglot tasks, as in its example maml_omniglot."""
+"""Contestants of learn2learn, as in its example maml_omniglot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torchvision.datasets import Omniglot
 
 
 def query_loss(maml: l2l.algorithms.MAML, task: Task) -> Tensor:
-    """Return the loss of the queries after one inner step; its gradient goes through the step."""
+    """Return the query loss after one differentiable inner step."""
     support_x, support_y, query_x, query_y = task
     learner = maml.clone()
     learner.adapt(F.cross_entropy(learner(support_x), support_y))
@@ -34,7 +34,7 @@ def query_loss(maml: l2l.algorithms.MAML, task: Task) -> Tensor:
 
 
 def adapted_scores(maml: l2l.algorithms.MAML, task: Task) -> Tensor:
-    """Return the scores of the queries after the inner steps of a test."""
+    """Return [M, N] query scores after the inner steps of the test."""
     support_x, support_y, query_x, _ = task
     learner = maml.clone(first_order=True)
     for _ in range(TEST_INNER_STEPS):
@@ -44,7 +44,7 @@ def adapted_scores(maml: l2l.algorithms.MAML, task: Task) -> Tensor:
 
 
 class Trainer:
-    """MAML and its outer optimiser."""
+    """Trains MAML with its outer optimiser."""
 
     def __init__(self) -> None:
         self.maml = l2l.algorithms.MAML(initial_classifier(), lr=INNER_RATE, first_order=False)
@@ -98,9 +98,12 @@ def episodes(data: Path) -> Contestant:
 
 
 def _tasks(data: Path) -> l2l.data.Taskset:
-    """Return learn2learn's own training tasks of Omniglot, each character turned by a random multiple of 90°."""
-    # torchvision compares the MD5 of the zips, which repacked copies of the same PNG files do not have, and
-    # learn2learn always asks for a download. Here the files were unpacked already.
+    """Return learn2learn's training tasks of Omniglot.
+
+    Each character is rotated by a random multiple of 90°.
+    """
+    # learn2learn always downloads, and torchvision then checks the MD5 of the zips, which differs for repacked copies
+    # of the same PNG files. The files are unpacked here already, so skip the download.
     if all((png_folder(data) / part).is_dir() for part in PARTS):
         Omniglot._check_integrity = lambda self: True
     samples = SHOT + QUERIES
@@ -117,7 +120,7 @@ def _tasks(data: Path) -> l2l.data.Taskset:
 
 
 def _split(images: Tensor, labels: Tensor) -> Task:
-    """Split a task, class by class, into support and queries, as the example does."""
+    """Split each class of a task into support and queries, as the example does."""
     support = torch.zeros(len(images), dtype=torch.bool)
     for shot in range(SHOT):
         support[shot :: SHOT + QUERIES] = True

@@ -1,4 +1,4 @@
-"""Not a peer but a yardstick: how fast this machine multiplies matrices right now."""
+"""Measure the machine's current speed by a matrix product, as a yardstick."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIDE = 2048
 
 
 def product(data: Path) -> Contestant:
-    """Multiply two square float32 matrices; what is counted are floating-point operations."""
+    """Multiply square float32 matrices; the rate counts floating-point operations."""
     a, b = torch.rand(SIDE, SIDE), torch.rand(SIDE, SIDE)
     result = torch.empty(SIDE, SIDE)
 

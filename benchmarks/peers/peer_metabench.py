@@ -1,4 +1,4 @@
-"""metabench's contestants: what its engine does in training and test, timed from outside."""
+"""Contestants of metabench, which do what its engine does."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _evaluation(work: CellWork) -> Contestant:
     firsts = itertools.count(0, EVALUATION_BATCH)
 
     def one_batch(first: int) -> Tensor:
-        """Do what the loop of `metabench.engine.evaluation.evaluate` does, for one batch."""
+        """Evaluate one batch, as `metabench.engine.evaluation.evaluate` does."""
         with deterministic():
             drawn = work.test.batch(first, EVALUATION_BATCH)
             return class_accuracies(predict(work.algorithm, drawn, work.seed, first), drawn.query_y)
@@ -110,7 +110,7 @@ def _evaluation(work: CellWork) -> Contestant:
 
 
 def _steps(work: CellWork, batch: Callable[[int], object], check: Callable[[], list[float]] | None) -> Contestant:
-    """Return a contestant that makes outer updates, as the training loop of the engine does."""
+    """Return a contestant that makes outer updates as the engine does."""
     numbers = itertools.count()
 
     def step() -> int:
@@ -127,7 +127,8 @@ def _steps(work: CellWork, batch: Callable[[int], object], check: Callable[[], l
 def _counted(work: CellWork, step: Callable[[], int]) -> Callable[[], float]:
     def count() -> float:
         counter = FlopCounterMode(display=False)
-        batching, work.algorithm.batching = work.algorithm.batching, Sequential()  # it counts in its own thread only
+        # FlopCounterMode counts in its own thread only.
+        batching, work.algorithm.batching = work.algorithm.batching, Sequential()
         with counter:
             episodes_done = step()
         work.algorithm.batching = batching

@@ -1,4 +1,4 @@
-"""MAML as anybody would write it today: torch.func.functional_call and autograd.grad, nothing else."""
+"""Contestants of a textbook MAML loop, with torch.func.functional_call and autograd.grad."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 def query_loss(network: nn.Module, task: Task) -> Tensor:
-    """Return the loss of the queries after one inner step; its gradient goes through the step."""
+    """Return the query loss after one differentiable inner step."""
     support_x, support_y, query_x, query_y = task
     weights = dict(network.named_parameters())
     loss = F.cross_entropy(functional_call(network, weights, (support_x,)), support_y)
@@ -28,7 +28,7 @@ def query_loss(network: nn.Module, task: Task) -> Tensor:
 
 
 def adapted_scores(network: nn.Module, task: Task) -> Tensor:
-    """Return the scores of the queries after the inner steps of a test."""
+    """Return [M, N] query scores after the inner steps of the test."""
     support_x, support_y, query_x, _ = task
     weights = {name: weight.detach().requires_grad_() for name, weight in network.named_parameters()}
     for _ in range(TEST_INNER_STEPS):

@@ -1,4 +1,7 @@
-"""Makes what contestants read: Omniglot as PNG files, and episodes as tensors. Run as a process of its own."""
+"""Prepare the contestants' data: Omniglot as PNG files, episodes as tensors.
+
+`run.py` starts this script as a process.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,25 @@ from torch import Tensor
 from metabench.data.packing import DataRoots
 
 PARTS = ("images_background", "images_evaluation")
-#: The first character of the test split by Vinyals et al., of all characters in order.
+#: Index of the first test character in the split of Vinyals et al., among all characters in order.
 FIRST_TEST_CHARACTER = 1200
 
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def png_folder(data: Path) -> Path:
-    """Return the folder with the parts; where torchvision expects it under its root."""
+    """Return the folder with both parts, as torchvision expects it."""
     return data / "omniglot-py"
 
 
 def test_characters(data: Path) -> list[Path]:
-    """Return the folders of the characters that metabench's test split has."""
+    """Return the folders of the characters of metabench's test split."""
     characters = [folder for part in PARTS for folder in sorted((png_folder(data) / part).glob("*/*"))]
     return characters[FIRST_TEST_CHARACTER:]
 
 
 def extract_pngs(data: Path) -> None:
-    """Unpack both parts of Omniglot under `data`; download them where METABENCH_DATA has none."""
+    """Unpack Omniglot below `data`; download it if METABENCH_DATA lacks it."""
     folder = png_folder(data)
     if all((folder / part).is_dir() for part in PARTS):
         return
@@ -65,7 +68,7 @@ def _archives() -> list[Path] | None:
 
 
 def save_episodes(data: Path) -> None:
-    """Write the meta-batches and test batches that metabench draws, for contestants with plain tensors."""
+    """Write metabench's meta-batches and test batches as plain tensors."""
     work = CellWork("maml", "characters", "float32")
     for name, stream, size in (("train", work.train, TASKS), ("test", work.test, EVALUATION_BATCH)):
         batches = []
@@ -77,7 +80,10 @@ def save_episodes(data: Path) -> None:
 
 
 def load_episodes(data: Path, name: str) -> list[list[Task]]:
-    """Return the batches of ``train`` or ``test``, each a list of (support_x, support_y, query_x, query_y)."""
+    """Return the batches of ``"train"`` or ``"test"``.
+
+    A batch is a list of (support_x, support_y, query_x, query_y), one for each episode.
+    """
     return [list(zip(*batch, strict=True)) for batch in torch.load(data / f"episodes-{name}.pt")]
 
 

@@ -1,15 +1,16 @@
-"""Compares metabench with easyfsl, higher, learn2learn and a textbook MAML loop, on this machine.
+"""Compare metabench's speed with other libraries' on this machine.
 
 python benchmarks/peers/run.py
 python benchmarks/peers/run.py --only maml --rounds 11 --output peers.json
 
-It makes an environment with torch, metabench from this checkout and the peers (once; --environment says where), and
-prints one table. Omniglot comes from METABENCH_DATA, as for metabench itself, or is downloaded.
+The peers are easyfsl, higher, learn2learn and a textbook MAML loop. The script makes a virtual environment with torch,
+metabench from this checkout and the peers, once, in the folder of --environment. It prints one table. Omniglot comes
+from METABENCH_DATA, as for metabench itself, or is downloaded.
 
-All contestants of a line have the same network and weights, hyper-parameters and number of threads, and, where the
-data is prepared, the same episodes. Each has a process of its own. They take turns of a few seconds, in an order that
-changes from round to round, while the others sleep; what is compared are rates within one round. Where data is
-included, each library loads Omniglot in its own way, which is what is measured there.
+All contestants of a line have the same network, weights, hyper-parameters and number of threads, and, in lines with
+prepared data, the same episodes. Each contestant has its own process. Contestants take turns of a few seconds, in an
+order that changes from round to round, while the others sleep; rates are compared within a round only. In lines with
+data included, each library loads Omniglot in its own way, which is part of the measurement.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from table import as_json, render_text
 
 
 def main() -> int:
-    """Run the comparison."""
+    """Run the comparison; return the exit code."""
     lines = all_lines()
     arguments = _parser([line.name for line in lines]).parse_args()
     environment = Environment((arguments.environment or default_folder()).expanduser().absolute())
@@ -62,11 +63,11 @@ def main() -> int:
 
 def _parser(names: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=_positive, default=3.0, help="of one turn (3)")
+    parser.add_argument("--seconds", type=_positive, default=3.0, help="duration of one turn (3)")
     parser.add_argument("--rounds", type=_count, default=7, help="turns of each contestant (7)")
     parser.add_argument("--only", action="append", choices=names, metavar="LINE", help=f"one of {', '.join(names)}")
-    parser.add_argument("--threads", type=_count, default=_default_threads(), help="of torch (all processors)")
-    parser.add_argument("--environment", type=Path, metavar="DIR", help=f"where it is made ({default_folder()})")
+    parser.add_argument("--threads", type=_count, default=_default_threads(), help="torch threads (all processors)")
+    parser.add_argument("--environment", type=Path, metavar="DIR", help=f"its folder ({default_folder()})")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the result as JSON")
     return parser
 
@@ -74,30 +75,30 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("more than 0 is needed")
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number greater than 0")
     return value
 
 
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError("at least 1 is needed")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
 
 
 def _default_threads() -> int:
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    if said.isdecimal() and int(said) > 0:
-        return int(said)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > 0:
+        return int(threads)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare_data(conditions: Conditions) -> str | None:
-    """Make what the contestants read; return what went wrong."""
+    """Prepare the contestants' data; return an error message or None."""
     print("preparing the data", file=sys.stderr, flush=True)
     conditions.data.mkdir(parents=True, exist_ok=True)
     script = Path(__file__).with_name("prepared.py")
-    done = subprocess.run(
+    completed = subprocess.run(
         [conditions.python, script, conditions.data],
         env=conditions.environ(),
         stdout=subprocess.DEVNULL,
@@ -105,14 +106,14 @@ def _prepare_data(conditions: Conditions) -> str | None:
         text=True,
         check=False,
     )
-    if done.returncode == 0:
+    if completed.returncode == 0:
         return None
-    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return (completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"])[-1]
 
 
 def _relevant(missing: dict[str, str], line: Line) -> dict[str, str]:
-    wanted = {entrant.package for entrant in line.entrants}
-    return {package: why for package, why in missing.items() if package in wanted}
+    packages = {entrant.package for entrant in line.entrants}
+    return {package: reason for package, reason in missing.items() if package in packages}
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,4 @@
-"""The result as text and as JSON: ratios within rounds, never bare times."""
+"""Render the results as text and JSON, as ratios within rounds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from contest import LineResult
 from lines import BFLOAT16, MATMUL, METABENCH
 
-#: The first results of contestants with the same weights and episodes agree up to this.
+#: Largest accepted difference between first results with the same weights and episodes.
 TOLERANCE = 1e-3
 _HEADER = ("line", "against", "metabench", "metabench bf16", "first results")
 _MATMUL_ROW = "matmul 2048³"
 
 
 def render_text(results: Sequence[LineResult], facts: Mapping[str, Any]) -> str:
-    """Return the table, with notes on what it does not hold."""
+    """Return the table with notes on accuracies, failures and missing packages."""
     rows = [_HEADER, *(row for result in results for row in _rows(result))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     rows.insert(1, tuple("-" * width for width in widths))
@@ -34,7 +34,7 @@ def render_text(results: Sequence[LineResult], facts: Mapping[str, Any]) -> str:
 
 
 def as_json(results: Sequence[LineResult], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything that was measured, as plain data."""
+    """Return all measurements as plain data."""
     return {
         **facts,
         "lines": [
@@ -50,7 +50,7 @@ def as_json(results: Sequence[LineResult], facts: Mapping[str, Any]) -> dict[str
                 ],
                 "matmul_share": _spread(result.matmul_shares()),
                 "check_differences": _differences(result),
-                "accuracies": {label: _interval(found) for label, found in _accuracies(result).items()},
+                "accuracies": {label: _interval(values) for label, values in _accuracies(result).items()},
                 "rates_per_round": result.rates,
                 "problems": result.problems,
             }
@@ -86,7 +86,7 @@ def _ratio_text(ratios: Sequence[float]) -> str:
 
 
 def _three(value: float) -> str:
-    """Return a number with about three digits."""
+    """Format a number with about three digits."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
@@ -102,17 +102,17 @@ def _agreement(result: LineResult, label: str) -> str:
 
 
 def _differences(result: LineResult) -> dict[str, float]:
-    found = {label: result.check_difference(label) for label in result.introductions}
-    return {label: difference for label, difference in found.items() if difference is not None}
+    differences = {label: result.check_difference(label) for label in result.introductions}
+    return {label: difference for label, difference in differences.items() if difference is not None}
 
 
 def _accuracies(result: LineResult) -> dict[str, list[float]]:
-    found = {label: told.get("accuracies") for label, told in result.introductions.items()}
-    return {label: accuracies for label, accuracies in found.items() if accuracies and label != MATMUL}
+    by_label = {label: introduction.get("accuracies") for label, introduction in result.introductions.items()}
+    return {label: accuracies for label, accuracies in by_label.items() if accuracies and label != MATMUL}
 
 
 def _interval(accuracies: Sequence[float]) -> dict[str, float]:
-    """Return the mean accuracy with half its 95 % interval over the episodes."""
+    """Return the mean accuracy with half its 95 % interval over episodes."""
     half = 1.96 * statistics.stdev(accuracies) / len(accuracies) ** 0.5
     return {"mean": statistics.fmean(accuracies), "ci95": half, "episodes": len(accuracies)}
 
@@ -124,11 +124,11 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 def _notes(results: Sequence[LineResult], missing: Mapping[str, str]) -> list[str]:
     notes = []
     for result in results:
-        accuracies = {label: _interval(found) for label, found in _accuracies(result).items()}
-        if accuracies:
-            told = ", ".join(
-                f"{label} {100 * a['mean']:.1f} ± {100 * a['ci95']:.1f} %" for label, a in accuracies.items()
+        intervals = {label: _interval(values) for label, values in _accuracies(result).items()}
+        if intervals:
+            accuracies = ", ".join(
+                f"{label} {100 * a['mean']:.1f} ± {100 * a['ci95']:.1f} %" for label, a in intervals.items()
             )
-            notes.append(f"{result.line.name}, accuracy with the same random weights: {told}")
-        notes += [f"{result.line.name}: {who} did not take part: {why}" for who, why in result.problems.items()]
-    return notes + [f"{package} is not here: {why}" for package, why in missing.items()]
+            notes.append(f"{result.line.name}, accuracy with the same random weights: {accuracies}")
+        notes += [f"{result.line.name}: {label} did not take part: {why}" for label, why in result.problems.items()]
+    return notes + [f"{package} is not installed: {why}" for package, why in missing.items()]

@@ -1,4 +1,4 @@
-"""The process of one contestant: works when it is told to on standard input, and sleeps in between."""
+"""Run one contestant, on requests from standard input."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from typing import Any, TextIO
 import torch
 from contestants import Contestant
 
-#: Pieces of work before the first that is timed: allocators and kernels warm up.
+#: Untimed pieces of work at the start, in which allocators and kernels warm up.
 WARM_UP = 2
 
 
 def main() -> None:
-    """Serve one contestant, described by a JSON object in the only argument, until standard input ends."""
-    # Replies have a file of their own: what libraries print must not come between them.
+    """Serve one contestant until standard input ends.
+
+    The only argument of the script is a JSON object with factory, arguments, threads, data and accuracy_episodes.
+    """
+    # Replies go to a copy of standard output, and prints of libraries to standard error, so that they do not mix.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     described = json.loads(sys.argv[1])
@@ -28,7 +31,7 @@ def main() -> None:
     try:
         contestant = _build(described)
         reply(replies, _introduction(contestant, described["accuracy_episodes"]))
-    except Exception as error:  # a library may raise anything: this contestant cannot take part
+    except Exception as error:  # a library may raise anything; report it to the driver
         lines = str(error).strip().splitlines()
         reply(replies, {"problem": f"{type(error).__name__}: {lines[0] if lines else ''}"})
         raise
@@ -44,19 +47,19 @@ def _build(described: dict[str, Any]) -> Contestant:
 
 
 def _introduction(contestant: Contestant, accuracy_episodes: int) -> dict[str, Any]:
-    """Return what the driver wants to know of a contestant; the checks come before any work."""
-    known: dict[str, Any] = {
+    """Return check, accuracies and FLOP of a contestant, and warm it up."""
+    introduction: dict[str, Any] = {
         "check": contestant.check() if contestant.check else None,
         "accuracies": contestant.accuracies(accuracy_episodes) if contestant.accuracies else None,
         "flops": contestant.count_flops() if contestant.count_flops else None,
     }
     for _ in range(WARM_UP):
         contestant.work()
-    return known
+    return introduction
 
 
 def work_for(contestant: Contestant, seconds: float) -> dict[str, float]:
-    """Work until the time is over, and tell how much was done in how many seconds."""
+    """Work for at least `seconds`; return the work done and its time."""
     gc.collect()
     done, start = 0, time.perf_counter()
     while True:
