@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a small suite, how a command ended, and what a run left behind."""
+"""Helpers for tests of the command line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Distributions(Protocol):
 
 @dataclass
 class Ended:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: object
     out: str
@@ -50,29 +50,31 @@ Command = Callable[..., Ended]
 
 
 def everything_below(folder: Path) -> dict[str, int]:
+    """Return the modification time of everything below a folder."""
     return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
 def essence(records: list[Record]) -> list[dict[str, Any]]:
-    """Return what the clock and the memory have no say in."""
-    found = []
+    """Return the records without times, memory and environment."""
+    stripped = []
     for record in records:
         data = record.model_dump()
         for name in ("eval", "peak_memory_bytes", "finished", "environment"):
             del data[name]
         if data["train"]:
             del data["train"]["seconds"], data["train"]["episodes_per_second"]
-        found.append(data)
-    return found
+        stripped.append(data)
+    return stripped
 
 
 def same(one: EpisodeResults, other: EpisodeResults) -> bool:
-    """Return whether two results are the same, bit for bit."""
+    """Return whether two results are equal, bit for bit."""
     pairs = ((one.accuracies, other.accuracies), (one.groups, other.groups))
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 def assert_refused(ended: Ended, parts: list[str]) -> None:
+    """Assert that a command exits with 2, with all parts in its message."""
     assert ended.code == 2
     assert ended.out == ""
     assert "Traceback" not in ended.err

@@ -23,14 +23,20 @@ if TYPE_CHECKING:  # imports torch
 
 
 class Distributions:
-    """Made-up distributions in a folder: a module and its metadata, as an installer would leave them."""
+    """Writes made-up distributions into a folder, as pip would install them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.modules: list[str] = []
 
     def add(self, name: str, source: str, entry: str | None = None) -> str:
-        """Add the distribution `name` 1.0, whose one module has this source; return the module's name."""
+        """Add the distribution `name` 1.0; return the name of its module.
+
+        Args:
+            name: name of the distribution.
+            source: source code of its only module.
+            entry: target of its entry point; None means the module.
+        """
         module = f"fake_{name.replace('-', '_')}"
         self.modules.append(module)
         (self.folder / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
@@ -44,20 +50,20 @@ class Distributions:
 
 @pytest.fixture
 def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Distributions]:
-    """Return a folder on the import path for made-up distributions."""
+    """Return a writer of made-up distributions, in an importable folder."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delenv("METABENCH_PLUGINS", raising=False)
-    found = Distributions(folder)
-    yield found
-    for module in found.modules:
+    distributions = Distributions(folder)
+    yield distributions
+    for module in distributions.modules:
         sys.modules.pop(module, None)
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Compute in one thread: for tiny tensors that is fastest, most of all on a busy machine."""
+    """Compute in one thread, which is fastest for tiny tensors."""
     import torch
 
     before = torch.get_num_threads()
@@ -68,13 +74,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def plugins() -> PluginManager:
-    """Return the built-ins alone."""
+    """Return a plugin manager of the built-in plugin only."""
     return PluginManager.from_environment({"METABENCH_PLUGINS": "metabench"})
 
 
 @pytest.fixture
 def suite_file(tmp_path: Path) -> Callable[[str], SuiteFile]:
-    """Return a function that writes a suite and reads it."""
+    """Return a function that writes a suite file and reads it."""
 
     def read(text: str) -> SuiteFile:
         path = tmp_path / "suite.yaml"
@@ -86,7 +92,7 @@ def suite_file(tmp_path: Path) -> Callable[[str], SuiteFile]:
 
 @pytest.fixture(scope="session")
 def glyphs_cache(tmp_path_factory: pytest.TempPathFactory, plugins: PluginManager) -> Path:
-    """Return a cache with glyphs in it, which take a second to make."""
+    """Return a cache with packed glyphs, which take a second to generate."""
     cache = Path(tmp_path_factory.mktemp("cache"))
     load_pack("glyphs", plugins.build_dataset("glyphs"), DataRoots((), cache), lambda done, total, what: None)
     return cache
@@ -94,10 +100,10 @@ def glyphs_cache(tmp_path_factory: pytest.TempPathFactory, plugins: PluginManage
 
 @pytest.fixture
 def make_record() -> Callable[..., Record]:
-    """Return a function that makes a record; its keywords replace the usual values."""
+    """Return a function that makes a record from its keywords and defaults."""
 
     def make(mean: float | None = 0.9, **changes: Any) -> Record:
-        ran: dict[str, Any] = {
+        finished: dict[str, Any] = {
             "accuracy": {"mean": mean, "ci95": 0.0123, "std": 0.1, "episodes": 100},
             "transductive": False,
             "train": {
@@ -112,7 +118,7 @@ def make_record() -> Callable[..., Record]:
             "peak_memory_bytes": 2**28,
             "parameters": 1234,
         }
-        usual: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "cell": "0123456789abcdef",
             "suite": "suite",
             "profile": "smoke",
@@ -131,21 +137,21 @@ def make_record() -> Callable[..., Record]:
             "finished": "2025-01-01T00:00:00+00:00",
         }
         failed = {"status": "failed", "error": "it broke"}
-        return Record.model_validate({**usual, **(failed if mean is None else ran), **changes})
+        return Record.model_validate({**defaults, **(failed if mean is None else finished), **changes})
 
     return make
 
 
 @pytest.fixture
 def make_results() -> Callable[..., EpisodeResults]:
-    """Return a function that makes the results of episodes with a given mean accuracy, near to it and paired."""
+    """Return a function that makes paired results with a given mean accuracy."""
     import numpy as np
 
     def make(mean: float, episodes: int = 100, spread: float = 0.05, noise: int | None = None) -> EpisodeResults:
         shared = np.resize([spread, -spread], episodes)
-        own = np.zeros(episodes) if noise is None else np.random.default_rng(noise).normal(0, 0.02, episodes)
+        unshared = np.zeros(episodes) if noise is None else np.random.default_rng(noise).normal(0, 0.02, episodes)
         groups = np.random.default_rng(0).integers(0, 40, (episodes, 5))
-        return EpisodeResults(mean + shared + own - own.mean(), groups)
+        return EpisodeResults(mean + shared + unshared - unshared.mean(), groups)
 
     return make
 
@@ -154,7 +160,7 @@ def make_results() -> Callable[..., EpisodeResults]:
 def metabench(
     tmp_path: Path, glyphs_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ended]:
-    """Return a function that runs a command line in an empty folder that holds `small.yaml` alone."""
+    """Return a function that runs a command in a folder with `small.yaml`."""
     from command_line import SUITE, Ended
     from metabench.cli import main
 
@@ -177,24 +183,24 @@ def metabench(
     return run
 
 
-# --------------------------------------------------------------------------------------- tiny things to run
+# ------------------------------------------------------------------------------- tiny algorithms and datasets
 
 
 @pytest.fixture
 def few_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time few episodes: how fast they are is not what these tests are about."""
+    """Time two episodes only, for tests that are not about latency."""
     monkeypatch.setattr("metabench.engine.evaluation.LATENCY_EPISODES", 2)
 
 
 @pytest.fixture(scope="session")
 def everything() -> PluginManager:
-    """Return the built-ins, and the things of `tiny`."""
+    """Return a plugin manager of the built-ins and of `tiny`."""
     return PluginManager([*entry_points(group="metabench"), EntryPoint("tiny", "tiny:PLUGIN", "metabench")])
 
 
 @pytest.fixture(scope="session")
 def data() -> LoadedDataset:
-    """Return the tiny dataset."""
+    """Return the loaded tiny dataset."""
     from metabench.api import Config
     from metabench.executors.driver import LoadedDataset
     from tiny import Blots
@@ -208,7 +214,7 @@ def data() -> LoadedDataset:
 def cells_of(
     suite_file: Callable[[str], SuiteFile], everything: PluginManager
 ) -> Callable[..., tuple[Suite, list[Cell]]]:
-    """Return a function that plans a suite of these algorithms."""
+    """Return a function that plans a suite of the named algorithms."""
 
     def plan(*algorithms: str, text: str | None = None) -> tuple[Suite, list[Cell]]:
         from tiny import PARAMS, SUITE
@@ -227,7 +233,7 @@ def run(
     everything: PluginManager,
     cells_of: Callable[..., tuple[Suite, list[Cell]]],
 ) -> Callable[..., Outcome]:
-    """Return a function that runs one algorithm's cell."""
+    """Return a function that runs the only cell of an algorithm."""
     from metabench.engine.cell import run_cell
     from tiny import CPU, Watching
 

@@ -166,7 +166,7 @@ def test_the_documentation_of_plugins_names_what_is_public() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"], ["leaderboard"], ["data", "list"]])
-def test_what_computes_nothing_imports_no_torch(
+def test_commands_that_compute_nothing_import_no_torch(
     arguments: list[str],
     tmp_path: Path,
     make_record: Callable[..., Record],

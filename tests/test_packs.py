@@ -19,7 +19,7 @@ def make(classes: int = 3, per_class: int = 4, side: int = 5) -> Pack:
     return Pack(images, offsets, tuple(f"class {index}" for index in range(classes)))
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_written_pack_reads_back_unchanged(tmp_path: Path) -> None:
     pack = make()
     path = tmp_path / "new" / "pack.safetensors"
     write_pack(path, pack)
@@ -32,7 +32,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["pack.safetensors"]
 
 
-def test_no_pack_is_none(tmp_path: Path) -> None:
+def test_a_missing_pack_reads_as_none(tmp_path: Path) -> None:
     assert read_pack(tmp_path / "pack.safetensors") is None
 
 
@@ -57,7 +57,7 @@ def test_a_truncated_pack_is_noticed(tmp_path: Path, share: float) -> None:
         read_pack(path)
 
 
-def test_the_fingerprint_is_of_everything() -> None:
+def test_the_fingerprint_covers_images_offsets_and_names() -> None:
     pack = make()
     images = pack.images.copy()
     images[0, 0, 0, 0] ^= 1

@@ -31,7 +31,7 @@ def test_the_difference_and_its_interval_are_those_of_the_pairs() -> None:
     assert not found.tie
 
 
-def test_p_is_that_of_all_sign_patterns() -> None:
+def test_p_approximates_that_of_all_sign_patterns() -> None:
     values = np.random.default_rng(1).normal(0.3, 1, 12)
     exact = permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
     (p,) = sign_flip_p([values], flips=20_000)
@@ -70,7 +70,7 @@ def test_holm_never_lowers_a_p_nor_changes_their_order(values: list[float]) -> N
     assert (holm(values, len(values) + 3) >= adjusted).all()
 
 
-def test_holm_is_the_textbooks() -> None:
+def test_holm_matches_the_textbook() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
@@ -84,14 +84,14 @@ def test_of_equal_methods_the_best_is_told_apart_in_at_most_one_of_twenty_tables
     assert wrong / 400 < 0.06
 
 
-def test_what_no_flip_reaches_has_the_p_of_the_t_test() -> None:
+def test_a_difference_that_no_flip_reaches_has_the_p_of_the_t_test() -> None:
     values = np.random.default_rng(6).normal(0.05, 0.1, 400)
     (p,) = sign_flip_p([values])
     assert 0 < p < 1e-6
     assert p == pytest.approx(ttest_rel(values, np.zeros(400)).pvalue)
 
 
-def test_so_many_episodes_settle_it_in_four_of_five_tables() -> None:
+def test_settled_by_episodes_find_the_difference_in_four_of_five_tables() -> None:
     episodes = settled_by(0.01, 0.1)
     assert episodes is not None
     draws = np.random.default_rng(5).normal(0.01, 0.1, (2000, episodes))

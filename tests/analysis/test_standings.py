@@ -83,7 +83,7 @@ def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_
     ]
 
 
-def test_the_episodes_of_most_methods_are_those_that_count(make_record: Make, make_results: Results) -> None:
+def test_methods_on_other_episodes_than_most_have_no_rank(make_record: Make, make_results: Results) -> None:
     records = [
         make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50)),
         make_record(algorithm="one", cell="one"),
@@ -99,7 +99,7 @@ def test_machines_are_not_mixed_in_one_row(make_record: Make, make_results: Resu
     assert [row.name for row in rows] == ["one (machine 0)", "one (machine 1)"]
 
 
-def test_namesakes_are_told_apart_by_what_differs(make_record: Make, make_results: Results) -> None:
+def test_methods_of_the_same_name_show_what_differs(make_record: Make, make_results: Results) -> None:
     records = [
         make_record(0.5, cell=name, profile=name, identity={"train": name}, algorithm="maml") for name in ("a", "b")
     ]
@@ -109,7 +109,7 @@ def test_namesakes_are_told_apart_by_what_differs(make_record: Make, make_result
     assert [row.name for row in rows_of(same, {name: make_results(0.5) for name in "ab"})] == ["one (a)", "one (b)"]
 
 
-def test_what_ties_with_the_best_shares_its_rank(make_record: Make, make_results: Results) -> None:
+def test_a_tie_with_the_best_shares_its_rank(make_record: Make, make_results: Results) -> None:
     records = [make_record(0.9 - 0.0001 * i, algorithm=f"m{i}", cell=str(i)) for i in range(3)]
     results = {str(i): make_results(0.9 - 0.0001 * i, noise=i) for i in range(3)}
     assert [(row.rank, row.tie) for row in rows_of(records, results)] == [(1, False), (1, True), (1, True)]

@@ -22,7 +22,7 @@ REPETITIONS = 2000
 
 
 @given(accuracies)
-def test_the_interval_is_students(values: list[float]) -> None:
+def test_the_interval_matches_student_t(values: list[float]) -> None:
     found = mean_interval(values)
     n = len(values)
     assert found.episodes == n
@@ -55,7 +55,7 @@ def test_one_episode_makes_no_interval(values: list[float]) -> None:
 
 
 @given(st.integers(1, 10_000), st.floats(0.01, 0.99))
-def test_the_quantile_is_students(degrees: int, probability: float) -> None:
+def test_the_quantile_matches_student_t(degrees: int, probability: float) -> None:
     assert t_quantile(degrees, probability) == pytest.approx(t.ppf(probability, degrees), rel=1e-6, abs=1e-9)
 
 
@@ -165,12 +165,12 @@ def test_the_interval_between_seeds_covers_the_training() -> None:
     assert seed_ci95([0.7]) is None
 
 
-def test_where_classes_do_not_differ_the_data_add_nothing() -> None:
+def test_equal_classes_add_no_variance_about_the_data() -> None:
     values, classes, _ = simulate(0, classes=400, spread=0.0)
     assert DataIntervals(classes).ci95(values) == pytest.approx(mean_interval(values).ci95, rel=0.2)
 
 
-def test_copies_that_are_taken_for_classes_of_their_own_make_it_too_narrow() -> None:
+def test_ungrouped_copies_of_classes_make_the_data_interval_too_narrow() -> None:
     held = 0
     for repetition in range(500):
         values, members, _ = simulate(repetition, classes=80, spread=0.08, episodes=1000, copies=4)

@@ -36,7 +36,7 @@ def test_a_run_prints_and_writes_its_leaderboard(metabench: Command) -> None:
     assert len(json.loads(metabench("leaderboard", "out", "--format", "json").out)) == 2
 
 
-def test_what_was_run_is_stored_and_can_be_run_again(metabench: Command) -> None:
+def test_the_suite_of_a_run_is_stored_and_can_be_run_again(metabench: Command) -> None:
     metabench("run", "small.yaml", "--profile", "smoke", "--output", "out", "--only", "algorithm=protonet")
     (first,) = Store(Path("out")).records()
     assert (first.suite, first.profile, first.identity["train"]["steps"]) == ("small", "smoke", 4)
@@ -181,7 +181,7 @@ def test_a_dataset_that_needs_parameters_says_which(metabench: Command, distribu
     assert_refused(metabench("data", "prepare", "mine"), ["mine", "'pixels' is missing"])
 
 
-def test_the_version_is_told(metabench: Command) -> None:
+def test_the_version_is_printed(metabench: Command) -> None:
     ended = metabench("--version")
     assert ended.code == 0
     assert re.fullmatch(r"metabench, version \d+\.\d+\.\d+\n", ended.out)

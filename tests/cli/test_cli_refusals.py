@@ -80,7 +80,7 @@ def test_a_wrong_command_is_explained_and_writes_nothing(
     assert everything_below(Path()) == before
 
 
-def test_a_device_that_is_not_there_is_refused(metabench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_refused(metabench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = everything_below(Path())
     assert_refused(metabench("run", "small.yaml", "--device", "cuda"), ["--device cuda", "--device cpu"])

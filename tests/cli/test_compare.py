@@ -98,7 +98,7 @@ def test_accuracies_on_other_episodes_are_not_compared(write: Write, changes: di
     assert "test episodes are not those of the base" in verdict.reason
 
 
-def test_fewer_episodes_are_other_episodes(write: Write) -> None:
+def test_a_run_of_fewer_episodes_is_not_compared(write: Write) -> None:
     base, candidate = {"maml": episodes(0.8, 1)}, {"maml": episodes(0.8, 1, 300)}
     (verdict,) = judge(write("base", base), write("candidate", candidate), 0.005)
     assert verdict.word == "missing"
@@ -281,7 +281,7 @@ def test_a_git_revision_has_runs_too(compare: Compare, tmp_path: Path) -> None:
         ("both.zip", "holds 2 runs"),
     ],
 )
-def test_what_is_no_run_is_refused(compare: Compare, tmp_path: Path, source: str, message: str) -> None:
+def test_a_source_without_a_single_run_is_refused(compare: Compare, tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "note.txt").write_text("no run")
     (tmp_path / "nothing").mkdir()
     shutil.make_archive(str(tmp_path / "empty"), "zip", tmp_path, "nothing")

@@ -198,7 +198,7 @@ def test_the_built_ins_keep_all_rules(algorithm: str, settings: dict[str, Any]) 
     assert verdicts(Subject(algorithm, **settings)) == {}
 
 
-def test_what_is_said_to_be_transductive_may_be(subject: Callable[..., Subject]) -> None:
+def test_an_algorithm_declared_transductive_may_be_transductive(subject: Callable[..., Subject]) -> None:
     source, _ = BREAKING["queries"]
     assert verdicts(subject(source, transductive=True)) == {}
 
@@ -253,7 +253,7 @@ def test_parameters_that_are_no_object_are_refused(params: str) -> None:
     assert f"--params {params}" in result.output
 
 
-def test_what_prediction_needs_must_be_kept_with_the_weights(subject: Callable[..., Subject]) -> None:
+def test_state_that_prediction_needs_must_be_saved_with_the_weights(subject: Callable[..., Subject]) -> None:
     source = """
         class Broken(ProtoNet):
             offset = 0.0

@@ -81,7 +81,7 @@ def test_offline_forbids_downloads(value: str, download: bool) -> None:
     assert DataRoots.from_environment({"METABENCH_OFFLINE": value}).download is download
 
 
-def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_source_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"METABENCH_DATA names .*nowhere, which is not a directory"):
         DataRoots.from_environment({"METABENCH_DATA": str(tmp_path / "nowhere")})
 
@@ -203,7 +203,7 @@ def test_prepare_packs_and_list_shows_it(cli: Callable[..., str], tmp_path: Path
     assert after == ["glyphs", "yes", "5.2", str(tmp_path / "cache" / "glyphs" / "v1.safetensors")]
 
 
-def test_prepare_knows_all_names_before_it_works(cli: Callable[..., str], tmp_path: Path) -> None:
+def test_prepare_checks_all_names_before_packing(cli: Callable[..., str], tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="did you mean 'omniglot'"):
         cli("prepare", "glyphs", "omniglott")
     assert names_below(tmp_path) == []

@@ -43,7 +43,7 @@ def chi_square_is_plausible(counts: npt.NDArray[np.int64]) -> bool:
 
 
 @given(found=samplers(), first=st.integers(0, 2**40), count=st.integers(1, 7))
-def test_an_episode_is_of_its_classes_and_shares_no_image(
+def test_an_episode_has_distinct_images_of_its_classes(
     found: tuple[EpisodeSampler, npt.NDArray[np.int64]], first: int, count: int
 ) -> None:
     sampler, offsets = found
@@ -96,7 +96,7 @@ def test_consecutive_episodes_differ() -> None:
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), other=st.integers(0, 10**6))
-def test_seed_and_stream_and_shape_name_other_sequences(seed: int, other: int) -> None:
+def test_another_seed_stream_or_shape_gives_other_episodes(seed: int, other: int) -> None:
     offsets = np.arange(41) * 20
     shape = EpisodeShape(5, 1, 5)
     base = EpisodeSampler(offsets, shape, "train", seed).draw(0, 4)
@@ -109,7 +109,7 @@ def test_seed_and_stream_and_shape_name_other_sequences(seed: int, other: int) -
         assert not np.array_equal(found.classes[:, :4], base.classes[:, :4])
 
 
-def test_the_first_episode_is_what_it_always_was() -> None:
+def test_the_first_episode_matches_its_golden_value() -> None:
     # A change here changes every episode, and with it every result that was ever published.
     sampler = EpisodeSampler([0, 20, 45, 70, 90, 110, 130, 150], EpisodeShape(3, 2, 3), "golden", 7)
     drawn = sampler.draw(0, 1)
@@ -153,7 +153,7 @@ def test_the_position_of_a_query_tells_nothing_about_its_label() -> None:
         assert alike == pytest.approx((queries - 1) / (way * queries - 1), abs=0.04)
 
 
-def test_classes_of_other_sizes_are_drawn_to_their_last_image() -> None:
+def test_classes_of_different_sizes_are_drawn_to_their_last_image() -> None:
     offsets = np.array([0, 3, 13, 18])
     drawn = EpisodeSampler(offsets, EpisodeShape(3, 1, 2), "s", 0).draw(0, 1000)
     assert set(drawn.support.ravel()) == set(drawn.query.ravel()) == set(range(18))
@@ -172,7 +172,7 @@ def test_too_few_images_in_the_smallest_class_are_refused() -> None:
         EpisodeSampler([0, 20, 25, 45], EpisodeShape(2, 1, 5), "s", 0)
 
 
-def test_exactly_enough_is_enough() -> None:
+def test_exactly_enough_classes_and_images_are_accepted() -> None:
     drawn = EpisodeSampler([0, 3, 6], EpisodeShape(2, 1, 2), "s", 0).draw(0, 5)
     for support, query in zip(drawn.support, drawn.query, strict=True):
         assert sorted([*support, *query]) == list(range(6))

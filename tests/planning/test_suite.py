@@ -106,7 +106,7 @@ def test_words_with_an_e_stay_words(suite_file: Read) -> None:
     assert suite.description == "e-3"
 
 
-def test_what_is_resolved_resolves_to_itself(suite_file: Read, tmp_path: Path) -> None:
+def test_a_resolved_suite_resolves_to_itself(suite_file: Read, tmp_path: Path) -> None:
     suite, _ = resolve(suite_file(PLAIN), "smoke")
     stored = suite.model_dump(mode="json", exclude={"profile"})
     path = tmp_path / "stored.yaml"
@@ -141,7 +141,7 @@ def test_a_list_in_a_profile_replaces_the_list(suite_file: Read) -> None:
     assert suite.ways == [3]
 
 
-def test_the_default_profile_is_what_runs_when_none_is_named(suite_file: Read) -> None:
+def test_the_default_profile_applies_when_none_is_named(suite_file: Read) -> None:
     file = suite_file(PLAIN + "default_profile: other\n")
     assert resolve(file)[0].profile == "other"
     assert resolve(file, "smoke")[0].profile == "smoke"
@@ -228,7 +228,7 @@ def test_a_mistake_is_reported_with_its_line_and_key(complaint: Complaint, old: 
     assert said(complaint(PLAIN.replace(old, new, 1)), *expected.split(" … "))
 
 
-def test_a_key_that_is_there_twice_is_refused(complaint: Complaint) -> None:
+def test_a_repeated_key_is_refused(complaint: Complaint) -> None:
     assert complaint(PLAIN + "ways: [3]\n").startswith(":22: the key 'ways' is given twice")
     nested = PLAIN.replace("  maml:\n", "  maml: {}\n  maml:\n")
     assert complaint(nested).startswith(":10: the key 'maml' is given twice")
@@ -270,7 +270,9 @@ def test_keys_are_words(complaint: Complaint, key: str) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_is_no_suite_gets_one_clear_message(complaint: Complaint, content: str | bytes, expected: str) -> None:
+def test_a_file_that_is_no_suite_gets_one_clear_message(
+    complaint: Complaint, content: str | bytes, expected: str
+) -> None:
     assert expected in complaint(content)
 
 
@@ -316,7 +318,7 @@ def test_tags_of_programming_languages_are_refused(complaint: Complaint, value: 
 
 
 @pytest.mark.parametrize("value", ['!!int ""', '!!float ""', "!!bool maybe", "!!timestamp soon", "!!int -", "!!int x"])
-def test_a_standard_tag_on_what_it_does_not_fit_is_refused(complaint: Complaint, value: str) -> None:
+def test_a_standard_tag_on_an_unfit_value_is_refused(complaint: Complaint, value: str) -> None:
     assert complaint(PLAIN.replace("{steps: 10}", f"{{steps: {value}}}")).startswith(":13: ")
 
 
@@ -398,7 +400,7 @@ def test_no_value_anywhere_raises_anything_but_a_suite_error(scratch: Path, suit
     # NEL is a line break to YAML, and is folded as one.
     text=st.text(max_size=30).filter(lambda text: "\x85" not in text),
 )
-def test_right_values_come_through_unchanged(
+def test_valid_values_are_read_unchanged(
     scratch: Path, ways: list[int], seeds: list[int], steps: int, lr: float, text: str
 ) -> None:
     suite = yaml.safe_load(PLAIN)

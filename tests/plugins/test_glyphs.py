@@ -60,7 +60,7 @@ def test_splits_are_disjoint_and_as_large_as_announced(glyphs: Glyphs, pack: Pac
     np.testing.assert_array_equal(images.numpy(), pack.images)
 
 
-def test_no_drawing_is_empty_and_none_is_twice_there(pack: Pack) -> None:
+def test_no_drawing_is_empty_or_repeated(pack: Pack) -> None:
     drawings = pack.images.reshape(7000, -1)
     assert (drawings > 127).sum(axis=1).min() >= 10
     assert len(np.unique(drawings, axis=0)) == 7000

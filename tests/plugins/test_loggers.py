@@ -68,7 +68,7 @@ def tensorboard_runs() -> list[Any]:
 # ---------------------------------------------------------------------------------------------- TensorBoard
 
 
-def test_tensorboard_finds_figures_and_curve_of_each_cell(metabench: Command) -> None:
+def test_tensorboard_reads_metrics_and_curve_of_each_cell(metabench: Command) -> None:
     assert metabench(*ALL, "--log", "tensorboard").code == 0
     runs = tensorboard_runs()
     assert len(runs) == 2
@@ -93,7 +93,7 @@ def test_a_cell_that_is_run_afresh_replaces_its_tensorboard_run(metabench: Comma
 # --------------------------------------------------------------------------------------------------- MLflow
 
 
-def test_mlflow_holds_settings_figures_and_curve_of_each_cell(metabench: Command) -> None:
+def test_mlflow_stores_settings_metrics_and_curve_of_each_cell(metabench: Command) -> None:
     assert metabench(*ALL, "--log", "mlflow").code == 0
     runs = {run.data.tags["metabench.cell"]: run for run in mlflow_runs()}
     assert len(runs) == 2
@@ -144,7 +144,7 @@ def test_a_label_with_odd_characters_stays_in_its_folder(metabench: Command) -> 
     assert len(tensorboard_runs()) == 2
 
 
-def test_a_logger_that_is_not_there_is_refused_before_anything_runs(metabench: Command) -> None:
+def test_an_unknown_logger_is_refused_before_anything_runs(metabench: Command) -> None:
     assert_refused(metabench(*ALL, "--log", "tensorbord"), ["no logger 'tensorbord' (did you mean 'tensorboard'?)"])
     assert not Path("out").exists()
 
@@ -156,7 +156,7 @@ def test_a_logger_without_its_library_says_what_to_install(metabench: Command, m
     assert not Path("out").exists()
 
 
-def test_a_logger_that_fails_costs_nobody_the_run(
+def test_a_failing_logger_does_not_stop_the_run(
     metabench: Command, distributions: Distributions, caplog: pytest.LogCaptureFixture
 ) -> None:
     distributions.add(

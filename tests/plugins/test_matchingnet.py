@@ -69,7 +69,7 @@ def test_the_length_of_a_vector_is_irrelevant() -> None:
         torch.testing.assert_close(other, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_scale_1_caps_the_confidence_of_a_5_way_1_shot_prediction() -> None:
+def test_scale_1_limits_the_confidence_of_a_5_way_1_shot_prediction() -> None:
     direction = vectors(1, 1)
     support = torch.cat([direction, -direction.repeat(4, 1)])
     cap = math.e**2 / (math.e**2 + 4)

@@ -297,13 +297,13 @@ def test_a_zip_with_a_changed_byte_is_noticed(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_other_drawings_are_not_omniglot(tmp_path: Path) -> None:
+def test_drawings_other_than_the_originals_are_refused(tmp_path: Path) -> None:
     write_zips(tmp_path / "data", small_files() | {VICTIM: png(seed=999)})
     with pytest.raises(DataError, match=rf"sha256 is [0-9a-f]{{64}}, expected {SmallOmniglot.sha256}"):
         load(tmp_path)
 
 
-def test_other_names_are_not_omniglot(tmp_path: Path) -> None:
+def test_names_other_than_the_originals_are_refused(tmp_path: Path) -> None:
     files = {name.replace("Bengali", "Bengal"): content for name, content in small_files().items()}
     write_zips(tmp_path / "data", files)
     with pytest.raises(DataError, match="not those of the original Omniglot"):
@@ -354,7 +354,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert names_below(tmp_path / "cache") == ["omniglot"]
 
 
-def test_what_was_downloaded_is_packed_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloaded_files_are_packed_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(root: str, background: bool, download: bool) -> None:
         assert download
         print("Extracting")

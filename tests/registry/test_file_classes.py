@@ -81,7 +81,7 @@ def test_a_changed_file_is_imported_anew_and_its_records_are_of_another_version(
         ("./broken.py:Idea", "broken.py:Idea cannot be imported: NameError: name 'oops' is not defined"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_line(plan: Plan, tmp_path: Path, use: str, message: str) -> None:
+def test_an_error_in_a_class_file_names_the_suite_line(plan: Plan, tmp_path: Path, use: str, message: str) -> None:
     (tmp_path / "broken.py").write_text("oops\n", encoding="utf-8")
     with pytest.raises(SuiteError, match=rf"suite.yaml:5: algorithms.idea.use: .*{message}"):
         plan(use)

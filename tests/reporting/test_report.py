@@ -152,7 +152,7 @@ def test_the_keyboard_sorts_and_filters(
     assert column(browser, "algorithm") == ["broken", "five", "high", "low", "middle"]
 
 
-def test_plots_are_drawn_and_nothing_is_complained_about(
+def test_plots_are_drawn_without_browser_errors(
     report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome]
 ) -> None:
     browser = page(report(*records))
@@ -245,7 +245,7 @@ def test_a_click_on_a_legend_hides_that_method_alone(
     assert hidden == ["hide"] * 5, "no renderer belongs to two methods"
 
 
-def test_why_a_method_failed_is_said_even_where_all_did(
+def test_reasons_of_failures_are_shown_even_if_every_method_failed(
     report: Report, make_record: Make, page: Callable[[Path], webdriver.Chrome]
 ) -> None:
     browser = page(report(make_record(None, error="no luck")))
@@ -253,7 +253,7 @@ def test_why_a_method_failed_is_said_even_where_all_did(
     assert column(browser, "task") == ["glyphs · 5-way 1-shot · conv4"]
 
 
-def test_a_link_that_is_no_address_is_not_followed(
+def test_a_link_that_is_no_web_address_is_not_clickable(
     report: Report, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = [
@@ -302,7 +302,9 @@ def test_the_page_needs_no_other_file(report: Report, records: list[Record]) -> 
     assert [link for link in links.loaded if not link.startswith("data:")] == []
 
 
-def test_only_some_can_be_reported_to_another_file(report: Report, records: list[Record], tmp_path: Path) -> None:
+def test_only_and_output_choose_the_cells_and_the_file_of_the_report(
+    report: Report, records: list[Record], tmp_path: Path
+) -> None:
     other = tmp_path / "other.html"
     assert not report(*records, arguments=("--only", "algorithm=low,high", "--output", str(other))).exists()
     text = other.read_text(encoding="utf-8")

@@ -33,7 +33,9 @@ def command(
 
 
 @pytest.mark.parametrize("kind", ["algorithm", "backbone", "dataset"])
-def test_it_works_untouched(command: Callable[..., Ended], tmp_path: Path, glyphs_cache: Path, kind: str) -> None:
+def test_a_new_plugin_installs_passes_its_tests_and_runs(
+    command: Callable[..., Ended], tmp_path: Path, glyphs_cache: Path, kind: str
+) -> None:
     code, out, _ = command("metabench-my-idea", "--kind", kind)
     assert code == 0
     assert "pip install -e 'metabench-my-idea[dev]'" in out
@@ -96,7 +98,7 @@ def test_it_works_untouched(command: Callable[..., Ended], tmp_path: Path, glyph
         ("there", "there exists already"),
     ],
 )
-def test_a_name_that_will_not_do_is_refused_and_nothing_is_written(
+def test_an_unusable_name_is_refused_and_nothing_is_written(
     command: Callable[..., Ended], tmp_path: Path, name: str, message: str
 ) -> None:
     (tmp_path / "there").mkdir()
