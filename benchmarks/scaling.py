@@ -1,4 +1,4 @@
-"""Measure and plot the time per episode of ProtoNet and MAML.
+"""Plot the time per episode of ProtoNet and MAML.
 
 python benchmarks/scaling.py --output docs/scaling.svg
 

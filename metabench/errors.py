@@ -1,4 +1,4 @@
-"""Errors for users: what was wrong, where, and what to do."""
+"""Errors that say what was wrong and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 class MetabenchError(Exception):
-    """Wrong input: the command line prints the message and exits with 2."""
+    """Wrong input, reported by its message and exit code 2.
+
+    The command line prints the message and writes no files.
+    """
 
 
 class UsageError(MetabenchError):
@@ -19,11 +22,11 @@ class SuiteError(MetabenchError):
 
 
 class PluginError(MetabenchError):
-    """A plugin, or a name it should provide, is missing or broken."""
+    """A plugin, or a name that one provides, is unusable."""
 
 
 class DataError(MetabenchError):
-    """A dataset is missing, damaged, or cannot be stored on disk."""
+    """A dataset is missing, damaged, or cannot be stored."""
 
 
 class StoreError(MetabenchError):
@@ -38,9 +41,9 @@ class CellFailed(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest known word.
+    """Return a hint at the closest known word.
 
-    The result is empty where no known word is similar.
+    The hint is ``" (did you mean 'x'?)"``, or empty where no known word is similar.
     """
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""

@@ -64,7 +64,7 @@ def write_pack(path: Path, pack: Pack) -> None:
 
 
 def read_pack(path: Path) -> Pack | None:
-    """Return the pack at `path`, or None where no file exists.
+    """Return the pack at `path`, or None without a file.
 
     Raises:
         DataError: the file is damaged or cannot be read.

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of other projects; pytest loads them itself."""
+"""Fixtures for the tests of other projects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def assert_no_regression() -> Callable[..., None]:
-    """Return a function that fails if one run is worse than another.
+    """Return a function that fails the test for worse runs.
 
     Its arguments are two output directories, ``base`` and ``candidate``, and ``tolerance``, the largest accepted loss
     of accuracy in percentage points; see `metabench.analysis.gate.judge`.

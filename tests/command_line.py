@@ -74,7 +74,7 @@ def same(one: EpisodeResults, other: EpisodeResults) -> bool:
 
 
 def assert_refused(ended: Ended, parts: list[str]) -> None:
-    """Assert that a command exits with 2, with all parts in its message."""
+    """Assert exit code 2 and all parts of the message."""
     assert ended.code == 2
     assert ended.out == ""
     assert "Traceback" not in ended.err

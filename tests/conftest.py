@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # imports torch
 
 
 class Distributions:
-    """Writes made-up distributions into a folder, as pip would install them."""
+    """Writes made-up distributions, as pip would install them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.modules: list[str] = []
 
     def add(self, name: str, source: str, entry: str | None = None) -> str:
-        """Add the distribution `name` 1.0; return the name of its module.
+        """Add the distribution `name` 1.0; return its module's name.
 
         Args:
             name: name of the distribution.
@@ -80,7 +80,7 @@ def plugins() -> PluginManager:
 
 @pytest.fixture
 def suite_file(tmp_path: Path) -> Callable[[str], SuiteFile]:
-    """Return a function that writes a suite file and reads it."""
+    """Return a function that writes and reads a suite."""
 
     def read(text: str) -> SuiteFile:
         path = tmp_path / "suite.yaml"
@@ -92,7 +92,7 @@ def suite_file(tmp_path: Path) -> Callable[[str], SuiteFile]:
 
 @pytest.fixture(scope="session")
 def glyphs_cache(tmp_path_factory: pytest.TempPathFactory, plugins: PluginManager) -> Path:
-    """Return a cache with packed glyphs, which take a second to generate."""
+    """Return a cache with packed glyphs."""
     cache = Path(tmp_path_factory.mktemp("cache"))
     load_pack("glyphs", plugins.build_dataset("glyphs"), DataRoots((), cache), lambda done, total, what: None)
     return cache
@@ -100,7 +100,7 @@ def glyphs_cache(tmp_path_factory: pytest.TempPathFactory, plugins: PluginManage
 
 @pytest.fixture
 def make_record() -> Callable[..., Record]:
-    """Return a function that makes a record from its keywords and defaults."""
+    """Return a function that makes records."""
 
     def make(mean: float | None = 0.9, **changes: Any) -> Record:
         finished: dict[str, Any] = {
@@ -144,7 +144,7 @@ def make_record() -> Callable[..., Record]:
 
 @pytest.fixture
 def make_results() -> Callable[..., EpisodeResults]:
-    """Return a function that makes paired results with a given mean accuracy."""
+    """Return a function that makes paired per-episode results."""
     import numpy as np
 
     def make(mean: float, episodes: int = 100, spread: float = 0.05, noise: int | None = None) -> EpisodeResults:
@@ -160,7 +160,7 @@ def make_results() -> Callable[..., EpisodeResults]:
 def metabench(
     tmp_path: Path, glyphs_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ended]:
-    """Return a function that runs a command in a folder with `small.yaml`."""
+    """Return a function that runs commands beside `small.yaml`."""
     from command_line import SUITE, Ended
     from metabench.cli import main
 
@@ -188,7 +188,7 @@ def metabench(
 
 @pytest.fixture
 def few_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time two episodes only, for tests that are not about latency."""
+    """Time two episodes, for tests not about latency."""
     monkeypatch.setattr("metabench.engine.evaluation.LATENCY_EPISODES", 2)
 
 
@@ -214,7 +214,7 @@ def data() -> LoadedDataset:
 def cells_of(
     suite_file: Callable[[str], SuiteFile], everything: PluginManager
 ) -> Callable[..., tuple[Suite, list[Cell]]]:
-    """Return a function that plans a suite of the named algorithms."""
+    """Return a function that plans a suite of algorithms."""
 
     def plan(*algorithms: str, text: str | None = None) -> tuple[Suite, list[Cell]]:
         from tiny import PARAMS, SUITE
@@ -233,7 +233,7 @@ def run(
     everything: PluginManager,
     cells_of: Callable[..., tuple[Suite, list[Cell]]],
 ) -> Callable[..., Outcome]:
-    """Return a function that runs the only cell of an algorithm."""
+    """Return a function that runs an algorithm's only cell."""
     from metabench.engine.cell import run_cell
     from tiny import CPU, Watching
 

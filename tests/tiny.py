@@ -1,4 +1,4 @@
-"""Tiny algorithms, a backbone and a dataset that run in milliseconds.
+"""Tiny algorithms, backbone and dataset that run in milliseconds.
 
 `PLUGIN` announces them as a plugin would. `Watching` records all progress.
 """
@@ -45,9 +45,9 @@ PARAMS = {
 
 
 class Blots(api.Dataset):
-    """18 classes of 8 images of 16×16, six for each split.
+    """18 classes of 8 images, six classes per split.
 
-    The first pixel is 0 in train, 120 in val and 240 in test.
+    Images are 16×16; their first pixel is 0 in train, 120 in val and 240 in test.
     """
 
     def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
@@ -103,7 +103,7 @@ class Centroid(api.Algorithm):
 
 
 class Fading(Centroid):
-    """Right until step 4, wrong later; on test images the reverse."""
+    """Right until step 4 only; on test images, later only."""
 
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         right = (int(self.steps) <= 4) != is_test(query_x)

@@ -1,4 +1,4 @@
-"""Run the contestants of a line in turns and compare them by round.
+"""Time the contestants of a line in turns.
 
 Each contestant has its own process.
 """
@@ -70,19 +70,19 @@ class LineResult:
     problems: dict[str, str] = field(default_factory=dict)
 
     def ratios(self, label: str, other: str) -> list[float]:
-        """Return the rate of `label` divided by that of `other`, by round.
+        """Return the rate of `label` over `other`, by round.
 
         The result is empty where one of them has no rates.
         """
         return [a / b for a, b in zip(self.rates.get(label, []), self.rates.get(other, []), strict=False)]
 
     def matmul_shares(self) -> list[float]:
-        """Return metabench's FLOP/s as a share of the matrix product's, by round."""
+        """Return metabench's share of the matrix product's FLOP/s, by round."""
         flops = self.introductions.get(METABENCH, {}).get("flops")
         return [flops * ratio for ratio in self.ratios(METABENCH, MATMUL)] if flops else []
 
     def check_difference(self, label: str) -> float | None:
-        """Return the largest difference of a contestant's check from the reference's.
+        """Return the largest difference from the reference's check.
 
         For predicted labels, return the share that differs. Returns None where one of them has no check.
         """
@@ -125,7 +125,7 @@ class _Worker:
         stack.callback(self._end)
 
     def work(self, seconds: float) -> float:
-        """Let the process work for some seconds; return its rate per second.
+        """Let the process work; return its rate per second.
 
         Raises:
             WorkerError: the process failed or exited.

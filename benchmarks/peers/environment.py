@@ -1,4 +1,4 @@
-"""Make a virtual environment with torch, this checkout and the peers."""
+"""Make a virtual environment with metabench and its peers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Environment:
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     def prepare(self) -> None:
-        """Make the environment if needed, and try to import the peers.
+        """Make the environment if needed; try to import the peers.
 
         Raises:
             EnvironmentFailed: torch or metabench cannot be installed.

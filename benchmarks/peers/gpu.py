@@ -1,4 +1,4 @@
-"""Measure agreement with the CPU, speed and memory on a GPU.
+"""Measure metabench's agreement, speed and memory on a GPU.
 
 python benchmarks/peers/gpu.py
 python benchmarks/peers/gpu.py --device cpu --seconds 1 --rounds 1 --episodes 64     # a short trial
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def print_agreement(device: torch.device) -> None:
-    """Print the differences of each algorithm from the plain loop on the CPU."""
+    """Print each algorithm's differences from the plain CPU loop."""
     print("\nlargest difference from the plain loop on the CPU in float64, as a share of the largest number")
     plugins = PluginManager.from_environment()
     cells = planned(SUITE, "paper", plugins)
@@ -110,7 +110,7 @@ def share(expected: Tensor, actual: Tensor) -> float:
 
 
 def print_training(device: torch.device, precision: str, seconds: float, rounds: int) -> None:
-    """Print the rate of MAML's training, data included, and its ratio to a textbook loop's."""
+    """Print MAML's training rate beside a textbook loop's."""
     work = CellWork("maml", "rotated", precision, device)
     work.load(initial_classifier())
     numbers = itertools.count()
@@ -164,7 +164,7 @@ def spread(values: list[float]) -> str:
 
 
 def waits(step: Callable[[], None], device: torch.device) -> str:
-    """Return how often a step makes the host wait for the device, as text."""
+    """Return how often a step makes the host wait."""
     if device.type != "cuda":
         return "a CPU does not wait for itself"
     torch.cuda.set_sync_debug_mode("warn")
@@ -196,7 +196,7 @@ def print_evaluation(device: torch.device, precision: str, episodes: int, rounds
 
 
 def print_expected_minutes(device: torch.device) -> None:
-    """Print the expected minutes of each cell of the profile ``paper``."""
+    """Print the expected minutes of each ``paper`` cell."""
     plugins = PluginManager.from_environment()
     cells = planned(SUITE, "paper", plugins)
     splits = splits_of(cells[0], plugins)  # all cells have the same dataset

@@ -1,4 +1,4 @@
-"""List the lines of the table and their contestants, by name only."""
+"""List the lines of the table and their contestants."""
 
 from __future__ import annotations
 

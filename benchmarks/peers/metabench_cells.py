@@ -22,7 +22,7 @@ from metabench.registry.manager import PluginManager
 
 
 def planned(suite: Path, profile: str | None, plugins: PluginManager) -> list[Cell]:
-    """Return the cells of a suite; None means its default profile."""
+    """Return a suite's cells; None means the default profile."""
     return make_plan(*resolve(read_suite(suite), profile), plugins)
 
 

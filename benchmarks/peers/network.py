@@ -22,7 +22,7 @@ class Block(nn.Module):
         self.norm = nn.BatchNorm2d(CHANNELS, track_running_stats=running)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [n, C, H, W] features to [n, 64, H/2, W/2]."""
+        """Map [n, C, H, W] to [n, 64, H/2, W/2]."""
         return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
 
 
@@ -70,7 +70,7 @@ def initial_classifier() -> Classifier:
 
 
 def initial_context() -> tuple[nn.LSTM, nn.LSTMCell]:
-    """Return matching networks' support and query encoders, equal in every process."""
+    """Return matching networks' encoders, equal in every process."""
     torch.manual_seed(1)
     support = nn.LSTM(CHANNELS, CHANNELS, batch_first=True, bidirectional=True)
     return support, nn.LSTMCell(2 * CHANNELS, CHANNELS)

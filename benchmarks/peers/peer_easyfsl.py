@@ -1,4 +1,4 @@
-"""Contestants of easyfsl, which load PNG files as in its tutorials."""
+"""Contestants of easyfsl, with PNG files as in its tutorials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contestants of higher, with its inner-loop context as in its MAML example."""
+"""Contestants of higher, as in its MAML example."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def query_loss(network: nn.Module, inner: torch.optim.Optimizer, task: Task, sca
 
 
 def adapted_scores(network: nn.Module, inner: torch.optim.Optimizer, task: Task) -> Tensor:
-    """Return [M, N] query scores after the inner steps of the test."""
+    """Return [M, N] query scores after the inner loop."""
     support_x, support_y, query_x, _ = task
     with higher.innerloop_ctx(network, inner, track_higher_grads=False) as (adapted, optimiser):
         for _ in range(TEST_INNER_STEPS):

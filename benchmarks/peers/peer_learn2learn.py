@@ -34,7 +34,7 @@ def query_loss(maml: l2l.algorithms.MAML, task: Task) -> Tensor:
 
 
 def adapted_scores(maml: l2l.algorithms.MAML, task: Task) -> Tensor:
-    """Return [M, N] query scores after the inner steps of the test."""
+    """Return [M, N] query scores after the inner loop."""
     support_x, support_y, query_x, _ = task
     learner = maml.clone(first_order=True)
     for _ in range(TEST_INNER_STEPS):
@@ -120,7 +120,7 @@ def _tasks(data: Path) -> l2l.data.Taskset:
 
 
 def _split(images: Tensor, labels: Tensor) -> Task:
-    """Split each class of a task into support and queries, as the example does."""
+    """Split each class into support and queries, as the example."""
     support = torch.zeros(len(images), dtype=torch.bool)
     for shot in range(SHOT):
         support[shot :: SHOT + QUERIES] = True

@@ -1,4 +1,4 @@
-"""Measure the machine's current speed by a matrix product, as a yardstick."""
+"""Time a matrix product, as a yardstick of the machine."""
 
 from __future__ import annotations
 

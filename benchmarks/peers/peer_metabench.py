@@ -110,7 +110,7 @@ def _evaluation(work: CellWork) -> Contestant:
 
 
 def _steps(work: CellWork, batch: Callable[[int], object], check: Callable[[], list[float]] | None) -> Contestant:
-    """Return a contestant that makes outer updates as the engine does."""
+    """Return a contestant that trains as the engine does."""
     numbers = itertools.count()
 
     def step() -> int:

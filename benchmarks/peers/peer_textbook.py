@@ -28,7 +28,7 @@ def query_loss(network: nn.Module, task: Task) -> Tensor:
 
 
 def adapted_scores(network: nn.Module, task: Task) -> Tensor:
-    """Return [M, N] query scores after the inner steps of the test."""
+    """Return [M, N] query scores after the inner loop."""
     support_x, support_y, query_x, _ = task
     weights = {name: weight.detach().requires_grad_() for name, weight in network.named_parameters()}
     for _ in range(TEST_INNER_STEPS):

@@ -1,4 +1,4 @@
-"""Prepare the contestants' data: Omniglot as PNG files, episodes as tensors.
+"""Write Omniglot as PNG files, and episodes as tensors.
 
 `run.py` starts this script as a process.
 """

@@ -1,4 +1,4 @@
-"""Render the results as text and JSON, as ratios within rounds."""
+"""Render ratios within rounds as text and JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MATMUL_ROW = "matmul 2048³"
 
 
 def render_text(results: Sequence[LineResult], facts: Mapping[str, Any]) -> str:
-    """Return the table with notes on accuracies, failures and missing packages."""
+    """Return the table with notes on accuracies and failures."""
     rows = [_HEADER, *(row for result in results for row in _rows(result))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     rows.insert(1, tuple("-" * width for width in widths))
@@ -112,7 +112,7 @@ def _accuracies(result: LineResult) -> dict[str, list[float]]:
 
 
 def _interval(accuracies: Sequence[float]) -> dict[str, float]:
-    """Return the mean accuracy with half its 95 % interval over episodes."""
+    """Return the mean accuracy with its 95 % interval."""
     half = 1.96 * statistics.stdev(accuracies) / len(accuracies) ** 0.5
     return {"mean": statistics.fmean(accuracies), "ci95": half, "episodes": len(accuracies)}
 

@@ -47,7 +47,7 @@ def _build(described: dict[str, Any]) -> Contestant:
 
 
 def _introduction(contestant: Contestant, accuracy_episodes: int) -> dict[str, Any]:
-    """Return check, accuracies and FLOP of a contestant, and warm it up."""
+    """Return a contestant's check, accuracies and FLOP; warm up."""
     introduction: dict[str, Any] = {
         "check": contestant.check() if contestant.check else None,
         "accuracies": contestant.accuracies(accuracy_episodes) if contestant.accuracies else None,
@@ -59,7 +59,7 @@ def _introduction(contestant: Contestant, accuracy_episodes: int) -> dict[str, A
 
 
 def work_for(contestant: Contestant, seconds: float) -> dict[str, float]:
-    """Work for at least `seconds`; return the work done and its time."""
+    """Work for at least `seconds`; return work and time."""
     gc.collect()
     done, start = 0, time.perf_counter()
     while True:

@@ -1,4 +1,4 @@
-"""Judge a run against another, cell by cell, on identical test episodes."""
+"""Judge a run against another, cell by cell."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the records by cell title; of equal titles, the latest."""
+    """Return the latest record of each cell title."""
     ordered = sorted(records, key=lambda record: record.finished)
     return {
         f"{r.algorithm} · {r.dataset} · {r.way}-way {r.shot}-shot · {r.backbone} · seed {r.seed}": r for r in ordered
@@ -144,7 +144,7 @@ def _compared(
 
 
 def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
-    """Judge a cell of one run only, or without comparable accuracies."""
+    """Judge a cell without comparable accuracies."""
     before = old.accuracy.mean if old and old.accuracy else None
     after = new.accuracy.mean if new and new.accuracy else None
     if new is None:
@@ -168,9 +168,9 @@ def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
 
 
 def _ratios(old: Record, new: Record) -> tuple[tuple[str, float], ...]:
-    """Return candidate / base of each cost; empty between unlike machines.
+    """Return candidate / base of each cost.
 
-    Machines are alike where device and torch version are the same.
+    The result is empty unless both runs have the same device and torch version.
     """
     if (old.machine, old.environment.get("torch")) != (new.machine, new.environment.get("torch")):
         return ()
@@ -189,7 +189,7 @@ def shown_p(p: float) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one cost over all cells of like machines.
+    """The change of one cost over cells of like machines.
 
     Attributes:
         name: name of the cost, one of `COSTS`.

@@ -58,7 +58,7 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Contest:
-    """The reference method of a table and the methods compared with it.
+    """A reference method and the methods compared with it.
 
     Attributes:
         reference: [n] per-episode accuracies of the reference.
@@ -170,7 +170,7 @@ def holm(p_values: npt.ArrayLike, family: int | None = None) -> Floats:
 
 
 def settled_by(difference: float, std: float, level: float = ALPHA) -> int | None:
-    """Return the episodes needed to find a difference with a chance of `POWER`.
+    """Return the episodes needed to find a difference.
 
     Args:
         difference: observed mean difference, taken as the true one.
@@ -178,7 +178,7 @@ def settled_by(difference: float, std: float, level: float = ALPHA) -> int | Non
         level: significance level of the two-sided test.
 
     Returns:
-        The number of episodes, at least 2; None where the difference is 0.
+        The episodes that find the difference with a chance of `POWER`, at least 2; None where the difference is 0.
     """
     if abs(difference) <= 1e-9:  # 0 but for rounding
         return None

@@ -1,4 +1,4 @@
-"""Turn records into ranked tables with one row for each method.
+"""Turn records into ranked tables, one row per method.
 
 A row combines a method's training seeds; methods are compared on identical episodes.
 """
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All methods on one dataset with one backbone, way and shot.
+    """All methods on one dataset, backbone, way and shot.
 
     Rows are sorted by accuracy; failed methods come last.
     """
@@ -119,7 +119,7 @@ def _table_of(record: Record) -> tuple[str, str, int, int]:
 
 
 def _method_of(record: Record) -> tuple[str, str]:
-    """Return a key that records share if only their seeds differ."""
+    """Return a key of records that differ in seed only."""
     identity = {key: value for key, value in record.identity.items() if key != "seed"}
     return record.algorithm, json.dumps(
         [identity, record.dataset_fingerprint, record.machine.model_dump()], sort_keys=True
@@ -188,7 +188,7 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
 
 
 def is_comparable(row: Row, best: Row) -> bool:
-    """Return whether a row was tested on the best row's episodes."""
+    """Return whether a row has the best row's episodes."""
     return bool(row.episodes and best.episodes) and episodes_of(row.finished[0]) == episodes_of(best.finished[0])
 
 
@@ -222,7 +222,7 @@ def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> lis
 
 
 def episodes_of(record: Record) -> tuple[int, str]:
-    """Return a key that records share if their test episodes are identical.
+    """Return a key of records with identical test episodes.
 
     The key is the number of episodes, and everything that determines them as text.
     """

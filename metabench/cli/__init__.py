@@ -1,4 +1,4 @@
-"""The command line: one module per subcommand; errors become exit codes here."""
+"""The command line; turns errors into exit codes."""
 
 from __future__ import annotations
 

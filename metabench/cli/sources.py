@@ -1,4 +1,4 @@
-"""Open a run in a directory, an archive or a git revision."""
+"""Open runs in directories, archives and git revisions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from metabench.errors import StoreError
 
 @contextmanager
 def opened(source: str) -> Iterator[Path]:
-    """Yield the output directory of a run; remove unpacked copies afterwards.
+    """Yield a run's output directory; unpack it if needed.
+
+    Unpacked copies are deleted afterwards.
 
     Args:
         source: an output directory, an archive of one (.zip, .tar, .tar.gz), or REVISION:PATH in the git repository of

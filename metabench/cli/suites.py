@@ -1,4 +1,4 @@
-"""Find a suite by file or name, for `run` and `validate`."""
+"""Find a suite by file or name."""
 
 from __future__ import annotations
 

@@ -8,7 +8,10 @@ import click
 @click.command()
 @click.argument("suite")
 def validate(suite: str) -> None:
-    """Check every profile of SUITE (a file or name) without running it."""
+    """Check SUITE (a file or name) in every profile.
+
+    Nothing is trained or written.
+    """
     from metabench.cli.suites import find_suite
     from metabench.planning.plan import make_plan
     from metabench.planning.suite import resolve

@@ -47,7 +47,7 @@ class SmallNetwork(Backbone):
         self.features = 16 * (SIZE // 4) ** 2
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Map [n, C, 20, 20] images to [n, 400] features; ignores `support`."""
+        """Return [n, 400] features of 20×20 images; ignore `support`."""
         return F.relu(self.second(F.relu(self.first(x)))).flatten(1)
 
 
@@ -78,7 +78,7 @@ class Subject:
 
 
 def made_up_split(seed: int) -> Split:
-    """Return 24 classes of 16 noisy images of a smooth pattern."""
+    """Return 24 classes of 16 noisy, smooth patterns."""
     generator = np.random.default_rng(seed)
     coarse = torch.from_numpy(generator.normal(size=(CLASSES, 1, 5, 5)))
     patterns = F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")
@@ -101,7 +101,7 @@ def train(algorithm: Algorithm, stream: EpisodeStream, first: int, count: int) -
 
 
 def state_of(algorithm: Algorithm) -> dict[str, Any]:
-    """Return a copy of weights and training state, as in checkpoints."""
+    """Return a copy of weights and training state."""
     return copy.deepcopy({"weights": algorithm.state_dict(), "training": algorithm.training_state()})
 
 
@@ -129,7 +129,7 @@ def check_parameters(subject: Subject) -> None:
 
 
 def check_seed(subject: Subject) -> None:
-    """The same seed trains to the same weights, bit for bit."""
+    """The same seed gives the same weights, bit for bit."""
     states = []
     for _ in range(2):
         algorithm = subject.build()
@@ -190,7 +190,7 @@ def check_batches(subject: Subject) -> None:
 
 
 def check_batchings(subject: Subject) -> None:
-    """A functional algorithm scores the same for several episodes at once."""
+    """A functional algorithm scores several episodes at once alike."""
     if not subject.build().functional:
         return
     scores_of = []
@@ -216,9 +216,9 @@ def check_batchings(subject: Subject) -> None:
 
 
 def check_shapes(subject: Subject) -> None:
-    """Any way and shot works; other training ways may be refused.
+    """Any way and shot works; another training way may fail.
 
-    An algorithm refuses a training way that differs from the test's by a ValueError.
+    An algorithm may refuse a training way that differs from the test's, with a ValueError.
     """
     for way, shot in ((2, 1), (3, 4), (7, 2)):
         algorithm = subject.build(way)

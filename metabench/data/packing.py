@@ -1,4 +1,4 @@
-"""Find raw data, and keep a packed copy of each dataset.
+"""Find raw data, and cache packed copies of datasets.
 
 Raw files are only ever read; packed copies are in the cache. This module imports no torch, so that
 `metabench data list` answers at once.
@@ -74,18 +74,18 @@ class _Files:
 
 
 def pack_path(name: str, dataset: Dataset, roots: DataRoots) -> Path:
-    """Return the path of the dataset's packed copy, existing or not."""
+    """Return the path of the dataset's packed copy."""
     return roots.cache / name / f"{dataset.pack_name}{_SUFFIX}"
 
 
 def packed_files(name: str, roots: DataRoots) -> list[Path]:
-    """Return the packed copies of a dataset, one for each configuration."""
+    """Return a dataset's packed copies, one per configuration."""
     # Names of unfinished files start with a dot.
     return sorted(path for path in (roots.cache / name).glob(f"*{_SUFFIX}") if path.name[0] != ".")
 
 
 def load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
-    """Return the packed copy of `dataset`, and pack it if needed.
+    """Return the packed copy of `dataset`; pack if needed.
 
     Raises:
         DataError: raw data is missing or damaged, the packed copy is damaged, or the cache is not writable.

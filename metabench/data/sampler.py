@@ -36,11 +36,11 @@ class EpisodeShape:
 
 @dataclass(frozen=True)
 class EpisodeIndices:
-    """A batch of B episodes as indices into the images of a split.
+    """A batch of B episodes as indices of images.
 
     Attributes:
         classes: [B, N] the split's class behind each label 0 … N-1.
-        support: [B, N·K] image indices, sorted by class.
+        support: [B, N·K] indices into the split's images, sorted by class.
         support_labels: [B, N·K] labels 0 … N-1.
         query: [B, M] image indices in random order, so that a query's position says nothing about its label.
         query_labels: [B, M] labels 0 … N-1.
@@ -58,7 +58,7 @@ class EpisodeIndices:
 
 
 class EpisodeSampler:
-    """Draws episodes by number, as a pure function of its arguments.
+    """Draws episode i as a pure function of its arguments.
 
     Episode i does not depend on the episodes drawn before, the batch size, the device or the algorithm: its random
     words come from a counter-based generator (Philox 4x64; Salmon et al. 2011), started at the counter of episode i.
@@ -110,7 +110,7 @@ class EpisodeSampler:
         )
 
     def _words(self, first: int, count: int) -> npt.NDArray[np.uint64]:
-        """Return the [count, words per episode] random words of these episodes."""
+        """Return [count, words per episode] random words."""
         bits = np.random.Philox(key=self._key, counter=first * self._counters)
         words = bits.random_raw(count * self._counters * _WORDS_PER_COUNTER)
         return np.asarray(words, dtype=np.uint64).reshape(count, -1)

@@ -31,7 +31,9 @@ class _Section(BaseModel):
 
 
 class Entry(_Section):
-    """A dataset or backbone of a suite; its key is its label.
+    """A dataset or backbone of a suite.
+
+    Its key in the suite is its label.
 
     Attributes:
         use: the plugin's name for it, or ``FILE.py:CLASS``; None means the label.
@@ -133,7 +135,10 @@ Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=80)
 
 
 class Suite(_Section):
-    """Every algorithm × dataset × backbone × way × shot × seed, and their settings."""
+    """All settings of a benchmark.
+
+    Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed.
+    """
 
     name: str = Field(pattern=_NAME, max_length=80)
     description: str = ""
@@ -305,7 +310,7 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
 
 
 def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str, Any], profile: str) -> None:
-    """Refuse labels in a profile that the suite does not have.
+    """Refuse a profile's labels that the suite lacks.
 
     Raises:
         SuiteError: a label is unknown, hence misspelt, or a section is not a mapping.
@@ -324,14 +329,14 @@ def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str
 
 
 def _merge(base: Any, changes: Any) -> Any:
-    """Merge mappings key by key; replace any other value by `changes`."""
+    """Merge mappings key by key; replace any other value."""
     if isinstance(base, dict) and isinstance(changes, dict):
         return {**base, **{key: _merge(base.get(key), value) for key, value in changes.items()}}
     return changes
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does."""
+    """SafeLoader that reads 1e-3 as a number (YAML 1.2)."""
 
 
 _Loader.add_implicit_resolver(

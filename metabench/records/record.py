@@ -1,4 +1,4 @@
-"""The record of a finished cell, stored as JSON; see docs/records.md."""
+"""The record of a cell, stored as JSON (docs/records.md)."""
 
 from __future__ import annotations
 

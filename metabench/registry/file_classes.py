@@ -13,7 +13,7 @@ from metabench.errors import PluginError
 
 
 def is_local(name: str) -> bool:
-    """Return whether the name refers to a class in a file."""
+    """Return whether the name is a class in a file."""
     return ".py:" in name
 
 

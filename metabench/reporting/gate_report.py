@@ -1,4 +1,4 @@
-"""Render a comparison of two runs: text, Markdown, JUnit XML, JSON."""
+"""Render comparisons as text, Markdown, JUnit XML and JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def render_text(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
 
 
 def render_markdown(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
-    """Return the comparison in Markdown, for a comment on a pull request."""
+    """Return the comparison in Markdown, for pull requests."""
     lines = [f"**{conclusion(verdicts, changes)}**", ""]
     for verdict in verdicts:
         if verdict.breaks:

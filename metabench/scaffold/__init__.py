@@ -1,4 +1,4 @@
-"""Write a new plugin: a distribution that installs and passes its tests."""
+"""Write a new plugin that installs and passes its tests."""
 
 from __future__ import annotations
 

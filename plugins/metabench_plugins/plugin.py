@@ -1,4 +1,7 @@
-"""Hooks of the built-in plugin; imports no torch, so that `metabench list` is fast."""
+"""Hooks of the built-in plugin.
+
+`metabench list` imports this module, which must import no torch to be fast.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One self-contained HTML page about one or several runs: no network, no server."""
+"""Render runs as one self-contained HTML page."""

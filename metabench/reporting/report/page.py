@@ -1,4 +1,4 @@
-"""Build the report page; `page.html` lays it out and escapes all values."""
+"""Build the report; `page.html` lays out and escapes values."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _section(table: Table, plots: Sequence[Plot], runs: Runs) -> dict[str, Any]:
 
 
 def _method(row: Row, runs: Runs) -> dict[str, Any]:
-    """Return worst classes and worst episode of a method's first seed."""
+    """Return the first seed's worst classes and worst episode."""
     record = row.finished[0]
     image = runs.picture(record)
     return {
@@ -162,7 +162,7 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
 
 
 def _environments(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the facts of each environment, and its number of cells."""
+    """Return facts and number of cells of each environment."""
     by_environment: dict[str, list[Record]] = {}
     for record in records:
         key = str([record.device, sorted((name, str(value)) for name, value in record.environment.items())])

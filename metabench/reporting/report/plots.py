@@ -157,7 +157,7 @@ def _line(plot: figure, i: int, name: str, x: list[float], y: list[float]) -> No
 
 
 def _with_legend(plot: figure) -> figure:
-    """Put the legend below the plot; a click hides a method."""
+    """Put a legend below the plot; clicks hide methods."""
     for legend in plot.legend:
         legend.update(click_policy="hide", orientation="horizontal", ncols=3, label_text_font_size="9pt", padding=4)
         plot.add_layout(legend, "below")

@@ -38,7 +38,7 @@ class ProtoMAML(OptimisedAlgorithm):
     Config = ProtoMAMLConfig
 
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return the [M, N] scores of the queries under the adapted weights."""
+        """Return [M, N] query scores under the adapted weights."""
         weights = dict(self.backbone.named_parameters())
         second_order = self.training and not self.config.first_order
         steps = self.config.inner_steps if self.training else self.config.test_inner_steps
@@ -63,7 +63,7 @@ class ProtoMAML(OptimisedAlgorithm):
         return features
 
     def _embed_queries(self, weights: dict[str, Tensor], support_x: Tensor, query_x: Tensor) -> Tensor:
-        """Embed the queries, with the support set if the backbone needs it."""
+        """Embed the queries, with support if the backbone needs it."""
         if not self.backbone.needs_support:
             return self._embed(weights, query_x)
         together = torch.cat([support_x, query_x])

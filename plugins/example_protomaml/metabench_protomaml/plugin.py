@@ -1,4 +1,7 @@
-"""Hooks of this distribution; imports no torch, so that `metabench list` is fast."""
+"""Hooks of this distribution.
+
+`metabench list` imports this module, which must import no torch to be fast.
+"""
 
 from metabench.specs import AlgorithmSpec, hookimpl
 

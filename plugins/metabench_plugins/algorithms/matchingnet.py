@@ -83,7 +83,7 @@ class FullContext(nn.Module):
         self.query_lstm = nn.LSTMCell(2 * features, features)
 
     def forward(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return [S, D] support and [M, D] query embeddings in context."""
+        """Embed [S, D] support and [M, D] queries in context."""
         forwards, backwards = self.support_lstm(support)[0].chunk(2, dim=-1)
         support = support + forwards + backwards
         hidden, cell = query, torch.zeros_like(query)

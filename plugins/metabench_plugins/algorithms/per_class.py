@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def log_sum_per_class(values: Tensor, labels: Tensor, way: int) -> Tensor:
-    """Return log Σ exp(values) over the support images of each class.
+    """Return log Σ exp(values) over each class's support images.
 
     Args:
         values: [M, S] values of each query and support image.

@@ -31,12 +31,12 @@ class ProtoNet(EmbeddingAlgorithm):
     functional = True
 
     def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
-        """Return [M, N] negative squared distances to the prototypes (algorithm 1)."""
+        """Return [M, N] negative squared distances to prototypes (algorithm 1)."""
         return -squared_distances(query, class_means(support, support_y, way))
 
 
 def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
-    """Return the [N, D] mean features of each class (equation 1).
+    """Return [N, D] mean features of classes (equation 1).
 
     Args:
         features: [S, D] support embeddings.
@@ -48,5 +48,10 @@ def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return [M, N] squared distances between rows of [M, D] and [N, D]."""
+    """Return [M, N] squared Euclidean distances of the rows.
+
+    Args:
+        a: [M, D] query embeddings.
+        b: [N, D] prototypes.
+    """
     return (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(dim=-1)

@@ -1,4 +1,7 @@
-"""Siamese networks (Koch, Zemel & Salakhutdinov 2015, "Siamese neural networks for one-shot image recognition")."""
+"""Siamese networks (Koch, Zemel & Salakhutdinov 2015).
+
+"Siamese neural networks for one-shot image recognition", https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf
+"""
 
 from __future__ import annotations
 
@@ -44,12 +47,12 @@ class Siamese(EmbeddingAlgorithm):
         self.distance = nn.Linear(config.units, 1)
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the [...] log-odds that [..., units] embeddings share a class."""
+        """Return [...] log-odds that embeddings share a class."""
         log_odds: Tensor = self.distance((a - b).abs())
         return log_odds.squeeze(-1)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Map [n, D] features to [n, units] embeddings between 0 and 1."""
+        """Return [n, units] sigmoid embeddings of [n, D] features."""
         return self.dense(features).sigmoid()  # type: ignore[no-any-return]
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
@@ -65,7 +68,7 @@ class Siamese(EmbeddingAlgorithm):
         )
 
     def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
-        """Return the [M, N] log mean probabilities of queries and classes."""
+        """Return [M, N] log mean probabilities for the classes."""
         support, query = self.embed(support), self.embed(query)
         log_similarity = F.logsigmoid(self.similarity(query.unsqueeze(1), support.unsqueeze(0)))
         # Average over the images of a class in log space: in float32, probabilities near 1 would tie.

@@ -1,4 +1,4 @@
-"""Batch norm with explicit statistics, folded into convolutions where that is faster."""
+"""Batch norm with explicit statistics, foldable into convolutions."""
 
 from __future__ import annotations
 

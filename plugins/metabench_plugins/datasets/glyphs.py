@@ -1,4 +1,4 @@
-"""Glyphs: generated characters, so that a first run needs no data."""
+"""Generated characters, so that a first run needs no data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Glyphs(Dataset):
     """
 
     def pack(self, files: DatasetFiles, progress: Progress) -> Pack:
-        """Draw all [7000, 1, 28, 28] images, in seconds; needs no files."""
+        """Draw all [7000, 1, 28, 28] images, without any files."""
         rng = np.random.Generator(np.random.PCG64(_SEED))
         classes = sum(_SPLITS.values())
         images = np.empty((classes * _DRAWINGS, 1, _SIZE, _SIZE), np.uint8)
@@ -50,7 +50,7 @@ class Glyphs(Dataset):
         )
 
     def split(self, pack: Pack) -> Mapping[str, Split]:
-        """Return 200 train, 50 val and 100 test characters, in order."""
+        """Return 200 train, 50 val and 100 test characters."""
         splits = {}
         first = 0
         for name, classes in _SPLITS.items():
@@ -70,9 +70,9 @@ class Glyphs(Dataset):
 
 
 def _invent(rng: np.random.Generator) -> Floats:
-    """Return a random character: [2 to 4 strokes, 4 control points, 2].
+    """Return a random character as control points of its strokes.
 
-    The longer side of its bounding box extends from -1 to 1.
+    Its shape is [2 to 4 strokes, 4 control points, 2]. The longer side of its bounding box extends from -1 to 1.
     """
     strokes = int(rng.integers(2, _STROKES, endpoint=True))
     points = rng.uniform(-1, 1, size=(strokes, 4, 2))
@@ -90,7 +90,7 @@ def _invent(rng: np.random.Generator) -> Floats:
 
 
 def _draw(rng: np.random.Generator, glyph: Floats) -> Floats:
-    """Return the [20, points, 2] curves of all drawers, in pixels.
+    """Return [20, points, 2] curves of all drawers, in pixels.
 
     The ranges make the task learnable but not trivial: in 5-way 1-shot, the nearest neighbour in pixels reaches about
     60 %, and a small network trained for a minute about 95 %.

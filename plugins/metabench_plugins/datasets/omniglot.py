@@ -79,7 +79,7 @@ class OmniglotConfig(api.Config):
 
 
 class Omniglot(api.Dataset):
-    """Omniglot as [1, S, S] uint8 images, 20 for each class.
+    """Omniglot as [1, S, S] uint8 images, 20 per class.
 
     The splits, in characters (rotated copies of a character are classes of the same split):
 
@@ -122,7 +122,7 @@ class Omniglot(api.Dataset):
             return self._read(parts, progress)
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
-        """Return the splits, with [classes · 20, 1, S, S] images each.
+        """Return splits of [classes · 20, 1, S, S] images.
 
         In a split of n characters, class ``turn * n + c`` is character c rotated anticlockwise by 90° · turn.
         """
@@ -146,7 +146,7 @@ class Omniglot(api.Dataset):
         return {name: api.SplitSize(count * self._turns(name), _DRAWINGS) for name, count in characters.items()}
 
     def _turns(self, split: str) -> int:
-        """Return the number of rotations that are classes of the split."""
+        """Return the number of rotations in the split."""
         return 4 if self.config.rotations in ("all", split) else 1
 
     def _split(self, pack: Pack, characters: Sequence[int], turns: int) -> api.Split:
@@ -237,7 +237,7 @@ class _Part:
 
 @contextlib.contextmanager
 def _opened(name: str, path: Path) -> Iterator[_Part]:
-    """Open a part from its folder, or from its zip without unpacking."""
+    """Open a part from its folder or zip."""
     if os.path.isdir(path):
         members = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
         yield _Part(name, path, _by_character(name, members), lambda member: (path.parent / member).read_bytes())
@@ -302,10 +302,10 @@ def _located(files: api.DatasetFiles) -> Iterator[Mapping[str, Path]]:
 
 
 def _find(sources: Sequence[Path]) -> Mapping[str, Path]:
-    """Return the paths of both parts, from the first folder with both.
+    """Return the paths of both parts.
 
     Returns:
-        The folder or zip of each part; empty where no folder has either part.
+        The folder or zip of each part, from the first folder with both; empty where no folder has either part.
 
     Raises:
         DataError: a folder has one part only, and no folder has both.

@@ -24,7 +24,7 @@ METRICS = (
 
 
 def title(record: Mapping[str, Any]) -> str:
-    """Return a title of the cell that is unique in its run."""
+    """Return the cell's title, which is unique in its run."""
     shape = f"{record['way']}-way-{record['shot']}-shot"
     return f"{record['algorithm']} {record['dataset']} {shape} {record['backbone']} seed {record['seed']}"
 
