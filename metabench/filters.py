@@ -58,5 +58,5 @@ def choose(
     ]
     if not chosen:
         filters = " and ".join(f"{key}={','.join(accepted)}" for key, accepted in only.items())
-        raise UsageError(f"--only {filters}: {owner} has nothing that matches all of this: drop a filter")
+        raise UsageError(f"--only {filters}: nothing in {owner} matches all of these filters: drop one")
     return chosen

@@ -174,7 +174,7 @@ def _data_ci95(records: Sequence[Record], accuracies: Floats, results: EpisodeRe
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
-    """Sort rows: the comparable by accuracy, other episodes, failed ones."""
+    """Sort by accuracy; rows of other episodes and failures last."""
     tested = [episodes_of(row.finished[0]) for row in rows if row.accuracy]
     # The episodes of most rows; of two equally frequent sets, the larger.
     main = max(tested, key=lambda episodes: (tested.count(episodes), episodes), default=None)

@@ -21,7 +21,9 @@ FORMATS = ["table", "markdown", "junit", "json"]
 @click.option(
     "--tolerance", type=click.FloatRange(0, 100), help="Largest accepted loss of accuracy, in points [default: .5]."
 )
-@click.option("--slowdown", type=click.FloatRange(1), help="Largest accepted slowdown, as a factor.")
+@click.option(
+    "--slowdown", type=click.FloatRange(1), help="Largest accepted slowdown of throughput and latency, as a factor."
+)
 @click.option("--memory-growth", type=click.FloatRange(1), help="Largest accepted growth of peak memory, as a factor.")
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Compare these cells, e.g. algorithm=maml,protonet.")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)

@@ -12,14 +12,14 @@ from metabench.specs import Spec
 
 @click.command("list")
 @click.argument(
-    "what",
+    "kind",
     type=click.Choice(["all", "algorithms", "backbones", "datasets", "suites", "loggers", "plugins"]),
     default="all",
 )
-def list_(what: str) -> None:
+def list_(kind: str) -> None:
     """List installed algorithms, backbones, datasets, suites, loggers or plugins."""
     plugins = PluginManager.from_environment()
-    links = what != "all"
+    links = kind != "all"
     sections: dict[str, Callable[[PluginManager], list[tuple[str, ...]]]] = {
         "algorithms": lambda plugins: _specs(plugins.algorithms(), links),
         "backbones": lambda plugins: _specs(plugins.backbones(), links),
@@ -28,7 +28,7 @@ def list_(what: str) -> None:
         "loggers": lambda plugins: _specs(plugins.loggers(), links),
         "plugins": _plugins,
     }
-    chosen = list(sections) if what == "all" else [what]
+    chosen = list(sections) if kind == "all" else [kind]
     for section in chosen:
         rows = sections[section](plugins)
         click.echo(f"{section}:" if rows else f"{section}: none")
@@ -38,7 +38,7 @@ def list_(what: str) -> None:
     for problem in plugins.conflicts():
         click.echo(problem, err=True)
     broken = [info for info in plugins.plugins() if info.problem]
-    if broken and what not in ("all", "plugins"):
+    if broken and kind not in ("all", "plugins"):
         click.echo(f"{len(broken)} plugins cannot be used: see `metabench list plugins`", err=True)
 
 

@@ -190,7 +190,7 @@ def check_batches(subject: Subject) -> None:
 
 
 def check_batchings(subject: Subject) -> None:
-    """A functional algorithm scores several episodes at once alike."""
+    """A functional algorithm's scores do not depend on its batching."""
     if not subject.build().functional:
         return
     scores_of = []

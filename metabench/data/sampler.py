@@ -79,9 +79,12 @@ class EpisodeSampler:
         self._sizes = np.diff(self._offsets)
         per_class = shape.shot + shape.queries
         if len(self._sizes) < shape.way:
-            raise ValueError(f"{shape.way} ways asked of {len(self._sizes)} classes")
+            raise ValueError(f"{shape.way}-way episodes need a split of {shape.way} classes, not {len(self._sizes)}")
         if self._sizes.min() < per_class:
-            raise ValueError(f"{per_class} images a class asked of {self._sizes.min()}")
+            raise ValueError(
+                f"{shape.shot} shots and {shape.queries} queries need {per_class} images of each class, and the "
+                f"smallest class has {self._sizes.min()}"
+            )
         text = f"{stream}|{shape.way}|{shape.shot}|{shape.queries}|{seed}"
         self._key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
         draws = shape.way * (1 + per_class + shape.queries)

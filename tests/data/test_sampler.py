@@ -163,12 +163,12 @@ def test_classes_of_different_sizes_are_drawn_to_their_last_image() -> None:
 
 
 def test_too_few_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 ways asked of 4 classes"):
+    with pytest.raises(ValueError, match="5-way episodes need a split of 5 classes, not 4"):
         EpisodeSampler(np.arange(5) * 20, EpisodeShape(5, 1, 1), "s", 0)
 
 
 def test_too_few_images_in_the_smallest_class_are_refused() -> None:
-    with pytest.raises(ValueError, match="6 images a class asked of 5"):
+    with pytest.raises(ValueError, match="need 6 images of each class, and the smallest class has 5"):
         EpisodeSampler([0, 20, 25, 45], EpisodeShape(2, 1, 5), "s", 0)
 
 

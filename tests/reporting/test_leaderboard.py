@@ -326,7 +326,7 @@ def test_the_command_filters_and_sorts(printed: Callable[..., str]) -> None:
     assert "5-shot" not in text
     assert "did you mean 'best'?" in printed("--only", "algorithm=bets", code=2)
     assert "unknown filter" in printed("--only", "colour=red", code=2)
-    assert "nothing that matches all of this" in printed("--only", "algorithm=best", "--only", "shot=5", code=2)
+    assert "matches all of these filters" in printed("--only", "algorithm=best", "--only", "shot=5", code=2)
 
 
 def test_every_sort_key_is_an_option() -> None:
