@@ -20,7 +20,7 @@ def assert_no_regression() -> Callable[..., None]:
         from metabench.analysis.gate import judge
         from metabench.records.runs import Runs
 
-        verdicts = judge(Runs([Path(base)]), Runs([Path(candidate)]), tolerance / 100)
+        verdicts = judge(Runs.read([Path(base)]), Runs.read([Path(candidate)]), tolerance / 100)
         broken = [f"{verdict.word}  {verdict.cell}: {verdict.reason}" for verdict in verdicts if verdict.breaks]
         if broken:
             pytest.fail("\n".join(broken), pytrace=False)

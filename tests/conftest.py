@@ -19,7 +19,7 @@ from metabench.registry.manager import PluginManager
 if TYPE_CHECKING:  # imports torch
     from command_line import Ended
     from metabench.engine.cell import Outcome
-    from metabench.executors.driver import LoadedDataset
+    from metabench.executors.loading import LoadedDataset
 
 
 class Distributions:
@@ -202,7 +202,7 @@ def everything() -> PluginManager:
 def data() -> LoadedDataset:
     """Return the loaded tiny dataset."""
     from metabench.api import Config
-    from metabench.executors.driver import LoadedDataset
+    from metabench.executors.loading import LoadedDataset
     from tiny import Blots
 
     dataset = Blots(Config())

@@ -36,7 +36,7 @@ from metabench.engine.cell import build, image_shape_of
 from metabench.engine.evaluation import evaluate, predict
 from metabench.engine.precision import tf32
 from metabench.engine.streams import evaluation_stream, training_stream
-from metabench.executors.estimate import expected_times
+from metabench.executors.rehearsal import rehearse
 from metabench.machine.clock import synchronise
 from metabench.machine.device import choose_device, describe_device
 from metabench.machine.memory import BatchSize, PeakMemory
@@ -200,7 +200,7 @@ def print_expected_minutes(device: torch.device) -> None:
     plugins = PluginManager.from_environment()
     cells = planned(SUITE, "paper", plugins)
     splits = splits_of(cells[0], plugins)  # all cells have the same dataset
-    seconds = expected_times(cells, {cells[0].dataset.label: splits}, device, plugins)
+    seconds = rehearse(cells, {cells[0].dataset.label: splits}, device, plugins)
     print("\nexpected of the profile paper, from a few steps:")
     for cell in cells:
         print(f"{cell.title}: {seconds[cell.id] / 60:.1f} min")

@@ -49,8 +49,8 @@ def compare(
     from metabench.reporting import gate_report
 
     with ExitStack() as stack:
-        old = Runs([stack.enter_context(opened(base))], parse_filters(only))
-        new = Runs([stack.enter_context(opened(candidate))], parse_filters(only))
+        old = Runs.read([stack.enter_context(opened(base))], parse_filters(only))
+        new = Runs.read([stack.enter_context(opened(candidate))], parse_filters(only))
         given = {"tolerance": tolerance, "slowdown": slowdown, "memory_growth": memory_growth}
         gate = _stored_gate(new).model_copy(update={name: limit for name, limit in given.items() if limit is not None})
         verdicts = judge(old, new, gate.tolerance / 100)

@@ -28,7 +28,7 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
     from metabench.reporting.leaderboard import sort_tables
 
     published = PluginManager.from_environment().published_results()
-    runs = Runs(directories, parse_filters(only))
+    runs = Runs.read(directories, parse_filters(only))
     tables = sort_tables(make_tables(runs.records, runs.episodes, published), sort)
     render = {
         "table": lambda tables: rendering.render_text(tables, terminal_width()),

@@ -24,7 +24,7 @@ def report(directories: Sequence[Path], only: Sequence[str], output: Path | None
     from metabench.reporting.report.page import render_page
 
     published = PluginManager.from_environment().published_results()
-    page = render_page(Runs(directories, parse_filters(only)), published)
+    page = render_page(Runs.read(directories, parse_filters(only)), published)
     path = output or directories[0] / "report.html"
     try:
         with atomic_file(path) as temporary:

@@ -11,7 +11,8 @@ import click
 
 if TYPE_CHECKING:  # imported when there is something to run
     from metabench.planning.plan import Cell
-    from metabench.planning.suite import Precision
+    from metabench.planning.suite import Precision, Suite, SuiteFile
+    from metabench.records.record import Record
     from metabench.records.store import Store
     from metabench.registry.manager import PluginManager
 
@@ -81,34 +82,59 @@ def run(
         _show(cells)
         return 0
 
+    kind = "-".join(filter(None, [resolved.profile or "default", precision]))
+    return _execute(
+        resolved, file, plan, cells, plugins, output or Path("runs") / resolved.name / kind, device, fresh, jobs
+    )
+
+
+def _execute(
+    suite: Suite,
+    file: SuiteFile,
+    plan: Sequence[Cell],
+    cells: Sequence[Cell],
+    plugins: PluginManager,
+    output: Path,
+    device_name: str,
+    fresh: bool,
+    jobs: int,
+) -> int:
+    """Run the cells of a plan, print the leaderboard, and return the exit code."""
     from metabench.cli.console import make_console
     from metabench.cli.progress import pack_progress
     from metabench.data.packing import DataRoots
     from metabench.engine.precision import check_precisions
     from metabench.engine.progress import Interrupted
-    from metabench.executors.driver import load_datasets, run_cells
+    from metabench.executors.driver import run_cells
+    from metabench.executors.loading import load_datasets
+    from metabench.executors.origin import kept_records
     from metabench.machine.device import choose_device
     from metabench.records.store import Store
 
-    where = choose_device(device)
-    check_precisions(cells, where)
-    datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), pack_progress)
-    kind = "-".join(filter(None, [resolved.profile or "default", precision]))
-    store = Store(output or Path("runs") / resolved.name / kind)
-    with store.locked():
-        settings = resolved.model_dump(mode="json", exclude={"profile"})
-        store.write_suite(settings)
-        store.supersede(plan, replaced=[cell.id for cell in cells] if fresh else [])
-        with make_console() as console:
-            expected = console.start(cells, store, where, datasets, plugins, file, resolved, fresh, jobs)
+    device = choose_device(device_name)
+    check_precisions(cells, device)
+    datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), device, pack_progress)
+    store = Store(output)
+    # Reading writes nothing, so that a cell that is refused below leaves no directory behind.
+    earlier = store.records_by_name(without={cell.id for cell in cells} if fresh else ())
+    kept = kept_records(cells, earlier, datasets, device, plugins, store)
+    settings = suite.model_dump(mode="json", exclude={"profile"})
+    with make_console() as console:
+        expected = console.rehearse(cells, kept, device, datasets, plugins, file, suite, jobs)
+        with store.locked():
+            store.write_suite(settings)
+            current = store.supersede(earlier, plan)
             plugins.run_started(store.path, settings, len(cells))
             try:
-                records = run_cells(resolved, cells, datasets, where, plugins, store, console, fresh, jobs, expected)
+                records = run_cells(
+                    suite, cells, datasets, device, plugins, store, console, kept, fresh, jobs, expected
+                )
             except Interrupted:
                 console.interrupted(store, fresh)
                 raise KeyboardInterrupt from None
-        plugins.run_finished(store.path, [record.model_dump() for record in records])
-        text = _write_leaderboard(store, plugins)
+            plugins.run_finished(store.path, [record.model_dump() for record in records])
+            every = {record.cell: record for record in [*current, *records]}
+            text = _write_leaderboard(store, list(every.values()), plugins)
     click.echo()
     click.echo(text)
     click.echo(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
@@ -127,14 +153,14 @@ def _show(cells: Sequence[Cell]) -> None:
     click.echo(f"{len(cells)} cells")
 
 
-def _write_leaderboard(store: Store, plugins: PluginManager) -> str:
+def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:
     """Write the leaderboard's files, and return it for the terminal."""
     from metabench.analysis.standings import make_tables
     from metabench.cli.leaderboard import terminal_width
     from metabench.records.runs import Runs
     from metabench.reporting.rendering import render_csv, render_markdown, render_text
 
-    runs = Runs([store.path])
+    runs = Runs([(store, records)])
     tables = make_tables(runs.records, runs.episodes, plugins.published_results())
     store.write_text("leaderboard.md", render_markdown(tables))
     store.write_text("leaderboard.csv", render_csv(tables))

@@ -29,7 +29,7 @@ from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream
 from metabench.engine.training import train
-from metabench.errors import CellFailed, SuiteError, in_one_line
+from metabench.errors import CellFailed, in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory, is_out_of_memory
 from metabench.machine.reproducible import derive_seed, deterministic
@@ -83,21 +83,6 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     # On a CPU, convolutions of channels-last weights run up to three times faster.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
-
-
-def check(cell: Cell, splits: Mapping[str, Split], plugins: PluginManager) -> None:
-    """Build the cell's algorithm and throw it away, to hear its objections before anything is run.
-
-    Raises:
-        SuiteError: the backbone or the algorithm refuses the cell (a `ValueError` of its constructor).
-    """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            build(cell, image_shape_of(splits), torch.device("cpu"), plugins)
-        except ValueError as error:
-            raise SuiteError(f"{cell.title}: {error}") from error
-        except Exception:  # a fault of the plugin: it is met again when the cell runs, which then fails alone
-            return
 
 
 def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, int, int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,35 @@ class TrainingProgress:
             selection.best_state = {}
 
 
+class CheckpointClock:
+    """Says when the next checkpoint is due.
+
+    The first one is due early, so that a training that is killed often still gets on. Later ones take at most a
+    twentieth of the time, but come at least every five minutes.
+    """
+
+    #: Seconds until the first checkpoint; between two of them at least, and at most.
+    FIRST, SHORTEST, LONGEST = 2.0, 10.0, 300.0
+    #: Seconds of training for a second of writing.
+    SHARE = 20.0
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + self.FIRST
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether a checkpoint is to be written now."""
+        return time.monotonic() >= self._due
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Time the writing of a checkpoint, and set when the next one is due."""
+        begun = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._due = now + min(self.LONGEST, max(self.SHORTEST, self.SHARE * (now - begun)))
+
+
 def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Mapping[str, str], path: Path) -> None:
     """Write the state of a training of this origin to `path`.
 
@@ -142,18 +173,24 @@ def shapes_of(path: Path, origin: Mapping[str, str]) -> list[EpisodeShape] | Non
         None where there is no checkpoint of this origin that can be read.
     """
     try:
-        state = _read(path, origin)
-    except Exception:  # a damaged file can raise nearly anything; who needs it is told by `load_checkpoint`
+        state = _read(path, origin, mapped=True)
+    except Exception:  # a damaged file can raise nearly anything; `load_checkpoint` reports it
         return None
     return None if state is None else _shapes(state)
 
 
-def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the content of the checkpoint at `path`; None where there is none of this origin and kind."""
+def _read(path: Path, origin: Mapping[str, str], mapped: bool = False) -> dict[str, Any] | None:
+    """Return the content of the checkpoint at `path`; None where there is none of this origin and kind.
+
+    Args:
+        path: the file.
+        origin: the wanted origin.
+        mapped: leave the weights on disk until they are used.
+    """
     if not os.path.exists(path):
         return None
     # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     return state if state["origin"] == dict(origin) and "selections" in state else None
 
 

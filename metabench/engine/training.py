@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 from metabench.api import Algorithm, Split
 from metabench.data.sampler import EpisodeShape
-from metabench.engine.checkpoints import TrainingProgress, load_checkpoint, save_checkpoint
+from metabench.engine.checkpoints import CheckpointClock, TrainingProgress, load_checkpoint, save_checkpoint
 from metabench.engine.evaluation import evaluate
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream, training_stream, validation_stream
@@ -25,8 +24,6 @@ from metabench.planning.plan import Cell, Training
 WARM_UP_STEPS = 3
 #: Steps between looks at the loss; each look waits for the device.
 LOSS_EVERY = 10
-#: Seconds after which the next look at the loss also writes a checkpoint.
-CHECKPOINT_SECONDS = 10.0
 
 
 def train(
@@ -69,11 +66,12 @@ def train(
     own = progress.selections[cell.shape]
     watch = Stopwatch(device, progress.seconds)
     warm = progress.step + WARM_UP_STEPS
-    saved = time.monotonic()
+    clock = CheckpointClock()
 
     def save() -> None:
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, memory.bytes())
-        save_checkpoint(algorithm, progress, origin, checkpoint)
+        with clock.writing():
+            save_checkpoint(algorithm, progress, origin, checkpoint)
 
     watcher.phase("train", steps, progress.step)
     try:
@@ -87,7 +85,7 @@ def train(
             first, timed = progress.step, progress.step >= warm
             until = min(_next_pause(first, cell.train.validate_every, steps), steps if timed else warm)
             with (watch if timed else Stopwatch(device)).running():
-                loss = _meta_steps(cell, algorithm, stream, progress, until, watcher)
+                loss = _meta_steps(cell, algorithm, stream, progress, until, watcher, clock)
             progress.timed_steps += (progress.step - first) * timed
             progress.seconds = watch.seconds
             if not np.isfinite(loss):
@@ -99,9 +97,8 @@ def train(
             watcher.advance(progress.step, f"loss {loss:.3f}{best}")
             if watcher.should_stop():
                 raise Interrupted
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if clock.is_due:
                 save()
-                saved = time.monotonic()
     except Interrupted:
         save()
         raise
@@ -156,8 +153,9 @@ def _meta_steps(
     progress: TrainingProgress,
     until: int,
     watcher: Watcher,
+    clock: CheckpointClock,
 ) -> float:
-    """Make the outer updates up to `until`, or fewer where the user wants to stop; return the last loss.
+    """Make the outer updates up to `until`, or fewer to stop or to write a checkpoint; return the last loss.
 
     No result is read back from the device within the loop.
     """
@@ -170,6 +168,6 @@ def _meta_steps(
         loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
         progress.step += 1
         watcher.advance(progress.step)
-        if watcher.should_stop():
+        if watcher.should_stop() or clock.is_due:
             break
     return float(loss)

@@ -98,10 +98,10 @@ def run_jobs(
         while running or (queue and not stop.is_set()):
             while len(running) < at_once and not stop.is_set():
                 busy = {chain(under_way.job) for under_way in running.values()}
-                startable = [i for i, job in enumerate(queue) if chain(job) not in busy]
-                if not startable:
+                startable = next((i for i, job in enumerate(queue) if chain(job) not in busy), None)
+                if startable is None:
                     break
-                job = queue.pop(startable[0])
+                job = queue.pop(startable)
                 watcher = started(job)
                 ours, theirs = context.Pipe(duplex=False)
                 arguments = (job, theirs, stop, threads, dict(os.environ))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,35 +18,52 @@ _Key = tuple[str, Machine, str]
 class Runs:
     """The records of some output directories.
 
-    Of a cell that several directories have, of the same machine and data, the one that was finished last counts; a
-    failed one only where there is no other.
+    Where several directories have a record of one cell, of the same machine and data, the last finished one counts; a
+    failed one counts only where there is no other.
 
     Args:
-        directories: at least one.
-        only: which records count, see `metabench.filters.choose`; by algorithm, dataset, backbone, way, shot, seed,
+        results: each output directory with its records.
+        only: the labels to keep, see `metabench.filters.choose`; by algorithm, dataset, backbone, way, shot, seed,
             suite, profile and status.
 
     Attributes:
-        records: those that count.
+        records: the records that count.
 
     Raises:
-        StoreError: a directory does not exist, has no finished cell, or a record in it is damaged.
-        UsageError: there is nothing of what is asked for.
+        UsageError: no record has the labels.
     """
 
-    def __init__(self, directories: Sequence[Path], only: Mapping[str, Iterable[str]] | None = None) -> None:
-        found: dict[_Key, tuple[Record, Store]] = {}
+    def __init__(
+        self, results: Iterable[tuple[Store, Sequence[Record]]], only: Mapping[str, Iterable[str]] | None = None
+    ) -> None:
+        counted: dict[_Key, tuple[Record, Store]] = {}
+        for store, records in results:
+            for record in records:
+                earlier = counted.get(_key(record))
+                if earlier is None or _precedence(earlier[0]) < _precedence(record):
+                    counted[_key(record)] = (record, store)
+        self.records = choose([record for record, _ in counted.values()], _labels, only or {}, "the runs")
+        self._stores = {_key(record): counted[_key(record)][1] for record in self.records}
+
+    @classmethod
+    def read(cls, directories: Iterable[Path], only: Mapping[str, Iterable[str]] | None = None) -> Runs:
+        """Read the records of some output directories, at least one.
+
+        Raises:
+            StoreError: a directory does not exist, has no finished cell, or a record in it is damaged.
+            UsageError: no record has the labels.
+        """
+        results = []
         for directory in directories:
+            advice = "give the --output of an earlier `metabench run`"
+            if not os.path.isdir(directory):
+                raise StoreError(f"no directory {directory}: {advice}")
             store = Store(directory)
             records = store.records()
             if not records:
-                raise StoreError(f"no finished cells in {directory}: give the --output of an earlier `metabench run`")
-            for record in records:
-                earlier = found.get(_key(record))
-                if earlier is None or _precedence(earlier[0]) < _precedence(record):
-                    found[_key(record)] = (record, store)
-        self.records = choose([record for record, _ in found.values()], _labels, only or {}, "what is there")
-        self._stores = {_key(record): found[_key(record)][1] for record in self.records}
+                raise StoreError(f"no finished cells in {directory}: {advice}")
+            results.append((store, records))
+        return cls(results, only)
 
     def episodes(self, record: Record) -> EpisodeResults:
         """Return what the test episodes of a record gave.

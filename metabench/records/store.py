@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,19 +68,24 @@ class Store:
             lock.release()
 
     def records(self) -> list[Record]:
-        """Return all records, by cell.
+        """Return all records; none where there is no directory yet.
 
         Raises:
-            StoreError: the directory does not exist, or a record in it cannot be read.
+            StoreError: a record cannot be read.
         """
-        if not os.path.isdir(self.path):
-            raise StoreError(f"no directory {self.path}: give the --output of an earlier `metabench run`")
-        return [self._read(path) for path in sorted(self._cells.glob("*.json"))]
+        return list(self.records_by_name().values())
 
-    def record(self, cell: str) -> Record | None:
-        """Return the record of a cell, or None where it has none yet."""
-        path = self._cells / f"{cell}.json"
-        return self._read(path) if os.path.exists(path) else None
+    def records_by_name(self, without: Collection[str] = ()) -> dict[str, Record]:
+        """Return all records by the names of their files, which are the ids of their cells.
+
+        Args:
+            without: names whose files are not read.
+
+        Raises:
+            StoreError: a record cannot be read.
+        """
+        paths = sorted(self._cells.glob("*.json"))
+        return {path.stem: self._read(path) for path in paths if path.stem not in without}
 
     def episodes(self, cell: str) -> EpisodeResults:
         """Return what the test episodes of a finished cell gave."""
@@ -143,24 +148,34 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
-    def supersede(self, plan: Sequence[Cell], replaced: Sequence[str] = ()) -> None:
-        """Move records that no cell of the plan could have written (whatever its seed) to ``superseded/``.
+    def supersede(self, records: Mapping[str, Record], plan: Sequence[Cell]) -> list[Record]:
+        """Move records of earlier settings to ``superseded/``; return the others.
 
-        They are of earlier settings of the suite: the leaderboard must not mix them with the present ones.
-        Records of the cells in `replaced` are about to go, and are not read.
+        A record stays if a cell of the plan, with any seed, has its settings: the leaderboard must not mix settings.
+
+        Args:
+            records: the `records_by_name` of this directory.
+            plan: all cells of the suite as it is now.
         """
-        expected = [_without_seed(cell.identity) for cell in plan]
-        for found in sorted(self._cells.glob("*.json")):
-            if found.stem in replaced or _without_seed(self._read(found).identity) in expected:
+        expected = {_without_seed(cell.identity) for cell in plan}
+        current = []
+        for name, record in records.items():
+            if _without_seed(record.identity) in expected:
+                current.append(record)
                 continue
             try:
                 (self.path / "superseded").mkdir(exist_ok=True)
                 for suffix in _SUFFIXES:
-                    path = self._cells / f"{found.stem}{suffix}"
+                    path = self._cells / f"{name}{suffix}"
                     if os.path.exists(path):
                         path.replace(self.path / "superseded" / path.name)
             except OSError as error:
                 raise _cannot_write(self.path, error) from error
+        return current
+
+    def traceback_name(self, cell: str) -> str:
+        """Return the name in the output directory for the traceback of a failed cell."""
+        return f"cells/{cell}.traceback.txt"
 
     def checkpoint(self, training: str) -> Path:
         """Return the file for the checkpoint of a training (`metabench.planning.plan.Cell.training_id`)."""
@@ -215,8 +230,8 @@ class Store:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity.items() if key != "seed"}
+def _without_seed(identity: Mapping[str, Any]) -> str:
+    return json.dumps({key: value for key, value in identity.items() if key != "seed"}, sort_keys=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> StoreError:

@@ -81,7 +81,7 @@ def test_store_read(benchmark: Benchmark, store: Store) -> None:
 def test_leaderboard(benchmark: Benchmark, store: Store) -> None:
 
     def leaderboard() -> str:
-        runs = Runs([store.path])
+        runs = Runs.read([store.path])
         return render_text(make_tables(runs.records, runs.episodes), 200)
 
     text = benchmark(leaderboard)

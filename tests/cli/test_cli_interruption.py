@@ -62,7 +62,7 @@ def tripwire(distributions: Distributions, metabench: Command) -> Command:
 def in_a_process(folder: Path, step: int, how: int, *options: str) -> Ended:
     """Run the suite in a process of its own, which is hit by a signal after some steps of its second cell."""
     script = (
-        "import metabench.engine.training as training; training.CHECKPOINT_SECONDS = 0\n"
+        "from metabench.engine.checkpoints import CheckpointClock; CheckpointClock.is_due = True\n"
         "import torch; torch.set_num_threads(1)\n"
         "from metabench.cli import main; main()"
     )
@@ -133,9 +133,10 @@ def test_cells_that_run_at_once_give_the_same_results(metabench: Command) -> Non
     ended = metabench("run", "small.yaml", "--output", "both", "--jobs", "2")
     assert ended.code == 0, ended.err
     one, both = Store(Path("one")), Store(Path("both"))
-    found = [{**record, "device": ""} for record in essence(both.records())]
-    assert found == [{**record, "device": ""} for record in essence(one.records())]
+    found = [{**record, "device": "", "machine": {}} for record in essence(both.records())]
+    assert found == [{**record, "device": "", "machine": {}} for record in essence(one.records())]
     assert {record.device.rpartition(", ")[2] for record in both.records()} == {"2 cells at once"}
+    assert {record.machine.cells_at_once for record in both.records()} == {2}
     for record in one.records():
         assert same(one.episodes(record.cell), both.episodes(record.cell))
 
@@ -150,7 +151,8 @@ def test_of_cells_that_share_a_training_one_runs_at_a_time_and_the_results_are_t
     assert ended.code == 0, ended.err
     assert "2 cells at once" in ended.err, "no more than there are trainings"
     one, both = Store(Path("one")).records(), Store(Path("both")).records()
-    assert [{**record, "device": ""} for record in essence(both)] == [{**r, "device": ""} for r in essence(one)]
+    of_one, of_both = ([{**record, "device": "", "machine": {}} for record in essence(found)] for found in (one, both))
+    assert of_one == of_both
     for records in (one, both):
         assert len({record.train.seconds for record in records if record.train}) == 2
     assert not list(Path("both/checkpoints").iterdir())

@@ -39,7 +39,7 @@ def write(tmp_path: Path, make_record: Make) -> Write:
             record = make_record(0.5, algorithm=algorithm, cell=f"{name}{i}", **{"accuracy": accuracy, **changes})
             groups = np.zeros((len(accuracies), 5), dtype=np.int64)
             Store(folder).write(record, EpisodeResults(accuracies, groups))
-        return Runs([folder])
+        return Runs.read([folder])
 
     return store
 

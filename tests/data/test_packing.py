@@ -234,7 +234,7 @@ def test_progress_is_a_plain_line_without_a_terminal(capsys: pytest.CaptureFixtu
     with pack_progress(patience=0) as progress:
         progress(1, 3, "packing")
         progress(2, 3, "packing")  # too soon for another line
-    assert capsys.readouterr() == ("", "packing: 1 of 3\n")
+    assert capsys.readouterr() == ("", "packing 1/3, 0 s left\n")
 
 
 def test_progress_is_a_bar_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

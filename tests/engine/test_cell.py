@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from metabench.engine.cell import Outcome, build
+from metabench.engine.checkpoints import CheckpointClock
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed, StoreError
-from metabench.executors.driver import LoadedDataset
+from metabench.executors.loading import LoadedDataset
 from metabench.planning.plan import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
@@ -183,3 +185,69 @@ def test_out_of_memory_names_what_to_lower(run: Run, name: str) -> None:
     assert message.startswith("out of memory: lower ")
     for part in ("train.meta_batch (2)", "train.way (3)", "train.queries (4)", "(pixels)"):
         assert part in message
+
+
+# ----------------------------------------------------------------------------------- when checkpoints are due
+
+
+class Time:
+    """A clock that tests set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("metabench.engine.checkpoints.time.monotonic", lambda: self.now)
+
+    def write(self, clock: CheckpointClock, seconds: float) -> None:
+        with clock.writing():
+            self.now += seconds
+
+    def due_after(self, clock: CheckpointClock) -> int:
+        """Return the whole seconds until a checkpoint is due."""
+        begun = self.now
+        while not clock.is_due:
+            self.now += 1
+        return round(self.now - begun)
+
+
+def test_the_first_checkpoint_is_due_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time(monkeypatch)
+    assert time.due_after(CheckpointClock()) == 2
+
+
+@pytest.mark.parametrize(("writing", "due"), [(0.0, 10), (0.4, 10), (1.0, 20), (5.0, 100), (60.0, 300)])
+def test_checkpoints_take_a_twentieth_of_the_time_and_come_every_five_minutes(
+    monkeypatch: pytest.MonkeyPatch, writing: float, due: int
+) -> None:
+    time = Time(monkeypatch)
+    clock = CheckpointClock()
+    time.write(clock, writing)
+    assert time.due_after(clock) == due
+
+
+def test_a_training_that_is_killed_again_and_again_gets_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed in every fourth step; a checkpoint is due after two."""
+    now = [0.0]
+    monkeypatch.setattr("metabench.engine.checkpoints.time.monotonic", lambda: now[0])
+
+    class Killed(Watching):
+        def advance(self, done: int, note: str = "") -> None:
+            super().advance(done, note)
+            now[0] += 0.5  # once in the step, once after it
+            if now[0] - begun >= 4:
+                raise KeyboardInterrupt  # which nobody catches to write a checkpoint
+
+    steps = []
+    for _ in range(4):
+        begun = now[0]
+        watcher = Killed()
+        with suppress(KeyboardInterrupt):
+            run(
+                "centroid",
+                SUITE.replace("steps: 8", "steps: 20").replace("validate_every: 2", "validate_every: 20"),
+                watcher,
+            )
+        steps.append(watcher.phases[0][2])
+    assert steps[0] == 0
+    assert steps == sorted(set(steps)), "each one goes on further than the one before"

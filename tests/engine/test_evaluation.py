@@ -15,7 +15,7 @@ from metabench.engine.cell import Outcome, build
 from metabench.engine.evaluation import class_accuracies, credit, evaluate, flops, inductive_accuracies, is_transductive
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed
-from metabench.executors.driver import LoadedDataset
+from metabench.executors.loading import LoadedDataset
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.plan import Cell
 from metabench.planning.suite import Suite

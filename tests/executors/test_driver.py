@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from metabench.data.packing import DataRoots
 from metabench.engine.progress import Interrupted
 from metabench.executors import driver
-from metabench.executors.driver import LoadedDataset, run_cells
+from metabench.executors.driver import run_cells
+from metabench.executors.loading import LoadedDataset, load_datasets
+from metabench.executors.origin import kept_records
 from metabench.planning.plan import Cell
 from metabench.planning.suite import Suite
 from metabench.records.record import Record
@@ -39,8 +42,10 @@ def run_all(
     ) -> list[Record]:
         suite, cells = cells_of(*algorithms, text=text)
         cells = [cell for cell in cells if cell.shape.shot in shots] if shots else cells
-        store = Store(tmp_path / output)
-        return run_cells(suite, cells, {"blots": data}, CPU, everything, store, watcher or Watching(), fresh)
+        store, datasets = Store(tmp_path / output), {"blots": data}
+        earlier = {} if fresh else store.records_by_name()
+        kept = kept_records(cells, earlier, datasets, CPU, everything, store)
+        return run_cells(suite, cells, datasets, CPU, everything, store, watcher or Watching(), kept, fresh)
 
     return start
 
@@ -100,7 +105,7 @@ def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(run_all: RunAll) -
     "changes",
     [
         {"dataset_fingerprint": "0" * 64},
-        {"environment": {"cuda": "13.2"}},
+        {"machine": {"kind": "cuda"}},
         {"environment": {"torch": "1.0"}},
         {"environment": {"providers": {"algorithm": "mine 0.1"}}},
         {"environment": {"providers": {"dataset": "mine 0.1"}}},
@@ -119,6 +124,7 @@ def test_a_record_from_elsewhere_is_not_kept(run_all: RunAll, tmp_path: Path, ch
     assert watcher.done == [("centroid", False)]
     assert again.accuracy == here.accuracy
     assert again.environment == here.environment
+    assert again.machine == here.machine
     assert again.dataset_fingerprint == here.dataset_fingerprint
 
 
@@ -179,7 +185,8 @@ def test_cells_that_share_a_training_start_as_one(
     suite, cells = cells_of("fading", "centroid", "relative", text=in_shots(1, 2))
     seconds = {"fading": 1.0, "centroid": 2.0, "relative": 1.5}
     expected = {cell.id: seconds[cell.algorithm.label] for cell in cells}
-    run_cells(suite, cells, {"blots": data}, CPU, everything, Store(tmp_path), Watching(), jobs=2, expected=expected)
+    datasets = {"blots": data}
+    run_cells(suite, cells, datasets, CPU, everything, Store(tmp_path), Watching(), {}, jobs=2, expected=expected)
     assert order == 2 * ["centroid"] + 2 * ["relative"] + 2 * ["fading"]
 
 
@@ -189,7 +196,7 @@ def test_of_several_cells_at_once_the_longest_starts_first(
     suite, cells = cells_of("centroid", "fading", "relative")
     expected = {cell.id: seconds for cell, seconds in zip(cells, (1.0, 3.0, 2.0), strict=True)}
     store = Store(tmp_path / "out")
-    settings = (suite, cells, {"blots": data}, CPU, everything, store, Watching())
+    settings = (suite, cells, {"blots": data}, CPU, everything, store, Watching(), {})
     records = run_cells(*settings, jobs=2, expected=expected)
     assert order == ["fading", "relative", "centroid"]
     assert [record.algorithm for record in records] == ["centroid", "fading", "relative"], "in the suite's order"
@@ -325,6 +332,7 @@ def test_a_class_that_was_edited_meanwhile_is_trained_anew(run_all: RunAll, monk
     def provided(cell: Cell, plugins: PluginManager) -> dict[str, str]:
         return {"algorithm": f"edited {len(watcher.done)} times"}
 
+    monkeypatch.setattr("metabench.executors.job.providers", provided)
     monkeypatch.setattr(driver, "providers", provided)
     records = run_all("centroid", text=in_shots(1, 2), watcher=watcher)
     assert watcher.phases.count(("train", 8, 0)) == 2
@@ -344,7 +352,7 @@ def test_fresh_trains_once_more_and_not_for_each_cell(run_all: RunAll) -> None:
 def test_a_training_that_fails_fails_every_cell_that_shares_it(
     run_all: RunAll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metabench.engine.training.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("metabench.engine.checkpoints.CheckpointClock.is_due", True)
     watcher = Watching()
     records = run_all("diverging", text=in_shots(1, 2).replace("steps: 8", "steps: 20"), watcher=watcher)
     assert [record.status for record in records] == ["failed", "failed"]
@@ -368,3 +376,16 @@ def test_cells_that_share_a_training_follow_one_another(run_all: RunAll) -> None
     records = run_all("centroid", "relative", text=in_shots(1, 2), watcher=watcher)
     assert watcher.started == ["centroid", "centroid", "relative", "relative"]
     assert [record.algorithm for record in records] == ["centroid", "relative", "centroid", "relative"]
+
+
+def test_images_are_moved_to_the_device_once_for_all_cells(
+    cells_of: Plan, everything: PluginManager, tmp_path: Path
+) -> None:
+    _, cells = cells_of("centroid", "relative", text=in_shots(1, 2))
+    device = torch.device("meta")
+    roots = DataRoots((), tmp_path)
+    datasets = load_datasets(cells, everything, roots, device, lambda: nullcontext(lambda done, total, what: None))
+    (dataset,) = datasets.values()
+    assert {split.images.device for split in dataset.splits.values()} == {device}
+    images = dataset.splits["train"].images
+    assert images.to(device) is images, "what a stream of episodes does copies nothing"

@@ -18,6 +18,7 @@ from metabench.files import atomic_file
 from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Machine, Record
+from metabench.records.runs import Runs
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
@@ -43,7 +44,7 @@ def test_what_is_written_is_read(store: Store, make_record: Make) -> None:
     results = EpisodeResults(np.array([0.1, 0.25, 1.0]), np.array([[0, 1], [1, 2], [4, 0]]))
     store.write(record, results, b"a picture")
     assert store.records() == [record]
-    assert store.record(record.cell) == record
+    assert store.records_by_name() == {record.cell: record}
     found = store.episodes(record.cell)
     np.testing.assert_array_equal(found.accuracies, results.accuracies)
     np.testing.assert_array_equal(found.groups, results.groups)
@@ -60,8 +61,15 @@ def test_the_record_is_plain_json_with_the_documented_names(store: Store, make_r
     assert found["status"] == "ok"
 
 
-def test_a_cell_without_a_record_has_none(store: Store) -> None:
-    assert store.record("nothing") is None
+def test_a_directory_that_is_not_there_has_no_records(store: Store) -> None:
+    assert not store.path.exists()
+    assert store.records() == []
+
+
+def test_records_that_are_left_out_are_not_read(store: Store, make_record: Make) -> None:
+    store.write(make_record())
+    (store.path / "cells" / "abc.json").write_text("{", encoding="utf-8")
+    assert store.records_by_name(without=["abc"]) == {"0123456789abcdef": make_record()}
 
 
 def test_a_checkpoint_that_is_not_needed_goes_and_others_stay(store: Store) -> None:
@@ -167,14 +175,13 @@ def test_a_damaged_record_is_named_with_what_to_do(store: Store, content: bytes,
     path = store.path / "cells" / "abc.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    for read in (store.records, lambda: store.record("abc")):
-        with pytest.raises(StoreError) as caught:
-            read()
-        message = str(caught.value)
-        assert str(path) in message
-        assert reason in message
-        assert "delete it" in message
-        assert "\n" not in message
+    with pytest.raises(StoreError) as caught:
+        store.records()
+    message = str(caught.value)
+    assert str(path) in message
+    assert reason in message
+    assert "delete it" in message
+    assert "\n" not in message
 
 
 def test_a_record_with_a_wrong_value_says_which(store: Store, make_record: Make) -> None:
@@ -196,7 +203,7 @@ def test_a_newer_record_asks_for_a_newer_program(store: Store, make_record: Make
 
 def test_no_directory_is_no_run(store: Store) -> None:
     with pytest.raises(StoreError, match=r"no directory .*out"):
-        store.records()
+        Runs.read([store.path])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"words", b"PK\x03\x04"])
@@ -283,7 +290,7 @@ def test_records_of_other_settings_are_moved_out_of_the_way(store: Store, make_r
     for cell in (current, same_with_other_seed, earlier):
         store.write(make_record(cell=cell.id, identity=cell.identity, seed=cell.seed), NOTHING)
     store.write_text(f"cells/{earlier.id}.traceback.txt", "Traceback …")
-    store.supersede(plan)
+    store.supersede(store.records_by_name(), plan)
     assert {record.cell for record in store.records()} == {current.id, same_with_other_seed.id}
     assert names_below(store.path / "superseded") == sorted(
         f"{earlier.id}.{suffix}" for suffix in ("json", "npz", "traceback.txt")
@@ -294,7 +301,7 @@ def test_records_of_other_settings_are_moved_out_of_the_way(store: Store, make_r
 def test_a_stored_identity_is_found_again(store: Store, make_record: Make, plan: list[Cell]) -> None:
     for cell in plan:
         store.write(make_record(cell=cell.id, identity=cell.identity))
-    store.supersede(plan)
+    store.supersede(store.records_by_name(), plan)
     assert len(store.records()) == len(plan)
     assert not (store.path / "superseded").exists()
 
@@ -303,7 +310,7 @@ def test_a_record_that_names_another_cell_moves_no_other(store: Store, make_reco
     store.write(make_record(cell=plan[0].id, identity=plan[0].identity), NOTHING)
     foreign = make_record(cell="*", identity={})
     (store.path / "cells" / "foreign.json").write_text(foreign.model_dump_json(), encoding="utf-8")
-    store.supersede(plan)
+    store.supersede(store.records_by_name(), plan)
     assert names_below(store.path / "cells") == [f"{plan[0].id}.json", f"{plan[0].id}.npz"]
 
 

@@ -1,0 +1,152 @@
+"""One cell as a job: run it here or in a worker, and make its record."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metabench.data.packing import DataRoots
+from metabench.data.sampler import EpisodeShape
+from metabench.engine.cell import Outcome, run_cell
+from metabench.engine.checkpoints import shapes_of
+from metabench.engine.progress import Interrupted, Watcher
+from metabench.errors import CellFailed, StoreError
+from metabench.executors.loading import LoadedDataset, load_dataset
+from metabench.executors.origin import origin_of, providers
+from metabench.machine.device import choose_device
+from metabench.planning.plan import Cell
+from metabench.records.record import Machine, Record
+from metabench.records.store import Store
+from metabench.registry.manager import PluginManager
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The result of running a cell once.
+
+    Attributes:
+        record: the cell's record.
+        outcome: the per-episode results and the picture; None where the cell failed.
+        traceback: the traceback of an unexpected error; empty otherwise.
+    """
+
+    record: Record
+    outcome: Outcome | None = None
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell to run, in this process or in a worker (`metabench.executors.processes.Job`).
+
+    Attributes:
+        cell: the cell.
+        number: its place among the cells of the run, from 1.
+        of: the number of cells of the run.
+        suite: the suite's name.
+        profile: the profile's name.
+        device: the device that it runs on.
+        machine: the machine, with the share of it that the cell has.
+        environment: the versions, for the record.
+        store: the output directory.
+        shapes: shapes of the test episodes of all cells of this run that share its training.
+    """
+
+    cell: Cell
+    number: int
+    of: int
+    suite: str
+    profile: str
+    device: torch.device
+    machine: Machine
+    environment: Mapping[str, Any]
+    store: Store
+    shapes: Sequence[EpisodeShape]
+
+    def run(self, watcher: Watcher) -> Attempt:
+        """Run the cell in a worker, which loads plugins and data first."""
+        plugins = PluginManager.from_environment()
+        choose_device(self.device.type)
+        roots = DataRoots.from_environment(os.environ)
+        data = load_dataset(self.cell.dataset, plugins, roots, self.device, lambda done, total, what: None)
+        return self.attempt(data, plugins, watcher)
+
+    def attempt(self, data: LoadedDataset, plugins: PluginManager, watcher: Watcher) -> Attempt:
+        """Run the cell; an error inside it becomes a failed record.
+
+        Raises:
+            Interrupted: the watcher asked for it.
+            StoreError: a checkpoint cannot be written or read.
+        """
+        # First of all, because a class in a file may be edited while the cell runs.
+        provided = providers(self.cell, plugins)
+        origin = origin_of(data, self.device, provided)
+        try:
+            checkpoint, shapes = self._checkpoint(origin)
+            outcome = run_cell(self.cell, data.splits, self.device, plugins, checkpoint, watcher, origin, shapes)
+            return Attempt(self.record(data, provided, outcome=outcome), outcome)
+        except (StoreError, Interrupted):
+            raise
+        except CellFailed as error:
+            return Attempt(self.record(data, provided, problem=str(error)))
+        except Exception as error:  # a plugin may raise anything; the other cells must go on
+            log = self.store.traceback_name(self.cell.id)
+            problem = f"{type(error).__name__}: {error} (see {log})"
+            return Attempt(self.record(data, provided, problem=problem), traceback=traceback.format_exc())
+
+    def _checkpoint(self, origin: Mapping[str, str]) -> tuple[Path, Sequence[EpisodeShape]]:
+        """Return the checkpoint path and the test shapes that share it.
+
+        If an earlier partial run left a shared checkpoint without this cell's shape, keep that file and use a private
+        one.
+        """
+        private, shared = self.store.checkpoint(self.cell.id), self.store.checkpoint(self.cell.training_id)
+        of_others = self.cell.shape not in (shapes_of(shared, origin) or self.shapes)
+        return (private, [self.cell.shape]) if of_others or os.path.exists(private) else (shared, self.shapes)
+
+    def record(
+        self,
+        data: LoadedDataset,
+        provided: Mapping[str, str],
+        outcome: Outcome | None = None,
+        problem: str | None = None,
+    ) -> Record:
+        """Return the record of the cell: the outcome, or the problem."""
+        cell = self.cell
+        return Record(
+            cell=cell.id,
+            suite=self.suite,
+            profile=self.profile,
+            algorithm=cell.algorithm.label,
+            dataset=cell.dataset.label,
+            backbone=cell.backbone.label,
+            way=cell.shape.way,
+            shot=cell.shape.shot,
+            queries=cell.shape.queries,
+            seed=cell.seed,
+            identity=cell.identity,
+            status="failed" if outcome is None else "ok",
+            error=problem,
+            accuracy=outcome.accuracy if outcome else None,
+            inductive_accuracy=outcome.inductive_accuracy if outcome else None,
+            transductive=outcome.transductive if outcome else None,
+            worst_classes=outcome.worst_classes if outcome else [],
+            remarks=outcome.remarks if outcome else [],
+            train=outcome.train if outcome else None,
+            eval=outcome.eval if outcome else None,
+            flops_per_episode=outcome.flops_per_episode if outcome else None,
+            peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
+            parameters=outcome.parameters if outcome else None,
+            device=str(self.machine),
+            machine=self.machine,
+            dataset_fingerprint=data.fingerprint,
+            environment={**self.environment, "providers": dict(provided)},
+            finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )

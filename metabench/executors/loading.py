@@ -1,0 +1,66 @@
+"""Load the datasets of a run, once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+
+from metabench.api import Progress, Split
+from metabench.data.packing import DataRoots, load_splits
+from metabench.planning.plan import Cell, Choice, check_cell
+from metabench.registry.manager import PluginManager
+
+
+@dataclass(frozen=True)
+class LoadedDataset:
+    """The splits of a dataset on the device, and the hash of the packed data."""
+
+    splits: Mapping[str, Split]
+    fingerprint: str
+
+
+def load_dataset(
+    choice: Choice, plugins: PluginManager, roots: DataRoots, device: torch.device, progress: Progress
+) -> LoadedDataset:
+    """Load a dataset, packing it first if needed, and move its images to the device.
+
+    Raises:
+        DataError: raw data is missing or damaged, or the cache is not writable.
+    """
+    dataset = plugins.build_dataset(choice.name, choice.params)
+    splits, fingerprint = load_splits(choice.name, dataset, roots, progress)
+    on_device = {name: replace(split, images=split.images.to(device)) for name, split in splits.items()}
+    return LoadedDataset(on_device, fingerprint)
+
+
+def load_datasets(
+    cells: Sequence[Cell],
+    plugins: PluginManager,
+    roots: DataRoots,
+    device: torch.device,
+    progress: Callable[[], AbstractContextManager[Progress]],
+) -> dict[str, LoadedDataset]:
+    """Return the datasets of the cells by label, and check that the cells fit them.
+
+    Args:
+        cells: the cells that will run.
+        plugins: the provider of the classes.
+        roots: folders of raw data and packs.
+        device: the device that will hold the images.
+        progress: opens a progress display for packing one dataset.
+
+    Raises:
+        DataError: raw data is missing or damaged, or the cache is not writable.
+        SuiteError: a cell needs more classes or images than a split has.
+    """
+    datasets: dict[str, LoadedDataset] = {}
+    for cell in cells:
+        choice = cell.dataset
+        if choice.label not in datasets:
+            with progress() as report:
+                datasets[choice.label] = load_dataset(choice, plugins, roots, device, report)
+        check_cell(cell, {name: split.size for name, split in datasets[choice.label].splits.items()})
+    return datasets

@@ -1,0 +1,160 @@
+"""Build and time each setup of a run once, before the run: is it refused, and how long will the run take?"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+
+from metabench.api import Algorithm, Split
+from metabench.engine.cell import build, image_shape_of
+from metabench.engine.evaluation import first_of_each_class, is_transductive, predict
+from metabench.engine.precision import tf32
+from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
+from metabench.errors import SuiteError
+from metabench.machine.clock import Stopwatch
+from metabench.machine.reproducible import deterministic
+from metabench.planning.plan import Cell, make_plan, sharing_a_training
+from metabench.planning.suite import Suite, SuiteFile, resolve
+from metabench.registry.manager import PluginManager
+
+#: Episodes timed at once.
+_AT_ONCE = 4
+#: Episodes of the probe for transduction and of the latency, which are part of each test.
+_PROBED = 50
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a setup takes.
+
+    Attributes:
+        training_episode: seconds of one episode of an outer update.
+        test_episode: seconds to adapt to one episode and predict its queries.
+        alone: seconds to predict the first query of each class on its own; 0 for inductive methods.
+    """
+
+    training_episode: float
+    test_episode: float
+    alone: float
+
+    def seconds(self, cell: Cell, trained: bool) -> float:
+        """Return the expected seconds of a cell.
+
+        Args:
+            cell: a cell of this setup.
+            trained: whether another cell has trained its weights.
+        """
+        train, test = cell.train, cell.test
+        training = 0.0 if trained else train.steps * train.meta_batch * self.training_episode
+        validations = -(-train.steps // train.validate_every) * train.validation_episodes
+        tested = validations + test.episodes + _PROBED
+        return training + tested * self.test_episode + test.inductive_episodes * self.alone
+
+
+def rehearse(
+    cells: Sequence[Cell], splits: Mapping[str, Mapping[str, Split]], device: torch.device, plugins: PluginManager
+) -> dict[str, float]:
+    """Return the expected seconds of each cell; empty where a setup fails.
+
+    Cells of one setup differ only in seeds, labels or numbers of steps and episodes; it is built and timed once.
+
+    Args:
+        cells: the cells that will run.
+        splits: the splits of each dataset, by its label.
+        device: the device that they run on.
+        plugins: the provider of the classes.
+
+    Raises:
+        SuiteError: an algorithm or backbone refuses its cell (a `ValueError` of its constructor).
+    """
+    paces: dict[str, Pace | None] = {}
+    for cell in cells:
+        setup = _setup(cell)
+        if setup not in paces:
+            paces[setup] = _timed(cell, splits[cell.dataset.label], device, plugins)
+    expected = {}
+    for sharing in sharing_a_training(cells).values():
+        for cell in sharing:
+            pace = paces[_setup(cell)]
+            if pace is None:
+                return {}
+            expected[cell.id] = pace.seconds(cell, trained=cell is not sharing[0])
+    return expected
+
+
+def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
+    """Return the profiles with less than half as many images in all as `suite`."""
+    images = {name: _images(make_plan(*resolve(file, name), plugins)) for name in ["", *file.profiles]}
+    return [name for name in file.profiles if images[name] < images[suite.profile] / 2]
+
+
+def _images(cells: Sequence[Cell]) -> int:
+    tested = sum(cell.test.episodes * cell.shape.images for cell in cells)
+    trainings = [sharing[0].train for sharing in sharing_a_training(cells).values()]
+    return tested + sum(train.steps * train.meta_batch * train.shape.images for train in trainings)
+
+
+def _setup(cell: Cell) -> str:
+    """Return a key that cells share if an episode takes each of them as long."""
+    algorithm, backbone = cell.algorithm, cell.backbone
+    parts = [algorithm.name, algorithm.params, backbone.name, backbone.params, cell.dataset.label]
+    sizes = [vars(cell.shape), vars(cell.train.shape), cell.train.meta_batch, cell.precision]
+    return json.dumps([*parts, *sizes], sort_keys=True)
+
+
+def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> Pace | None:
+    """Return the pace of a cell's setup; None where it fails, as the cell will, with its reason.
+
+    Raises:
+        SuiteError: the algorithm or the backbone refuses the cell.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
+        try:
+            algorithm = build(cell, image_shape_of(splits), device, plugins)
+        except ValueError as error:
+            raise SuiteError(f"{cell.title}: {error}") from error
+        except Exception:  # a plugin may raise anything
+            return None
+        try:
+            train = training_stream(cell, splits, device)
+            batch = min(cell.train.meta_batch, _AT_ONCE)
+            step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
+            episode, alone = _timed_predictions(
+                algorithm, evaluation_stream(cell, splits, device), cell.test.seed, device
+            )
+        except Exception:
+            return None
+    return Pace(step / batch, episode, alone)
+
+
+def _timed_predictions(
+    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
+) -> tuple[float, float]:
+    """Return the seconds of a test episode, and of its queries alone (0 for inductive methods)."""
+    predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
+    watch = Stopwatch(device)
+    with watch.running():
+        transductive = is_transductive(algorithm, stream, seed, _AT_ONCE)
+    alone = Stopwatch(device)
+    if transductive:
+        # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
+        with suppress(Exception), alone.running():
+            predict(algorithm, first_of_each_class(stream.batch(0, 1)), seed, 0, alone=True)
+    return watch.seconds / (2 * _AT_ONCE), alone.seconds
+
+
+def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:
+    """Return the median time of three calls, after one that is not counted."""
+    seconds = []
+    for i in range(4):
+        watch = Stopwatch(device)
+        with watch.running():
+            work(i)
+        seconds.append(watch.seconds)
+    return statistics.median(seconds[1:])

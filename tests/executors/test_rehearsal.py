@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from metabench.api import Algorithm
+from metabench.engine.cell import build
+from metabench.errors import SuiteError
+from metabench.executors.loading import LoadedDataset
+from metabench.executors.rehearsal import rehearse
+from metabench.planning.plan import Cell
+from metabench.planning.suite import Suite
+from metabench.registry.manager import PluginManager
+from tiny import CPU, REAL, SUITE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+
+#: So many that no difference between two measurements of speed could make up for them.
+MANY = 10**9
+
+
+def seconds(cell: Cell, data: LoadedDataset, plugins: PluginManager) -> float:
+    return rehearse([cell], {"blots": data.splits}, CPU, plugins)[cell.id]
+
+
+@pytest.mark.parametrize(("name", "counted"), [("centroid", False), ("relative", True)])
+def test_queries_alone_are_expected_of_transductive_algorithms_only(
+    name: str, counted: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of(name)
+    without, with_many = (
+        seconds(replace(cell, test=replace(cell.test, inductive_episodes=count)), data, everything)
+        for count in (0, MANY)
+    )
+    assert (with_many > 1000 * without) is counted
+
+
+def test_a_time_is_expected_of_an_algorithm_that_cannot_do_with_a_single_query(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("sociable")
+    assert seconds(cell, data, everything) > 0
+
+
+def test_more_steps_and_episodes_are_expected_to_take_longer(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("centroid")
+    longer = [
+        replace(cell, train=replace(cell.train, steps=MANY)),
+        replace(cell, test=replace(cell.test, episodes=MANY)),
+    ]
+    usual = seconds(cell, data, everything)
+    assert all(seconds(other, data, everything) > 1000 * usual for other in longer)
+
+
+def test_of_cells_that_share_a_training_one_is_expected_to_train(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    text = SUITE.replace("shots: [2]", "shots: [1, 2, 3]").replace(
+        "train: {{steps: 8", f"train: {{{{shot: 2, steps: {MANY}"
+    )
+    _, cells = cells_of("centroid", text=text.replace("validate_every: 2", f"validate_every: {MANY}"))
+    first, *others = rehearse(cells, {"blots": data.splits}, CPU, everything).values()
+    assert len(others) == 2
+    assert all(first > 1000 * other > 0 for other in others)
+
+
+def test_a_setup_is_built_once_whatever_the_seeds_and_steps(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Cell] = []
+
+    def counting(cell: Cell, *arguments: Any) -> Algorithm:
+        built.append(cell)
+        return build(cell, *arguments)
+
+    monkeypatch.setattr("metabench.executors.rehearsal.build", counting)
+    _, cells = cells_of("centroid", "relative", text=SUITE.replace("queries: 4", "queries: 4\nseeds: [0, 1, 2]"))
+    longer = [replace(cell, train=replace(cell.train, steps=9)) for cell in cells]
+    expected = rehearse([*cells, *longer], {"blots": data.splits}, CPU, everything)
+    assert len(expected) == 12
+    assert [cell.algorithm.label for cell in built] == ["centroid", "relative"]
+
+
+def test_the_time_of_a_run_is_unknown_where_a_cell_fails(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, cells = cells_of("centroid", "faulty")
+    assert rehearse(cells, {"blots": data.splits}, CPU, everything) == {}
+
+
+def test_a_refusal_is_met_even_behind_a_cell_that_fails(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, cells = cells_of("faulty", "maml", text=REAL.replace("train: {{", "train: {{way: 4, "))
+    with pytest.raises(SuiteError, match=r"maml · blots .*train\.way"):
+        rehearse(cells, {"blots": data.splits}, CPU, everything)
