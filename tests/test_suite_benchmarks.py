@@ -74,6 +74,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_pytest_benchmark_compares_a_suite_with_an_earlier_run(project: Pytest) -> None:
     saved = project("--benchmark-autosave")
     assert saved.returncode == 0, saved.stdout

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
@@ -70,14 +71,22 @@ def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     """Return the keys of the nested model at `path`."""
     current: Any = model
     for key in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        if is_class(current) and issubclass(current, BaseModel):
             current = current.model_fields[str(key)].annotation if str(key) in current.model_fields else None
         else:  # a mapping or list: continue with the type of its values
             arguments = getattr(current, "__args__", ())
             current = arguments[-1] if arguments else None
-    if isinstance(current, type) and issubclass(current, BaseModel):
+    if is_class(current) and issubclass(current, BaseModel):
         return list(current.model_fields)
     return []
+
+
+def is_class(thing: object) -> TypeGuard[type]:
+    """Return whether the object is a class, and no `list[int]`.
+
+    Python 3.10 takes `list[int]` for a class, but `issubclass` refuses it.
+    """
+    return isinstance(thing, type) and not isinstance(thing, GenericAlias)
 
 
 def short(value: object) -> str:

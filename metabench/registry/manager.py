@@ -15,7 +15,7 @@ import pluggy
 
 from metabench.errors import PluginError, in_one_line, nearest
 from metabench.registry import hookspecs
-from metabench.registry.configs import InvalidConfig, short, validate_config
+from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
 from metabench.registry.file_classes import FileClasses, is_local
 from metabench.specs import (
     API_VERSION,
@@ -330,7 +330,7 @@ class PluginManager:
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(f"{who} cannot be imported: {in_one_line(error)}") from error
-        if not (isinstance(found, type) and issubclass(found, base)):
+        if not (is_class(found) and issubclass(found, base)):
             raise PluginError(f"{who} is not a subclass of metabench.api.{base.__name__}")
         return found
 

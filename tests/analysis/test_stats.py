@@ -100,6 +100,7 @@ def documented(question: str, data: str, interval: str) -> str:
     return line.split("|")[4].strip()
 
 
+@pytest.mark.slow
 def test_each_interval_covers_what_it_claims_and_the_episode_interval_not_the_data() -> None:
     held = {"episodes": 0, "data": 0, "episodes about the data": 0}
     for repetition in range(REPETITIONS):
@@ -121,6 +122,7 @@ def test_each_interval_covers_what_it_claims_and_the_episode_interval_not_the_da
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "settings", "low", "high"),
     [

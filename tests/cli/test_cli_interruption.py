@@ -97,6 +97,7 @@ def test_a_run_that_was_stopped_keeps_what_is_finished_and_ends_as_if_undisturbe
     assert not list(Path("out/checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_cells_that_run_at_once_are_all_stopped_and_go_on(
     tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_cells_that_run_at_once_are_all_stopped_and_go_on(
     assert essence(Store(Path("out")).records()) == essence(Store(Path("undisturbed")).records())
 
 
+@pytest.mark.slow
 def test_a_cell_whose_process_is_killed_fails_alone(
     tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +143,7 @@ def test_cells_that_run_at_once_give_the_same_results(metabench: Command) -> Non
         assert same(one.episodes(record.cell), both.episodes(record.cell))
 
 
+@pytest.mark.slow
 def test_of_cells_that_share_a_training_one_runs_at_a_time_and_the_results_are_the_same(metabench: Command) -> None:
     text = Path("small.yaml").read_text(encoding="utf-8")
     Path("small.yaml").write_text(

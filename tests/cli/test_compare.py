@@ -104,6 +104,7 @@ def test_a_run_of_fewer_episodes_is_not_compared(write: Write) -> None:
     assert verdict.word == "missing"
 
 
+@pytest.mark.slow
 def test_an_unchanged_project_is_called_worse_in_at_most_one_of_twenty_comparisons(write: Write) -> None:
     """A/A: the same methods, trained to other networks whose true accuracies differ a little."""
     alarms = 0
@@ -119,6 +120,7 @@ def test_an_unchanged_project_is_called_worse_in_at_most_one_of_twenty_compariso
     assert alarms / 200 <= 0.05
 
 
+@pytest.mark.slow
 def test_a_loss_of_two_points_is_found_in_600_episodes(write: Write) -> None:
     """A/B: one of five methods loses two points."""
     found = 0

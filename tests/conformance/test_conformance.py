@@ -170,6 +170,7 @@ def verdicts(subject: Subject) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BREAKING)
 def test_a_broken_rule_is_seen_by_its_check_and_by_no_other(rule: str, subject: Callable[..., Subject]) -> None:
     source, message = BREAKING[rule]
@@ -190,7 +191,7 @@ def test_every_check_has_an_algorithm_that_breaks_it() -> None:
         ("protonet", {}),
         ("matchingnet", {"params": {"scale": 10.0}}),
         ("siamese", {"params": {"units": 64, "distortion": 0.0, "lr": 3e-3}}),
-        ("maml", {"params": {"inner_lr": 0.4}}),
+        pytest.param("maml", {"params": {"inner_lr": 0.4}}, marks=pytest.mark.slow),
         ("reptile", {"params": {"test_inner_steps": 10}}),
     ],
 )
@@ -230,6 +231,7 @@ class TestThreeLines(AlgorithmChecks):
 # ------------------------------------------------------------------------------------------- command line
 
 
+@pytest.mark.slow
 def test_the_command_lists_every_check(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["plugin", "check", "protonet"])
     assert result.exit_code == 0

@@ -21,6 +21,7 @@ class Idea(ProtoNet):
 
 
 number = 3
+numbers = list[int]
 """
 
 SUITE = """
@@ -78,6 +79,7 @@ def test_a_changed_file_is_imported_anew_and_its_records_are_of_another_version(
         ("./idea.py:Ideal", "there is no Ideal in .*idea.py"),
         ("./ideas.py:Idea", "cannot read .*ideas.py: No such file"),
         ("./idea.py:number", "idea.py:number is not a subclass of metabench.api.Algorithm"),
+        ("./idea.py:numbers", "idea.py:numbers is not a subclass of metabench.api.Algorithm"),
         ("./broken.py:Idea", "broken.py:Idea cannot be imported: NameError: name 'oops' is not defined"),
     ],
 )
