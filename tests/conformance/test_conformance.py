@@ -185,13 +185,14 @@ def test_every_check_has_an_algorithm_that_breaks_it() -> None:
     assert set(BREAKING) == set(CHECKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "settings"),
     [
         ("protonet", {}),
         ("matchingnet", {"params": {"scale": 10.0}}),
         ("siamese", {"params": {"units": 64, "distortion": 0.0, "lr": 3e-3}}),
-        pytest.param("maml", {"params": {"inner_lr": 0.4}}, marks=pytest.mark.slow),
+        ("maml", {"params": {"inner_lr": 0.4}}),
         ("reptile", {"params": {"test_inner_steps": 10}}),
     ],
 )
