@@ -10,17 +10,17 @@ from pathlib import Path
 
 try:
     import tomllib
-except ModuleNotFoundError:  # Python 3.10, where mypy and pytest bring the same under this name
+except ModuleNotFoundError:  # Python 3.10, where pytest brings the same as tomli
     import tomli as tomllib
 
-#: Tools that check the source and run nothing of it. The newest are used, so they have no bounds.
-LINT = {"mypy", "pandas-stubs", "ruff", "types-PyYAML", "types-tabulate"}
+#: They check the types, and no test needs them. The newest are used, so they have no bounds.
+TYPES = {"mypy", "pandas-stubs", "types-PyYAML", "types-tabulate"}
 #: Names the extras again.
 ITSELF = "metabench[mlflow,tensorboard]"
 
 pyproject = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
 extras = pyproject["project"]["optional-dependencies"].values()
 lists = [pyproject["build-system"]["requires"], pyproject["project"]["dependencies"], *extras]
-for requirement in sorted({requirement for names in lists for requirement in names} - LINT - {ITSELF}):
+for requirement in sorted({requirement for names in lists for requirement in names} - TYPES - {ITSELF}):
     name, bound = requirement.split(">=")
     print(f"{name}=={bound}")
