@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from metabench_plugins.backbones import conv4
 from metabench_plugins.backbones.conv4 import Conv4, Conv4Config, channels_last, halved
 
 
@@ -148,15 +149,27 @@ def test_pooling_is_the_same_with_and_without_a_gradient(size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("norm", ["running", "batch", "support"])
-def test_features_are_the_same_with_and_without_a_gradient(norm: str) -> None:
+def test_images_pooled_in_parts_are_what_they_are_at_once(monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
     network = Conv4(Conv4Config.model_validate({"channels": 20, "norm": norm}), (1, 20, 22)).double()
     x = torch.rand(7, 1, 20, 22, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     network(9 * x)  # averages that are not those of a fresh network
     network.eval()
-    with_gradient = network(x, support=2)
-    assert with_gradient.requires_grad
+    at_once = network(x, support=2)
+    assert at_once.requires_grad  # parts are for those who want no gradient
+    monkeypatch.setattr(conv4, "_AT_ONCE", 3 * 20 * 20 * 22)
     with torch.no_grad():
-        torch.testing.assert_close(network(x, support=2), with_gradient.detach(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(network(x, support=2), at_once.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_parts_are_rounded_to_bfloat16_as_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Conv4(Conv4Config(channels=16), (1, 16, 16)).eval()
+    x = torch.rand(7, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        at_once = network(x)
+        monkeypatch.setattr(conv4, "_AT_ONCE", 3 * 16 * 16 * 16)
+        parts = network(x)
+    assert parts.dtype == at_once.dtype == torch.bfloat16
+    torch.testing.assert_close(parts, at_once)
 
 
 @pytest.mark.parametrize("norm", ["running", "batch", "support"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,6 +13,9 @@ from torch.nn import functional as F
 
 from metabench.api import Backbone, Config, is_vectorised
 from metabench_plugins.backbones.episode_norm import EpisodeNorm, folded
+
+#: Numbers that a convolution leaves behind before they are pooled on a CPU: so many are still in its cache by then.
+_AT_ONCE = 3 * 2**19
 
 
 class Conv4Config(Config):
@@ -70,21 +75,26 @@ class _Block(nn.Module):
         self.norm = EpisodeNorm(config.channels, config.norm)
 
     def forward(self, x: Tensor, support: int | None) -> Tensor:
-        affine = folded(self.conv, self.norm, x, support)
-        if affine is None:
-            x = self.norm(self.conv(x), support)
-        else:
-            weight, bias = affine
-            x = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)
-        # ReLU and the maximum commute; after pooling, a quarter of the numbers are left to do.
+        found = folded(self.conv, self.norm, x, support)
+        if found is None:
+            return self._shrunk(self.norm(self.conv(x), support))
+        weight, bias = found
+        convolved = partial(F.conv2d, weight=weight, bias=bias, stride=self.conv.stride, padding=self.conv.padding)
+        if not self.pool or x.device.type != "cpu" or torch.is_grad_enabled() or is_vectorised():
+            return self._shrunk(convolved(x))
+        outputs = self.conv.out_channels * x.shape[2] * x.shape[3]
+        return pooled_in_parts(convolved, x, max(1, _AT_ONCE // outputs))
+
+    def _shrunk(self, x: Tensor) -> Tensor:
+        # The largest of four is as large after a ReLU as before it, and a quarter of the numbers are left to do.
         return F.relu_(halved(x) if self.pool else x)
 
 
 def channels_last(x: Tensor) -> Tensor:
     """Return [n, C, H, W] images, on a CPU with the channels last in memory: convolutions are fastest on those.
 
-    With C = 1, NCHW and NHWC strides are the same, so torch may pick the slow layout for the whole network. Force NHWC
-    strides on the input.
+    With one channel, images lie in memory either way, and torch goes by the strides that they happen to have. Those of
+    the weights say as little, and most of what is computed of either loses them.
     """
     if x.device.type != "cpu" or is_vectorised():
         return x
@@ -94,9 +104,33 @@ def channels_last(x: Tensor) -> Tensor:
 
 def halved(x: Tensor) -> Tensor:
     """Return ``F.max_pool2d(x, 2)``."""
-    if x.requires_grad:
-        return F.max_pool2d(x, 2)
-    # Without a gradient, the places of the maxima are not needed: half the time.
+    # Without a gradient nobody needs to know where the maxima were, and they are found in half the time.
+    return F.max_pool2d(x, 2) if x.requires_grad else maxima(x)
+
+
+def maxima(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the largest of every 2×2 numbers, in `out` if it is given."""
     height, width = (size // 2 * 2 for size in x.shape[2:])
     columns = torch.maximum(x[..., 0:width:2], x[..., 1:width:2])
-    return torch.maximum(columns[:, :, 0:height:2], columns[:, :, 1:height:2])
+    return torch.maximum(columns[:, :, 0:height:2], columns[:, :, 1:height:2], out=out)
+
+
+def pooled_in_parts(convolved: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:
+    """Return ``F.relu(F.max_pool2d(convolved(x), 2))`` without a gradient, on a CPU.
+
+    The output of the convolution is pooled part by part, while it is in the CPU's cache.
+
+    Args:
+        convolved: a convolution.
+        x: [n, C, H, W].
+        at_once: images of a part.
+    """
+    first, *others = torch.split(x, at_once)
+    begun = F.relu_(maxima(convolved(first)))
+    if not others:
+        return begun
+    pooled = torch.empty((len(x), *begun.shape[1:]), dtype=begun.dtype, memory_format=torch.channels_last)
+    pooled[:at_once] = begun
+    for part, place in zip(others, torch.split(pooled, at_once)[1:], strict=True):
+        F.relu_(maxima(convolved(part), out=place))
+    return pooled
