@@ -127,18 +127,20 @@ def _method_of(record: Record) -> tuple[str, str]:
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with unique names."""
-    named = []
+    """Return the rows with unique names; namesakes get what tells them apart."""
+    namesakes: dict[str, list[Row]] = {}
     for row in rows:
-        namesakes = [other for other in rows if other.name == row.name]
-        name = row.name
-        for key in ("profile", "suite", "device", "cell"):
-            values = [getattr(other.records[0], key) for other in namesakes]
-            if len(namesakes) > 1 and len(set(values)) == len(values):
-                name = f"{row.name} ({getattr(row.records[0], key) or 'no ' + key})"
-                break
-        named.append(replace(row, name=name))
-    return named
+        namesakes.setdefault(row.name, []).append(row)
+    suffixes = {name: _distinction(group) for name, group in namesakes.items()}
+    return [replace(row, name=row.name + suffixes[row.name](row)) for row in rows]
+
+
+def _distinction(namesakes: Sequence[Row]) -> Callable[[Row], str]:
+    """Return the words after a row's name that tell it from its namesakes."""
+    for key in ("profile", "suite", "device", "cell") if len(namesakes) > 1 else ():
+        if len({getattr(row.records[0], key) for row in namesakes}) == len(namesakes):
+            return lambda row, key=key: f" ({getattr(row.records[0], key) or 'no ' + key})"  # type: ignore[misc]
+    return lambda row: ""
 
 
 def _row(records: Sequence[Record], read: ReadEpisodes, results: Sequence[PublishedResult]) -> Row:
