@@ -1,1 +1,1 @@
-"""Trains and tests one cell."""
+"""Train and test one cell."""

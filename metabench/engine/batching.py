@@ -1,4 +1,4 @@
-"""Batchings that are faster than one episode after the other: threads on a CPU, `torch.vmap` on a GPU."""
+"""Batchings faster than `Sequential`: threads on a CPU, `torch.vmap` on a GPU."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _T = TypeVar("_T")
 
 
 class Threaded(Batching):
-    """Several episodes at once on a CPU, each in a thread of its own.
+    """Work on several episodes at once on a CPU, in threads.
 
-    The tensors of one episode are too small to keep several cores busy. The number of threads fixes the episodes of
-    each thread, and results are put together in order: the same threads give the same result, to the last digit.
+    The tensors of one episode are too small to keep several cores busy. Each thread works on a fixed part of the batch,
+    and the results are joined in order: the same number of threads gives bit-identical results.
 
     Args:
-        threads: the number of threads that torch may use in all.
+        threads: number of threads that torch may use in total.
     """
 
     def __init__(self, threads: int) -> None:
@@ -47,43 +47,43 @@ class Threaded(Batching):
         if count == 1:
             return Sequential().backward(loss, module, *batch)
 
-        def part_of_the_gradient(part: Sequence[Tensor]) -> tuple[_M, Tensor]:
-            lane_copy = weight_sharing_copy(module)
-            return lane_copy, Sequential().add_gradients(loss, lane_copy, part, count)
+        def gradient_of_part(part: Sequence[Tensor]) -> tuple[_M, Tensor]:
+            module_copy = weight_sharing_copy(module)
+            return module_copy, Sequential().add_gradients(loss, module_copy, part, count)
 
-        parts = self._run(part_of_the_gradient, batch)
-        for lane_copy, _ in parts:
-            for parameter, shared in zip(module.parameters(), lane_copy.parameters(), strict=True):
-                parameter.grad = sum_of_gradients(parameter.grad, shared.grad)
+        parts = self._run(gradient_of_part, batch)
+        for module_copy, _ in parts:
+            for parameter, copied in zip(module.parameters(), module_copy.parameters(), strict=True):
+                parameter.grad = sum_of_gradients(parameter.grad, copied.grad)
         return torch.cat([losses for _, losses in parts])
 
     def _run(self, work: Callable[[Sequence[Tensor]], _T], batch: Sequence[Tensor]) -> list[_T]:
-        """Return the results of `work` on equal parts of the batch, in order."""
-        lanes = min(self._threads, len(batch[0]))
-        parts = zip(*(tensor.tensor_split(lanes) for tensor in batch), strict=True)
+        """Run `work` on equal parts of the batch; return its results in order."""
+        count = min(self._threads, len(batch[0]))
+        parts = zip(*(tensor.tensor_split(count) for tensor in batch), strict=True)
         with_gradients = torch.is_grad_enabled()
 
-        def lane(part: Sequence[Tensor]) -> _T:
-            torch.set_num_threads(self._threads // lanes)
+        def in_thread(part: Sequence[Tensor]) -> _T:
+            torch.set_num_threads(self._threads // count)
             with torch.set_grad_enabled(with_gradients):  # grad mode belongs to each thread
                 return work(part)
 
         try:
-            with ThreadPoolExecutor(lanes) as pool:
-                return list(pool.map(lane, parts))
+            with ThreadPoolExecutor(count) as pool:
+                return list(pool.map(in_thread, parts))
         finally:
             # torch.get_num_threads() returns the last value set by any thread; restore the caller's.
             torch.set_num_threads(self._threads)
 
 
 class Vmapped(Batching):
-    """All episodes at once, as tensors with one more dimension (`torch.vmap`): fills a GPU.
+    """Vectorise the work over the episodes (`torch.vmap`), to fill a GPU.
 
-    The work must consist of tensor operations only. Where memory runs out, fewer episodes are done at once.
+    The work must consist of tensor operations only. If memory runs out, fewer episodes are vectorised at once.
 
     Args:
-        device: the device whose memory is used.
-        at_once: episodes to begin with; by default, as many as a device of this kind should hold.
+        device: the device that holds the tensors.
+        at_once: number of episodes to start with; by default, that of `metabench.machine.memory.BatchSize`.
     """
 
     def __init__(self, device: torch.device, at_once: int | None = None) -> None:
@@ -108,12 +108,13 @@ class Vmapped(Batching):
             for part in zip(*(torch.split(tensor, size) for tensor in batch), strict=True):
                 with vectorised():
                     values = torch.vmap(partial(loss, module))(*part)
-                slopes = torch.autograd.grad(values.sum() / len(batch[0]), parameters, allow_unused=True)
-                sums = [sum_of_gradients(total, slope) for total, slope in zip(sums, slopes, strict=True)]
+                gradients = torch.autograd.grad(values.sum() / len(batch[0]), parameters, allow_unused=True)
+                sums = [sum_of_gradients(total, gradient) for total, gradient in zip(sums, gradients, strict=True)]
                 losses.append(values.detach())
             return torch.cat(losses), sums
 
-        losses, sums = self._size.fit(in_parts)  # an attempt that ran out of memory has added nothing to the parameters
+        # `in_parts` leaves the parameters alone, so that an attempt that runs out of memory adds no gradient to them.
+        losses, sums = self._size.fit(in_parts)
         for parameter, gradient in zip(parameters, sums, strict=True):
             parameter.grad = sum_of_gradients(parameter.grad, gradient)
         return losses
@@ -131,15 +132,17 @@ def batching_for(device: torch.device, functional: bool, inner_loop: bool) -> Ba
         return Sequential()
     if device.type != "cpu":
         return Vmapped(device)
-    # A network that embeds a whole episode at once is faster in several threads than several episodes in one each.
+    # Without an inner loop, an episode is one large batch of images: several threads per image batch are faster than
+    # one thread per episode.
     threads = torch.get_num_threads()
     return Threaded(threads) if inner_loop and threads > 1 else Sequential()
 
 
 def weight_sharing_copy(module: _M) -> _M:
-    """Return a copy with the same weights in the same memory, but gradients of its own.
+    """Return a copy that shares the weights' memory but has its own gradients.
 
-    Buffers are shared, optimisers are not copied. A thread may call ``backward`` on the copy unseen by other threads.
+    Buffers are shared, too; optimisers, schedules and batchings are not copied. Threads may call ``backward`` each on
+    its own copy at the same time.
     """
     memo: dict[int, object] = {}
     for weight in module.parameters():
@@ -151,8 +154,8 @@ def weight_sharing_copy(module: _M) -> _M:
     return copy.deepcopy(module, memo)
 
 
-def sum_of_gradients(gradient: Tensor | None, another: Tensor | None) -> Tensor | None:
+def sum_of_gradients(gradient: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Return the sum of two gradients; None stands for an unused parameter."""
-    if gradient is None or another is None:
-        return gradient if another is None else another
-    return gradient + another
+    if gradient is None or other is None:
+        return gradient if other is None else other
+    return gradient + other

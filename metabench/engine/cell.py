@@ -1,4 +1,4 @@
-"""Trains and tests ONE cell."""
+"""Train and test one cell."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from metabench.records.record import (
     Accuracy,
     ClassAccuracy,
     EpisodeResults,
-    EvalFigures,
+    EvalMetrics,
     Latency,
-    TrainFigures,
+    TrainMetrics,
     Validation,
 )
 from metabench.registry.configs import validate_config
@@ -48,13 +48,18 @@ from metabench.registry.manager import PluginManager
 
 _T = TypeVar("_T")
 
-#: Classes listed as the worst.
+#: Number of classes listed as the worst.
 WORST_CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What running a cell yields; see `metabench.records.record.Record`."""
+    """The results of a cell; fields as in `metabench.records.record.Record`.
+
+    Attributes:
+        episodes: the per-episode results.
+        picture: PNG of the worst episode; None if it could not be drawn.
+    """
 
     accuracy: Accuracy
     inductive_accuracy: Accuracy | None
@@ -62,8 +67,8 @@ class Outcome:
     worst_classes: list[ClassAccuracy]
     picture: bytes | None
     transductive: bool
-    train: TrainFigures
-    eval: EvalFigures
+    train: TrainMetrics
+    eval: EvalMetrics
     flops_per_episode: int | None
     peak_memory_bytes: int
     parameters: int
@@ -71,7 +76,7 @@ class Outcome:
 
 
 def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager) -> Algorithm:
-    """Return the cell's algorithm with its backbone, initialised from the cell's seed."""
+    """Build the cell's algorithm and backbone from the cell's seed."""
     torch.manual_seed(derive_seed(cell.seed, "initialise"))
     backbone_class = plugins.backbone_class(cell.backbone.name)
     algorithm_class = plugins.algorithm_class(cell.algorithm.name)
@@ -101,28 +106,28 @@ def run_cell(
     origin: Mapping[str, str] | None = None,
     shapes: Sequence[EpisodeShape] = (),
 ) -> Outcome:
-    """Train a cell, or go on from its checkpoint, and test it.
+    """Train a cell, or resume its checkpoint, and test it.
 
     Args:
-        cell: what to run.
-        splits: ``train``, ``val`` and ``test`` of its dataset.
-        device: where everything runs.
-        plugins: who provides the classes.
-        checkpoint: the file to resume from and to write; the same result comes out, wherever it was cut.
-        watcher: sees the progress.
-        origin: what else the figures depend on (device, data, versions); a checkpoint of another is not used.
-        shapes: of the test episodes of all cells that will use the checkpoint (see
-            `metabench.planning.plan.Cell.training_id`); by default, of this cell.
+        cell: the cell to run.
+        splits: the splits ``train``, ``val`` and ``test`` of its dataset.
+        device: the device that it runs on.
+        plugins: the provider of the classes.
+        checkpoint: the file to resume from and to write. The result does not depend on when a run was interrupted.
+        watcher: sees the progress, and may ask to stop.
+        origin: device, data and versions that the metrics depend on; a checkpoint of another origin is not used.
+        shapes: test shapes of all cells that share the checkpoint (`metabench.planning.plan.Cell.training_id`); by
+            default, the shape of this cell.
 
     Raises:
-        CellFailed: the loss or the scores are not finite, or the memory is too small.
-        Interrupted: `watcher` asked for it.
+        CellFailed: the loss or a score is not finite, or memory is too small.
+        Interrupted: `watcher` asked to stop.
         StoreError: a checkpoint cannot be written or read.
     """
     origin = origin or {}
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"), _explained_memory(cell):
+    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"), _memory_advice(cell):
         algorithm = build(cell, image_shape_of(splits), device, plugins)
         shapes = shapes or [cell.shape]
         progress = train(cell, algorithm, splits, device, checkpoint, origin, shapes, memory, watcher)
@@ -145,7 +150,7 @@ def _test(
     stream = evaluation_stream(cell, splits, device)
     watcher.phase("test", test.episodes)
     batch = BatchSize(device, test.batch, most=test.episodes)
-    batch.fit(lambda size: predict(algorithm, stream.batch(0, size), test.seed, 0))  # warm-up, not counted
+    batch.fit(lambda size: predict(algorithm, stream.batch(0, size), test.seed, 0))  # warm-up, not timed
     watch = Stopwatch(device)
     with watch.running():
         by_class = evaluate(algorithm, stream, test.episodes, batch, test.seed, watcher)
@@ -155,22 +160,22 @@ def _test(
     transductive = is_transductive(algorithm, stream, test.seed)
     remarks: list[str] = []
 
-    def alone() -> Accuracy:
+    def test_inductively() -> Accuracy:
         watcher.phase("test inductively", test.inductive_episodes)
-        found = inductive_accuracies(algorithm, stream, test.inductive_episodes, batch, test.seed, watcher)
-        return _accuracy(found, groups[: len(found)])
+        inductive = inductive_accuracies(algorithm, stream, test.inductive_episodes, batch, test.seed, watcher)
+        return _accuracy(inductive, groups[: len(inductive)])
 
-    inductive = _optional("accuracy of queries that are alone", alone, remarks) if transductive else accuracy
+    inductive_accuracy = _optional("inductive accuracy", test_inductively, remarks) if transductive else accuracy
     worst = int(accuracies.argmin())
     return Outcome(
         accuracy=accuracy,
-        inductive_accuracy=inductive,
+        inductive_accuracy=inductive_accuracy,
         episodes=EpisodeResults(accuracies, groups),
         worst_classes=_worst_classes(by_class, stream.classes(0, test.episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream, worst, test.seed), remarks),
         transductive=transductive,
-        train=_train_figures(cell, progress),
-        eval=EvalFigures(
+        train=_train_metrics(cell, progress),
+        eval=EvalMetrics(
             seconds=watch.seconds,
             episodes_per_second=_rate(test.episodes, watch.seconds),
             batch=batch.size,
@@ -183,9 +188,9 @@ def _test(
     )
 
 
-def _train_figures(cell: Cell, progress: TrainingProgress) -> TrainFigures:
+def _train_metrics(cell: Cell, progress: TrainingProgress) -> TrainMetrics:
     selection = progress.selections[cell.shape]
-    return TrainFigures(
+    return TrainMetrics(
         steps=cell.train.steps,
         episodes=cell.train.steps * cell.train.meta_batch,
         seconds=progress.seconds,
@@ -195,14 +200,14 @@ def _train_figures(cell: Cell, progress: TrainingProgress) -> TrainFigures:
     )
 
 
-def _optional(what: str, measure: Callable[[], _T], remarks: list[str]) -> _T | None:
-    """Return a measurement that a tested cell can do without; where it fails, None, with a remark why."""
+def _optional(name: str, measure: Callable[[], _T], remarks: list[str]) -> _T | None:
+    """Return an optional metric; if measuring it fails, None, and add a remark."""
     try:
         return measure()
     except Interrupted:
         raise
     except Exception as error:  # a plugin may raise anything
-        remarks.append(f"not measured: {what} ({in_one_line(error)})")
+        remarks.append(f"not measured: {name} ({in_one_line(error)})")
         return None
 
 
@@ -211,7 +216,7 @@ def _accuracy(accuracies: Floats, groups: IntArray) -> Accuracy:
 
 
 def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:
-    """Return the classes with the lowest accuracy over all their episodes, the worst first."""
+    """Return the classes with the lowest accuracy, worst first."""
     counts = np.bincount(classes.reshape(-1), minlength=split.size.classes)
     sums = np.bincount(classes.reshape(-1), by_class.reshape(-1), minlength=split.size.classes)
     means = np.divide(sums, counts, out=np.ones(len(counts)), where=counts > 0)
@@ -221,13 +226,13 @@ def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[Cl
 
 def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes:
     """Return a picture of an episode and its wrong predictions."""
-    drawn = stream.batch(number, 1)
-    predicted = predict(algorithm, drawn, seed, number)[0].argmax(dim=-1)
+    episode = stream.batch(number, 1)
+    predicted = predict(algorithm, episode, seed, number)[0].argmax(dim=-1)
     return episode_png(
-        drawn.support_x[0].cpu().numpy(),
-        drawn.support_y[0].tolist(),
-        drawn.query_x[0].cpu().numpy(),
-        drawn.query_y[0].tolist(),
+        episode.support_x[0].cpu().numpy(),
+        episode.support_y[0].tolist(),
+        episode.query_x[0].cpu().numpy(),
+        episode.query_y[0].tolist(),
         predicted.tolist(),
     )
 
@@ -236,13 +241,13 @@ def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int
 
 
 def _rate(count: int, seconds: float) -> float | None:
-    """Return a rate, or None where nothing was timed (a training as short as its warm-up)."""
+    """Return episodes per second; None if none was timed (all steps were warm-up)."""
     return count / seconds if count and seconds > 0 else None
 
 
 @contextmanager
-def _explained_memory(cell: Cell) -> Iterator[None]:
-    """Turn running out of memory into a `CellFailed` that names what to lower."""
+def _memory_advice(cell: Cell) -> Iterator[None]:
+    """Turn an out-of-memory error into a `CellFailed` that names settings to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which it goes on as if it had not been cut."""
+"""Checkpoints: the state of a training on disk, and when to write it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from metabench.files import atomic_file
 
 @dataclass
 class Selection:
-    """Which of the weights that a training came by are to be tested: those that validated best.
+    """The validation curve of a training, and its best weights.
 
     Attributes:
-        validation: the steps, each with the accuracy of the weights that they led to.
-        best_step: the step with the best accuracy, the later of two equals.
-        best_accuracy: that accuracy.
-        best_state: those weights.
+        validation: pairs of a step and the validation accuracy after it.
+        best_step: step with the best accuracy; of equal ones, the last.
+        best_accuracy: the accuracy after `best_step`; -1 before the first validation.
+        best_state: the state dict after `best_step`.
     """
 
     validation: list[tuple[int, float]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Selection:
     best_state: dict[str, Any] = field(default_factory=dict)
 
     def note(self, step: int, accuracy: float, state: dict[str, Any]) -> None:
-        """Keep an accuracy, and the weights if none were better."""
+        """Add an accuracy to the curve; keep the weights if none were better."""
         self.validation.append((step, accuracy))
         if accuracy >= self.best_accuracy:
             self.best_step, self.best_accuracy, self.best_state = step, accuracy, state
@@ -44,15 +44,14 @@ class Selection:
 
 @dataclass
 class TrainingProgress:
-    """How far a training is: with the weights, everything that a checkpoint holds.
+    """The progress of a training, as a checkpoint holds it beside the weights.
 
     Attributes:
-        step: outer updates made.
-        seconds: spent in those whose time counts.
-        timed_steps: how many of them counted.
-        peak_memory_bytes: the most in use so far.
-        selections: the weights to be tested, by the shape of the test episodes: cells that differ in nothing else
-            share a training.
+        step: number of outer updates made.
+        seconds: time of the timed outer updates.
+        timed_steps: number of timed outer updates; warm-up steps are not timed.
+        peak_memory_bytes: peak memory so far.
+        selections: the best weights by test shape, for the cells that share this training.
     """
 
     step: int = 0
@@ -63,18 +62,21 @@ class TrainingProgress:
 
     @classmethod
     def of(cls, shapes: Iterable[EpisodeShape]) -> TrainingProgress:
-        """Return the beginning of a training for test episodes of these shapes."""
+        """Return the progress of a new training for these test shapes."""
         return cls(selections={shape: Selection() for shape in shapes})
 
     @property
     def validated(self) -> int:
-        """Return the last step whose weights were validated; 0 where none were."""
+        """Return the last validated step; 0 before the first validation."""
         return max((step for selection in self.selections.values() for step, _ in selection.validation), default=0)
 
     def note(self, accuracies: Mapping[EpisodeShape, float], algorithm: Algorithm) -> None:
-        """Keep the accuracy of the present weights in validation episodes of each shape, and them where it is best.
+        """Add a validation of the current weights; keep them for shapes where they are best.
 
-        Shapes without an accuracy are dropped: nobody will be tested in them with weights of this training.
+        Args:
+            accuracies: validation accuracy by test shape. A shape without one is dropped: its cells will not use this
+                training.
+            algorithm: the algorithm with the current weights.
         """
         self.selections = {shape: self.selections[shape] for shape in accuracies}
         improved = any(accuracy >= self.selections[shape].best_accuracy for shape, accuracy in accuracies.items())
@@ -83,21 +85,21 @@ class TrainingProgress:
             self.selections[shape].note(self.step, accuracy, state)
 
     def forget_weights(self) -> None:
-        """Free the memory of the weights that did best."""
+        """Free the memory of the best weights."""
         for selection in self.selections.values():
             selection.best_state = {}
 
 
 class CheckpointClock:
-    """Says when the next checkpoint is due.
+    """Decide when the next checkpoint is due.
 
-    The first one is due early, so that a training that is killed often still gets on. Later ones take at most a
-    twentieth of the time, but come at least every five minutes.
+    The first one is due early, so that a training that is killed repeatedly still advances. Later ones take at most a
+    twentieth of the time, unless that would leave more than five minutes between them.
     """
 
-    #: Seconds until the first checkpoint; between two of them at least, and at most.
+    #: Seconds until the first checkpoint, and the minimum and maximum between two checkpoints.
     FIRST, SHORTEST, LONGEST = 2.0, 10.0, 300.0
-    #: Seconds of training for a second of writing.
+    #: Seconds of training per second of writing.
     SHARE = 20.0
 
     def __init__(self) -> None:
@@ -105,23 +107,29 @@ class CheckpointClock:
 
     @property
     def is_due(self) -> bool:
-        """Return whether a checkpoint is to be written now."""
+        """Return whether a checkpoint is due."""
         return time.monotonic() >= self._due
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Time the writing of a checkpoint, and set when the next one is due."""
-        begun = time.monotonic()
+        """Time the block that writes a checkpoint, and schedule the next one."""
+        start = time.monotonic()
         yield
         now = time.monotonic()
-        self._due = now + min(self.LONGEST, max(self.SHORTEST, self.SHARE * (now - begun)))
+        self._due = now + min(self.LONGEST, max(self.SHORTEST, self.SHARE * (now - start)))
 
 
 def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Mapping[str, str], path: Path) -> None:
-    """Write the state of a training of this origin to `path`.
+    """Write the state of a training to `path`.
+
+    Args:
+        algorithm: the algorithm with the current weights.
+        progress: the progress of the training.
+        origin: device, data and versions that the training depends on.
+        path: the checkpoint file.
 
     Raises:
-        StoreError: it cannot be written; an earlier checkpoint is left as it was.
+        StoreError: the file cannot be written; an earlier checkpoint stays as it was.
     """
     state = {
         "origin": dict(origin),
@@ -134,7 +142,7 @@ def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Ma
         with atomic_file(path) as temporary:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-        reason = error.strerror if isinstance(error, OSError) else "it was not written whole; is the disk full?"
+        reason = error.strerror if isinstance(error, OSError) else "the file is incomplete; is the disk full?"
         raise StoreError(
             f"cannot write the checkpoint {path}: {reason}. Finished cells are kept: free some space and "
             "run the same command again, or give another --output"
@@ -144,10 +152,16 @@ def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Ma
 def load_checkpoint(
     algorithm: Algorithm, path: Path, origin: Mapping[str, str], shape: EpisodeShape
 ) -> TrainingProgress | None:
-    """Put the state of the checkpoint at `path` into `algorithm`, and return how far it is.
+    """Load the checkpoint at `path` into `algorithm`.
+
+    Args:
+        algorithm: the algorithm to change.
+        path: the checkpoint file.
+        origin: device, data and versions that the checkpoint must have.
+        shape: a test shape that the checkpoint must have.
 
     Returns:
-        None where there is no checkpoint of this origin, or the training was not validated in episodes of this shape.
+        The progress of the training; None if there is no checkpoint of this origin with this shape.
 
     Raises:
         StoreError: the checkpoint is damaged, or of another algorithm.
@@ -167,10 +181,10 @@ def load_checkpoint(
 
 
 def shapes_of(path: Path, origin: Mapping[str, str]) -> list[EpisodeShape] | None:
-    """Return the shapes of the test episodes that the checkpoint at `path` has weights for.
+    """Return the test shapes of the checkpoint at `path`.
 
     Returns:
-        None where there is no checkpoint of this origin that can be read.
+        The shapes; None if there is no readable checkpoint of this origin.
     """
     try:
         state = _read(path, origin, mapped=True)
@@ -180,16 +194,16 @@ def shapes_of(path: Path, origin: Mapping[str, str]) -> list[EpisodeShape] | Non
 
 
 def _read(path: Path, origin: Mapping[str, str], mapped: bool = False) -> dict[str, Any] | None:
-    """Return the content of the checkpoint at `path`; None where there is none of this origin and kind.
+    """Return the content of the checkpoint at `path`; None if there is none of this origin.
 
     Args:
-        path: the file.
-        origin: the wanted origin.
-        mapped: leave the weights on disk until they are used.
+        path: the checkpoint file.
+        origin: the origin that the checkpoint must have.
+        mapped: memory-map the file, so that the weights are read only if they are used.
     """
     if not os.path.exists(path):
         return None
-    # To the CPU: loading moves each tensor to where it belongs, and Adam's counters belong there.
+    # Load to the CPU: `load_state_dict` then moves each tensor to its device, which for Adam's counters may be the CPU.
     state: dict[str, Any] = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     return state if state["origin"] == dict(origin) and "selections" in state else None
 

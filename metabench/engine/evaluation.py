@@ -1,4 +1,4 @@
-"""How good, how fast and how dependent on the other queries a trained algorithm's predictions are."""
+"""Measure a trained algorithm: accuracy, transduction, latency and operations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from metabench.machine.clock import Stopwatch, percentiles_ms
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import derive_seed
 
-#: Episodes timed one by one for the latency, and before them those that only warm up.
+#: Number of episodes timed one by one for the latency.
 LATENCY_EPISODES = 30
+#: Number of untimed episodes before them.
 LATENCY_WARM_UP = 3
-#: Episodes whose other queries are exchanged to see whether a prediction moves.
+#: Number of episodes in which `is_transductive` exchanges queries.
 PROBE_EPISODES = 8
-#: A score that moves by more than this share of the scores' range was moved by the other queries.
+#: Largest difference of scores that counts as rounding, as a share of the scores' range.
 PROBE_TOLERANCE = 1e-4
 
 
@@ -36,20 +37,28 @@ def evaluate(
     seed: int,
     watcher: Watcher | None = None,
 ) -> Floats:
-    """Return the accuracies of the episodes 0 … `episodes` - 1 of a stream, class by class.
+    """Return the accuracy of each class of each episode.
+
+    Args:
+        algorithm: the trained algorithm.
+        stream: the stream whose episodes 0 … `episodes` - 1 are predicted.
+        episodes: number of episodes.
+        batch: number of episodes predicted at once.
+        seed: seed of the algorithm's random draws.
+        watcher: sees the progress, and may ask to stop.
 
     Returns:
-        [episodes, N] shares of the queries of label 0 … N-1 that are classified correctly. Classes have equally
-        many queries, so that a row's mean is the accuracy of the episode.
+        [episodes, N] share of the queries of label 0 … N-1 that are classified correctly. All classes have the same
+        number of queries, so that the mean of a row is the accuracy of the episode.
 
     Raises:
         CellFailed: a score is not finite.
-        Interrupted: `watcher` asked for it.
+        Interrupted: `watcher` asked to stop.
     """
 
     def accuracies(first: int, count: int) -> Tensor:
-        drawn = stream.batch(first, count)
-        return class_accuracies(predict(algorithm, drawn, seed, first), drawn.query_y)
+        batch_of_episodes = stream.batch(first, count)
+        return class_accuracies(predict(algorithm, batch_of_episodes, seed, first), batch_of_episodes.query_y)
 
     return _in_batches(accuracies, episodes, batch, watcher)
 
@@ -62,58 +71,74 @@ def inductive_accuracies(
     seed: int,
     watcher: Watcher | None = None,
 ) -> Floats:
-    """Return the [episodes] accuracies where a query is classified without sight of the other queries.
+    """Accuracy per episode when every query is predicted on its own (inductive protocol).
 
-    The first query of each class is classified, each as if it were the only query of its episode.
+    Only the first query of each class is predicted.
+
+    Args:
+        algorithm: the trained algorithm.
+        stream: the stream whose episodes 0 … `episodes` - 1 are predicted.
+        episodes: number of episodes.
+        batch: number of episodes predicted at once.
+        seed: seed of the algorithm's random draws.
+        watcher: sees the progress, and may ask to stop.
+
+    Returns:
+        [episodes] accuracies.
 
     Raises:
-        CellFailed: a score is not finite, or is another where a query is indeed the only one.
-        Interrupted: `watcher` asked for it.
+        CellFailed: a score is not finite, or `predict_alone` disagrees with `predict` on a single query.
+        Interrupted: `watcher` asked to stop.
     """
 
     def accuracies(first: int, count: int) -> Tensor:
-        drawn = first_of_each_class(stream.batch(first, count))
-        return credit(predict(algorithm, drawn, seed, first, alone=True), drawn.query_y).mean(dim=1)
+        batch_of_episodes = first_of_each_class(stream.batch(first, count))
+        scores = predict(algorithm, batch_of_episodes, seed, first, alone=True)
+        return credit(scores, batch_of_episodes.query_y).mean(dim=1)
 
-    _check_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed)
+    _check_predict_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed)
     return _in_batches(accuracies, episodes, batch, watcher)
 
 
 def _in_batches(
     accuracies: Callable[[int, int], Tensor], episodes: int, batch: BatchSize, watcher: Watcher | None
 ) -> Floats:
-    """Return the accuracies of all episodes, from a function of the first of a batch and of their number."""
-    found: list[Tensor] = []
+    """Return ``accuracies(first, count)`` of all batches, joined."""
+    batches: list[Tensor] = []
     done = 0
 
     def next_batch(size: int) -> Tensor:
         return accuracies(done, min(size, episodes - done))
 
     while done < episodes:
-        found.append(batch.fit(next_batch))
-        done += len(found[-1])
+        batches.append(batch.fit(next_batch))
+        done += len(batches[-1])
         if watcher is not None:
-            so_far = f"accuracy {float(torch.cat(found).mean()):.2%}" if len(found) % 10 == 1 else ""
+            so_far = f"accuracy {float(torch.cat(batches).mean()):.2%}" if len(batches) % 10 == 1 else ""
             watcher.advance(done, so_far)
             if watcher.should_stop():
                 raise Interrupted
-    return torch.cat(found).cpu().numpy()
+    return torch.cat(batches).cpu().numpy()
 
 
-def first_of_each_class(drawn: Episodes) -> Episodes:
-    """Return the same episodes with one query a class, in the order of the classes."""
-    labels = torch.arange(drawn.way, device=drawn.query_y.device).expand(len(drawn), -1)
-    chosen = (drawn.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
-    queries = drawn.query_x[torch.arange(len(drawn), device=chosen.device).unsqueeze(1), chosen]
-    return Episodes(drawn.support_x, drawn.support_y, queries, labels, drawn.way)
+def first_of_each_class(episodes: Episodes) -> Episodes:
+    """Return the episodes with one query per class, in label order."""
+    labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
+    chosen = (episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
+    queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
+    return Episodes(episodes.support_x, episodes.support_y, queries, labels, episodes.way)
 
 
-def _check_alone(algorithm: Algorithm, drawn: Episodes, seed: int) -> None:
-    """Compare the scores of `predict_alone` with those of episodes that have a single query."""
-    scores = predict(algorithm, drawn, seed, 0, alone=True)
-    for query in range(drawn.way):
-        only = replace(drawn, query_x=drawn.query_x[:, [query]], query_y=drawn.query_y[:, [query]])
-        if _moved(predict(algorithm, only, seed, 0), scores[:, [query]]):
+def _check_predict_alone(algorithm: Algorithm, episodes: Episodes, seed: int) -> None:
+    """Check that `predict_alone` and `predict` agree on single queries.
+
+    Raises:
+        CellFailed: they disagree.
+    """
+    scores = predict(algorithm, episodes, seed, 0, alone=True)
+    for query in range(episodes.way):
+        single = replace(episodes, query_x=episodes.query_x[:, [query]], query_y=episodes.query_y[:, [query]])
+        if _scores_differ(predict(algorithm, single, seed, 0), scores[:, [query]]):
             raise CellFailed(
                 "predict_alone returns other scores than predict does for an episode of one query: "
                 "correct it, or use `metabench.api.Algorithm.predict_alone`"
@@ -123,10 +148,10 @@ def _check_alone(algorithm: Algorithm, drawn: Episodes, seed: int) -> None:
 def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
     """Return the floating-point operations of one episode's adaptation and predictions.
 
-    Convolutions and matrix products are counted, a multiplication and an addition as two.
+    Convolutions and matrix products count; a multiplication and an addition are two operations.
     """
     counter = FlopCounterMode(display=False)
-    # The counter sees what is done in its own thread.
+    # The counter sees only its own thread.
     batching, algorithm.batching = algorithm.batching, Sequential()
     try:
         with counter:
@@ -137,22 +162,22 @@ def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
 
 
 def class_accuracies(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the [B, N] share of the queries of each class that are classified correctly; see `credit`."""
+    """Return the [B, N] accuracy of each class, with ties as in `credit`."""
     of_class = nn.functional.one_hot(labels, scores.shape[-1]).double()
     return torch.einsum("bm,bmn->bn", credit(scores, labels), of_class) / of_class.sum(dim=1)
 
 
 def credit(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return for each query whether it is classified correctly: 1 or 0, or in between for a tie.
+    """Return 1 for each correct prediction, 0 for a wrong one.
 
-    Classes that tie for the largest score share the credit: a constant score earns 1/N, whatever the labels.
+    Classes that tie for the largest score share the credit: constant scores earn 1/N for any labels.
 
     Args:
-        scores: [B, M, N].
-        labels: [B, M].
+        scores: [B, M, N] scores.
+        labels: [B, M] labels.
 
     Returns:
-        [B, M] in float64.
+        [B, M] credits in float64.
 
     Raises:
         CellFailed: a score is not finite.
@@ -165,40 +190,51 @@ def credit(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_transductive(algorithm: Algorithm, stream: EpisodeStream, seed: int, episodes: int = PROBE_EPISODES) -> bool:
-    """Return whether a query's scores move when the other queries of its episode are exchanged.
+    """Return whether a query's scores depend on the other queries.
 
-    The first half of the queries stays; the second half is taken from episodes that are not in the batch, so that a
-    method that mixes the episodes of a batch is found out, too.
+    The second half of each episode's queries is exchanged, and the scores of the first half are compared. The new
+    queries are from episodes outside the batch, so that an algorithm that mixes the episodes of a batch is detected,
+    too.
     """
-    drawn, others = stream.batch(0, episodes), stream.batch(episodes, episodes)
-    kept = drawn.query_x.shape[1] // 2
-    exchanged = torch.cat([drawn.query_x[:, :kept], others.query_x[:, kept:]], dim=1)
-    before = predict(algorithm, drawn, seed, 0)[:, :kept]
-    other = Episodes(drawn.support_x, drawn.support_y, exchanged, drawn.query_y, drawn.way)
-    after = predict(algorithm, other, seed, 0)[:, :kept]
-    return _moved(before, after)
+    original, others = stream.batch(0, episodes), stream.batch(episodes, episodes)
+    kept = original.query_x.shape[1] // 2
+    exchanged = replace(original, query_x=torch.cat([original.query_x[:, :kept], others.query_x[:, kept:]], dim=1))
+    before = predict(algorithm, original, seed, 0)[:, :kept]
+    after = predict(algorithm, exchanged, seed, 0)[:, :kept]
+    return _scores_differ(before, after)
 
 
-def _moved(before: Tensor, after: Tensor) -> bool:
-    """Return whether scores differ by more than rounding does."""
+def _scores_differ(before: Tensor, after: Tensor) -> bool:
+    """Return whether scores differ by more than rounding."""
     scale = (before.max() - before.min()).clamp_min(1e-12)
     return bool((before - after).abs().max() > PROBE_TOLERANCE * scale)
 
 
 def latency_ms(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device) -> dict[str, float]:
-    """Return the median and 95th percentile of one episode at a time, its tensors already on the device."""
+    """Return median and 95th percentile of the time per single episode.
+
+    The episode's tensors are on the device before the clock starts.
+    """
     seconds = []
     for i in range(LATENCY_WARM_UP + LATENCY_EPISODES):
-        drawn = stream.batch(i, 1)
+        episode = stream.batch(i, 1)
         watch = Stopwatch(device)
         with watch.running():
-            predict(algorithm, drawn, seed, i)
+            predict(algorithm, episode, seed, i)
         seconds.append(watch.seconds)
     return percentiles_ms(seconds[LATENCY_WARM_UP:])
 
 
 def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int, alone: bool = False) -> Tensor:
-    """Return [B, M, N] scores, without the graph that an algorithm may leave on them."""
+    """Return the [B, M, N] scores of B episodes, detached from any graph.
+
+    Args:
+        algorithm: the algorithm.
+        episodes: the episodes.
+        seed: seed of the algorithm's random draws, with `first`.
+        first: number of the first episode in its stream.
+        alone: whether each query is predicted on its own (`metabench.api.Algorithm.predict_alone`).
+    """
     algorithm.eval()
     torch.manual_seed(derive_seed(seed, f"predict {first}"))
     classify = algorithm.predict_alone if alone else algorithm.predict

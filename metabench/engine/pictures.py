@@ -1,4 +1,4 @@
-"""A picture of one episode: what the support images were, and which queries were taken for what."""
+"""A picture of one episode: its support images and misclassified queries."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-#: Images are enlarged by whole numbers to at least this height in pixels, and larger ones shrunk to it.
+#: Height in pixels: smaller images are enlarged by a whole factor to at least this, larger ones are shrunk to it.
 _HEIGHT = 40
-#: Support images and wrong queries of one class that are shown.
+#: Largest number of support images and of misclassified queries shown per class.
 _SUPPORT, _WRONG = 5, 8
 _MARGIN, _CAPTION = 3, 12
-#: Of the file: a quarter of the bytes, and nobody sees it.
+#: Colours of the file's palette: a quarter of the bytes of true colour, without a visible difference.
 _COLOURS = 48
 _PAPER, _INK, _FAULT = "white", "black", (190, 30, 45)
 
@@ -26,16 +26,17 @@ def episode_png(
     query_y: Sequence[int],
     predicted: Sequence[int],
 ) -> bytes:
-    """Draw one row a class: its number, its support images, then its queries that were taken for another class.
+    """Draw the support images and the misclassified queries of an episode.
 
-    Under a query stands the number of the class that it was taken for. A class with many shows the first few.
+    Each class is a row: its number, its first support images, then its first misclassified queries, each above the
+    number of the predicted class.
 
     Args:
-        support_x: [S, C, H, W] images.
-        support_y: [S] labels.
-        query_x: [M, C, H, W] images.
-        query_y: [M] labels.
-        predicted: [M] labels.
+        support_x: [S, C, H, W] support images.
+        support_y: [S] labels of the support images.
+        query_x: [M, C, H, W] queries.
+        query_y: [M] labels of the queries.
+        predicted: [M] predicted labels.
 
     Returns:
         A PNG file.
@@ -57,7 +58,7 @@ def episode_png(
     )
     draw = ImageDraw.Draw(canvas)
 
-    def show(image: npt.NDArray[np.float32], column: int, row: int, caption: str = "") -> None:
+    def paste(image: npt.NDArray[np.float32], column: int, row: int, caption: str = "") -> None:
         x = left + column * column_width + (gap if caption else 0)
         y = _MARGIN + row * row_height
         grey = (np.clip((image - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
@@ -71,10 +72,10 @@ def episode_png(
         draw.text((4, _MARGIN + row * row_height + height // 2 - 5), str(label + 1), fill=_INK)
         members = [i for i, other in enumerate(support_y) if other == label]
         for column, i in enumerate(members[:_SUPPORT]):
-            show(support_x[i], column, row)
+            paste(support_x[i], column, row)
         wrong = [i for i, other in enumerate(query_y) if other == label and predicted[i] != label]
         for column, i in enumerate(wrong[:_WRONG]):
-            show(query_x[i], shots + column, row, f"as {predicted[i] + 1}")
+            paste(query_x[i], shots + column, row, f"as {predicted[i] + 1}")
     file = io.BytesIO()
     canvas.quantize(_COLOURS).save(file, "PNG", optimize=True)
     return file.getvalue()

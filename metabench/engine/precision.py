@@ -1,4 +1,4 @@
-"""The precision in which backbones compute: float32 unless a suite says otherwise."""
+"""The precision of backbones: float32 unless a suite sets another."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from metabench.planning.suite import Precision
 
 
 def autocast_of(precision: Precision) -> torch.dtype | None:
-    """Return the dtype for `metabench.api.Backbone.autocast`; see `tf32` for TF32."""
+    """Return the dtype for `metabench.api.Backbone.autocast`; None for float32 and TF32."""
     return torch.bfloat16 if precision == "bf16" else None
 
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Let NVIDIA GPUs round factors to TF32, or not; torch by itself does so in convolutions."""
+    """Allow or forbid TF32 on NVIDIA GPUs within the block.
+
+    torch's default would use it in convolutions.
+    """
     cudnn = torch.backends.cudnn
     value: str | bool
     if hasattr(cudnn, "conv"):  # torch ≥ 2.9
@@ -29,21 +32,21 @@ def tf32(allowed: bool) -> Iterator[None]:
     else:
         attribute, value = "allow_tf32", allowed
         switches = [torch.backends.cuda.matmul, cudnn]
-    before = [getattr(switch, attribute) for switch in switches]
+    previous = [getattr(switch, attribute) for switch in switches]
     try:
         for switch in switches:
             setattr(switch, attribute, value)
         yield
     finally:
-        for switch, earlier in zip(switches, before, strict=True):
-            setattr(switch, attribute, earlier)
+        for switch, setting in zip(switches, previous, strict=True):
+            setattr(switch, attribute, setting)
 
 
 def check_precisions(cells: Sequence[Cell], device: torch.device) -> None:
-    """Check that the device has the precision of each cell.
+    """Check that the device supports the precision of each cell.
 
     Raises:
-        SuiteError: a cell asks a CPU for TF32.
+        SuiteError: a cell asks for TF32 on a CPU.
     """
     for cell in cells:
         if cell.precision == "tf32" and device.type != "cuda":

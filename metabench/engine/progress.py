@@ -1,4 +1,4 @@
-"""Who watches a cell run, and how it is asked to stop."""
+"""The progress of a cell, and how to ask it to stop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,24 @@ class Interrupted(Exception):
 
 
 class Watcher(Protocol):
-    """Sees a cell's progress, and can ask it to stop."""
+    """Sees the progress of a cell, and may ask it to stop."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Be told that a phase ("train", "test", …) of `total` episodes or steps begins."""
+        """Called when a phase starts.
+
+        Args:
+            name: ``"train"``, ``"test"``, ….
+            total: number of its steps or episodes.
+            done: number of them done by an earlier run.
+        """
 
     def advance(self, done: int, note: str = "") -> None:
-        """Be told how much of the phase is done, and now and then how it goes."""
+        """Called during a phase.
+
+        Args:
+            done: number of steps or episodes done.
+            note: the current loss or accuracy, if known.
+        """
 
     def should_stop(self) -> bool:
-        """Return whether to write a checkpoint and stop."""
+        """Return whether the cell should write a checkpoint and stop."""

@@ -1,4 +1,4 @@
-"""Trains a cell, and chooses by validation among the weights that it comes by."""
+"""Train a cell, and select its weights by validation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import derive_seed
 from metabench.planning.plan import Cell, Training
 
-#: Steps at the start of a process whose time is not counted: allocators and kernels warm up.
+#: Number of untimed first steps of a process, in which allocators and kernels warm up.
 WARM_UP_STEPS = 3
-#: Steps between looks at the loss; each look waits for the device.
+#: Number of steps between readings of the loss; each reading waits for the device.
 LOSS_EVERY = 10
 
 
@@ -37,35 +37,35 @@ def train(
     memory: PeakMemory,
     watcher: Watcher,
 ) -> TrainingProgress:
-    """Train to the end, from the checkpoint if there is one, then load the weights that validated best for this cell.
+    """Train or resume an algorithm, and load its best weights.
 
-    Where a training for several shapes of test episodes is at its end, the other cells load their weights from its
-    checkpoint, and need not train.
+    The best weights are selected by validation accuracy in episodes of the cell's test shape. A finished training for
+    several test shapes stays in its checkpoint, from which the other cells load their weights without training.
 
     Args:
-        cell: what is trained.
-        algorithm: with its initial weights.
-        splits: of its dataset.
-        device: where it is.
-        checkpoint: see `metabench.engine.cell.run_cell`; so are `origin`, `shapes` and `watcher`.
-        memory: in use since the algorithm was built.
+        cell: the cell.
+        algorithm: the algorithm with its initial weights.
+        splits: the splits of its dataset.
+        device: the device that it runs on.
+        checkpoint: see `metabench.engine.cell.run_cell`, also for `origin`, `shapes` and `watcher`.
+        memory: the peak memory since the algorithm was built.
 
     Raises:
         CellFailed: the loss or a score is not finite.
-        Interrupted: `watcher` asked for it.
+        Interrupted: `watcher` asked to stop.
         StoreError: a checkpoint cannot be written or read.
     """
     steps = cell.train.steps
     stream = training_stream(cell, splits, device)
     progress = load_checkpoint(algorithm, checkpoint, origin, cell.shape) or TrainingProgress.of(shapes)
-    begun = progress.step, progress.validated
+    loaded = progress.step, progress.validated
     validations = {
         shape: (validation_stream(cell, splits, shape, device), BatchSize(device, cell.test.batch))
         for shape in progress.selections
     }
-    own = progress.selections[cell.shape]
+    selection = progress.selections[cell.shape]
     watch = Stopwatch(device, progress.seconds)
-    warm = progress.step + WARM_UP_STEPS
+    timed_from = progress.step + WARM_UP_STEPS
     clock = CheckpointClock()
 
     def save() -> None:
@@ -82,8 +82,8 @@ def train(
                 watcher.phase("train", steps, progress.step)
             if progress.step == steps:
                 break
-            first, timed = progress.step, progress.step >= warm
-            until = min(_next_pause(first, cell.train.validate_every, steps), steps if timed else warm)
+            first, timed = progress.step, progress.step >= timed_from
+            until = min(_next_pause(first, cell.train.validate_every, steps), steps if timed else timed_from)
             with (watch if timed else Stopwatch(device)).running():
                 loss = _meta_steps(cell, algorithm, stream, progress, until, watcher, clock)
             progress.timed_steps += (progress.step - first) * timed
@@ -93,7 +93,7 @@ def train(
                     f"training diverged: the loss is {loss} after step {progress.step} of {steps}. "
                     "Lower the learning rates, or clip the gradient"
                 )
-            best = f", val {own.best_accuracy:.1%}" if own.validation else ""
+            best = f", val {selection.best_accuracy:.1%}" if selection.validation else ""
             watcher.advance(progress.step, f"loss {loss:.3f}{best}")
             if watcher.should_stop():
                 raise Interrupted
@@ -102,9 +102,9 @@ def train(
     except Interrupted:
         save()
         raise
-    if begun != (progress.step, progress.validated):
+    if loaded != (progress.step, progress.validated):
         save()
-    algorithm.load_state_dict(own.best_state)
+    algorithm.load_state_dict(selection.best_state)
     progress.forget_weights()
     return progress
 
@@ -115,9 +115,10 @@ def _validate(
     validations: dict[EpisodeShape, tuple[EpisodeStream, BatchSize]],
     watcher: Watcher,
 ) -> dict[EpisodeShape, float]:
-    """Return the accuracy of the present weights in validation episodes of each shape.
+    """Return the validation accuracy of the current weights for each test shape.
 
-    A shape of other cells in which that fails is dropped: they train by themselves, and fail by themselves.
+    If the validation of another cell's shape fails, the shape is dropped from `validations`: that cell trains on its
+    own, and fails with its own reason.
     """
     accuracies: dict[EpisodeShape, float] = {}
     count = cell.train.validation_episodes
@@ -135,14 +136,14 @@ def _validate(
 
 
 def _validation_is_due(progress: TrainingProgress, train: Training) -> bool:
-    """Return whether the present weights are to be validated, and have not been."""
+    """Return whether the current weights must be validated now."""
     step = progress.step
     due = step > 0 and (step % train.validate_every == 0 or step == train.steps)
     return due and step != progress.validated
 
 
 def _next_pause(step: int, validate_every: int, steps: int) -> int:
-    """Return the step after `step` at which the loss is looked at, or the algorithm validated."""
+    """Return the next step at which the loss is read or the algorithm validated."""
     return min(steps, *((step // every + 1) * every for every in (LOSS_EVERY, validate_every)))
 
 
@@ -155,15 +156,15 @@ def _meta_steps(
     watcher: Watcher,
     clock: CheckpointClock,
 ) -> float:
-    """Make the outer updates up to `until`, or fewer to stop or to write a checkpoint; return the last loss.
+    """Make the outer updates up to step `until`; return the last loss.
 
-    No result is read back from the device within the loop.
+    The loop ends earlier to stop or to write a checkpoint. It reads no result back from the device.
     """
     algorithm.train()
     batch = cell.train.meta_batch
     loss = torch.zeros(())
     while progress.step < until:
-        # A step starts from a seed of its own, so that it is the same step after a resume.
+        # Each step has its own seed, so that a resumed run makes the same step.
         torch.manual_seed(derive_seed(cell.seed, f"train {progress.step}"))
         loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
         progress.step += 1

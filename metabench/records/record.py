@@ -65,7 +65,7 @@ class Validation(_Part):
     accuracy: float
 
 
-class TrainFigures(_Part):
+class TrainMetrics(_Part):
     """Metrics of the training.
 
     Attributes:
@@ -97,7 +97,7 @@ class Latency(_Part):
     p95: float
 
 
-class EvalFigures(_Part):
+class EvalMetrics(_Part):
     """Metrics of the test.
 
     Attributes:
@@ -173,8 +173,8 @@ class Record(_Part):
     transductive: bool | None = None
     worst_classes: list[ClassAccuracy] = []
     remarks: list[str] = []
-    train: TrainFigures | None = None
-    eval: EvalFigures | None = None
+    train: TrainMetrics | None = None
+    eval: EvalMetrics | None = None
     flops_per_episode: int | None = None
     peak_memory_bytes: int | None = None
     parameters: int | None = None

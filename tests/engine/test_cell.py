@@ -50,7 +50,7 @@ def essence(outcome: Outcome) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------- the usual outcome
 
 
-def test_a_cell_yields_all_its_figures(run: Run) -> None:
+def test_a_cell_has_all_metrics(run: Run) -> None:
     watcher = Watching()
     outcome = run("centroid", watcher=watcher)
     assert outcome.episodes.accuracies.shape == (12,)

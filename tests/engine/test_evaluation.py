@@ -180,9 +180,7 @@ def test_what_is_said_of_queries_that_are_alone_is_checked(run: Run) -> None:
     outcome = run("eavesdropping")
     assert outcome.inductive_accuracy is None
     (remark,) = outcome.remarks
-    assert remark.startswith(
-        "not measured: accuracy of queries that are alone (CellFailed: predict_alone returns other"
-    )
+    assert remark.startswith("not measured: inductive accuracy (CellFailed: predict_alone returns other")
 
 
 def test_what_cannot_be_measured_costs_no_accuracy(run: Run) -> None:
@@ -190,7 +188,7 @@ def test_what_cannot_be_measured_costs_no_accuracy(run: Run) -> None:
     assert outcome.accuracy.episodes == 12
     assert outcome.inductive_accuracy is None
     (remark,) = outcome.remarks
-    assert remark.startswith("not measured: accuracy of queries that are alone (ValueError: I am not used to be alone")
+    assert remark.startswith("not measured: inductive accuracy (ValueError: I am not used to be alone")
 
 
 def test_operations_of_an_episode_are_counted(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
