@@ -1,4 +1,4 @@
-"""What a plugin implements: `Algorithm`, `Backbone` and `Dataset`, and the tensors that pass between them."""
+"""The interface of plugins: `Algorithm`, `Backbone`, `Dataset` and their tensors."""
 
 from __future__ import annotations
 

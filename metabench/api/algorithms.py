@@ -14,19 +14,19 @@ from metabench.api.batching import Batching, Sequential, carries_state_between_e
 from metabench.api.config import Config
 from metabench.api.episodes import Episodes
 
-#: What `meta_step` reports: scalar tensors, still on the device, so that nothing waits for it.
+#: The metrics of `Algorithm.meta_step`: scalar tensors, left on the device so that the host need not wait.
 Metrics = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What an algorithm is told about the cell that it is built for.
+    """The parts of a cell that its algorithm needs.
 
     Attributes:
-        backbone: the feature extractor; the algorithm owns it from now on.
+        backbone: the feature extractor, which the algorithm then owns.
         way: N of the test episodes.
         train_way: N of the training episodes.
-        train_steps: how many times `meta_step` will be called.
+        train_steps: number of calls of `Algorithm.meta_step`.
     """
 
     backbone: Backbone
@@ -38,24 +38,24 @@ class Setup:
 class Algorithm(nn.Module, abc.ABC):
     """A few-shot learner.
 
-    The harness calls `train()` before `meta_step`, and `eval()` before `predict`. Randomness comes from torch's
-    default generator, which it seeds before both: a step is then a function of the weights, the optimiser's
-    state and the episodes alone.
+    The engine calls `train()` before `meta_step` and `eval()` before `predict`, and seeds torch's default generator
+    before each. Draw all randomness from that generator: a step is then a function of the weights, the optimiser state
+    and the episodes.
 
     Args:
         config: an instance of `Config`.
-        setup: the backbone, and what is known of the cell.
+        setup: the backbone, and the sizes of the cell.
     """
 
     Config: ClassVar[type[Config]] = Config
-    #: Whether the work on an episode is a function of weights and episode alone, made of tensor operations: it draws no
-    #: random numbers, keeps nothing, does not look into tensors (``.item()``, ``if``), and takes inner gradients with
-    #: `gradients`. The harness may then do several episodes at once: vectorised on a GPU.
+    #: Whether the result for an episode is a function of the weights and the episode, made of tensor operations: no
+    #: random numbers, no state, no control flow on tensor values (``.item()``, ``if``), and inner gradients taken with
+    #: `gradients`. The engine may then vectorise over episodes on a GPU.
     functional: bool = False
-    #: Whether it learns within an episode, by operations too small to keep several cores busy. If it is functional,
-    #: too, episodes are done side by side on a CPU.
+    #: Whether the algorithm learns within an episode, in operations too small to keep several cores busy. If it is also
+    #: `functional`, the engine runs episodes in several threads on a CPU.
     inner_loop: bool = False
-    #: How the episodes of a batch are worked through; the engine sets what suits the device.
+    #: The batching of test episodes; the engine sets the fastest one for the device.
     batching: Batching = Sequential()
 
     def __init__(self, config: Any, setup: Setup) -> None:
@@ -65,35 +65,38 @@ class Algorithm(nn.Module, abc.ABC):
 
     @property
     def training_batching(self) -> Batching:
-        """Return how the episodes of a meta-batch are worked through: in order where one leaves traces for the next."""
+        """Return the batching of training episodes.
+
+        They run in order unless the algorithm is `functional` and no episode changes the next one.
+        """
         return self.batching if self.functional and not carries_state_between_episodes(self.backbone) else Sequential()
 
     @abc.abstractmethod
     def meta_step(self, episodes: Episodes) -> Metrics:
-        """Make one outer update from a meta-batch, and report at least ``{"loss": scalar}``."""
+        """Make one outer update from a meta-batch; return at least ``{"loss": scalar}``."""
 
     @abc.abstractmethod
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Classify the queries of B episodes; each episode on its own.
+        """Classify the queries of B episodes, each episode on its own.
 
-        It leaves parameters, buffers and optimiser state as they were, bit for bit.
+        Parameters, buffers and optimiser state must stay as they were, bit for bit.
 
         Args:
-            support_x: [B, N·K, C, H, W].
-            support_y: [B, N·K] labels 0 … N-1.
-            query_x: [B, M, C, H, W]; there are no query labels here.
+            support_x: [B, N·K, C, H, W] support images.
+            support_y: [B, N·K] support labels 0 … N-1.
+            query_x: [B, M, C, H, W] queries, without their labels.
             way: N.
 
         Returns:
-            [B, M, N] scores; the largest is the prediction. They must not depend on the batch that an episode
-            is in: an algorithm that draws random numbers here takes a generator of its own for each episode.
+            [B, M, N] scores; the largest score of a query is its prediction. The scores of an episode must not depend
+            on the rest of the batch: an algorithm that draws random numbers here needs one generator per episode.
         """
 
     def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Classify each query as if it were the only one of its episode; the rest is as in `predict`.
+        """Classify each query as if it were its episode's only one.
 
-        Another implementation than this one returns the same, in less time: it may learn from the support set once for
-        all queries of an episode.
+        Arguments and result are those of `predict`. Override it only to return the same scores faster, e.g. by learning
+        from the support set once for all queries of an episode.
         """
         queries = query_x.shape[1]
         scores = self.predict(
@@ -105,8 +108,8 @@ class Algorithm(nn.Module, abc.ABC):
         return scores.reshape(len(query_x), queries, way)
 
     def training_state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs beyond `state_dict` (optimisers, counters): plain data and tensors."""
+        """Return the state that `state_dict` lacks (optimisers, counters), as plain data and tensors."""
         return {}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `training_state` returned."""
+        """Restore the result of `training_state`."""

@@ -22,13 +22,13 @@ class Backbone(nn.Module, abc.ABC):
     Config: ClassVar[type[Config]] = Config
     #: D, the length of a feature vector; set by the constructor.
     features: int
-    #: Whether queries are normalised by the support set, which then has to come along in the same batch.
+    #: Whether queries are normalised by statistics of the support set, which must then be in the same batch.
     needs_support: bool = False
-    #: Whether in test the features of an image depend on that image alone: the harness may then embed those of many
-    #: episodes at once.
+    #: Whether, at test, the features of an image depend on that image only; images of several episodes may then be
+    #: embedded in one pass.
     per_image: bool = False
-    #: The dtype that convolutions and products are rounded to; weights, gradients and features stay in float32. The
-    #: harness sets it; None rounds nothing.
+    #: Dtype of convolutions and matrix products; weights, gradients and features stay in float32. The engine sets it;
+    #: None means float32.
     autocast: torch.dtype | None = None
 
     def __init__(self, config: Any, image_shape: tuple[int, int, int]) -> None:
@@ -36,7 +36,7 @@ class Backbone(nn.Module, abc.ABC):
         self.config = config
 
     def __call__(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Return the features of `forward`, computed in the precision of `autocast`."""
+        """Return the float32 features of `forward`, computed in the precision of `autocast`."""
         if self.autocast is None:
             return super().__call__(x, support)  # type: ignore[no-any-return]
         with torch.autocast(x.device.type, self.autocast):
@@ -45,24 +45,37 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Map [n, C, H, W] images of one episode to [n, D] features; of any where it is `per_image`, in test.
+        """Map [n, C, H, W] images to [n, D] features.
+
+        The images are of one episode; at test, those of a `per_image` backbone may be of several.
 
         Args:
-            x: the images.
-            support: how many of the first images are the support set, for normalisations that take their
-                statistics from it; None when all are.
+            x: the images, the support set first.
+            support: number of support images, for normalisations by their statistics; None if all are support images.
         """
 
 
 def embed_queries(backbone: Backbone, support_x: Tensor, query_x: Tensor) -> Tensor:
-    """Embed [M, C, H, W] queries to [M, D]; the support set comes along only where the backbone needs it."""
+    """Embed [M, C, H, W] queries to [M, D] features.
+
+    The support set is embedded with them only if the backbone needs it.
+    """
     if not backbone.needs_support:
         return backbone(query_x)
     return embed_episode(backbone, support_x, query_x)[1]
 
 
 def embed_episode(backbone: nn.Module, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
-    """Embed one episode, ([S, C, H, W], [M, C, H, W]) → ([S, D], [M, D]), in one pass over all its images."""
+    """Embed all images of one episode in one pass.
+
+    Args:
+        backbone: the backbone.
+        support_x: [S, C, H, W] support images.
+        query_x: [M, C, H, W] queries.
+
+    Returns:
+        [S, D] features of the support images and [M, D] features of the queries.
+    """
     features = backbone(torch.cat([support_x, query_x]), support=len(support_x))
     support, query = features.split([len(support_x), len(query_x)])
     return support, query

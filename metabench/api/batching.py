@@ -1,7 +1,7 @@
-"""How the episodes of a batch are worked through: the contract, and the plain way.
+"""Batchings: how a function of one episode is applied to a batch.
 
-An algorithm says how one episode is worked on; the engine chooses the batching for many episodes. All batchings compute
-the same results, up to the order in which rounded numbers are added.
+An algorithm defines the work on one episode; the engine chooses the batching. All batchings compute the same results,
+up to the order in which rounded numbers are added.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 class Batching(abc.ABC):
-    """Applies a function of one episode to each episode of a batch.
+    """Apply a function of one episode to each episode of a batch.
 
-    The function takes a module and the tensors of one episode. It must use the module that it is given: that may be a
+    The function takes a module and the tensors of one episode. It must use the module of its argument, which may be a
     copy with the same weights in another thread.
     """
 
     @abc.abstractmethod
     def map(self, work: Callable[..., tuple[Tensor, ...]], module: _M, *batch: Tensor) -> tuple[Tensor, ...]:
-        """Return ``work(module, *episode)`` of every episode, each of its tensors stacked.
+        """Return ``work(module, *episode)`` of all episodes, stacked tensor by tensor.
 
         Args:
             work: the function of one episode.
-            module: its first argument.
-            batch: [B, …] tensors; an episode is one row of each.
+            module: the first argument of `work`.
+            batch: [B, …] tensors; row i of each belongs to episode i.
         """
 
     @abc.abstractmethod
     def backward(self, loss: Callable[..., Tensor], module: _M, *batch: Tensor) -> Tensor:
-        """Return the [B] losses, and add the gradient of their mean to the parameters.
+        """Add the gradient of the mean loss to the parameters; return the [B] losses.
 
-        Memory holds the graphs of a few episodes only, however large the batch is.
+        Memory holds the graphs of a few episodes only, for any size of the batch.
 
         Args:
             loss: the scalar loss of one episode, as ``loss(module, *episode)``.
-            module: its first argument.
-            batch: [B, …] tensors; an episode is one row of each.
+            module: the first argument of `loss`.
+            batch: [B, …] tensors; row i of each belongs to episode i.
         """
 
 
 class Sequential(Batching):
-    """One episode after the other: the plain way, which other batchings are tested against."""
+    """Work on one episode after the other; the reference for other batchings."""
 
     def map(self, work: Callable[..., tuple[Tensor, ...]], module: _M, *batch: Tensor) -> tuple[Tensor, ...]:
         """See `Batching.map`."""
@@ -59,13 +59,13 @@ class Sequential(Batching):
         return self.add_gradients(loss, module, batch, len(batch[0]))
 
     def add_gradients(self, loss: Callable[..., Tensor], module: _M, part: Sequence[Tensor], count: int) -> Tensor:
-        """Return the losses of a part of a batch, and add its share of the mean's gradient.
+        """Add the gradient share of some episodes; return their losses.
 
         Args:
             loss: as in `Batching.backward`.
             module: as in `Batching.backward`.
-            part: tensors of some episodes of the batch.
-            count: the number of episodes of the whole batch.
+            part: the tensors of some episodes of the batch.
+            count: number of episodes of the whole batch.
         """
         losses = []
         for episode in zip(*part, strict=True):
@@ -76,6 +76,6 @@ class Sequential(Batching):
 
 
 def carries_state_between_episodes(module: nn.Module) -> bool:
-    """Return whether a training episode may change the next one: through buffers or random draws."""
+    """Return whether a training episode may change the next, by buffers or dropout."""
     dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
     return next(module.buffers(), None) is not None or any(isinstance(part, dropouts) for part in module.modules())

@@ -1,4 +1,4 @@
-"""Classes of images, and where they come from."""
+"""Datasets: classes of images in three splits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from torch import Tensor
 from metabench.api.config import Config
 from metabench.packs import Pack
 
-#: Called with (done, total, what) while something long goes on.
+#: Called during long work with (done, total, name of the work).
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class SplitSize:
-    """How large a split is: its classes, and the images of its smallest class."""
+    """The size of a split.
+
+    Attributes:
+        classes: number of classes.
+        images_per_class: number of images of the smallest class.
+    """
 
     classes: int
     images_per_class: int
@@ -30,13 +35,13 @@ class Split:
     """The images of one split.
 
     Attributes:
-        images: [n, C, H, W] uint8, class by class.
-        offsets: [classes + 1] where each class begins.
-        class_names: one name a class.
-        mean: per channel, of images scaled to 0 … 1; what the network sees is (image/255 - mean) / std.
-        std: per channel.
-        groups: [classes] the same number for classes that are not independent of each other, such as rotations of
-            one character; statistics about the data resample groups. None where every class stands for itself.
+        images: [n, C, H, W] uint8 images, sorted by class.
+        offsets: [classes + 1] index of the first image of each class, and n.
+        class_names: [classes] names.
+        mean: mean of each channel, of images scaled to 0 … 1; the network's input is (image/255 - mean) / std.
+        std: standard deviation of each channel, of images scaled to 0 … 1.
+        groups: [classes] group numbers. Classes that are not independent, such as rotations of one character, have the
+            same number; intervals about the data count them as one. None if all classes are independent.
     """
 
     images: Tensor
@@ -48,29 +53,29 @@ class Split:
 
     @property
     def size(self) -> SplitSize:
-        """Return the number of classes, and of images in the smallest."""
+        """Return the size of the split."""
         return SplitSize(len(self.offsets) - 1, int(self.offsets.diff().min()))
 
 
 class DatasetFiles(Protocol):
-    """Where a dataset may look for files, and where it may put them."""
+    """The directories that a dataset may read and write."""
 
-    #: Directories with raw data, in the order to search them; they are only ever read.
+    #: Directories with raw data, in the order of the search; they are never written.
     sources: Sequence[Path]
-    #: The dataset's own directory for packed copies and downloads.
+    #: The dataset's directory for packs and downloads.
     cache: Path
-    #: Whether raw data may be fetched from the network.
+    #: Whether the dataset may download raw data.
     download: bool
 
 
 class Dataset(abc.ABC):
     """Classes of images, split into train, val and test.
 
-    A dataset is packed once (`pack`); the harness keeps the packed copy in the cache and hands it to `split`.
+    `pack` runs once; its pack is kept in the cache, and `split` reads it in every run.
     """
 
     Config: ClassVar[type[Config]] = Config
-    #: Changes when the content of the pack changes; part of the packed file's name.
+    #: Version of the pack's content, part of its file name; change it when the content changes.
     version: ClassVar[str] = "1"
 
     def __init__(self, config: Any) -> None:
@@ -78,21 +83,25 @@ class Dataset(abc.ABC):
 
     @property
     def pack_name(self) -> str:
-        """Return the name of the packed copy; different for configurations that pack different images."""
+        """Return the name of the pack; configurations with different images need different names."""
         return f"v{self.version}"
 
     @abc.abstractmethod
     def pack(self, files: DatasetFiles, progress: Progress) -> Pack:
-        """Read or make all images.
+        """Read or generate all images.
+
+        Args:
+            files: the directories to read and write.
+            progress: called now and then with the progress.
 
         Raises:
-            DataError: they are missing or damaged; the message says where they were looked for.
+            DataError: images are missing or damaged; the message names the directories searched.
         """
 
     @abc.abstractmethod
     def split(self, pack: Pack) -> Mapping[str, Split]:
-        """Return the splits ``train``, ``val`` and ``test`` of the packed images; no class is in two."""
+        """Return the splits ``train``, ``val`` and ``test``; no class is in two."""
 
     def sizes(self) -> Mapping[str, SplitSize] | None:
-        """Return how large each split will be, where that is known before the data is there."""
+        """Return the size of each split; None if it is unknown before loading."""
         return None

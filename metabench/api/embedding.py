@@ -11,18 +11,18 @@ from torch import Tensor
 from metabench.api.backbones import embed_episode
 from metabench.api.optimised import OptimisedAlgorithm
 
-#: Pixels that a CPU embeds in one pass, if they are of more than one episode: more would not stay in its cache.
+#: Largest number of pixels that a CPU embeds in one pass over several episodes: activations then stay in its cache.
 _PIXELS_AT_ONCE = 2**19
 
 
 class EmbeddingAlgorithm(OptimisedAlgorithm):
-    """An algorithm that looks at features only: `feature_scores` has to be written, of one episode.
+    """An algorithm that compares features; subclasses define `feature_scores`.
 
-    In test, the images of many episodes are embedded in one pass where the backbone is `Backbone.per_image`, unless a
-    subclass defines `episode_scores`, and so sees the images.
+    If the backbone is `Backbone.per_image`, the images of several test episodes are embedded in one pass, unless a
+    subclass overrides `episode_scores` to use the images.
     """
 
-    #: Whether scores depend on the images beyond their features; set where a subclass defines `episode_scores`.
+    #: Whether scores depend on the images beyond their features: true of subclasses that override `episode_scores`.
     sees_images: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -32,20 +32,20 @@ class EmbeddingAlgorithm(OptimisedAlgorithm):
 
     @abc.abstractmethod
     def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
-        """Return the scores of the queries of one episode (no leading B).
+        """Return the scores of the queries of one episode.
 
         Args:
-            support: [N·K, D] features of the support set.
-            support_y: [N·K] labels 0 … N-1.
+            support: [N·K, D] features of the support images.
+            support_y: [N·K] support labels 0 … N-1.
             query: [M, D] features of the queries.
             way: N.
 
         Returns:
-            [M, N]; the largest is the prediction.
+            [M, N] scores; the largest score of a query is its prediction.
         """
 
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return the [M, N] scores of the queries of one episode, its images embedded in one pass."""
+        """Embed one episode in one pass; return the [M, N] scores of its queries."""
         support, query = embed_episode(self.backbone, support_x, query_x)
         return self.feature_scores(support, support_y, query, way)
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Episodes:
-    """A batch of B episodes, on the device.
+    """A batch of B episodes on the device.
 
     Attributes:
-        support_x: [B, N·K, C, H, W] float images.
-        support_y: [B, N·K] labels 0 … N-1.
-        query_x: [B, M, C, H, W] float images, in random order.
-        query_y: [B, M] labels 0 … N-1.
+        support_x: [B, N·K, C, H, W] float support images.
+        support_y: [B, N·K] support labels 0 … N-1.
+        query_x: [B, M, C, H, W] float queries, in random order.
+        query_y: [B, M] query labels 0 … N-1.
         way: N.
     """
 
@@ -30,5 +30,5 @@ class Episodes:
         return len(self.support_x)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Yield ``(support_x, support_y, query_x, query_y)`` of one episode after the other."""
+        """Yield ``(support_x, support_y, query_x, query_y)`` of each episode."""
         return iter(zip(self.support_x, self.support_y, self.query_x, self.query_y, strict=True))

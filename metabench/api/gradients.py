@@ -1,4 +1,4 @@
-"""Gradients within the work on one episode, also where many episodes are vectorised."""
+"""Gradients of an inner loop, with and without `torch.vmap` over episodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-#: Named tensors, as of `nn.Module.named_parameters`.
+#: Tensors by name, as from `nn.Module.named_parameters`.
 Weights = Mapping[str, Tensor]
 
 _VECTORISED = ContextVar("vectorised", default=False)
@@ -17,7 +17,7 @@ _VECTORISED = ContextVar("vectorised", default=False)
 
 @contextmanager
 def vectorised() -> Iterator[None]:
-    """Say that the block runs within `torch.vmap` over episodes."""
+    """Mark the block as running within `torch.vmap` over episodes."""
     token = _VECTORISED.set(True)
     try:
         yield
@@ -26,7 +26,7 @@ def vectorised() -> Iterator[None]:
 
 
 def is_vectorised() -> bool:
-    """Return whether this work on an episode is vectorised over many (`torch.vmap`)."""
+    """Return whether the caller runs within `torch.vmap` over episodes."""
     return _VECTORISED.get()
 
 
@@ -36,14 +36,17 @@ def gradients(
     """Return the gradients of a scalar loss, and the loss.
 
     Args:
-        loss: a function of the weights.
-        weights: the point at which the gradients are taken.
-        differentiable: whether the gradients will themselves be differentiated.
+        loss: the scalar loss as a function of the weights.
+        weights: the weights at which the gradients are taken.
+        differentiable: whether the gradients will be differentiated again (second order).
+
+    Returns:
+        The gradients by name, and the detached loss.
     """
-    if is_vectorised():  # autograd by itself does not see through torch.vmap
+    if is_vectorised():  # torch.autograd.grad does not work within torch.vmap
         slopes, value = torch.func.grad_and_value(loss)(dict(weights))
         return slopes if differentiable else {name: slope.detach() for name, slope in slopes.items()}, value.detach()
-    # Weights of an earlier step that was not recorded start a graph of their own.
+    # Weights without a graph (after a first-order step) become leaves of a new one.
     leaves = {
         name: weight if weight.requires_grad else weight.detach().requires_grad_() for name, weight in weights.items()
     }

@@ -1,4 +1,4 @@
-"""Algorithms trained by "loss, backward, step"."""
+"""Algorithms trained by an outer optimiser on a loss."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from metabench.api.episodes import Episodes
 
 
 class AlgorithmConfig(Config):
-    """The outer optimiser of `OptimisedAlgorithm`: Adam, as in most of the papers.
+    """Parameters of `OptimisedAlgorithm`, whose outer optimiser is Adam.
 
     Attributes:
-        lr: its learning rate.
-        weight_decay: its L2 penalty.
-        halve_lr_every: halve the learning rate after so many steps; 0 never does.
-        clip: rescale the gradient to at most this norm; None leaves it.
+        lr: learning rate of Adam.
+        weight_decay: L2 penalty of Adam.
+        halve_lr_every: number of steps after which the learning rate is halved; 0 keeps it.
+        clip: largest norm of the gradient, which is scaled down to it; None never scales.
     """
 
     lr: PositiveFloat = 1e-3
@@ -33,10 +33,10 @@ class AlgorithmConfig(Config):
 
 
 class OptimisedAlgorithm(Algorithm):
-    """An algorithm trained by "loss, backward, step": only `episode_scores` has to be written.
+    """An algorithm trained by Adam on `episode_loss`; subclasses define `episode_scores`.
 
-    Gradients are accumulated episode by episode, so memory does not grow with the meta-batch: its episodes are worked
-    through as `Algorithm.batching` says.
+    `Algorithm.training_batching` accumulates the gradients over the episodes of a meta-batch, so that memory does not
+    grow with it.
     """
 
     Config: ClassVar[type[Config]] = AlgorithmConfig
@@ -48,15 +48,22 @@ class OptimisedAlgorithm(Algorithm):
 
     @abc.abstractmethod
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return the [M, N] scores of the queries of one episode (no leading B)."""
+        """Return the [M, N] scores of the queries of one episode.
+
+        Args:
+            support_x: [N·K, C, H, W] support images.
+            support_y: [N·K] support labels 0 … N-1.
+            query_x: [M, C, H, W] queries.
+            way: N.
+        """
 
     def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
-        """Return the scalar loss of one training episode: here, the cross-entropy of the scores."""
+        """Return the scalar loss of one training episode; by default, the scores' cross-entropy."""
         return nn.functional.cross_entropy(self.episode_scores(support_x, support_y, query_x, way), query_y)
 
     @torch.no_grad()
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return the scores of each episode, stacked; see `Algorithm.predict`."""
+        """See `Algorithm.predict`."""
         self.eval()
 
         def scores(learner: OptimisedAlgorithm, *episode: Tensor) -> tuple[Tensor]:
@@ -66,7 +73,7 @@ class OptimisedAlgorithm(Algorithm):
         return self.batching.map(scores, self, support_x, support_y, query_x)[0]
 
     def meta_step(self, episodes: Episodes) -> Metrics:
-        """Average the gradient of the episodes' losses, and let Adam make one step."""
+        """Make one step of Adam on the mean loss of the episodes."""
         self.train()
         optimiser = self._adam()
         optimiser.zero_grad(set_to_none=True)
@@ -85,23 +92,23 @@ class OptimisedAlgorithm(Algorithm):
         return {"loss": losses.mean()}
 
     def training_state(self) -> dict[str, Any]:
-        """Return the state of Adam and of its learning-rate schedule."""
+        """Return the state of Adam and its learning-rate schedule."""
         optimiser = self._adam().state_dict()
         return {"optimiser": optimiser, "schedule": self._schedule.state_dict() if self._schedule else {}}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `training_state` returned."""
+        """Restore the result of `training_state`."""
         self._adam().load_state_dict(state["optimiser"])
         if self._schedule is not None:
             self._schedule.load_state_dict(state["schedule"])
 
     def _adam(self) -> torch.optim.Optimizer:
-        """Return Adam, which is made on first use.
+        """Return Adam, created on first use.
 
-        A subclass adds its parameters after this class's constructor, and the engine moves them to the device later.
+        The constructor is too early: subclasses add parameters after it, and the engine then moves them to the device.
         """
         if self._optimiser is None:
-            # Fused: a small network has so little to compute that a call for each weight would take longer.
+            # Fused: in a small network, one call per weight would take longer than the computation.
             self._optimiser = torch.optim.Adam(
                 self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
             )

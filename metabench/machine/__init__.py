@@ -1,1 +1,1 @@
-"""The process and the device; knows nothing of few-shot learning."""
+"""The process and the device, independent of few-shot learning."""

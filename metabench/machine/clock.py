@@ -11,16 +11,16 @@ import torch
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was asked; a clock read after this is honest."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Stopwatch:
-    """Adds up the seconds of work on a device.
+    """Add up the time of work on a device.
 
     Attributes:
-        seconds: so far.
+        seconds: total time so far.
     """
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
@@ -29,7 +29,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time of the block, from an idle device to an idle device."""
+        """Add the time of the block, from an idle device to an idle device."""
         synchronise(self._device)
         start = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""The device that computes, and the threads of a CPU."""
+"""The device, and the threads of a CPU."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ from metabench.machine.memory import keep_freed_memory
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device of the name ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one), and get the process ready.
+    """Return the device of a name, and prepare the process for it.
+
+    Args:
+        wanted: ``cpu``, ``cuda``, or ``auto`` for CUDA if available.
 
     Raises:
-        MetabenchError: CUDA was asked for by name, and there is none.
+        MetabenchError: `wanted` is ``cuda``, and torch sees no CUDA device.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         keep_freed_memory()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise MetabenchError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    # cuBLAS reproduces its results only with a workspace of fixed size (its documentation, section 2.1.4).
+    # cuBLAS is deterministic only with a workspace of fixed size (cuBLAS documentation, section 2.1.4).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def share_of_threads(jobs: int) -> int:
-    """Return how many threads each of so many processes should compute in, where this one computes in all."""
+    """Return the number of threads per process if `jobs` processes share this one's."""
     return max(1, torch.get_num_threads() // jobs)
 
 
 @contextmanager
 def in_threads(count: int) -> Iterator[None]:
-    """Compute in so many threads."""
-    before = torch.get_num_threads()
+    """Let torch compute in `count` threads within the block."""
+    previous = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the name of the GPU, or of the processor with the threads that torch uses."""
+    """Return the name of the GPU, or of the processor with torch's threads."""
     if device.type == "cuda":
         return device_name(device)
     threads = torch.get_num_threads()
@@ -60,7 +63,7 @@ def device_name(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """Return the name of the processor, as the operating system gives it."""
+    """Return the processor's name from the operating system."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

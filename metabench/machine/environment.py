@@ -1,4 +1,4 @@
-"""The versions of the software and the name of the machine, for a record."""
+"""Software versions and machine of a record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metabench.machine.device import describe_device, processor
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to know of the machine and the software."""
+    """Return software versions, machine and git commit, for a record."""
     return {
         "metabench": __version__,
         "python": platform.python_version(),
@@ -31,7 +31,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that metabench runs from, or None for an installed copy."""
+    """Return the commit of metabench's checkout; None for an installed copy."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

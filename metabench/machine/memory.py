@@ -1,4 +1,4 @@
-"""Memory: kept, measured, and not asked for beyond what there is."""
+"""Memory: keep freed pages, fit batches, measure the peak."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ _T = TypeVar("_T")
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, and take it up again; where the C library is glibc.
+    """Let glibc keep freed memory for later tensors of this process.
 
-    By default every large tensor is given back to the kernel, which clears its pages for the next one: up to a third of
-    the time of a training step (docs/performance.md).
+    By default, glibc returns the memory of every large tensor to the kernel, which must clear the pages of the next
+    one: up to a third of the time of a training step (docs/performance.md). Other C libraries are left alone.
     """
-    # Older versions refuse thresholds above 32 MiB. Where one is refused, the other must be left alone, too: setting
-    # it would end the adaptation of both.
-    if _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST) or _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST_OF_OLD):
+    # Older versions of glibc refuse thresholds above 32 MiB. If the first threshold is refused, do not set the second
+    # either: setting one of them disables glibc's dynamic adjustment of both.
+    if _libc("mallopt", _M_MMAP_THRESHOLD, _LARGEST) or _libc("mallopt", _M_MMAP_THRESHOLD, _OLD_LARGEST):
         _libc("mallopt", _M_TRIM_THRESHOLD, _LARGEST)
-        # Other threads than the first have heaps of their own, of this size each, so that threads need not wait for one
-        # another; a heap that is free is given back unless as much again is to be kept.
+        # Threads other than the main one allocate from heaps of `_HEAP` bytes. glibc returns a free heap to the kernel
+        # unless the padding is at least as large.
         _libc("mallopt", _M_TOP_PAD, _HEAP)
 
 
 class BatchSize:
-    """How many episodes go to the device at once; halved where its memory runs out. It changes no result
-    but for rounding.
+    """The number of episodes computed at once, halved when memory runs out.
+
+    The size changes results by rounding only.
+
+    Args:
+        device: the device that computes.
+        size: initial size; by default, 8 on a CPU and 256 on a GPU.
+        most: upper bound of the size.
 
     Attributes:
-        size: at present.
+        size: the current size.
     """
 
-    #: On a CPU, more at once only need more memory; a GPU is to be filled.
+    #: More episodes at once only cost memory on a CPU, but fill a GPU.
     _AUTOMATIC: ClassVar[dict[str, int]] = {"cpu": 8, "cuda": 256}
 
     def __init__(self, device: torch.device, size: int | None = None, most: int | None = None) -> None:
@@ -46,31 +52,31 @@ class BatchSize:
         self.size = min(self.size, most or self.size)
 
     def fit(self, work: Callable[[int], _T]) -> _T:
-        """Return what `work` does with so many episodes, or with half as many as often as memory runs out."""
+        """Return ``work(size)``, halving the size whenever memory runs out."""
         while True:
             try:
                 return work(self.size)
             except (MemoryError, RuntimeError) as error:
                 if self.size == 1 or not is_out_of_memory(error):
                     raise
-            self.size //= 2  # outside of the handler, which keeps the tensors of the failed attempt alive
+            self.size //= 2  # outside the handler, because the exception keeps the failed attempt's tensors alive
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is for want of memory."""
+    """Return whether an error reports exhausted memory."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    # RuntimeErrors of the CPU's allocator, of CUDA and of its libraries.
+    # Messages of the CPU allocator, of CUDA, and of CUDA's libraries.
     return any(words in str(error) for words in ("can't allocate memory", "out of memory", "_ALLOC_FAILED"))
 
 
 class PeakMemory:
-    """The most memory in use since it was made.
+    """Measure the peak memory since construction.
 
-    On CUDA, what the allocator handed out; on a CPU, the resident set of the process, which includes Python,
-    torch and the data.
+    On CUDA, the peak of the memory allocated by torch; on a CPU, the peak resident set of the process, which includes
+    Python, torch and the data.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -78,23 +84,23 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            _libc("malloc_trim", 0)  # what an earlier cell freed is not this one's
+            _libc("malloc_trim", 0)  # return what earlier cells freed
             _reset_resident_peak()
 
     def bytes(self) -> int:
-        """Return the peak so far."""
+        """Return the peak so far, in bytes."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         return _resident_peak()
 
 
-# Of malloc.h.
+# Constants of malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_LARGEST, _LARGEST_OF_OLD, _HEAP = 2**30, 2**25, 2**26
+_LARGEST, _OLD_LARGEST, _HEAP = 2**30, 2**25, 2**26
 
 
 def _libc(function: str, *arguments: int) -> int:
-    """Return what a function of glibc returns; elsewhere there is nothing to do."""
+    """Call a function of glibc; return 0 with another C library."""
     return int(getattr(ctypes.CDLL(None), function)(*arguments)) if platform.libc_ver()[0] == "glibc" else 0
 
 
@@ -103,9 +109,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def _reset_resident_peak() -> None:
-    # Where this is not Linux, or not allowed, the peak is that of the whole process.
+    # Without Linux or the permission, the peak is that of the whole life of the process.
     with suppress(OSError):
-        _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set to what is in use now
+        _CLEAR_REFS.write_text("5")  # resets the peak resident set to the current one (proc(5))
 
 
 def _resident_peak() -> int:

@@ -1,4 +1,4 @@
-"""What makes a run repeat itself: seeds with a purpose, and deterministic kernels."""
+"""Reproducible runs: derived seeds and deterministic kernels."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 
 
 def derive_seed(seed: int, purpose: str) -> int:
-    """Return a seed for one purpose, unrelated to those of other purposes and seeds."""
+    """Return a seed for one purpose, independent of other purposes and seeds."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}".encode()).digest()[:8], "little") >> 1
 
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Let torch use deterministic kernels only (where it has them), and put its settings back afterwards.
+    """Let torch use deterministic kernels, where they exist, within the block.
 
-    Without this, even indexing a tensor twice at one place gives gradients that differ from run to run on two threads.
+    Without them, even the gradient of an indexing that repeats an index differs between runs with two threads.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    mode = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
