@@ -1,1 +1,1 @@
-"""Runs many cells."""
+"""Run many cells."""

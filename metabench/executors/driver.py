@@ -1,4 +1,4 @@
-"""Run the cells of a plan, and keep a record of each as soon as it ends."""
+"""Run the cells of a plan; write each record as soon as its cell ends."""
 
 from __future__ import annotations
 

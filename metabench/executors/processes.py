@@ -1,4 +1,7 @@
-"""Runs cells in processes of their own, several at once: small networks leave a second core idle."""
+"""Run several jobs at once, each in a worker process.
+
+One cell with a small network cannot keep several cores busy.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,21 @@ import torch
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import MetabenchError
 
-#: Seconds between two messages of a worker about its progress, and between two looks at whether to stop.
-_TELL_EVERY = 0.1
-#: Seconds that a worker has to end after it was told to.
-_PATIENCE = 5.0
+#: Seconds between a worker's progress messages, and between checks whether to stop.
+_POLL_SECONDS = 0.1
+#: Seconds that workers have to end after the request to stop; then they are killed.
+_STOP_SECONDS = 5.0
 
 
 class Job(Protocol):
-    """Work for one process; it can be pickled."""
+    """The work of one worker; it must be picklable."""
 
     def run(self, watcher: Watcher) -> Any:
-        """Do the work, in a process of its own, and return what can be pickled.
+        """Do the work in the worker; return a picklable result.
 
         Raises:
-            Interrupted: the watcher asked for it.
-            MetabenchError: what ends all jobs.
+            Interrupted: the watcher asked to stop.
+            MetabenchError: an error that must end all jobs.
         """
 
 
@@ -45,25 +48,25 @@ _Job = TypeVar("_Job", bound=Job)
 
 @dataclass(frozen=True)
 class Died:
-    """What comes back from a process that ended without a word.
+    """The result of a worker that ended without sending one.
 
     Attributes:
-        code: its exit code; -N where signal N killed it.
+        code: exit code; -N if signal N killed the worker.
     """
 
     code: int | None
 
     @property
     def problem(self) -> str:
-        """Return what to tell the user."""
+        """Return the error message of the job."""
         if self.code == -signal.SIGKILL:
-            return "its process was killed (signal 9), by the system perhaps, for want of memory: try fewer --jobs"
-        how = f"signal {-self.code}" if self.code and self.code < 0 else f"exit code {self.code}"
-        return f"its process ended ({how}); what it said of that is above"
+            return "its process was killed (signal 9), perhaps because the system ran out of memory: try fewer --jobs"
+        reason = f"signal {-self.code}" if self.code and self.code < 0 else f"exit code {self.code}"
+        return f"its process ended ({reason}); see its messages above"
 
 
 @dataclass
-class _Running(Generic[_Job]):
+class _Worker(Generic[_Job]):
     job: _Job
     process: BaseProcess
     watcher: Watcher
@@ -76,134 +79,147 @@ def run_jobs(
     started: Callable[[_Job], Watcher],
     chain: Callable[[_Job], object] = id,
 ) -> Iterator[tuple[_Job, Any]]:
-    """Yield each job with its result, or `Died`, as they finish.
+    """Yield each job with its result, or `Died`, in order of completion.
 
     Args:
-        waiting: in the order in which they start.
-        at_once: how many run at a time.
-        threads: that each computes in.
-        started: called when a job starts; returns who watches it.
-        chain: jobs of which it is the same do not run at once, but one after the other.
+        waiting: the jobs, in starting order.
+        at_once: number of workers at a time.
+        threads: number of threads of each worker.
+        started: called when a job starts; returns its progress watcher.
+        chain: key of a job; jobs with equal keys run one after the other.
 
     Raises:
-        Interrupted: a watcher asked for it, and all running jobs have stopped.
-        MetabenchError: a job raised it; the others were stopped.
+        Interrupted: a watcher asked to stop, and all workers have stopped.
+        MetabenchError: a job raised it, and the other workers have been stopped.
     """
     context = _context()
-    stop = context.Event()  # starts the resource tracker, which would unblock the signals
-    _start_server(context)
-    queue, running = list(waiting), dict[Connection, _Running[_Job]]()
+    # Created first: the event starts multiprocessing's resource tracker, which would unblock the signals blocked below.
+    stop = context.Event()
+    _start_fork_server(context)
+    queue, workers = list(waiting), dict[Connection, _Worker[_Job]]()
     failure: MetabenchError | Interrupted | None = None
     try:
-        while running or (queue and not stop.is_set()):
-            while len(running) < at_once and not stop.is_set():
-                busy = {chain(under_way.job) for under_way in running.values()}
+        while workers or (queue and not stop.is_set()):
+            while len(workers) < at_once and not stop.is_set():
+                busy = {chain(worker.job) for worker in workers.values()}
                 startable = next((i for i, job in enumerate(queue) if chain(job) not in busy), None)
                 if startable is None:
                     break
                 job = queue.pop(startable)
                 watcher = started(job)
-                ours, theirs = context.Pipe(duplex=False)
-                arguments = (job, theirs, stop, threads, dict(os.environ))
-                process = context.Process(target=_work, args=arguments, daemon=True)
-                with _signals_kept_from_children():
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (job, sender, stop, threads, dict(os.environ))
+                process = context.Process(target=_run_worker, args=arguments, daemon=True)
+                with _signals_blocked():
                     process.start()
-                theirs.close()
-                running[ours] = _Running(job, process, watcher)
-            ready = wait(list(running), timeout=_TELL_EVERY)
-            for ours in [connection for connection in running if connection in ready]:
-                kind, content = _receive(ours, running[ours].process)
+                sender.close()
+                workers[receiver] = _Worker(job, process, watcher)
+            ready = wait(list(workers), timeout=_POLL_SECONDS)
+            for receiver in [connection for connection in workers if connection in ready]:
+                kind, content = _receive(receiver, workers[receiver].process)
                 if kind in ("phase", "advance"):
-                    getattr(running[ours].watcher, kind)(*content)
+                    getattr(workers[receiver].watcher, kind)(*content)
                     continue
-                ended = running.pop(ours)
-                ended.process.join()
+                worker = workers.pop(receiver)
+                worker.process.join()
                 if isinstance(content, Died) and stop.is_set():
-                    failure = failure or Interrupted()  # whoever stopped all may have hit this process, too
+                    failure = failure or Interrupted()  # the signal that stopped the run may have killed the worker
                 elif kind == "raised":
                     failure = failure if isinstance(failure, MetabenchError) else content
                     stop.set()
                 else:
-                    yield ended.job, content
-            if any(job.watcher.should_stop() for job in running.values()):
+                    yield worker.job, content
+            if any(worker.watcher.should_stop() for worker in workers.values()):
                 stop.set()
     finally:
         stop.set()
-        patience = time.monotonic() + _PATIENCE
-        for ended in running.values():
-            ended.process.join(max(0.0, patience - time.monotonic()))
-            ended.process.kill()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for worker in workers.values():
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.process.kill()
     if failure is not None or queue:
         raise failure or Interrupted
 
 
 def _context() -> ForkServerContext | SpawnContext:
-    """Return how processes are made: none is a fork of this one, whose threads would be in an unknown state."""
-    # Importing torch._dynamo may touch CUDA, which no fork survives.
+    """Return the start method of workers: fork server where possible, else spawn.
+
+    A direct fork would copy torch's threads in an unknown state.
+    """
+    # The fork server imports torch._dynamo, which may initialise CUDA, and a fork cannot use an initialised CUDA.
     if sys.platform != "linux" or sys.version_info < (3, 11) or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # They are forked from a server that has imported what takes seconds (optimisers import torch._dynamo when they are
-    # made), and has computed nothing.
+    # The server imports the modules that take seconds (optimisers import torch._dynamo), and computes nothing.
     context.set_forkserver_preload(["metabench.executors.driver", "torch._dynamo"])
     return context
 
 
-def _start_server(context: ForkServerContext | SpawnContext) -> None:
-    """Start the server, if there is to be one; like the command itself, it imports nothing from the current folder."""
+def _start_fork_server(context: ForkServerContext | SpawnContext) -> None:
+    """Start the fork server with PYTHONSAFEPATH=1, if the context uses one.
+
+    A file in the current directory then cannot shadow an installed module.
+    """
     if not isinstance(context, ForkServerContext):
         return
-    before = os.environ.get("PYTHONSAFEPATH")
+    previous = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        with _signals_kept_from_children():
+        with _signals_blocked():
             forkserver.ensure_running()
     finally:
         del os.environ["PYTHONSAFEPATH"]
-        if before is not None:
-            os.environ["PYTHONSAFEPATH"] = before
+        if previous is not None:
+            os.environ["PYTHONSAFEPATH"] = previous
 
 
 @contextmanager
-def _signals_kept_from_children() -> Iterator[None]:
-    """Start processes that Ctrl-C and SIGTERM, which may reach a whole group, do not end: whoever waits is told."""
+def _signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in processes started within the block.
+
+    Both signals may reach the whole process group; only the main process handles them, and asks its workers to stop.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # children inherit the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # children inherit the mask
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
+    """Return kind and content of a worker's message; `Died` if it sends no more."""
     try:
         kind, content = connection.recv()
         return kind, content
-    except (EOFError, OSError):  # it ended before, or within, a message
+    except (EOFError, OSError):  # the worker ended before or within a message
         process.join()
         return "finished", Died(process.exitcode)
 
 
-def _work(job: Job, connection: Connection, stop: Event, threads: int, environment: Mapping[str, str]) -> None:
-    """Run a job: what a worker does from its start to its end."""
-    os.environ.clear()  # of the server that it was forked from, which may be older than a change of ours
+def _run_worker(job: Job, connection: Connection, stop: Event, threads: int, environment: Mapping[str, str]) -> None:
+    """Run a job in its worker; send its result, or the error that ends all jobs."""
+    os.environ.clear()  # the fork server's environment may be older than the main process's
     os.environ.update(environment)
     torch.set_num_threads(threads)
     try:
-        connection.send(("finished", job.run(_Teller(connection, stop))))
+        connection.send(("finished", job.run(_SendingWatcher(connection, stop))))
     except (Interrupted, MetabenchError) as error:
         connection.send(("raised", error))
 
 
-class _Teller:
-    """The watcher in a worker: sends on what it sees, though not every step."""
+class _SendingWatcher:
+    """The watcher in a worker: sends the progress to the main process.
+
+    `advance` sends at most one message per `_POLL_SECONDS`.
+    """
 
     def __init__(self, connection: Connection, stop: Event) -> None:
         self._connection = connection
         self._stop = stop
-        self._told = 0.0
+        self._sent = 0.0
         self._note = ""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
@@ -213,9 +229,9 @@ class _Teller:
     def advance(self, done: int, note: str = "") -> None:
         """See `metabench.engine.progress.Watcher`."""
         self._note = note or self._note
-        if time.monotonic() - self._told > _TELL_EVERY:
+        if time.monotonic() - self._sent > _POLL_SECONDS:
             self._connection.send(("advance", (done, self._note)))
-            self._told, self._note = time.monotonic(), ""
+            self._sent, self._note = time.monotonic(), ""
 
     def should_stop(self) -> bool:
         """See `metabench.engine.progress.Watcher`."""

@@ -1,4 +1,4 @@
-"""Build and time each setup of a run once, before the run: is it refused, and how long will the run take?"""
+"""Build and time each setup before a run, to refuse bad cells and predict its time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from metabench.planning.plan import Cell, make_plan, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
-#: Episodes timed at once.
+#: Number of episodes timed at once.
 _AT_ONCE = 4
-#: Episodes of the probe for transduction and of the latency, which are part of each test.
+#: Approximate number of episodes of a test for transduction and latency.
 _PROBED = 50
 
 
@@ -136,7 +136,10 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
 def _timed_predictions(
     algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
 ) -> tuple[float, float]:
-    """Return the seconds of a test episode, and of its queries alone (0 for inductive methods)."""
+    """Seconds per test episode, and per episode of the inductive re-test.
+
+    The latter is 0 for inductive algorithms.
+    """
     predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
@@ -150,7 +153,7 @@ def _timed_predictions(
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:
-    """Return the median time of three calls, after one that is not counted."""
+    """Return the median time of three calls, after an untimed one."""
     seconds = []
     for i in range(4):
         watch = Stopwatch(device)

@@ -74,7 +74,7 @@ def test_a_divergence_is_a_failed_record_without_a_traceback(run_all: RunAll, tm
     assert [path.suffix for path in (tmp_path / "out" / "cells").iterdir()] == [".json"]
 
 
-def test_a_record_says_who_provided_what(run_all: RunAll) -> None:
+def test_a_record_has_the_providers_and_versions(run_all: RunAll) -> None:
     (record,) = run_all("centroid")
     assert record.environment["providers"]["algorithm"] == "unknown", "an entry point of no distribution"
     assert record.environment["torch"] == torch.__version__
@@ -112,25 +112,25 @@ def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(run_all: RunAll) -
         {"environment": {"providers": {"backbone": "mine 0.1"}}},
     ],
 )
-def test_a_record_from_elsewhere_is_not_kept(run_all: RunAll, tmp_path: Path, changes: dict[str, Any]) -> None:
-    (here,) = run_all("centroid")
+def test_a_record_of_another_origin_is_not_kept(run_all: RunAll, tmp_path: Path, changes: dict[str, Any]) -> None:
+    (first,) = run_all("centroid")
     store = Store(tmp_path / "out")
-    content = here.model_dump()
+    content = first.model_dump()
     for key, value in changes.items():
         content[key] = merged(content[key], value)
-    store.write(Record.model_validate(content), store.episodes(here.cell))
+    store.write(Record.model_validate(content), store.episodes(first.cell))
     watcher = Watching()
     (again,) = run_all("centroid", watcher=watcher)
     assert watcher.done == [("centroid", False)]
-    assert again.accuracy == here.accuracy
-    assert again.environment == here.environment
-    assert again.machine == here.machine
-    assert again.dataset_fingerprint == here.dataset_fingerprint
+    assert again.accuracy == first.accuracy
+    assert again.environment == first.environment
+    assert again.machine == first.machine
+    assert again.dataset_fingerprint == first.dataset_fingerprint
 
 
 def test_a_record_without_its_episodes_is_not_kept(run_all: RunAll, tmp_path: Path) -> None:
-    (here,) = run_all("centroid")
-    (tmp_path / "out" / "cells" / f"{here.cell}.npz").unlink()
+    (record,) = run_all("centroid")
+    (tmp_path / "out" / "cells" / f"{record.cell}.npz").unlink()
     watcher = Watching()
     run_all("centroid", watcher=watcher)
     assert watcher.done == [("centroid", False)]
@@ -142,7 +142,7 @@ def merged(old: object, new: object) -> object:
     return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
 
 
-def test_an_interrupted_run_keeps_what_is_finished(run_all: RunAll, tmp_path: Path) -> None:
+def test_an_interrupted_run_keeps_finished_cells(run_all: RunAll, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run_all("centroid", "relative", watcher=Stopping(1))
     store = Store(tmp_path / "out")
@@ -155,7 +155,7 @@ def test_an_interrupted_run_keeps_what_is_finished(run_all: RunAll, tmp_path: Pa
 
 
 class Stopping(Watching):
-    """Asks to stop in the cell after the first `finished`."""
+    """Asks to stop after `finished` cells."""
 
     def __init__(self, finished: int) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Stopping(Watching):
 
 @pytest.fixture
 def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the algorithms in the order in which their cells were started, several at once (but in this process)."""
+    """Return the algorithms in the order in which their cells start; jobs run in this process."""
     order: list[str] = []
 
     def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, chain: Any) -> Any:
@@ -179,7 +179,7 @@ def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.Mo
     return order
 
 
-def test_cells_that_share_a_training_start_as_one(
+def test_cells_that_share_a_training_are_ordered_by_their_total_time(
     order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
 ) -> None:
     suite, cells = cells_of("fading", "centroid", "relative", text=in_shots(1, 2))
@@ -190,7 +190,7 @@ def test_cells_that_share_a_training_start_as_one(
     assert order == 2 * ["centroid"] + 2 * ["relative"] + 2 * ["fading"]
 
 
-def test_of_several_cells_at_once_the_longest_starts_first(
+def test_with_several_jobs_the_longest_training_starts_first(
     order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
 ) -> None:
     suite, cells = cells_of("centroid", "fading", "relative")
@@ -202,7 +202,7 @@ def test_of_several_cells_at_once_the_longest_starts_first(
     assert [record.algorithm for record in records] == ["centroid", "fading", "relative"], "in the suite's order"
     order.clear()
     run_cells(*settings, jobs=2, fresh=True)
-    assert order == ["centroid", "fading", "relative"], "where nothing is known of the times"
+    assert order == ["centroid", "fading", "relative"], "the suite's order if the times are unknown"
 
 
 # --------------------------------------------------------------------------- cells that share a training
@@ -211,16 +211,16 @@ def test_of_several_cells_at_once_the_longest_starts_first(
 SHARED = REAL.replace("shots: [2]", "shots: [1, 2, 3]").replace("train: {{", "train: {{shot: 2, ")
 
 
-def figures(record: Record) -> dict[str, Any]:
-    """Return what must not depend on who trained, and when."""
-    told = record.model_dump(exclude={"finished", "eval", "peak_memory_bytes"})
-    assert told["train"].pop("seconds") > 0
-    assert told["train"].pop("episodes_per_second") > 0
-    return told
+def metrics(record: Record) -> dict[str, Any]:
+    """Return the record without times and memory."""
+    fields = record.model_dump(exclude={"finished", "eval", "peak_memory_bytes"})
+    assert fields["train"].pop("seconds") > 0
+    assert fields["train"].pop("episodes_per_second") > 0
+    return fields
 
 
 @pytest.mark.parametrize("name", ["maml", "reptile", "protonet", "matchingnet", "siamese"])
-def test_cells_that_differ_in_shots_train_once_and_give_what_each_gives_alone(
+def test_cells_that_differ_in_shots_train_once_with_the_results_of_separate_runs(
     run_all: RunAll, tmp_path: Path, name: str
 ) -> None:
     watcher = Watching()
@@ -228,11 +228,11 @@ def test_cells_that_differ_in_shots_train_once_and_give_what_each_gives_alone(
     validated = [(f"validate {shot}-shot", 5, 0) for shot in (1, 2, 3)]
     assert watcher.phases[:5] == [("train", 7, 0), *validated, ("train", 7, 3)]
     assert watcher.phases.count(("train", 7, 0)) == 1
-    assert watcher.phases.count(("train", 7, 7)) == 3, "at the end of the training, and where two cells find it ended"
+    assert watcher.phases.count(("train", 7, 7)) == 3, "the end of the training, and two cells that load it"
     assert len({record.train and record.train.seconds for record in together}) == 1
     alone = [record for shot in (3, 1, 2) for record in run_all(name, text=SHARED, output="alone", shots=[shot])]
-    for record, of_it in zip(together, sorted(alone, key=lambda record: record.shot), strict=True):
-        assert figures(record) == figures(of_it)
+    for record, separate in zip(together, sorted(alone, key=lambda record: record.shot), strict=True):
+        assert metrics(record) == metrics(separate)
         episodes = [Store(tmp_path / output).episodes(record.cell).accuracies for output in ("out", "alone")]
         assert episodes[0].tolist() == episodes[1].tolist()
     assert not checkpoints(tmp_path)
@@ -246,15 +246,13 @@ def in_shots(*shots: int) -> str:
     return SUITE.replace("shots: [2]", f"shots: {list(shots)}").replace("train: {{", "train: {{shot: 2, ")
 
 
-def test_each_cell_is_tested_with_the_weights_that_validated_best_in_its_own_shots(run_all: RunAll) -> None:
+def test_each_cell_is_tested_with_the_best_weights_for_its_shots(run_all: RunAll) -> None:
     records = run_all("shotwise", text=in_shots(1, 2))
     assert [record.train and record.train.best_step for record in records] == [4, 8]
     assert [record.accuracy and record.accuracy.mean for record in records] == [1.0, 1.0]
 
 
-def test_cells_that_share_a_training_say_how_much_memory_it_took(
-    run_all: RunAll, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_that_share_a_training_record_its_peak_memory(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
     class Falling:
         peaks = iter([3000, 200, 1])
 
@@ -268,20 +266,20 @@ def test_cells_that_share_a_training_say_how_much_memory_it_took(
     assert [record.peak_memory_bytes for record in run_all("centroid", text=in_shots(1, 2, 3))] == [3000] * 3
 
 
-def test_a_training_that_is_shared_and_was_cut_goes_on(run_all: RunAll, tmp_path: Path) -> None:
+def test_an_interrupted_shared_training_resumes(run_all: RunAll, tmp_path: Path) -> None:
     undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
-    begins = []
+    first_phases = []
     for phase, after in (("train", 2), ("validate 1-shot", 3), ("validate 2-shot", 3), ("test", 5), ("none", 0)):
         watcher = Watching(phase, after)
         with nullcontext() if phase == "none" else pytest.raises(Interrupted):
             records = run_all("protonet", text=SHARED, watcher=watcher)
-        begins.append(watcher.phases[0])
-    assert begins == [("train", 7, step) for step in (0, 2, 3, 3, 7)]
-    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+        first_phases.append(watcher.phases[0])
+    assert first_phases == [("train", 7, step) for step in (0, 2, 3, 3, 7)]
+    assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
 
 
-def test_a_training_that_was_cut_in_a_run_of_other_cells_waits_for_them(run_all: RunAll, tmp_path: Path) -> None:
+def test_a_training_interrupted_in_a_run_of_other_cells_is_left_to_them(run_all: RunAll, tmp_path: Path) -> None:
     undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
     with pytest.raises(Interrupted):
         run_all("protonet", text=SHARED, shots=[2], watcher=Watching("train", 5))
@@ -293,13 +291,11 @@ def test_a_training_that_was_cut_in_a_run_of_other_cells_waits_for_them(run_all:
     watcher = Watching()
     records = run_all("protonet", text=SHARED, watcher=watcher)
     assert watcher.phases[0] == ("train", 7, 5)
-    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
 
 
-def test_a_training_that_was_cut_is_kept_for_the_cells_that_a_later_run_leaves_out(
-    run_all: RunAll, tmp_path: Path
-) -> None:
+def test_an_interrupted_training_is_kept_for_cells_that_a_later_run_leaves_out(run_all: RunAll, tmp_path: Path) -> None:
     undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
     for phase, after, shots in (("train", 5, ()), ("test", 5, (1,)), ("none", 0, (1,)), ("none", 0, (1,))):
         with nullcontext() if phase == "none" else pytest.raises(Interrupted):
@@ -308,11 +304,11 @@ def test_a_training_that_was_cut_is_kept_for_the_cells_that_a_later_run_leaves_o
     watcher = Watching()
     records = run_all("protonet", text=SHARED, watcher=watcher)
     assert watcher.phases[0] == ("train", 7, 7)
-    assert [figures(record) for record in records] == [figures(record) for record in undisturbed]
+    assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
 
 
-def test_a_checkpoint_that_nobody_needs_may_be_damaged(run_all: RunAll, tmp_path: Path, cells_of: Plan) -> None:
+def test_a_damaged_checkpoint_of_finished_cells_is_ignored(run_all: RunAll, tmp_path: Path, cells_of: Plan) -> None:
     (record,) = run_all("centroid")
     _, (cell,) = cells_of("centroid")
     Store(tmp_path / "out").checkpoint(cell.training_id).write_bytes(b"words")
@@ -326,7 +322,7 @@ def test_a_cell_that_cannot_be_validated_fails_alone(run_all: RunAll, tmp_path: 
     assert not checkpoints(tmp_path)
 
 
-def test_a_class_that_was_edited_meanwhile_is_trained_anew(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_edited_during_a_run_is_trained_again(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watching()
 
     def provided(cell: Cell, plugins: PluginManager) -> dict[str, str]:
@@ -339,7 +335,7 @@ def test_a_class_that_was_edited_meanwhile_is_trained_anew(run_all: RunAll, monk
     assert [record.environment["providers"]["algorithm"] for record in records] == ["edited 0 times", "edited 1 times"]
 
 
-def test_fresh_trains_once_more_and_not_for_each_cell(run_all: RunAll) -> None:
+def test_fresh_trains_a_shared_training_once(run_all: RunAll) -> None:
     first = run_all("centroid", text=SHARED)
     with pytest.raises(Interrupted):
         run_all("centroid", text=SHARED, fresh=True, watcher=Watching("train", 5))
@@ -356,17 +352,17 @@ def test_a_training_that_fails_fails_every_cell_that_shares_it(
     watcher = Watching()
     records = run_all("diverging", text=in_shots(1, 2).replace("steps: 8", "steps: 20"), watcher=watcher)
     assert [record.status for record in records] == ["failed", "failed"]
-    assert watcher.phases.count(("train", 20, 0)) == 1, "the second one went on from a checkpoint, and failed as well"
+    assert watcher.phases.count(("train", 20, 0)) == 1, "the second cell resumes the checkpoint, and fails as well"
     assert not checkpoints(tmp_path)
 
 
-def test_a_checkpoint_of_finished_cells_does_not_stay(run_all: RunAll, tmp_path: Path) -> None:
+def test_a_checkpoint_of_finished_cells_is_deleted(run_all: RunAll, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run_all("centroid", text=SHARED, watcher=Watching("train", 5))
     (left,) = checkpoints(tmp_path)
     content = left.read_bytes()
     run_all("centroid", text=SHARED)
-    left.write_bytes(content)  # as if that run had been killed before it was gone
+    left.write_bytes(content)  # as if the run had been killed before deleting it
     run_all("centroid", text=SHARED)
     assert not checkpoints(tmp_path)
 
@@ -388,4 +384,4 @@ def test_images_are_moved_to_the_device_once_for_all_cells(
     (dataset,) = datasets.values()
     assert {split.images.device for split in dataset.splits.values()} == {device}
     images = dataset.splits["train"].images
-    assert images.to(device) is images, "what a stream of episodes does copies nothing"
+    assert images.to(device) is images, "a stream of episodes copies nothing"

@@ -14,8 +14,8 @@ from metabench.executors.processes import Died, run_jobs
 
 
 @dataclass
-class Seen:
-    """A watcher that asks to stop once `stop_at` is done."""
+class Recorder:
+    """A watcher that records the progress, and asks to stop at step `stop_at`."""
 
     stop_at: int | None = None
     phases: list[tuple[str, int, int]] = field(default_factory=list)
@@ -34,8 +34,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Sum:
-    """Says what it is and how it computes."""
+class Reporting:
+    """A job that returns its number, process and threads."""
 
     number: int
 
@@ -47,7 +47,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Killed:
-    """Is killed on the way."""
+    """A job whose worker is killed."""
 
     def run(self, watcher: Watcher) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -55,7 +55,7 @@ class Killed:
 
 @dataclass(frozen=True)
 class FullDisk:
-    """Cannot write."""
+    """A job that cannot write."""
 
     def run(self, watcher: Watcher) -> None:
         raise StoreError("cannot write out: no space left on device")
@@ -63,7 +63,7 @@ class FullDisk:
 
 @dataclass(frozen=True)
 class Endless:
-    """Goes on until it is asked to stop; Ctrl-C in its own process does not end it."""
+    """A job that runs until it is asked to stop; Ctrl-C in its worker does not end it."""
 
     def run(self, watcher: Watcher) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -79,7 +79,7 @@ class Endless:
 
 @dataclass(frozen=True)
 class AlmostDone:
-    """Is asked to stop when there is nothing left to stop."""
+    """A job that finishes although it is asked to stop."""
 
     def run(self, watcher: Watcher) -> str:
         watcher.phase("train", 10**9)
@@ -90,61 +90,62 @@ class AlmostDone:
         return "done"
 
 
-def test_jobs_run_in_processes_of_their_own_and_their_progress_is_seen() -> None:
-    watchers: dict[int, Seen] = {}
+def test_jobs_run_in_workers_and_report_their_progress() -> None:
+    watchers: dict[int, Recorder] = {}
 
-    def started(job: Sum) -> Seen:
-        watchers[job.number] = Seen()
+    def started(job: Reporting) -> Recorder:
+        watchers[job.number] = Recorder()
         return watchers[job.number]
 
-    results = {job.number: came for job, came in run_jobs([Sum(i) for i in range(3)], 2, 1, started)}
-    assert {number: came[0] for number, came in results.items()} == {0: 0, 1: 1, 2: 2}
-    assert len({came[1] for came in results.values()} | {os.getpid()}) == 4
-    assert {came[2] for came in results.values()} == {1}
-    assert {number: seen.phases for number, seen in watchers.items()} == {i: [("train", 10, i)] for i in range(3)}
-    assert {seen.done for seen in watchers.values()} == {7}
-    assert {tuple(seen.notes) for seen in watchers.values()} == {("a note",)}
+    results = {job.number: result for job, result in run_jobs([Reporting(i) for i in range(3)], 2, 1, started)}
+    assert {number: result[0] for number, result in results.items()} == {0: 0, 1: 1, 2: 2}
+    assert len({process for _, process, _ in results.values()} | {os.getpid()}) == 4
+    assert {threads for _, _, threads in results.values()} == {1}
+    assert {number: watcher.phases for number, watcher in watchers.items()} == {i: [("train", 10, i)] for i in range(3)}
+    assert {watcher.done for watcher in watchers.values()} == {7}
+    assert {tuple(watcher.notes) for watcher in watchers.values()} == {("a note",)}
 
 
-def test_a_process_that_is_killed_says_by_what_and_the_others_go_on() -> None:
-    jobs: list[Sum | Killed] = [Killed(), Sum(1)]
-    results = dict(run_jobs(jobs, 1, 1, lambda job: Seen()))
+def test_a_killed_worker_reports_its_signal_and_other_jobs_continue() -> None:
+    jobs: list[Reporting | Killed] = [Killed(), Reporting(1)]
+    results = dict(run_jobs(jobs, 1, 1, lambda job: Recorder()))
     assert results[jobs[0]] == Died(-signal.SIGKILL)
     assert results[jobs[1]][0] == 1
 
 
-def test_an_error_that_ends_a_run_stops_the_other_processes() -> None:
+def test_a_metabench_error_stops_the_other_workers() -> None:
     with pytest.raises(StoreError, match="no space left"):
-        list(run_jobs([Endless(), FullDisk()], 2, 1, lambda job: Seen()))
+        list(run_jobs([Endless(), FullDisk()], 2, 1, lambda job: Recorder()))
 
 
-def test_a_watcher_that_asks_to_stop_stops_all_and_nothing_more_is_started() -> None:
-    begun = []
+def test_a_watcher_that_asks_to_stop_stops_all_workers() -> None:
+    jobs = []
 
-    def started(job: Endless) -> Seen:
-        begun.append(job)
-        return Seen(stop_at=1 if len(begun) == 2 else None)
+    def started(job: Endless) -> Recorder:
+        jobs.append(job)
+        return Recorder(stop_at=1 if len(jobs) == 2 else None)
 
     with pytest.raises(Interrupted):
         list(run_jobs([Endless() for _ in range(3)], 2, 1, started))
-    assert len(begun) == 2
+    assert len(jobs) == 2, "no job starts after the request to stop"
 
 
-def test_a_job_that_is_done_before_it_can_stop_is_kept_and_the_rest_is_not_forgotten() -> None:
-    results = run_jobs([AlmostDone(), AlmostDone()], 1, 1, lambda job: Seen(stop_at=1))
+def test_a_job_that_finishes_while_stopping_is_kept_and_the_run_is_interrupted() -> None:
+    results = run_jobs([AlmostDone(), AlmostDone()], 1, 1, lambda job: Recorder(stop_at=1))
     assert next(results)[1] == "done"
     with pytest.raises(Interrupted):
         next(results)
 
 
-def test_of_a_chain_one_job_runs_at_a_time() -> None:
-    seen: list[tuple[str, int]] = []
+def test_jobs_of_a_chain_run_one_after_the_other() -> None:
+    events: list[tuple[str, int]] = []
 
-    def started(job: Sum) -> Seen:
-        seen.append(("begins", job.number))
-        return Seen()
+    def started(job: Reporting) -> Recorder:
+        events.append(("start", job.number))
+        return Recorder()
 
-    for job, _ in run_jobs([Sum(1), Sum(11), Sum(2), Sum(21)], 3, 1, started, chain=lambda job: job.number % 10 == 1):
-        seen.append(("ends", job.number))
-    assert [number for event, number in seen if event == "begins"][:2] == [1, 2], "the next one that may"
-    assert [pair for pair in seen if pair[1] != 2] == [(e, n) for n in (1, 11, 21) for e in ("begins", "ends")]
+    jobs = [Reporting(number) for number in (1, 11, 2, 21)]
+    for job, _ in run_jobs(jobs, 3, 1, started, chain=lambda job: job.number % 10 == 1):
+        events.append(("end", job.number))
+    assert [number for event, number in events if event == "start"][:2] == [1, 2], "job 11 waits for job 1"
+    assert [pair for pair in events if pair[1] != 2] == [(e, n) for n in (1, 11, 21) for e in ("start", "end")]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 Plan = Callable[..., tuple[Suite, list[Cell]]]
 
-#: So many that no difference between two measurements of speed could make up for them.
+#: Number of steps or episodes that outweighs any noise of the measured speed.
 MANY = 10**9
 
 
@@ -29,7 +29,7 @@ def seconds(cell: Cell, data: LoadedDataset, plugins: PluginManager) -> float:
 
 
 @pytest.mark.parametrize(("name", "counted"), [("centroid", False), ("relative", True)])
-def test_queries_alone_are_expected_of_transductive_algorithms_only(
+def test_only_transductive_algorithms_are_expected_to_be_tested_inductively(
     name: str, counted: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name)
@@ -40,7 +40,7 @@ def test_queries_alone_are_expected_of_transductive_algorithms_only(
     assert (with_many > 1000 * without) is counted
 
 
-def test_a_time_is_expected_of_an_algorithm_that_cannot_do_with_a_single_query(
+def test_an_algorithm_that_cannot_predict_a_single_query_has_an_expected_time(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("sociable")
@@ -59,7 +59,7 @@ def test_more_steps_and_episodes_are_expected_to_take_longer(
     assert all(seconds(other, data, everything) > 1000 * usual for other in longer)
 
 
-def test_of_cells_that_share_a_training_one_is_expected_to_train(
+def test_one_cell_of_a_shared_training_is_expected_to_train(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     text = SUITE.replace("shots: [2]", "shots: [1, 2, 3]").replace(
@@ -71,7 +71,7 @@ def test_of_cells_that_share_a_training_one_is_expected_to_train(
     assert all(first > 1000 * other > 0 for other in others)
 
 
-def test_a_setup_is_built_once_whatever_the_seeds_and_steps(
+def test_cells_that_differ_in_seeds_or_steps_are_built_once(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Cell] = []
@@ -88,14 +88,14 @@ def test_a_setup_is_built_once_whatever_the_seeds_and_steps(
     assert [cell.algorithm.label for cell in built] == ["centroid", "relative"]
 
 
-def test_the_time_of_a_run_is_unknown_where_a_cell_fails(
+def test_the_expected_time_is_unknown_if_a_cell_fails(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, cells = cells_of("centroid", "faulty")
     assert rehearse(cells, {"blots": data.splits}, CPU, everything) == {}
 
 
-def test_a_refusal_is_met_even_behind_a_cell_that_fails(
+def test_a_refused_cell_is_found_even_after_a_failing_cell(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, cells = cells_of("faulty", "maml", text=REAL.replace("train: {{", "train: {{way: 4, "))
