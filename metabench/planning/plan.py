@@ -1,4 +1,4 @@
-"""A suite becomes cells: every one a complete, hashed description of one training and its test."""
+"""Plan a suite: cells, each a complete, hashed description of a training and its test."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:  # imports torch
 
 @dataclass(frozen=True)
 class Choice:
-    """A plugin's thing as a suite uses it.
+    """An algorithm, dataset or backbone, with its parameters.
 
     Attributes:
-        label: what the suite and the leaderboard call it.
-        name: what its plugin calls it.
-        params: all of its parameters, defaults included.
+        label: its name in the suite and the leaderboard.
+        name: its name in the plugin.
+        params: all its parameters, defaults included.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Training:
-    """How a cell is trained; see `metabench.planning.suite.Train`."""
+    """The training settings of a cell; see `metabench.planning.suite.Train`."""
 
     steps: int
     meta_batch: int
@@ -49,7 +49,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Testing:
-    """How a cell is tested; see `metabench.planning.suite.Evaluation`. `batch` is not part of a cell's identity."""
+    """The test settings of a cell; see `metabench.planning.suite.Evaluation`.
+
+    `batch` is not part of a cell's identity.
+    """
 
     episodes: int
     inductive_episodes: int
@@ -59,7 +62,7 @@ class Testing:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its test."""
+    """One training and its test: a row of the leaderboard for one seed."""
 
     algorithm: Choice
     dataset: Choice
@@ -72,7 +75,7 @@ class Cell:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return everything that determines the result, as plain data."""
+        """Return all settings that determine the result, as plain data."""
         test = vars(self.test).copy()
         del test["batch"]
         identity: dict[str, Any] = {
@@ -84,21 +87,20 @@ class Cell:
             "train": {**vars(self.train), "shape": asdict(self.train.shape)},
             "test": test,
         }
-        if self.precision != "float32":  # the hashes of float32 cells are older than the choice
+        if self.precision != "float32":  # keeps the hashes of float32 cells from before the setting existed
             identity["precision"] = self.precision
         return identity
 
     @cached_property
     def id(self) -> str:
-        """Return the content hash that names the cell in the store."""
+        """Return the hash of `identity`, the cell's name in the store."""
         return _content_hash(self.identity)
 
     @cached_property
     def training_id(self) -> str:
-        """Return the content hash of the training and the seed of its validation episodes.
+        """Return the hash of the training and the seed of its validation episodes.
 
-        Cells share a training if they differ only in labels, or in the shots, the queries or the number of their test
-        episodes.
+        Cells share a training if they differ only in labels, or in the shots, queries or number of their test episodes.
         """
         identity = self.identity
         for choice in ("algorithm", "dataset", "backbone"):
@@ -109,7 +111,7 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """Return a line for people."""
+        """Return a one-line description for people."""
         parts = [
             self.algorithm.label,
             self.dataset.label,
@@ -126,16 +128,16 @@ def _content_hash(identity: Mapping[str, Any]) -> str:
 
 
 def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cell]:
-    """Return the cells of a suite, in the order in which they run.
+    """Return the cells of a suite, in running order.
 
     Args:
         suite: the resolved suite.
-        file: where its values are, for messages.
-        plugins: who provides what it names.
+        file: the suite file, for the lines in error messages.
+        plugins: the provider of the classes.
 
     Raises:
         SuiteError: a parameter is wrong, or an episode needs more classes or images than a split has.
-        PluginError: a name is unknown, claimed twice, or its plugin is broken.
+        PluginError: a name is unknown or claimed by two plugins, or its plugin is broken.
     """
     datasets = {label: _choice(file, plugins, "dataset", label, entry) for label, entry in suite.datasets.items()}
     sizes = {label: _sizes(plugins, choice) for label, choice in datasets.items()}
@@ -155,9 +157,9 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
         shape = EpisodeShape(way, shot, suite.queries)
         for label, entry in suite.algorithms.items():
             train = _training(suite, entry, shape)
-            known = sizes[dataset.label]
-            if known is not None:
-                _check_sizes(file, suite, label, shape, train.shape, dataset.label, known)
+            split_sizes = sizes[dataset.label]
+            if split_sizes is not None:
+                _check_sizes(file, suite, label, shape, train.shape, dataset.label, split_sizes)
             precision = entry.precision or suite.precision
             cells += [
                 Cell(algorithms[label], dataset, backbone, shape, seed, precision, train, test)
@@ -168,11 +170,11 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
 
 
 def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cell]:
-    """Return the cells whose labels and numbers are among those asked for.
+    """Return the cells that pass the filters of ``--only``.
 
     Args:
-        cells: of the plan.
-        only: for each of algorithm, dataset, backbone, way, shot and seed that matters, the accepted values.
+        cells: the cells of the plan.
+        only: accepted values by filter: algorithm, dataset, backbone, way, shot or seed.
 
     Raises:
         UsageError: a filter or a value is unknown.
@@ -192,7 +194,7 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
 
 
 def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    """Return the cells by their training."""
+    """Group the cells by `Cell.training_id`."""
     sharing: dict[str, list[Cell]] = {}
     for cell in cells:
         sharing.setdefault(cell.training_id, []).append(cell)
@@ -200,7 +202,7 @@ def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 
 def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:
-    """Resolve one entry of a suite to a plugin's class and its complete parameters."""
+    """Resolve an entry of a suite to a plugin's name and complete parameters."""
     name = entry.use or label
     kinds: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
         "dataset": plugins.dataset_class,
@@ -216,13 +218,13 @@ def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entr
 
 
 def _sizes(plugins: PluginManager, choice: Choice) -> Mapping[str, SplitSize] | None:
-    """Ask a dataset how large its splits will be."""
+    """Return the split sizes of a dataset; None if unknown before loading."""
     dataset = plugins.build_dataset(choice.name, choice.params)
     try:
         return dataset.sizes()
     except Exception as error:  # a plugin may raise anything
-        who = f"the dataset '{choice.name}' of {plugins.provider('dataset', choice.name)}"
-        raise PluginError(f"{who} cannot say its sizes: {in_one_line(error)}") from error
+        owner = f"the dataset '{choice.name}' of {plugins.provider('dataset', choice.name)}"
+        raise PluginError(f"{owner} failed to return its sizes: {in_one_line(error)}") from error
 
 
 def _params(file: SuiteFile, config: type[Config], params: Mapping[str, Any], place: KeyPath) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def _backbones(
     algorithm: str,
     entry: AlgorithmEntry,
 ) -> list[Choice]:
-    """Return the suite's backbones, with the parameters that this algorithm changes."""
+    """Return the suite's backbones with this algorithm's changes of their parameters."""
     if not entry.backbone:
         return list(shared.values())
     choices = []
@@ -252,7 +254,7 @@ def _backbones(
 
 
 def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Training:
-    """Merge the suite's training settings, the algorithm's, and the shape of the test episodes."""
+    """Merge the suite's training settings with the algorithm's; default to the test shape."""
     settings = {**suite.train.model_dump(), **entry.train.model_dump(exclude_none=True)}
     steps = settings["steps"]
     return Training(
@@ -267,10 +269,12 @@ def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Traini
 
 
 def check_cell(cell: Cell, sizes: Mapping[str, SplitSize]) -> None:
-    """Check that every split has the classes and images that the cell's episodes need.
+    """Check that every split has enough classes and images for the cell's episodes.
+
+    `make_plan` checks the datasets that know their sizes before loading; this checks the loaded data.
 
     Raises:
-        SuiteError: without a line; for datasets that cannot say how large they are before they are loaded.
+        SuiteError: a split is too small; the message names the cell, not a line of the suite.
     """
     for split, shape in (("train", cell.train.shape), ("val", cell.shape), ("test", cell.shape)):
         problem = _misfit(shape, cell.dataset.label, split, sizes[split])
@@ -280,7 +284,12 @@ def check_cell(cell: Cell, sizes: Mapping[str, SplitSize]) -> None:
 
 @dataclass(frozen=True)
 class _Misfit:
-    """What an episode asks too much of (``"way"`` or ``"shot"``), in words."""
+    """An episode shape too large for a split.
+
+    Attributes:
+        dimension: ``"way"`` or ``"shot"``, the setting to lower.
+        message: the error message.
+    """
 
     dimension: str
     message: str
@@ -311,7 +320,7 @@ def _check_sizes(
     dataset: str,
     sizes: Mapping[str, SplitSize],
 ) -> None:
-    """Check the episodes of one algorithm, and point at the value to change."""
+    """Check the episodes of one algorithm; point at the line to change."""
     places: dict[str, KeyPath] = {
         "way": ("ways", suite.ways.index(test.way)),
         "shot": ("shots", suite.shots.index(test.shot)),
@@ -322,5 +331,5 @@ def _check_sizes(
             raise file.error(places[problem.dimension], problem.message)
     problem = _misfit(train, dataset, "train", sizes["train"])
     if problem:
-        own = suite.algorithms[label].train.model_fields_set
-        raise file.error(("algorithms", label, "train") if own else ("train",), problem.message)
+        overridden = suite.algorithms[label].train.model_fields_set
+        raise file.error(("algorithms", label, "train") if overridden else ("train",), problem.message)

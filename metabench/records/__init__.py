@@ -1,1 +1,1 @@
-"""Results on disk."""
+"""Records, and their files on disk."""

@@ -1,4 +1,4 @@
-"""The output directories of one run or several, read as one."""
+"""Read the records of several output directories as one."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from metabench.filters import choose
 from metabench.records.record import EpisodeResults, Machine, Record
 from metabench.records.store import Store
 
-#: What makes two records measurements of the same thing: the cell, the machine, and the data.
+#: Cell, machine and fingerprint of the data: records with equal keys are repetitions of one measurement.
 _Key = tuple[str, Machine, str]
 
 
 class Runs:
-    """The records of some output directories.
+    """The records of several output directories.
 
-    Where several directories have a record of one cell, of the same machine and data, the last finished one counts; a
-    failed one counts only where there is no other.
+    Of several records of one cell, machine and dataset, only the one that finished last is kept; a failed one is kept
+    only if all have failed.
 
     Args:
-        results: each output directory with its records.
-        only: the labels to keep, see `metabench.filters.choose`; by algorithm, dataset, backbone, way, shot, seed,
-            suite, profile and status.
+        results: pairs of an output directory and its records.
+        only: accepted values by filter (`metabench.filters.choose`): algorithm, dataset, backbone, way, shot, seed,
+            suite, profile or status.
 
     Attributes:
-        records: the records that count.
+        records: the kept records that pass the filters.
 
     Raises:
-        UsageError: no record has the labels.
+        UsageError: a filter or value is unknown, or no record passes all filters.
     """
 
     def __init__(
         self, results: Iterable[tuple[Store, Sequence[Record]]], only: Mapping[str, Iterable[str]] | None = None
     ) -> None:
-        counted: dict[_Key, tuple[Record, Store]] = {}
+        kept: dict[_Key, tuple[Record, Store]] = {}
         for store, records in results:
             for record in records:
-                earlier = counted.get(_key(record))
-                if earlier is None or _precedence(earlier[0]) < _precedence(record):
-                    counted[_key(record)] = (record, store)
-        self.records = choose([record for record, _ in counted.values()], _labels, only or {}, "the runs")
-        self._stores = {_key(record): counted[_key(record)][1] for record in self.records}
+                other = kept.get(_key(record))
+                if other is None or _precedence(other[0]) < _precedence(record):
+                    kept[_key(record)] = (record, store)
+        self.records = choose([record for record, _ in kept.values()], _labels, only or {}, "the runs")
+        self._stores = {_key(record): kept[_key(record)][1] for record in self.records}
 
     @classmethod
     def read(cls, directories: Iterable[Path], only: Mapping[str, Iterable[str]] | None = None) -> Runs:
-        """Read the records of some output directories, at least one.
+        """Read the records of one or more output directories.
 
         Raises:
-            StoreError: a directory does not exist, has no finished cell, or a record in it is damaged.
-            UsageError: no record has the labels.
+            StoreError: a directory does not exist, has no finished cell, or has a damaged record.
+            UsageError: a filter or value is unknown, or no record passes all filters.
         """
         results = []
         for directory in directories:
@@ -66,10 +66,10 @@ class Runs:
         return cls(results, only)
 
     def episodes(self, record: Record) -> EpisodeResults:
-        """Return what the test episodes of a record gave.
+        """Return the per-episode results of a record.
 
         Raises:
-            StoreError: they cannot be read, or are not as many as the record says.
+            StoreError: they cannot be read, or their number differs from the record's.
         """
         store = self._stores[_key(record)]
         results = store.episodes(record.cell)
@@ -81,11 +81,11 @@ class Runs:
         return results
 
     def picture(self, record: Record) -> bytes | None:
-        """Return the PNG of a record's worst episode, or None where there is none."""
+        """Return the PNG of a record's worst episode; None if there is none."""
         return self._stores[_key(record)].picture(record.cell)
 
     def suites(self) -> dict[str, str]:
-        """Return the text of the suite of each directory that records are from."""
+        """Return the suite's YAML by output directory, for directories with a kept record."""
         stores = {store.path: store for store in self._stores.values()}
         return {str(path): text for path, store in stores.items() if (text := store.suite_text())}
 

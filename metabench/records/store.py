@@ -1,8 +1,8 @@
-"""Records on disk: every file is written whole or not at all, and a finished cell is never lost.
+"""Output directories: records and their files, each written whole or not at all.
 
-An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record),
-``cells/ID.npz`` (its per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/TRAINING.pt``
-(of cells under way) and the leaderboard.
+An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record), ``cells/ID.npz`` (its
+per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/TRAINING.pt`` (of unfinished cells) and the
+leaderboard.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Store:
     """One output directory.
 
     Args:
-        path: of the directory; it is made on the first write.
+        path: path of the directory, which is created on the first write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,17 +44,17 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from running into the same directory; the lock dies with the process.
+        """Lock the directory against other runs; the lock ends with the process.
 
         Raises:
-            StoreError: another process runs there, or the directory cannot be written.
+            StoreError: another run holds the lock, or the directory cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
             for folder in (self._cells, self.path / "checkpoints"):
-                for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                for leftover in folder.glob(".*.tmp"):  # from a process that was killed while writing
                     leftover.unlink(missing_ok=True)
         except Timeout as error:
             raise StoreError(
@@ -68,7 +68,7 @@ class Store:
             lock.release()
 
     def records(self) -> list[Record]:
-        """Return all records; none where there is no directory yet.
+        """Return all records; none if the directory does not exist.
 
         Raises:
             StoreError: a record cannot be read.
@@ -76,10 +76,10 @@ class Store:
         return list(self.records_by_name().values())
 
     def records_by_name(self, without: Collection[str] = ()) -> dict[str, Record]:
-        """Return all records by the names of their files, which are the ids of their cells.
+        """Return all records by file name without suffix, the id of the cell.
 
         Args:
-            without: names whose files are not read.
+            without: names of files to skip.
 
         Raises:
             StoreError: a record cannot be read.
@@ -88,7 +88,11 @@ class Store:
         return {path.stem: self._read(path) for path in paths if path.stem not in without}
 
     def episodes(self, cell: str) -> EpisodeResults:
-        """Return what the test episodes of a finished cell gave."""
+        """Return the per-episode results of a finished cell.
+
+        Raises:
+            StoreError: they are missing or damaged.
+        """
         import numpy as np
 
         path = self._cells / f"{cell}.npz"
@@ -105,14 +109,14 @@ class Store:
             raise StoreError(f"cannot read the per-episode results {path} ({error}): run the suite again") from error
 
     def is_complete(self, record: Record) -> bool:
-        """Return whether a finished cell's per-episode results can be read, and are as many as its record says."""
+        """Return whether a cell's per-episode results are readable and of the recorded number."""
         try:
             return record.accuracy is None or len(self.episodes(record.cell).accuracies) == record.accuracy.episodes
         except StoreError:
             return False
 
     def picture(self, cell: str) -> bytes | None:
-        """Return the PNG of a cell's worst episode, or None where there is none."""
+        """Return the PNG of a cell's worst episode; None if there is none."""
         path = self._cells / f"{cell}.png"
         try:
             return path.read_bytes() if os.path.exists(path) else None
@@ -120,11 +124,15 @@ class Store:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def write(self, record: Record, episodes: EpisodeResults | None = None, picture: bytes | None = None) -> None:
-        """Keep a record with its per-episode results and picture."""
+        """Write a record with its per-episode results and picture.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
         import numpy as np
 
         try:
-            if episodes is not None:  # first, so that a record never lacks them
+            if episodes is not None:  # before the record, which then never lacks them
                 with (
                     atomic_file(self._cells / f"{record.cell}.npz") as temporary,
                     open(temporary, "wb") as file,
@@ -141,7 +149,7 @@ class Store:
             raise _cannot_write(self.path, error) from error
 
     def forget(self, cell: str) -> None:
-        """Remove what is there of a cell, but for the checkpoint of its training."""
+        """Delete the files of a cell, except the checkpoint of its training."""
         try:
             for suffix in _SUFFIXES:
                 (self._cells / f"{cell}{suffix}").unlink(missing_ok=True)
@@ -151,11 +159,11 @@ class Store:
     def supersede(self, records: Mapping[str, Record], plan: Sequence[Cell]) -> list[Record]:
         """Move records of earlier settings to ``superseded/``; return the others.
 
-        A record stays if a cell of the plan, with any seed, has its settings: the leaderboard must not mix settings.
+        A record stays if a cell of the plan has its settings, with any seed. The leaderboard must not mix settings.
 
         Args:
-            records: the `records_by_name` of this directory.
-            plan: all cells of the suite as it is now.
+            records: the result of `records_by_name`.
+            plan: all cells of the current suite.
         """
         expected = {_without_seed(cell.identity) for cell in plan}
         current = []
@@ -174,22 +182,22 @@ class Store:
         return current
 
     def traceback_name(self, cell: str) -> str:
-        """Return the name in the output directory for the traceback of a failed cell."""
+        """Return the path of a failed cell's traceback, relative to the directory."""
         return f"cells/{cell}.traceback.txt"
 
     def checkpoint(self, training: str) -> Path:
-        """Return the file for the checkpoint of a training (`metabench.planning.plan.Cell.training_id`)."""
+        """Return the checkpoint path of a training (`metabench.planning.plan.Cell.training_id`)."""
         return self.path / "checkpoints" / f"{training}.pt"
 
     def drop_checkpoint(self, training: str) -> None:
-        """Remove the checkpoint of a training that nobody needs any more."""
+        """Delete the checkpoint of a training, if there is one."""
         try:
             self.checkpoint(training).unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
     def suite_text(self) -> str:
-        """Return the resolved suite that ran last, as YAML; empty where there is none."""
+        """Return the resolved suite of the last run, as YAML; empty if there is none."""
         path = self.path / "suite.yaml"
         try:
             return path.read_text(encoding="utf-8") if os.path.exists(path) else ""
@@ -197,11 +205,11 @@ class Store:
             raise StoreError(f"cannot read {path}: {error}") from error
 
     def write_suite(self, suite: Mapping[str, Any]) -> None:
-        """Keep the resolved suite."""
+        """Write the resolved suite."""
         self.write_text("suite.yaml", yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the output directory."""
+        """Write a text file, by its path relative to the directory."""
         try:
             with atomic_file(self.path / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
