@@ -1,4 +1,4 @@
-"""One typed manager around pluggy: finds plugins, isolates broken ones, and resolves names to classes."""
+"""Find plugins, isolate broken ones, and resolve names to classes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from metabench.specs import (
 if TYPE_CHECKING:  # these import torch
     from metabench.api import Algorithm, Backbone, Dataset
 
-#: Allow list ("mine,other"), or block list ("-mine,-other"), of distributions or entry points.
+#: Environment variable: an allow list ("mine,other") or a block list ("-mine,-other") of distributions or entry points.
 PLUGINS_VARIABLE = "METABENCH_PLUGINS"
 
-#: What the hook ``metabench_{kind}s`` returns, for each kind of thing.
+#: Class of the specs that the hook ``metabench_{kind}s`` returns, by kind.
 _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "algorithm": AlgorithmSpec,
     "backbone": BackboneSpec,
@@ -50,13 +50,13 @@ _Named = TypeVar("_Named", bound=Spec | SuiteSpec)
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """A plugin that was found.
+    """An installed plugin.
 
     Attributes:
-        name: of its entry point.
-        distribution: which brought it.
-        version: of that distribution.
-        problem: why it cannot be used; empty where it can.
+        name: name of its entry point.
+        distribution: name of its distribution.
+        version: version of its distribution.
+        problem: reason why it cannot be used; empty if it can.
     """
 
     name: str
@@ -71,35 +71,35 @@ class PluginInfo:
 class PluginManager:
     """The plugins of this process.
 
-    A plugin that cannot be imported or registered is kept as a `PluginInfo` with its problem; nothing is
-    raised until somebody asks for a name that only it could provide.
+    A plugin that cannot be imported or registered is kept as a `PluginInfo` with its problem, which is reported when a
+    name is requested that no other plugin provides.
 
     Args:
-        found: the entry points of the group ``metabench``.
-        selection: the allow or block list; empty takes all.
+        entries: the entry points of the group ``metabench``.
+        selection: an allow list or a block list (`PLUGINS_VARIABLE`); empty takes all plugins.
 
     Raises:
-        PluginError: `selection` mixes both, or names a plugin that is not installed.
+        PluginError: `selection` mixes both lists, or names a plugin that is not installed.
     """
 
-    def __init__(self, found: Iterable[EntryPoint], selection: str = "") -> None:
+    def __init__(self, entries: Iterable[EntryPoint], selection: str = "") -> None:
         self._pluggy = pluggy.PluginManager(PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
         self._files = FileClasses()
         self._infos: dict[str, PluginInfo] = {}
-        self._offers: dict[str, list[tuple[PluginInfo, Any]]] = {}
-        for entry in _selected(list(found), selection):
+        self._specs_by_kind: dict[str, list[tuple[PluginInfo, Any]]] = {}
+        for entry in _selected(list(entries), selection):
             self._add(entry)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> PluginManager:
-        """Return a manager of the installed plugins that `METABENCH_PLUGINS` lets through."""
+        """Return a manager of the installed plugins that METABENCH_PLUGINS selects."""
         return cls(entry_points(group=PROJECT), environ.get(PLUGINS_VARIABLE, ""))
 
-    # ------------------------------------------------------------------------------------ what there is
+    # --------------------------------------------------------------------------------------------- lists
 
     def plugins(self) -> list[PluginInfo]:
-        """Return all plugins, broken ones too, by name."""
+        """Return all plugins, also broken ones, sorted by distribution and name."""
         return sorted(self._infos.values(), key=lambda info: (info.distribution, info.name))
 
     def algorithms(self) -> dict[str, AlgorithmSpec]:
@@ -123,20 +123,20 @@ class PluginManager:
         return self._provided("logger", LoggerSpec)
 
     def published_results(self) -> list[PublishedResult]:
-        """Return the published accuracies that plugins know of."""
+        """Return the published results of all plugins."""
         return [result for _, result in self._specs("published_result", PublishedResult)]
 
     def conflicts(self) -> list[str]:
-        """Return what is wrong with each name that is claimed more than once, and so cannot be used."""
-        found = []
+        """Return an error message for each name that several plugins provide."""
+        messages = []
         for kind, spec_class in _SPECS.items():
             claims: dict[str, list[PluginInfo]] = {}
             for info, spec in self._specs(kind, spec_class):
                 claims.setdefault(spec.name, []).append(info)
-            found += [_conflict(kind, name, infos) for name, infos in claims.items() if len(infos) > 1]
-        return found
+            messages += [_conflict(kind, name, infos) for name, infos in claims.items() if len(infos) > 1]
+        return messages
 
-    # ----------------------------------------------------------------------------------- names to things
+    # ------------------------------------------------------------------------------------------- look-ups
 
     def suite_path(self, name: str) -> Path:
         """Return the file of the suite `name`."""
@@ -146,41 +146,49 @@ class PluginManager:
         """Import the algorithm `name`."""
         from metabench.api import Algorithm
 
-        found: type[Algorithm] = self._class("algorithm", name, AlgorithmSpec, Algorithm)
-        return found
+        cls: type[Algorithm] = self._class("algorithm", name, AlgorithmSpec, Algorithm)
+        return cls
 
     def backbone_class(self, name: str) -> type[Backbone]:
         """Import the backbone `name`."""
         from metabench.api import Backbone
 
-        found: type[Backbone] = self._class("backbone", name, BackboneSpec, Backbone)
-        return found
+        cls: type[Backbone] = self._class("backbone", name, BackboneSpec, Backbone)
+        return cls
 
     def dataset_class(self, name: str) -> type[Dataset]:
         """Import the dataset `name`."""
         from metabench.api import Dataset
 
-        found: type[Dataset] = self._class("dataset", name, DatasetSpec, Dataset)
-        return found
+        cls: type[Dataset] = self._class("dataset", name, DatasetSpec, Dataset)
+        return cls
 
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
-        """Return the dataset `name` with these parameters.
+        """Construct the dataset `name` with parameters.
 
         Raises:
-            PluginError: there is no such dataset, it cannot be imported, or the parameters do not fit.
+            PluginError: the dataset is unknown, cannot be imported or constructed, or a parameter is wrong.
         """
         cls = self.dataset_class(name)
-        who = f"the dataset '{name}' of {self.provider('dataset', name)}"
+        owner = f"the dataset '{name}' of {self.provider('dataset', name)}"
         try:
             return cls(validate_config(cls.Config, params or {}))
         except InvalidConfig as error:
             place = ".".join(map(str, error.problem.path))
-            raise PluginError(f"{who}: {f'{place}: ' if place else ''}{error}") from error
+            raise PluginError(f"{owner}: {f'{place}: ' if place else ''}{error}") from error
         except Exception as error:
-            raise PluginError(f"{who} cannot be made: {in_one_line(error)}") from error
+            raise PluginError(f"{owner} cannot be constructed: {in_one_line(error)}") from error
 
     def provider(self, kind: str, name: str) -> str:
-        """Return ``"distribution version"`` of the plugin that provides the `kind` named `name`."""
+        """Return ``"distribution version"`` of the plugin that provides a name.
+
+        Args:
+            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"`` or ``"logger"``.
+            name: the name; for a class in a file, the file's name and hash are returned.
+
+        Raises:
+            PluginError: no plugin provides the name.
+        """
         if is_local(name):
             return self._files.version(name)
         for info, spec in self._specs(kind, _SPECS[kind]):
@@ -191,10 +199,10 @@ class PluginManager:
     # --------------------------------------------------------------------------------------------- events
 
     def add_logger(self, name: str) -> None:
-        """Let the logger `name` hear of the events, too.
+        """Send the events of runs to the logger `name`, too.
 
         Raises:
-            PluginError: there is no such logger, or what it needs is not installed.
+            PluginError: the logger is unknown, cannot be constructed, or needs a package that is not installed.
         """
         try:
             logger = self._class("logger", name, LoggerSpec, object)()
@@ -208,10 +216,10 @@ class PluginManager:
             missing = spec.requires if spec and isinstance(error.__cause__, ImportError) else ""
             raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
         except Exception as error:
-            raise PluginError(f"the logger '{name}' cannot be made: {in_one_line(error)}") from error
+            raise PluginError(f"the logger '{name}' cannot be constructed: {in_one_line(error)}") from error
 
     def run_started(self, output: Path, suite: Mapping[str, Any], cells: int) -> None:
-        """Tell all plugins that a run begins."""
+        """Tell all plugins that a run starts."""
         self._tell("metabench_run_started", output=output, suite=suite, cells=cells)
 
     def cell_finished(self, output: Path, record: Mapping[str, Any]) -> None:
@@ -219,13 +227,13 @@ class PluginManager:
         self._tell("metabench_cell_finished", output=output, record=record)
 
     def run_finished(self, output: Path, records: Iterable[Mapping[str, Any]]) -> None:
-        """Tell all plugins that a run is over."""
+        """Tell all plugins that a run has ended."""
         self._tell("metabench_run_finished", output=output, records=list(records))
 
     # -------------------------------------------------------------------------------------------- private
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        """Call a hook of every plugin; log a plugin that fails, and go on."""
+        """Call a hook of every plugin; log the plugins that fail."""
         for implementation in self._implementations(hook):
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
@@ -235,9 +243,10 @@ class PluginManager:
                 logging.getLogger(__name__).warning("%s of %s failed: %s", hook, plugin, in_one_line(error))
 
     def _implementations(self, hook: str) -> Iterator[pluggy.HookImpl]:
-        """Yield a hook's implementations in pluggy's order: tryfirst, the last registered, …, trylast.
+        """Yield a hook's implementations in pluggy's calling order.
 
-        The hook is not called as a whole, so that a plugin that raises stops no other plugin.
+        The order is tryfirst, the last registered, …, trylast. Each is called on its own, so that a plugin that raises
+        does not stop the others.
         """
         yield from reversed(getattr(self._pluggy.hook, hook).get_hookimpls())
 
@@ -250,23 +259,23 @@ class PluginManager:
             plugin = entry.load()
             _check_api_version(plugin)
             self._register(plugin, key)
-        except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the tool down
+        except (Exception, SystemExit) as error:  # a plugin may raise anything; metabench must go on
             problem = in_one_line(error)
         self._infos[key] = PluginInfo(entry.name, distribution, version, problem)
 
     def _register(self, plugin: object, key: str) -> None:
-        """Register a plugin, or leave everything as it was.
+        """Register a plugin; after an error, leave no trace of it.
 
         Raises:
             PluginError: the plugin wraps a hook.
-            PluginValidationError: the plugin implements a hook that does not exist, or with unknown arguments.
+            PluginValidationError: the plugin implements an unknown hook, or a hook with unknown arguments.
         """
         try:
             self._pluggy.register(plugin, name=key)
             self._pluggy.check_pending()
             for caller in self._pluggy.get_hookcallers(plugin) or []:
-                own = [implementation for implementation in caller.get_hookimpls() if implementation.plugin is plugin]
-                if any(implementation.wrapper or implementation.hookwrapper for implementation in own):
+                implementations = [hook for hook in caller.get_hookimpls() if hook.plugin is plugin]
+                if any(hook.wrapper or hook.hookwrapper for hook in implementations):
                     raise PluginError(
                         f"it wraps {caller.name}: metabench calls no wrappers; mark it with plain @hookimpl"
                     )
@@ -274,18 +283,19 @@ class PluginManager:
             if self._pluggy.has_plugin(key):
                 self._pluggy.unregister(name=key)
             raise
-        self._offers.clear()
+        self._specs_by_kind.clear()
 
     def _provided(self, kind: str, spec_class: type[_Named]) -> dict[str, _Named]:
-        return {spec.name: spec for _, spec in sorted(self._specs(kind, spec_class), key=lambda found: found[1].name)}
+        return {spec.name: spec for _, spec in sorted(self._specs(kind, spec_class), key=lambda pair: pair[1].name)}
 
     def _specs(self, kind: str, spec_class: type[_Provided]) -> list[tuple[PluginInfo, _Provided]]:
-        """Return the specs of each plugin; each hook is called once, and a plugin whose hook fails marked as broken."""
-        if kind not in self._offers:
-            self._offers[kind] = list(self._asked(f"metabench_{kind}s", spec_class))
-        return self._offers[kind]
+        """Return all specs of a kind with their plugins; call each hook only once."""
+        if kind not in self._specs_by_kind:
+            self._specs_by_kind[kind] = list(self._call_spec_hook(f"metabench_{kind}s", spec_class))
+        return self._specs_by_kind[kind]
 
-    def _asked(self, hook: str, spec_class: type[_Provided]) -> Iterator[tuple[PluginInfo, _Provided]]:
+    def _call_spec_hook(self, hook: str, spec_class: type[_Provided]) -> Iterator[tuple[PluginInfo, _Provided]]:
+        """Yield the specs that a hook returns; mark a plugin whose hook fails as broken."""
         for implementation in self._implementations(hook):
             info = self._infos[implementation.plugin_name]
             try:
@@ -301,14 +311,18 @@ class PluginManager:
                 yield info, spec
 
     def _one(self, kind: str, name: str, spec_class: type[_Named]) -> _Named:
-        """Return the one spec of this name, or say why there is none."""
-        offered = self._specs(kind, spec_class)
-        claims = [(info, spec) for info, spec in offered if spec.name == name]
+        """Return the only spec of a name.
+
+        Raises:
+            PluginError: no plugin or several plugins provide the name.
+        """
+        specs = self._specs(kind, spec_class)
+        claims = [(info, spec) for info, spec in specs if spec.name == name]
         if len(claims) > 1:
             raise PluginError(_conflict(kind, name, [info for info, _ in claims]))
         if claims:
             return claims[0][1]
-        names = sorted(spec.name for _, spec in offered)
+        names = sorted(spec.name for _, spec in specs)
         message = f"no {kind} '{name}'{nearest(name, names)}. Available: {', '.join(names) or 'none'}"
         for info in self.plugins():
             if info.problem:
@@ -316,52 +330,65 @@ class PluginManager:
         raise PluginError(message)
 
     def _class(self, kind: str, name: str, spec_class: type[Spec], base: type) -> Any:
-        """Import what a name stands for, the target of a spec or a class in a file, and check what it is."""
+        """Import the class of a name: the target of a spec, or a class in a file.
+
+        Raises:
+            PluginError: the name is unknown, the import fails, or the class is no subclass of `base`.
+        """
         try:
             if is_local(name):
-                who = f"the {kind} {name}"
-                found = self._files.load(name)
+                owner = f"the {kind} {name}"
+                cls = self._files.load(name)
             else:
                 spec = self._one(kind, name, spec_class)
-                who = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
+                owner = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
                 module, _, attribute = spec.target.partition(":")
-                found = getattr(importlib.import_module(module), attribute)
+                cls = getattr(importlib.import_module(module), attribute)
         except PluginError:
             raise
         except (Exception, SystemExit) as error:
-            raise PluginError(f"{who} cannot be imported: {in_one_line(error)}") from error
-        if not (is_class(found) and issubclass(found, base)):
-            raise PluginError(f"{who} is not a subclass of metabench.api.{base.__name__}")
-        return found
+            raise PluginError(f"{owner} cannot be imported: {in_one_line(error)}") from error
+        if not (is_class(cls) and issubclass(cls, base)):
+            raise PluginError(f"{owner} is not a subclass of metabench.api.{base.__name__}")
+        return cls
 
 
 def _check_api_version(plugin: object) -> None:
-    """Refuse a plugin that says that it is written for another version of the API."""
-    wanted = getattr(plugin, "METABENCH_API_VERSION", API_VERSION)
-    if wanted != API_VERSION:
-        what = "update metabench" if isinstance(wanted, int) and wanted > API_VERSION else "update the plugin"
-        raise PluginError(f"it is written for version {wanted} of the plugin API, and this is {API_VERSION}: {what}")
+    """Refuse a plugin written for another version of the plugin API.
+
+    Raises:
+        PluginError: the plugin's METABENCH_API_VERSION is another.
+    """
+    version = getattr(plugin, "METABENCH_API_VERSION", API_VERSION)
+    if version != API_VERSION:
+        advice = "update metabench" if isinstance(version, int) and version > API_VERSION else "update the plugin"
+        raise PluginError(f"it is written for version {version} of the plugin API, and this is {API_VERSION}: {advice}")
 
 
 def _conflict(kind: str, name: str, claimants: list[PluginInfo]) -> str:
+    """Return the error message for a name that several plugins provide."""
     claimants = sorted(claimants, key=lambda info: info.distribution)
-    who = " and ".join(str(info) for info in claimants)
+    providers = " and ".join(str(info) for info in claimants)
     return (
-        f"the {kind} '{name}' is provided by {who}: set {PLUGINS_VARIABLE} to allow one of them, "
+        f"the {kind} '{name}' is provided by {providers}: set {PLUGINS_VARIABLE} to allow one of them, "
         f"or block one ({PLUGINS_VARIABLE}=-{claimants[-1].distribution})"
     )
 
 
-def _selected(found: list[EntryPoint], selection: str) -> list[EntryPoint]:
-    """Apply the allow or block list of `METABENCH_PLUGINS`."""
+def _selected(entries: list[EntryPoint], selection: str) -> list[EntryPoint]:
+    """Apply an allow list or block list to entry points.
+
+    Raises:
+        PluginError: the list mixes both, or names a plugin that is not installed.
+    """
     words = [word.strip() for word in selection.split(",") if word.strip()]
     if not words:
-        return found
+        return entries
     blocked = {word[1:] for word in words if word.startswith("-")}
     allowed = {word for word in words if not word.startswith("-")}
     if blocked and allowed:
         raise PluginError(f"{PLUGINS_VARIABLE}={selection!r} both allows and blocks: give either names, or -names")
-    known = {name for entry in found for name in _names(entry)}
+    known = {name for entry in entries for name in _names(entry)}
     for word in sorted(blocked | allowed):
         if word not in known:
             raise PluginError(
@@ -369,9 +396,10 @@ def _selected(found: list[EntryPoint], selection: str) -> list[EntryPoint]:
                 f"Installed: {', '.join(sorted(known)) or 'none'}"
             )
     if blocked:
-        return [entry for entry in found if not blocked & _names(entry)]
-    return [entry for entry in found if allowed & _names(entry)]
+        return [entry for entry in entries if not blocked & _names(entry)]
+    return [entry for entry in entries if allowed & _names(entry)]
 
 
 def _names(entry: EntryPoint) -> set[str]:
+    """Return the names of an entry point and of its distribution."""
     return {entry.name} | ({entry.dist.name} if entry.dist else set())
