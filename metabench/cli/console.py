@@ -1,4 +1,4 @@
-"""The messages of a run on standard error, its progress, and Ctrl-C."""
+"""Messages and progress of a run on standard error, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
-#: Seconds from one plain line about a cell to the next.
+#: Seconds between plain progress lines of a cell.
 _INTERVAL = 20.0
-#: Seconds of a run that needs no hint at a shorter profile.
+#: Longest expected seconds of a run without a hint at shorter profiles.
 _SHORT = 60.0
 
 
@@ -51,10 +51,20 @@ class RunConsole:
         suite: Suite,
         jobs: int,
     ) -> dict[str, float]:
-        """Say which cells will run where, how long they should take, and which profiles are shorter.
+        """Time each setup, and print the cells, device, expected time and shorter profiles.
+
+        Args:
+            cells: the cells of the run.
+            kept: records of finished cells, by the cell's id.
+            device: the device that cells run on.
+            datasets: the loaded datasets, by label.
+            plugins: the provider of the classes.
+            file: the suite file.
+            suite: the resolved suite.
+            jobs: number of cells to run at once.
 
         Returns:
-            The expected seconds of each cell, by its id; empty where they are unknown.
+            The expected seconds of each cell, by its id; empty if unknown.
 
         Raises:
             SuiteError: an algorithm or backbone refuses its cell.
@@ -74,7 +84,7 @@ class RunConsole:
             splits = {label: dataset.splits for label, dataset in datasets.items()}
             expected = rehearse(waiting, splits, device, plugins)
         if not expected:
-            self.say("expected: unknown, since a cell fails")
+            self.say("expected: unknown, because a cell fails")
             return {}
         seconds = sum(expected.values()) / jobs
         shorter = shorter_profiles(file, suite, plugins) if seconds > _SHORT else []
@@ -106,7 +116,7 @@ class RunConsole:
             self._lines.pop(record.cell).end()
 
     def interrupted(self, store: Store, fresh: bool) -> None:
-        """Say that finished cells are kept, and how to go on."""
+        """Print that finished cells are kept, and how to resume."""
         command = "the same command without --fresh" if fresh else "the same command again"
         self.say(f"Stopped. Everything finished is in {store.path}; run {command} to go on.")
 
@@ -131,18 +141,21 @@ class CellLine(ProgressLine):
 
 @contextlib.contextmanager
 def make_console() -> Iterator[RunConsole]:
-    """Yield a console, during which Ctrl-C and SIGTERM ask the run to stop; a second one stops it at once."""
+    """Yield a console, with Ctrl-C and SIGTERM asking the run to stop.
+
+    A second signal raises KeyboardInterrupt at once.
+    """
     interrupts: list[int] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         if interrupts:
             raise KeyboardInterrupt
         interrupts.append(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with terminal_bars() as bars:
             yield RunConsole(bars, interrupts)
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars in a terminal, else a plain line now and then."""
+"""Progress on standard error: bars in a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from rich.table import Column
 if TYPE_CHECKING:  # imports torch
     from metabench import api
 
-#: Columns of a terminal that has room for a bar.
+#: Smallest width of a terminal, in characters, that shows bars.
 _WIDE = 110
-#: Seconds without progress while a dataset is packed: shorter work needs none.
+#: Seconds before the progress of packing a dataset appears.
 _PACK_PATIENCE = 1.0
-#: Seconds from one plain line about packing to the next.
+#: Seconds between plain lines about packing.
 _PACK_INTERVAL = 5.0
 
 
 class ProgressLine:
-    """One piece of work on the display: a bar in a terminal, else a plain line now and then.
+    """Show the progress of one piece of work.
 
     Args:
-        title: the name of the work; may be empty.
-        bars: the bars of a terminal; None prints plain lines.
+        title: name of the work; may be empty.
+        bars: the progress bars of a terminal; None prints plain lines.
         patience: seconds before the first plain line, or before a bar without title appears.
-        interval: seconds from one plain line to the next.
+        interval: seconds between plain lines.
     """
 
     def __init__(self, title: str, bars: Progress | None, patience: float, interval: float) -> None:
@@ -41,22 +41,22 @@ class ProgressLine:
         self._interval = interval
         self._phase = ""
         self._total = self._first = 0
-        self._begun = time.monotonic()
-        self._due = self._begun + patience
+        self._start = time.monotonic()
+        self._due = self._start + patience
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Show that a phase ("train", "test", …) of `total` steps or episodes starts."""
+        """Show the start of a phase ("train", "test", …) of `total` steps or episodes."""
         self._phase, self._total, self._first = name, total, done
-        self._begun = time.monotonic()
+        self._start = time.monotonic()
         if self._bars and self._task is not None:
             self._bars.reset(self._task, total=total, completed=done, visible=bool(self._title), note="")
 
     def advance(self, done: int, note: str = "") -> None:
-        """Show how much of the phase is done.
+        """Show the progress within the phase.
 
         Args:
-            done: steps or episodes.
-            note: a few words on how it goes; empty keeps the last ones in a terminal.
+            done: number of steps or episodes done.
+            note: the current loss or accuracy; if empty, a terminal keeps the last one.
         """
         now = time.monotonic()
         state = f"{self._phase} {done}/{self._total}"
@@ -65,25 +65,25 @@ class ProgressLine:
             self._bars.update(self._task, completed=done, visible=bool(self._title) or now >= self._due, **fields)
         elif now >= self._due:
             self._due = now + self._interval
-            left = (now - self._begun) / max(1, done - self._first) * (self._total - done)
+            left = (now - self._start) / max(1, done - self._first) * (self._total - done)
             title = f"{self._title}: " if self._title else ""
             click.echo(f"{title}{state} {note}".rstrip() + f", {duration(left)} left", err=True)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bars and self._task is not None:
             self._bars.remove_task(self._task)
 
 
 @contextlib.contextmanager
 def terminal_bars() -> Iterator[Progress | None]:
-    """Yield the bars of a terminal; None where standard error is no terminal."""
+    """Yield the progress bars of a terminal; None if standard error is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     console = Console(stderr=True)
     columns = (
-        # In a narrow terminal the title loses its end; the other columns stay.
+        # A narrow terminal truncates the title, and keeps the other columns.
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         *([BarColumn(bar_width=20)] if console.width >= _WIDE else []),
         TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
@@ -97,23 +97,23 @@ def terminal_bars() -> Iterator[Progress | None]:
 
 @contextlib.contextmanager
 def pack_progress(patience: float = _PACK_PATIENCE) -> Iterator[api.Progress]:
-    """Yield a `metabench.api.Progress` that shows nothing in the first `patience` seconds."""
+    """Yield a `metabench.api.Progress` that appears after `patience` seconds."""
     with terminal_bars() as bars:
         line = ProgressLine("", bars, patience, _PACK_INTERVAL)
         phase = ""
 
-        def progress(done: int, total: int, what: str) -> None:
+        def progress(done: int, total: int, name: str) -> None:
             nonlocal phase
-            if what != phase:
-                line.phase(what, total)
-                phase = what
+            if name != phase:
+                line.phase(name, total)
+                phase = name
             line.advance(done)
 
         yield progress
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:  # imported when there is something to run
+if TYPE_CHECKING:  # imported by the command when it runs
     from metabench.planning.plan import Cell
     from metabench.planning.suite import Precision, Suite, SuiteFile
     from metabench.records.record import Record
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # imported when there is something to run
 @click.option(
     "--precision",
     type=click.Choice(["float32", "tf32", "bf16"]),
-    help="What backbones compute in, instead of the suite's.",
+    help="Precision of the backbones, instead of the suite's.",
 )
 @click.option("--fresh/--resume", default=False, help="Run finished cells again, or keep them [default: keep].")
 @click.option(
@@ -39,9 +39,9 @@ if TYPE_CHECKING:  # imported when there is something to run
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Run so many cells at once, each in a process of its own with its share of the processor.",
+    help="Number of cells to run at once, each in a worker process with its share of the threads.",
 )
-@click.option("--log", "loggers", multiple=True, metavar="NAME", help="Also log to this: see `metabench list loggers`.")
+@click.option("--log", "loggers", multiple=True, metavar="NAME", help="Also use a logger of `metabench list loggers`.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
     suite: str,
@@ -58,7 +58,7 @@ def run(
 ) -> int:
     """Train and test every cell of SUITE (a file, or the name of a suite), and print the leaderboard.
 
-    Finished cells are kept, and a cell that was cut short goes on from its last checkpoint.
+    Finished cells are kept, and an interrupted cell resumes from its last checkpoint.
     """
     from metabench.cli.suites import find_suite
     from metabench.filters import parse_filters
@@ -115,7 +115,7 @@ def _execute(
     check_precisions(cells, device)
     datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), device, pack_progress)
     store = Store(output)
-    # Reading writes nothing, so that a cell that is refused below leaves no directory behind.
+    # Only read until `rehearse` has accepted all cells: a refused cell must not leave an output directory behind.
     earlier = store.records_by_name(without={cell.id for cell in cells} if fresh else ())
     kept = kept_records(cells, earlier, datasets, device, plugins, store)
     settings = suite.model_dump(mode="json", exclude={"profile"})
@@ -133,8 +133,8 @@ def _execute(
                 console.interrupted(store, fresh)
                 raise KeyboardInterrupt from None
             plugins.run_finished(store.path, [record.model_dump() for record in records])
-            every = {record.cell: record for record in [*current, *records]}
-            text = _write_leaderboard(store, list(every.values()), plugins)
+            by_cell = {record.cell: record for record in [*current, *records]}
+            text = _write_leaderboard(store, list(by_cell.values()), plugins)
     click.echo()
     click.echo(text)
     click.echo(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
@@ -142,7 +142,7 @@ def _execute(
 
 
 def _show(cells: Sequence[Cell]) -> None:
-    """Print a line a cell."""
+    """Print one line per cell."""
     from metabench.planning.plan import sharing_a_training
 
     sharing = sharing_a_training(cells)
@@ -154,7 +154,7 @@ def _show(cells: Sequence[Cell]) -> None:
 
 
 def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:
-    """Write the leaderboard's files, and return it for the terminal."""
+    """Write the leaderboard's files; return its text for the terminal."""
     from metabench.analysis.standings import make_tables
     from metabench.cli.leaderboard import terminal_width
     from metabench.records.runs import Runs
@@ -168,6 +168,7 @@ def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginM
 
 
 def _numbers(text: str) -> list[int]:
+    """Parse the value of ``--seeds``."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
         raise click.UsageError(f"--seeds {text}: give different whole numbers, e.g. --seeds 0,1,2")

@@ -1,4 +1,4 @@
-"""Columns, legend and sorting of the leaderboard; `metabench.reporting.rendering` prints it."""
+"""Columns, legend, remarks and sorting of the leaderboard."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Column:
     """A column of the leaderboard.
 
     Attributes:
-        title: its heading.
-        text: its cell for a row.
-        value: the number behind the cell, to sort by; None sorts by the text.
-        legend: what it means; empty where the heading says it.
-        left: whether it is aligned to the left.
-        optional: whether it is left out of a leaderboard where it says nothing.
+        title: heading of the column.
+        text: returns the text of a row.
+        value: returns the number behind the text, to sort by; None sorts by the text.
+        legend: explanation of the heading; empty if it needs none.
+        left: whether the column is left-aligned.
+        optional: whether the column is omitted where all its texts are empty.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Column:
     optional: bool = False
 
     def says(self, row: Row) -> bool:
-        """Return whether the cell of a row says something."""
+        """Return whether the column has a value for a row."""
         return self.value(row) is not None if self.value else bool(self.text(row))
 
 
@@ -79,13 +79,13 @@ def _published(row: Row) -> str:
 
 
 def published_accuracy(result: PublishedResult) -> str:
-    """Return a published accuracy with its interval, in as many decimals as there may have been."""
+    """Return a published accuracy with its interval, in percent, to four digits."""
     interval = "" if result.ci95 is None else f" ± {result.ci95 * 100:.4g}"
     return f"{result.accuracy * 100:.4g}{interval}"
 
 
 def number(value: float | None) -> str:
-    """Return a figure in three digits."""
+    """Return a number rounded to three digits, or to an integer from 100; a dash for None."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -100,13 +100,13 @@ def _cost(title: str, cost: Cost, legend: str = "", optional: bool = False) -> C
     return Column(title, lambda row: number(mean(row)), mean, legend, optional=optional)
 
 
-#: In the order in which a narrow terminal keeps them.
+#: In order of importance: a narrow terminal drops columns from the end.
 COLUMNS = (
     Column(
         "#",
         _rank,
         lambda row: row.rank,
-        "#: rank; = is not told from the best by these episodes (adjusted p > .05)",
+        "#: rank; = ties with the best on these episodes (adjusted p > .05)",
     ),
     Column("algorithm", lambda row: row.name, left=True),
     Column(
@@ -118,14 +118,14 @@ COLUMNS = (
     Column(
         "T",
         lambda row: "T" if any(record.transductive for record in row.finished) else "",
-        legend="T: transductive as measured: a query's scores move when the other queries change",
+        legend="T: measured as transductive: a query's scores depend on the other queries",
         left=True,
     ),
     Column(
         "alone %",
         lambda row: "" if row.inductive is None else f"{row.inductive * 100:.2f} {_half(row.inductive_ci95)}",
         lambda row: row.inductive,
-        "alone: accuracy where a query is classified without sight of the others, ± half its interval over episodes",
+        "alone: accuracy with every query predicted on its own ± half its 95 % interval over episodes",
         optional=True,
     ),
     Column(
@@ -139,7 +139,7 @@ COLUMNS = (
         "p",
         _p,
         lambda row: row.versus_best.p_holm if row.versus_best else None,
-        "p: how often other episodes give such a difference by chance, adjusted for all pairs of the table",
+        "p: probability of such a difference by chance of the episodes, adjusted for all pairs of the table",
         optional=True,
     ),
     Column(
@@ -160,7 +160,7 @@ COLUMNS = (
         "published %",
         _published,
         lambda row: row.published.result.accuracy if row.published else None,
-        "published: * where the protocol differs; sources and differences are in leaderboard.md and the report",
+        "published: * if the protocol differs; sources and differences are in leaderboard.md and the report",
         optional=True,
     ),
     _cost("test ep/s", eval_rate),
@@ -177,14 +177,14 @@ COLUMNS = (
     Column(
         "precision",
         lambda row: ", ".join(sorted({precision(record) for record in row.records} - {"float32"})),
-        legend="precision: of the backbone, where it is not float32",
+        legend="precision: precision of the backbone, if not float32",
         left=True,
         optional=True,
     ),
     Column("device", lambda row: device(row.records[0]), left=True),
 )
 
-#: What a leaderboard can be sorted by, as what is to be small; ranks stay what they are.
+#: Sorting keys: functions of a row, in ascending order; ranks do not change.
 SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
     "accuracy": lambda row: -row.accuracy.mean if row.accuracy else None,
     "alone": lambda row: -row.inductive if row.inductive is not None else None,
@@ -202,7 +202,10 @@ def _negative(value: float | None) -> float | None:
 
 
 def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
-    """Return the tables with their rows sorted by one of `SORT_KEYS`; rows that lack it come last, by name."""
+    """Return the tables with rows sorted by one of `SORT_KEYS`.
+
+    Rows without a value come last, by name; failed ones after all others.
+    """
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
         value = SORT_KEYS[by](row)
@@ -212,18 +215,18 @@ def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
 
 
 def shown_columns(tables: Sequence[Table]) -> list[Column]:
-    """Return the columns that say something in these tables."""
+    """Return the columns without optional ones that are empty in all tables."""
     rows = [row for table in tables for row in table.rows]
     return [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
 
 
 def legend(columns: Sequence[Column]) -> list[str]:
-    """Return what these columns mean, a line each."""
+    """Return the explanations of the columns, one per line."""
     return [column.legend for column in columns if column.legend]
 
 
 def remarks(table: Table) -> list[str]:
-    """Return a line for each thing that a reader of the table must know: failures, other episodes, ties."""
+    """Return the remarks on a table: failures, other test episodes, ties."""
     return [*_failures(table), *_other_episodes(table), *_ties(table)]
 
 
@@ -250,22 +253,22 @@ def _ties(table: Table) -> list[str]:
             needed = row.versus_best.settled_by
             count = f"{needed:,}" if needed < 1_000_000 else "more than a million"
             lines.append(
-                f"{row.name} ties with the best; were the difference as seen, {count} episodes would show it "
+                f"{row.name} ties with the best; if the difference is as measured, {count} episodes would show it "
                 "in four of five runs"
             )
     return lines
 
 
 def sources(tables: Sequence[Table]) -> list[str]:
-    """Return a line for each published result: what it is, where it is from, and how its protocol differed."""
+    """Return a line for each published result: accuracy, source, and differences of protocol."""
     lines: dict[str, None] = {}  # an ordered set
     for table in tables:
         for row in table.rows:
             if row.published:
                 result, differences = row.published.result, row.published.differences
-                how = f"other protocol: {'; '.join(differences)}" if differences else "the same protocol"
+                protocol = f"other protocol: {'; '.join(differences)}" if differences else "the same protocol"
                 shape = f"{result.way}-way {result.shot}-shot"
-                lines[f"{row.name} {shape}: {published_accuracy(result)} % in {result.source}; {how}"] = None
+                lines[f"{row.name} {shape}: {published_accuracy(result)} % in {result.source}; {protocol}"] = None
     return list(lines)
 
 

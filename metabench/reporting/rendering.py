@@ -1,4 +1,4 @@
-"""Leaderboards as text, Markdown, LaTeX, HTML, CSV and JSON; imports pandas only for CSV."""
+"""Leaderboards as text, Markdown, LaTeX, HTML, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ from metabench.records.record import Record
 from metabench.reporting.leaderboard import Column, devices, legend, remarks, shown_columns, sources
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # imported only for CSV
 
 
 def render_text(tables: Sequence[Table], width: int | None = None) -> str:
-    """Return the leaderboard for a terminal of `width` columns; None is as wide as need be."""
+    """Return the leaderboard as text for a terminal.
+
+    Args:
+        tables: the tables.
+        width: width of the terminal in characters; None shows all columns.
+    """
     parts = []
     columns = shown_columns(tables)
-    seen: dict[str, Column] = {}
+    shown: set[str] = set()
     for table in tables:
-        text, shown = _fitting_table(table, columns, width)
-        seen.update({column.title: column for column in shown})
+        text, fitting = _fitting_table(table, columns, width)
+        shown.update(column.title for column in fitting)
         parts.append("\n".join([table.title, text, *(f"\n{line}" for line in remarks(table))]))
-    kept = [column for column in columns if column.title in seen]
-    notes = legend(kept) + devices(tables)
-    left_out = [column.title for column in columns if column.title not in seen]
+    notes = legend([column for column in columns if column.title in shown]) + devices(tables)
+    left_out = [column.title for column in columns if column.title not in shown]
     if left_out:
-        notes.append(f"left out for want of room: {', '.join(left_out)} (see --format csv)")
+        notes.append(f"left out of a narrow terminal: {', '.join(left_out)} (see --format csv)")
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
-    """Return the leaderboard in Markdown."""
+    """Return the leaderboard as Markdown."""
     columns = shown_columns(tables)
     parts = []
     for table in tables:
@@ -48,7 +52,7 @@ def render_markdown(tables: Sequence[Table]) -> str:
 
 
 def render_latex(tables: Sequence[Table]) -> str:
-    """Return the leaderboard as LaTeX tables; they need ``\\usepackage{booktabs}``."""
+    """Return the leaderboard as LaTeX tables, which need ``\\usepackage{booktabs}``."""
     columns = [column for column in shown_columns(tables) if column.title in _LATEX_COLUMNS]
     parts = ["% \\usepackage{booktabs}"]
     for table in tables:
@@ -64,14 +68,14 @@ def render_latex(tables: Sequence[Table]) -> str:
 
 
 def render_html(tables: Sequence[Table]) -> str:
-    """Return the leaderboard as HTML: headings, tables and a list, to be put into a page."""
+    """Return the leaderboard as a fragment of HTML: headings, tables and a list."""
     columns = shown_columns(tables)
     parts = []
     for table in tables:
         text = tabulate(
             [[column.text(row) for column in columns] for row in table.rows],
             headers=[column.title for column in columns],
-            tablefmt="html",  # escapes what is in the cells
+            tablefmt="html",  # escapes the texts
             disable_numparse=True,
             colalign=_alignment(columns),
         )
@@ -88,23 +92,23 @@ def render_csv(tables: Sequence[Table]) -> str:
 
 
 def render_json(tables: Sequence[Table]) -> str:
-    """Return one object a record (docs/records.md), each with its place in the leaderboard."""
-    lines = [json.dumps({**record.model_dump(), **_place(row)}) for _, row, record in _each(tables)]
+    """Return the records (docs/records.md) with their ranking, as a JSON list."""
+    lines = [json.dumps({**record.model_dump(), **_ranking(row)}) for row, record in _rows_and_records(tables)]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def frame(tables: Sequence[Table]) -> pd.DataFrame:
-    """Return one row a record, in the leaderboard's order, with unrounded figures."""
+    """Return unrounded metrics, one row per record, in the leaderboard's order."""
     import pandas as pd
 
-    return pd.DataFrame([_flat(record, row) for _, row, record in _each(tables)])
+    return pd.DataFrame([_csv_row(record, row) for row, record in _rows_and_records(tables)])
 
 
-def _each(tables: Sequence[Table]) -> list[tuple[Table, Row, Record]]:
-    return [(table, row, record) for table in tables for row in table.rows for record in row.records]
+def _rows_and_records(tables: Sequence[Table]) -> list[tuple[Row, Record]]:
+    return [(row, record) for table in tables for row in table.rows for record in row.records]
 
 
-def _place(row: Row) -> dict[str, Any]:
+def _ranking(row: Row) -> dict[str, Any]:
     versus, published = row.versus_best, row.published
     return {
         "rank": row.rank,
@@ -131,7 +135,7 @@ def _place(row: Row) -> dict[str, Any]:
     }
 
 
-def _flat(record: Record, row: Row) -> dict[str, Any]:
+def _csv_row(record: Record, row: Row) -> dict[str, Any]:
     accuracy, train, evaluation = record.accuracy, record.train, record.eval
     alone, versus, published = record.inductive_accuracy, row.versus_best, row.published
     return {
@@ -200,13 +204,13 @@ def _tabulated(
 
 
 def _fitting_table(table: Table, columns: Sequence[Column], width: int | None) -> tuple[str, list[Column]]:
-    """Return the table with as many columns as fit, and these."""
-    shown = list(columns)
+    """Return the table's text with the columns that fit, and those columns."""
+    fitting = list(columns)
     while True:
-        lines = [line.rstrip() for line in _tabulated(table, shown, "simple").splitlines()]
-        if width is None or shown[-1].title == "accuracy %" or max(map(len, lines)) <= width:
-            return "\n".join(lines), shown
-        shown.pop()
+        lines = [line.rstrip() for line in _tabulated(table, fitting, "simple").splitlines()]
+        if width is None or fitting[-1].title == "accuracy %" or max(map(len, lines)) <= width:
+            return "\n".join(lines), fitting
+        fitting.pop()
 
 
 def _one_line(text: str) -> str:
@@ -214,11 +218,11 @@ def _one_line(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return the text so that Markdown, and HTML within it, shows it as it is."""
+    """Escape a text for Markdown and for HTML within it."""
     return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(_one_line(text), quote=False))
 
 
-#: What fits on a page.
+#: Titles of the columns that fit on a page.
 _LATEX_COLUMNS = ("#", "algorithm", "accuracy %", "T", "alone %", "vs best", "p", "data", "seeds", "published %")
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -235,5 +239,5 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Return the text so that LaTeX sets it as it is."""
+    """Escape a text for LaTeX."""
     return "".join(_LATEX.get(character, character) for character in _one_line(text))
