@@ -1,4 +1,4 @@
-"""The classifier of the algorithms that adapt weights: a backbone and a linear layer."""
+"""Backbone and linear layer, the classifier of algorithms that adapt weights."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from metabench.api import Algorithm, Setup, Weights, embed_queries
 
 
 class LinearHead(Algorithm):
-    """An algorithm whose `forward` is a classifier of the classes of one episode.
+    """An algorithm whose `forward` classifies images into the N classes of an episode.
 
     Raises:
-        ValueError: training episodes have another way than test episodes.
+        ValueError: the ways of training and test episodes differ.
     """
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__(config, setup)
         if setup.train_way != setup.way:
             raise ValueError(
-                f"train.way ({setup.train_way}) must be the tested way ({setup.way}): there is one output a class"
+                f"train.way ({setup.train_way}) must be the tested way ({setup.way}): there is one output per class"
             )
         self.head = nn.Linear(setup.backbone.features, setup.way)
 
     def forward(self, x: Tensor, support_x: Tensor | None = None) -> Tensor:
-        """Return the [n, N] scores of [n, C, H, W] images, queries if their support set comes along."""
+        """Return the [n, N] scores of images.
+
+        Args:
+            x: [n, C, H, W] images.
+            support_x: the support images, if `x` are queries: some backbones normalise queries by them.
+        """
         features = self.backbone(x) if support_x is None else embed_queries(self.backbone, support_x, x)
         scores: Tensor = self.head(features)
         return scores
 
     def under(self, weights: Weights, x: Tensor, support_x: Tensor | None = None) -> Tensor:
-        """Return the scores of `forward` with these weights in place of the module's own."""
+        """Return the scores of `forward` with other weights than the module's."""
         scores: Tensor = torch.func.functional_call(self, dict(weights), (x, support_x))
         return scores

@@ -18,17 +18,17 @@ from metabench_plugins.algorithms.linear_head import LinearHead
 
 
 class ReptileConfig(Config):
-    """Parameters of `Reptile`; the defaults are those of 5-way Omniglot (table 6).
+    """Parameters of `Reptile`, by default those of 5-way Omniglot (table 6).
 
     Attributes:
-        inner_lr: of the inner Adam, whose β1 is 0.
-        inner_steps: iterations on a training task.
-        inner_batch: images of one iteration.
-        test_inner_steps: iterations on a test task.
-        test_inner_batch: images of one iteration at test.
-        outer_step: ε at the start; it falls linearly to 0 at the end of the training.
-        transductive: classify all queries in one batch; else each alone with the support set, which makes a
-            difference where batch norm takes its statistics from the batch (section 6.1).
+        inner_lr: learning rate of the inner Adam, whose β1 is 0.
+        inner_steps: inner-loop steps in a training episode.
+        inner_batch: images per inner-loop step in training.
+        test_inner_steps: inner-loop steps in a test episode.
+        test_inner_batch: images per inner-loop step at test.
+        outer_step: initial outer step size ε, which falls linearly to 0 at the end of the training.
+        transductive: whether to classify all queries in one batch; else each query alone with the support set. The two
+            differ if batch norm takes its statistics from the batch (section 6.1).
     """
 
     inner_lr: PositiveFloat = 1e-3
@@ -46,8 +46,8 @@ class InnerAdam:
 
     Attributes:
         lr: learning rate.
-        squares: running mean of the squared gradients, one tensor a weight.
-        steps: made so far, for the bias correction.
+        squares: running means of the squared gradients, one tensor per weight.
+        steps: number of steps made, for the bias correction.
     """
 
     lr: float
@@ -68,11 +68,11 @@ class InnerAdam:
 
 
 class Reptile(LinearHead):
-    """Trains on a task, then moves the initialisation a little towards where that led (algorithm 2).
+    """Train on an episode, then move the initial weights towards the result (algorithm 2).
 
-    All images of a training episode, support and query, are the task's training set. As in the authors' code
-    the inner Adam carries its mean squares from task to task; here all tasks of a meta-batch start from the
-    same ones, and their results are averaged as the weights are, so that the order of tasks is irrelevant.
+    A training episode trains on all its images, support and query. As in the authors' code, the inner Adam carries its
+    mean squares from episode to episode; here all episodes of a meta-batch start from the same mean squares, and the
+    results are averaged like the weights, so that the order of episodes does not matter.
     """
 
     Config = ReptileConfig
@@ -88,15 +88,15 @@ class Reptile(LinearHead):
             self.register_buffer(f"square_{i}", torch.zeros_like(weight))
 
     def meta_step(self, episodes: Episodes) -> Metrics:
-        """θ ← θ + ε · mean(φ - θ) over the tasks of the meta-batch."""
+        """Set θ ← θ + ε · mean(φ - θ) over the episodes of the meta-batch."""
         self.train()
         x = torch.cat([episodes.support_x, episodes.query_x], dim=1)
         y = torch.cat([episodes.support_y, episodes.query_y], dim=1)
         shape = y.shape[1], self.config.inner_batch, self.config.inner_steps
         batches = torch.stack([minibatches(*shape) for _ in episodes]).to(y.device)
 
-        def train(learner: Reptile, *task: Tensor) -> tuple[Tensor, ...]:
-            adapted, squares, loss = learner._adapt(*task)
+        def train(learner: Reptile, *episode: Tensor) -> tuple[Tensor, ...]:
+            adapted, squares, loss = learner._adapt(*episode)
             return (*adapted.values(), *squares, loss)
 
         *adapted_and_squares, losses = self.training_batching.map(train, self, x, y, batches)
@@ -116,9 +116,9 @@ class Reptile(LinearHead):
         return self._predict(support_x, support_y, query_x, at_once=1)
 
     def _predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, at_once: int) -> Tensor:
-        """Return the [B, M, N] scores of the queries, of which so many are shown to the adapted network together."""
+        """Return the [B, M, N] scores, with `at_once` queries of an episode per forward pass."""
         self.eval()
-        # A generator of its own: an episode's result does not depend on its place in the batch.
+        # The same minibatches for every episode: its result must not depend on its place in the batch.
         shape = support_y.shape[1], self.config.test_inner_batch, self.config.test_inner_steps
         batches = minibatches(*shape, torch.Generator().manual_seed(0)).to(support_y.device)
 
@@ -131,19 +131,22 @@ class Reptile(LinearHead):
         return self.batching.map(scores, self, support_x, support_y, query_x)[0]
 
     def training_state(self) -> dict[str, Any]:
-        """Return the position in the annealing."""
+        """Return the number of outer steps, which determines ε."""
         return {"outer_steps": self._outer_steps}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `training_state` returned."""
+        """Restore the result of `training_state`."""
         self._outer_steps = int(state["outer_steps"])
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the inner Adam's steps; they go with its mean squares, from which adaptation at test starts."""
+        """Return the inner Adam's number of steps, which belongs to its mean squares.
+
+        Adaptation at test starts from both, so that they are part of the weights, not of the training state.
+        """
         return {"inner_steps": self._inner_steps}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `get_extra_state` returned."""
+        """Restore the result of `get_extra_state`."""
         self._inner_steps = int(state["inner_steps"])
 
     def _inner_adam(self) -> InnerAdam:
@@ -151,12 +154,15 @@ class Reptile(LinearHead):
         return InnerAdam(self.config.inner_lr, squares, self._inner_steps)
 
     def _adapt(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
-        """Return the weights φ after one inner step a minibatch, the mean squares after it, and the last loss.
+        """Make one inner-loop step per minibatch.
 
         Args:
-            x: [n, C, H, W] images of a task.
-            y: [n] labels.
-            batches: [steps, size] images of each minibatch.
+            x: [n, C, H, W] images of an episode.
+            y: [n] labels of the images.
+            batches: [steps, size] indices of the images of each minibatch.
+
+        Returns:
+            The weights φ, Adam's mean squares, and the last loss.
         """
         adam = self._inner_adam()
         weights: Weights = dict(self.named_parameters())
@@ -174,12 +180,12 @@ class Reptile(LinearHead):
     @torch.no_grad()
     def _outer_update(self, adapted: list[Tensor]) -> None:
         epsilon = self.config.outer_step * (1 - self._outer_steps / self._train_steps)
-        for weight, found in zip(self.parameters(), adapted, strict=True):
-            weight.add_(epsilon * (found.mean(dim=0) - weight))
+        for weight, adapted_weight in zip(self.parameters(), adapted, strict=True):
+            weight.add_(epsilon * (adapted_weight.mean(dim=0) - weight))
         self._outer_steps += 1
 
     def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
-        """Return the [M, N] scores of the queries under the adapted weights."""
+        """Return the [M, N] query scores of the adapted weights."""
         if self.config.transductive or self.backbone.needs_support:
             return self.under(weights, query_x, support_x)
         with_support = [torch.cat([support_x, query.unsqueeze(0)]) for query in query_x]
@@ -187,7 +193,17 @@ class Reptile(LinearHead):
 
 
 def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return [count, size] indices: minibatches of at most `size` images, reshuffled each time that all were used."""
+    """Return the indices of random minibatches, reshuffled when all images are used.
+
+    Args:
+        images: number of images.
+        size: number of images per minibatch, at most `images`.
+        count: number of minibatches.
+        generator: source of the randomness; by default torch's.
+
+    Returns:
+        [count, min(size, images)] indices.
+    """
     size = min(size, images)
     order = torch.randperm(images, generator=generator)
     batches = []
