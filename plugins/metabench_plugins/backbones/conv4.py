@@ -123,7 +123,7 @@ def maxima(x: Tensor, out: Tensor | None = None) -> Tensor:
 def pooled_in_parts(convolved: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:
     """Return ``F.relu(F.max_pool2d(convolved(x), 2))``, without a gradient on a CPU.
 
-    The convolution's output is pooled part by part, while it is in the cache: ProtoNet's evaluation takes .92 of the time.
+    The output of the convolution is pooled part by part while it is in the cache: .92 of the time of ProtoNet's test.
 
     Args:
         convolved: a convolution.
