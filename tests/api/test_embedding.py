@@ -1,4 +1,4 @@
-"""Algorithms that compare features, on backbones that embed each image by itself and on others."""
+"""`EmbeddingAlgorithm` on backbones that are per-image, and on others."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SUPPORT_Y = torch.arange(WAY).repeat(SHOT)
 
 
 class Counting(Backbone):
-    """A linear layer that remembers how many images it was given at a time.
+    """A linear layer that records the number of images of each call.
 
     Args:
-        per_image: what it says of itself.
-        size: of an image.
-        mixes: whether features depend on the other images; by default, if it says so.
+        per_image: the value of `Backbone.per_image`.
+        size: height and width of an image.
+        mixes: whether features depend on the other images; by default, unless `per_image`.
     """
 
     def __init__(self, per_image: bool, size: int = 4, mixes: bool | None = None) -> None:
@@ -40,7 +40,7 @@ class Counting(Backbone):
 
 
 class Nearest(EmbeddingAlgorithm):
-    """The nearest class mean."""
+    """Classify by the nearest class mean."""
 
     Config = AlgorithmConfig
 
@@ -55,60 +55,65 @@ def build(per_image: bool, size: int = 4) -> tuple[Nearest, Counting]:
     return Nearest(AlgorithmConfig(), Setup(backbone, WAY, WAY, 10)).double(), backbone
 
 
-def drawn(count: int, size: int = 4) -> dict[str, Any]:
+def random_episodes(count: int, size: int = 4) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
 
-    def some(images: int) -> Tensor:
+    def random_images(images: int) -> Tensor:
         return torch.rand(count, images, 1, size, size, generator=generator, dtype=torch.float64)
 
     support_y = SUPPORT_Y.expand(count, -1)
-    return {"support_x": some(WAY * SHOT), "support_y": support_y, "query_x": some(QUERIES), "way": WAY}
+    return {
+        "support_x": random_images(WAY * SHOT),
+        "support_y": support_y,
+        "query_x": random_images(QUERIES),
+        "way": WAY,
+    }
 
 
 @pytest.mark.parametrize("per_image", [True, False])
-def test_scores_are_those_of_one_episode_after_the_other(per_image: bool) -> None:
+def test_scores_are_those_of_episode_scores(per_image: bool) -> None:
     algorithm, _ = build(per_image)
-    batch = drawn(5)
+    batch = random_episodes(5)
     rows = zip(batch["support_x"], batch["support_y"], batch["query_x"], strict=True)
     with torch.no_grad():
         expected = torch.stack([algorithm.episode_scores(*row, WAY) for row in rows])
     torch.testing.assert_close(algorithm.predict(**batch), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_images_that_stand_for_themselves_are_embedded_in_one_pass() -> None:
+def test_a_per_image_backbone_embeds_all_episodes_in_one_pass() -> None:
     algorithm, backbone = build(per_image=True)
-    algorithm.predict(**drawn(5))
+    algorithm.predict(**random_episodes(5))
     assert backbone.seen == [5 * (WAY * SHOT + QUERIES)]
 
 
 @pytest.mark.parametrize("mixes", [True, False])
-def test_a_network_that_mixes_images_is_transductive_whatever_it_says(mixes: bool) -> None:
+def test_a_backbone_that_mixes_images_is_measured_as_transductive(mixes: bool) -> None:
     stream = episodes("test", WAY, SHOT, QUERIES)
     algorithm = Nearest(AlgorithmConfig(), Setup(Counting(per_image=True, size=SIZE, mixes=mixes), WAY, WAY, 10))
     assert is_transductive(algorithm, stream, 0) == mixes
 
 
-def test_images_that_depend_on_their_episode_are_embedded_with_it() -> None:
+def test_a_backbone_that_is_not_per_image_embeds_one_episode_per_pass() -> None:
     algorithm, backbone = build(per_image=False)
-    algorithm.predict(**drawn(5))
+    algorithm.predict(**random_episodes(5))
     assert backbone.seen == [WAY * SHOT + QUERIES] * 5
 
 
-def test_a_pass_holds_whole_episodes_and_not_too_many_pixels() -> None:
+def test_a_pass_has_whole_episodes_and_a_bounded_number_of_pixels() -> None:
     algorithm, backbone = build(per_image=True, size=160)
-    algorithm.predict(**drawn(5, size=160))
+    algorithm.predict(**random_episodes(5, size=160))
     assert backbone.seen == [20, 20, 10]
     algorithm, backbone = build(per_image=True, size=300)
-    algorithm.predict(**drawn(2, size=300))
+    algorithm.predict(**random_episodes(2, size=300))
     assert backbone.seen == [10, 10]
 
 
-def test_a_subclass_that_looks_at_the_images_is_heard() -> None:
+def test_a_subclass_that_overrides_episode_scores_sees_the_images() -> None:
     class Brightest(Nearest):
         def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
             return query_x.mean(dim=(1, 2, 3)).unsqueeze(1).expand(-1, way)
 
     algorithm = Brightest(AlgorithmConfig(), Setup(Counting(per_image=True), WAY, WAY, 10))
-    batch = drawn(2)
+    batch = random_episodes(2)
     expected = batch["query_x"].mean(dim=(2, 3, 4)).unsqueeze(2).expand(-1, -1, WAY)
     assert torch.equal(algorithm.predict(**batch), expected)

@@ -30,7 +30,7 @@ Run = Callable[..., Outcome]
 
 
 def essence(outcome: Outcome) -> dict[str, Any]:
-    """Return what must not depend on when and how often a run was cut."""
+    """Return the results that must not depend on interruptions of the run."""
     return {
         "accuracies": outcome.episodes.accuracies.tolist(),
         "accuracy": outcome.accuracy,
@@ -66,14 +66,14 @@ def test_a_cell_has_all_metrics(run: Run) -> None:
     assert watcher.phases == [("train", 8, 0), *validated, ("test", 12, 0)]
 
 
-def test_a_run_leaves_the_random_numbers_of_its_caller_alone(run: Run) -> None:
+def test_a_run_restores_the_random_state_of_its_caller(run: Run) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     run("siamese", text=REAL)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_other_seeds_train_otherwise_and_are_tested_alike(
+def test_seeds_change_the_training_but_not_the_test_episodes(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager, tmp_path: Path
 ) -> None:
     _, cells = cells_of("protonet", text=REAL.replace("queries: 4", "queries: 4\nseeds: [0, 1]"))
@@ -97,18 +97,18 @@ def test_all_algorithms_are_tested_on_the_same_episodes(cells_of: Plan, data: Lo
 # ------------------------------------------------------------------------------------------- the checkpoint
 
 
-def test_what_is_tested_is_the_checkpoint_that_validated_best(run: Run) -> None:
+def test_the_weights_with_the_best_validation_are_tested(run: Run) -> None:
     outcome = run("fading")
     curve = [(point.step, point.accuracy) for point in outcome.train.validation]
     assert curve[:2] == [(2, 1.0), (4, 1.0)]
     assert all(value < 0.5 for _, value in curve[2:])
     assert outcome.train.best_step == 4, "the later of two equals"
-    # The last step would have been right in every test episode: the test must have had no say.
+    # The last step would classify every test episode correctly: the test did not choose the weights.
     assert outcome.accuracy.mean < 0.5
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_run_that_was_cut_ends_as_if_it_had_not_been(run: Run, name: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_has_the_same_results_after_resuming(run: Run, name: str, tmp_path: Path) -> None:
     undisturbed = essence(run(name, text=REAL, name="undisturbed"))
     assert [point.step for point in undisturbed["validation"]] == [3, 6, 7]
     for phase, after in (("train", 1), ("train", 3), ("train", 5), ("train", 7), ("test", 5)):
@@ -116,14 +116,14 @@ def test_a_run_that_was_cut_ends_as_if_it_had_not_been(run: Run, name: str, tmp_
             run(name, text=REAL, watcher=Watching(phase, after))
         watcher = Watching()
         if after in (1, 3):
-            continue  # the next one is cut again
-        found = essence(run(name, text=REAL, watcher=watcher))
+            continue  # interrupt it once more before it ends
+        resumed = essence(run(name, text=REAL, watcher=watcher))
         assert watcher.phases[0] == ("train", 7, after if phase == "train" else 7)
-        assert found == undisturbed
+        assert resumed == undisturbed
         (tmp_path / "checkpoint.pt").unlink()
 
 
-def test_a_run_goes_on_from_where_it_was_cut(run: Run) -> None:
+def test_a_run_resumes_at_the_interrupted_step(run: Run) -> None:
     with pytest.raises(Interrupted):
         run("centroid", watcher=Watching("train", 5))
     watcher = Watching()
@@ -132,28 +132,28 @@ def test_a_run_goes_on_from_where_it_was_cut(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_several_threads_make_the_same_step_every_time(
+def test_a_step_with_several_threads_is_deterministic(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=REAL)
     batch = training_stream(cell, data.splits, CPU).batch(0, 1)
-    found = []
+    results = []
     torch.set_num_threads(2)
-    for _ in range(6 if name == "siamese" else 3):  # one that gathers rows is the likeliest to go wrong
+    for _ in range(6 if name == "siamese" else 3):  # siamese gathers rows, whose gradient is the likeliest to differ
         algorithm = build(cell, (1, 16, 16), CPU, everything)
         algorithm.meta_step(batch)
-        found.append(torch.cat([weight.detach().flatten() for weight in algorithm.parameters()]))
-    assert [torch.equal(weights, found[0]) for weights in found] == [True] * len(found)
+        results.append(torch.cat([weight.detach().flatten() for weight in algorithm.parameters()]))
+    assert [torch.equal(weights, results[0]) for weights in results] == [True] * len(results)
 
 
 @pytest.mark.parametrize("content", [b"", b"words", b"PK\x03\x04"])
-def test_a_damaged_checkpoint_is_named_with_what_to_do(run: Run, tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_checkpoint_is_named_with_advice(run: Run, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(StoreError, match=r"checkpoint .*checkpoint\.pt cannot be used(.|\n)*--fresh"):
         run("centroid")
 
 
-def test_a_checkpoint_that_cannot_be_written_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_checkpoint_is_an_error(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -166,19 +166,19 @@ def test_a_checkpoint_that_cannot_be_written_says_so(run: Run, tmp_path: Path, m
 # ----------------------------------------------------------------------------------------------- failures
 
 
-def test_a_loss_that_is_no_number_fails_the_cell_and_says_when(run: Run) -> None:
+def test_a_loss_that_is_not_finite_fails_the_cell_with_its_step(run: Run) -> None:
     long = SUITE.replace("steps: 8", "steps: 40").replace("validate_every: 2", "validate_every: 40")
     with pytest.raises(CellFailed, match=r"the loss is nan after step (1[2-9]|20) of 40.*learning rate"):
         run("diverging", text=long)
 
 
-def test_a_score_that_is_no_number_fails_the_cell(run: Run) -> None:
+def test_a_score_that_is_not_finite_fails_the_cell(run: Run) -> None:
     with pytest.raises(CellFailed, match="a prediction is not finite"):
         run("blank")
 
 
 @pytest.mark.parametrize("name", ["greedy", "greedypython", "greedygpu"])
-def test_out_of_memory_names_what_to_lower(run: Run, name: str) -> None:
+def test_out_of_memory_names_the_settings_to_lower(run: Run, name: str) -> None:
     with pytest.raises(CellFailed) as caught:
         run(name)
     message = str(caught.value)
@@ -202,11 +202,11 @@ class Time:
             self.now += seconds
 
     def due_after(self, clock: CheckpointClock) -> int:
-        """Return the whole seconds until a checkpoint is due."""
-        begun = self.now
+        """Return the seconds until a checkpoint is due, rounded up."""
+        start = self.now
         while not clock.is_due:
             self.now += 1
-        return round(self.now - begun)
+        return round(self.now - start)
 
 
 def test_the_first_checkpoint_is_due_early(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,23 +224,23 @@ def test_checkpoints_take_a_twentieth_of_the_time_and_come_every_five_minutes(
     assert time.due_after(clock) == due
 
 
-def test_a_training_that_is_killed_again_and_again_gets_on(
+def test_a_training_that_is_killed_repeatedly_advances(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is killed in every fourth step; a checkpoint is due after two."""
+    """It is killed in the fourth step of each run; the first checkpoint is due after two steps."""
     now = [0.0]
     monkeypatch.setattr("metabench.engine.checkpoints.time.monotonic", lambda: now[0])
 
     class Killed(Watching):
         def advance(self, done: int, note: str = "") -> None:
             super().advance(done, note)
-            now[0] += 0.5  # once in the step, once after it
-            if now[0] - begun >= 4:
-                raise KeyboardInterrupt  # which nobody catches to write a checkpoint
+            now[0] += 0.5  # `advance` is called in the step and after it
+            if now[0] - start >= 4:
+                raise KeyboardInterrupt  # not caught, so that no checkpoint is written
 
     steps = []
     for _ in range(4):
-        begun = now[0]
+        start = now[0]
         watcher = Killed()
         with suppress(KeyboardInterrupt):
             run(
@@ -250,4 +250,4 @@ def test_a_training_that_is_killed_again_and_again_gets_on(
             )
         steps.append(watcher.phases[0][2])
     assert steps[0] == 0
-    assert steps == sorted(set(steps)), "each one goes on further than the one before"
+    assert steps == sorted(set(steps)), "each run starts at a later step than the one before"

@@ -38,13 +38,13 @@ def test_ties_share_the_credit() -> None:
     assert credit(scores, torch.tensor([[2, 1, 0]])).tolist() == [pytest.approx([0, 1 / 3, 0])]
 
 
-def test_an_accuracy_is_that_of_the_queries_of_a_class() -> None:
+def test_class_accuracies_are_the_share_of_correct_queries_per_class() -> None:
     scores = torch.eye(3)[torch.tensor([[0, 1, 2, 2, 1, 0]])]
     labels = torch.tensor([[0, 1, 2, 0, 1, 2]])
     assert class_accuracies(scores, labels).tolist() == [[0.5, 1.0, 0.5]]
 
 
-def test_an_algorithm_without_an_opinion_is_right_by_chance(run: Run) -> None:
+def test_constant_scores_have_the_accuracy_of_chance(run: Run) -> None:
     outcome = run("constant")
     np.testing.assert_allclose(outcome.episodes.accuracies, 1 / 3)
     assert outcome.transductive is False
@@ -75,7 +75,7 @@ def test_only_batch_statistics_make_a_protonet_transductive(
 
 
 @pytest.mark.parametrize("name", [*BUILT_IN, "relative"])
-def test_the_size_of_a_test_batch_changes_no_accuracy(
+def test_accuracies_do_not_depend_on_the_batch_size(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=SUITE if name == "relative" else REAL)
@@ -96,7 +96,7 @@ class Narrow(Centroid):
         return super().predict(support_x, support_y, query_x, way)
 
 
-def test_a_batch_that_the_memory_is_too_small_for_is_halved_without_a_trace_in_the_result(
+def test_a_batch_too_large_for_memory_is_halved_with_the_same_result(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("centroid")
@@ -110,9 +110,9 @@ def test_a_batch_that_the_memory_is_too_small_for_is_halved_without_a_trace_in_t
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak memory can be reset on Linux only")
-@pytest.mark.parametrize("what", ["testing", "training"])
+@pytest.mark.parametrize("phase", ["testing", "training"])
 def test_memory_does_not_grow_with_the_number_of_episodes(
-    what: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+    phase: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
     algorithm = build(cell, (1, 16, 16), CPU, everything)
@@ -120,7 +120,7 @@ def test_memory_does_not_grow_with_the_number_of_episodes(
 
     def peak(episodes: int) -> int:
         memory = PeakMemory(CPU)
-        if what == "testing":
+        if phase == "testing":
             evaluate(algorithm, test, episodes, BatchSize(CPU), 0)
         else:
             for step in range(episodes // 2):
@@ -150,24 +150,23 @@ def test_testing_leaves_the_algorithm_as_it_was(
 
 
 @pytest.mark.parametrize("norm", ["batch", "support"])
-def test_inductive_accuracy_is_that_of_queries_that_are_alone(
+def test_inductive_accuracy_equals_that_of_episodes_with_one_query(
     norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
     algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
     stream = evaluation_stream(cell, data.splits, CPU)
-    found = inductive_accuracies(algorithm, stream, 3, BatchSize(CPU, 2), 0)
-    for i, accuracy in enumerate(found):
-        drawn = stream.batch(i, 1)
-        right = []
-        for label in range(drawn.way):
-            query = drawn.query_x[:, (drawn.query_y[0] == label).nonzero()[0]]
-            scores = algorithm.predict(drawn.support_x, drawn.support_y, query, drawn.way)
-            right.append(int(scores[0, 0].argmax()) == label)
-        assert accuracy == pytest.approx(np.mean(right))
+    for i, accuracy in enumerate(inductive_accuracies(algorithm, stream, 3, BatchSize(CPU, 2), 0)):
+        episode = stream.batch(i, 1)
+        correct = []
+        for label in range(episode.way):
+            query = episode.query_x[:, (episode.query_y[0] == label).nonzero()[0]]
+            scores = algorithm.predict(episode.support_x, episode.support_y, query, episode.way)
+            correct.append(int(scores[0, 0].argmax()) == label)
+        assert accuracy == pytest.approx(np.mean(correct))
 
 
-def test_a_method_that_looks_at_the_other_queries_is_tested_without_them_too(run: Run) -> None:
+def test_a_transductive_algorithm_is_also_tested_inductively(run: Run) -> None:
     relative = run("relative")
     assert relative.transductive
     assert relative.inductive_accuracy is not None
@@ -176,14 +175,14 @@ def test_a_method_that_looks_at_the_other_queries_is_tested_without_them_too(run
     assert centroid.inductive_accuracy == centroid.accuracy
 
 
-def test_what_is_said_of_queries_that_are_alone_is_checked(run: Run) -> None:
+def test_predict_alone_is_compared_with_predict(run: Run) -> None:
     outcome = run("eavesdropping")
     assert outcome.inductive_accuracy is None
     (remark,) = outcome.remarks
     assert remark.startswith("not measured: inductive accuracy (CellFailed: predict_alone returns other")
 
 
-def test_what_cannot_be_measured_costs_no_accuracy(run: Run) -> None:
+def test_a_failing_inductive_test_is_a_remark_and_keeps_the_accuracy(run: Run) -> None:
     outcome = run("sociable")
     assert outcome.accuracy.episodes == 12
     assert outcome.inductive_accuracy is None
@@ -191,18 +190,18 @@ def test_what_cannot_be_measured_costs_no_accuracy(run: Run) -> None:
     assert remark.startswith("not measured: inductive accuracy (ValueError: I am not used to be alone")
 
 
-def test_operations_of_an_episode_are_counted(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
+def test_flops_count_operations_per_episode(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
     algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
-    drawn = evaluation_stream(cell, data.splits, CPU).batch(0, 1)
-    images, channels = drawn.support_x.shape[1] + drawn.query_x.shape[1], 4
+    episode = evaluation_stream(cell, data.splits, CPU).batch(0, 1)
+    images, channels = episode.support_x.shape[1] + episode.query_x.shape[1], 4
     per_image = sum(2 * size**2 * 9 * into * channels for size, into in ((16, 1), (8, 4), (4, 4), (2, 4)))
-    distances = 2 * drawn.query_x.shape[1] * drawn.way * channels
+    distances = 2 * episode.query_x.shape[1] * episode.way * channels
     counted = flops(algorithm, evaluation_stream(cell, data.splits, CPU), 0)
     assert images * per_image <= counted <= images * per_image + 3 * distances
 
 
-def test_the_worst_classes_are_named_with_how_often_they_were_met(run: Run) -> None:
+def test_the_worst_classes_are_named_with_their_number_of_episodes(run: Run) -> None:
     outcome = run("constant")
     assert [worst.accuracy for worst in outcome.worst_classes] == pytest.approx([1 / 3] * 6)
     assert sum(worst.episodes for worst in outcome.worst_classes) == 12 * 3

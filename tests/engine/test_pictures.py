@@ -9,7 +9,7 @@ from PIL import Image
 from metabench.engine.pictures import episode_png
 
 
-def drawn(channels: int, size: int, way: int, shot: int, queries: int, wrong: bool) -> Image.Image:
+def picture_of(channels: int, size: int, way: int, shot: int, queries: int, wrong: bool) -> Image.Image:
     images = np.random.default_rng(0).normal(size=(way * (shot + queries), channels, size, size)).astype(np.float32)
     support, query = np.repeat(np.arange(way), shot), np.repeat(np.arange(way), queries)
     predicted = (query + 1) % way if wrong else query
@@ -23,18 +23,18 @@ def drawn(channels: int, size: int, way: int, shot: int, queries: int, wrong: bo
 @pytest.mark.parametrize("size", [8, 28, 84])
 @pytest.mark.parametrize(("way", "shot", "queries"), [(5, 1, 15), (20, 10, 5), (2, 1, 1)])
 def test_any_episode_fits_a_page(channels: int, size: int, way: int, shot: int, queries: int) -> None:
-    picture = drawn(channels, size, way, shot, queries, wrong=True)
+    picture = picture_of(channels, size, way, shot, queries, wrong=True)
     assert picture.width < 900
     assert 30 * way < picture.height < 80 * way
 
 
-def test_what_is_right_is_not_framed() -> None:
-    def reds(picture: Image.Image) -> int:
+def test_only_misclassified_queries_are_framed() -> None:
+    def red_pixels(picture: Image.Image) -> int:
         red, green, blue = (np.asarray(band, dtype=int) for band in picture.convert("RGB").split())
         return int(((red > 150) & (green < 80) & (blue < 90)).sum())
 
-    assert reds(drawn(1, 28, 5, 1, 5, wrong=False)) == 0
-    assert reds(drawn(1, 28, 5, 1, 5, wrong=True)) > 1000
+    assert red_pixels(picture_of(1, 28, 5, 1, 5, wrong=False)) == 0
+    assert red_pixels(picture_of(1, 28, 5, 1, 5, wrong=True)) > 1000
 
 
 def test_colours_are_kept() -> None:

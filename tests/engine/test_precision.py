@@ -19,7 +19,7 @@ SHAPE = (1, 8, 8)
 
 
 class Probe(Backbone):
-    """Keeps what its layer made of its input."""
+    """A backbone that records the dtype of its layer's output."""
 
     def __init__(self) -> None:
         super().__init__(Config(), SHAPE)
@@ -34,7 +34,7 @@ class Probe(Backbone):
         return y.mean(dim=(2, 3))
 
 
-def test_bf16_rounds_the_products_and_nothing_else() -> None:
+def test_bf16_rounds_only_convolutions_and_products() -> None:
     torch.manual_seed(0)
     backbone = Probe()
     backbone.autocast = autocast_of("bf16")
@@ -58,11 +58,11 @@ def test_weights_have_the_same_names_in_every_precision() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_other_precisions_round_nothing_in_the_backbone(precision: Precision) -> None:
+def test_float32_and_tf32_need_no_autocast(precision: Precision) -> None:
     assert autocast_of(precision) is None
 
 
-def test_tf32_is_put_back_as_it_was() -> None:
+def test_tf32_restores_the_settings_of_torch() -> None:
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
 
     def flags() -> tuple[str | bool, ...]:
@@ -87,8 +87,9 @@ def test_a_suite_sets_the_precision_of_all_or_of_one_algorithm(metabench: Comman
     suite.write_text(text + "precision: bf16\n")
     ended = metabench("run", "small.yaml", "--profile", "smoke", "--output", "out")
     assert ended.code == 0, ended.err
-    found = {record.algorithm: record.identity.get("precision", "float32") for record in Store(Path("out")).records()}
-    assert found == {"protonet": "float32", "siamese": "bf16"}
+    records = Store(Path("out")).records()
+    precisions = {record.algorithm: record.identity.get("precision", "float32") for record in records}
+    assert precisions == {"protonet": "float32", "siamese": "bf16"}
     (heading,) = [line for line in ended.out.splitlines() if "algorithm" in line and "accuracy" in line]
     assert "precision" in heading
     (row,) = [line for line in ended.out.splitlines() if " siamese " in line]
@@ -96,7 +97,7 @@ def test_a_suite_sets_the_precision_of_all_or_of_one_algorithm(metabench: Comman
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_command_line_sets_the_precision_of_all_and_keeps_the_results_apart(metabench: Command) -> None:
+def test_the_precision_option_applies_to_all_algorithms_and_names_the_output(metabench: Command) -> None:
     suite = Path("small.yaml")
     suite.write_text(suite.read_text().replace("  protonet: {}", "  protonet: {precision: float32}"))
     assert metabench("run", "small.yaml", "--profile", "smoke", "--precision", "bf16").code == 0
@@ -106,7 +107,7 @@ def test_the_command_line_sets_the_precision_of_all_and_keeps_the_results_apart(
     assert not Path("runs/small/smoke").exists()
 
 
-def test_the_command_line_knows_the_precisions_of_a_suite() -> None:
+def test_the_precision_option_offers_all_precisions() -> None:
     (option,) = [parameter for parameter in run.params if parameter.name == "precision"]
     assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == get_args(Precision)

@@ -42,7 +42,7 @@ def plan(suite_file: Read, plugins: PluginManager) -> Plan:
 
 @pytest.fixture
 def complaint(plan: Plan) -> Callable[[str], str]:
-    """Return a function that returns what is said about a suite, after the name of the file."""
+    """Return a function that returns a suite's error message after the file name."""
 
     def write(text: str) -> str:
         with pytest.raises(MetabenchError) as caught:
@@ -58,13 +58,15 @@ Complaint = Callable[[str], str]
 # ----------------------------------------------------------------------------------------------- cells
 
 
-def test_the_cells_are_the_product_of_everything(plan: Plan) -> None:
+def test_the_cells_are_the_product_of_all_settings(plan: Plan) -> None:
     text = BASE.replace("ways: [5]", "ways: [2, 5]\nseeds: [0, 7, 3]").replace("shots: [1]", "shots: [1, 2]")
     text = text.replace("backbones:\n", "backbones:\n  big: {use: conv4, params: {channels: 8}}\n")
     cells = plan(text)
-    found = [(cell.backbone.label, cell.shape.way, cell.shape.shot, cell.algorithm.label, cell.seed) for cell in cells]
+    planned = [
+        (cell.backbone.label, cell.shape.way, cell.shape.shot, cell.algorithm.label, cell.seed) for cell in cells
+    ]
     expected = product(["big", "conv4"], [2, 5], [1, 2], ["protonet", "maml"], [0, 7, 3])
-    assert sorted(found) == sorted(expected)
+    assert sorted(planned) == sorted(expected)
     assert {cell.backbone.params["channels"] for cell in cells if cell.backbone.label == "big"} == {8}
     assert {cell.backbone.name for cell in cells} == {"conv4"}
 
@@ -109,7 +111,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("old", "new"), CHANGES)
-def test_whatever_changes_the_result_changes_the_id(plan: Plan, old: str, new: str) -> None:
+def test_a_setting_that_changes_the_result_changes_the_id(plan: Plan, old: str, new: str) -> None:
     assert old in BASE
     assert plan(BASE)[0].id != plan(BASE.replace(old, new))[0].id
 
@@ -127,12 +129,12 @@ def test_whatever_changes_the_result_changes_the_id(plan: Plan, old: str, new: s
         ("shots: [1]", "shots: [1, 3]"),
     ],
 )
-def test_what_changes_no_result_keeps_the_id(plan: Plan, old: str, new: str) -> None:
+def test_a_setting_that_does_not_change_the_result_keeps_the_id(plan: Plan, old: str, new: str) -> None:
     assert old in BASE
     assert plan(BASE)[0].id == plan(BASE.replace(old, new))[0].id
 
 
-#: Trained in episodes of one shape, whatever the test's are.
+#: The training shape is set, and so independent of the test shape.
 SHARED = BASE.replace("{steps: 10}", "{steps: 10, shot: 5, queries: 5}")
 
 
@@ -145,7 +147,7 @@ SHARED = BASE.replace("{steps: 10}", "{steps: 10, shot: 5, queries: 5}")
         ("{episodes: 20}", "{episodes: 21}"),
     ],
 )
-def test_cells_that_are_only_tested_otherwise_share_a_training(plan: Plan, old: str, new: str) -> None:
+def test_cells_that_differ_only_in_their_test_share_a_training(plan: Plan, old: str, new: str) -> None:
     assert old in SHARED
     one, other = plan(SHARED)[0], plan(SHARED.replace(old, new))[0]
     assert one.id != other.id
@@ -170,12 +172,12 @@ def test_cells_that_are_only_tested_otherwise_share_a_training(plan: Plan, old: 
         ("eval:", "precision: bf16\neval:"),
     ],
 )
-def test_cells_that_are_trained_or_validated_otherwise_share_nothing(plan: Plan, old: str, new: str) -> None:
+def test_cells_that_differ_in_training_or_validation_share_no_training(plan: Plan, old: str, new: str) -> None:
     assert old in SHARED
     assert plan(SHARED)[0].training_id != plan(SHARED.replace(old, new))[0].training_id
 
 
-def test_where_training_episodes_are_as_those_of_the_test_nothing_is_shared(plan: Plan) -> None:
+def test_cells_whose_training_shape_follows_the_test_share_no_training(plan: Plan) -> None:
     cells = plan(BASE.replace("shots: [1]", "shots: [1, 2]"))
     assert len({cell.training_id for cell in cells}) == len(cells) == 4
 
@@ -191,7 +193,7 @@ def test_ids_are_unique_and_stable(plan: Plan) -> None:
 # --------------------------------------------------------------------------------------------- overrides
 
 
-def test_an_algorithm_overrides_the_training_and_the_backbone_for_itself_alone(plan: Plan) -> None:
+def test_an_algorithm_overrides_training_and_backbone_only_for_itself(plan: Plan) -> None:
     text = BASE.replace(
         "    params: {inner_steps: 2}",
         "    train: {steps: 3, meta_batch: 4, queries: 6, shot: 2, validate_every: 2, validation_episodes: 7}\n"
@@ -206,7 +208,7 @@ def test_an_algorithm_overrides_the_training_and_the_backbone_for_itself_alone(p
     assert protonet.backbone.params["norm"] == "running"
 
 
-def test_training_episodes_are_as_tested_unless_said_otherwise(plan: Plan) -> None:
+def test_the_training_shape_defaults_to_the_test_shape(plan: Plan) -> None:
     text = BASE.replace("ways: [5]", "ways: [2, 5]").replace("{steps: 10}", "{steps: 10, shot: 3}")
     assert [cell.train.shape for cell in plan(text)[::2]] == [EpisodeShape(2, 3, 4), EpisodeShape(5, 3, 4)]
 
@@ -222,8 +224,8 @@ def test_only_selects(plan: Plan) -> None:
     cells = plan(BASE.replace("shots: [1]", "shots: [1, 2]\nseeds: [0, 1]"))
     assert len(select(cells, {})) == 8
     assert {cell.algorithm.label for cell in select(cells, {"algorithm": ["maml"]})} == {"maml"}
-    found = select(cells, {"algorithm": ["maml", "protonet"], "shot": ["2"], "seed": ["1"]})
-    assert [(cell.algorithm.label, cell.shape.shot, cell.seed) for cell in found] == [
+    selected = select(cells, {"algorithm": ["maml", "protonet"], "shot": ["2"], "seed": ["1"]})
+    assert [(cell.algorithm.label, cell.shape.shot, cell.seed) for cell in selected] == [
         ("protonet", 2, 1),
         ("maml", 2, 1),
     ]
@@ -239,7 +241,7 @@ def test_only_selects(plan: Plan) -> None:
         ({"backbone": [""]}, ["conv4"]),
     ],
 )
-def test_only_refuses_what_the_suite_has_not(plan: Plan, only: dict[str, list[str]], parts: list[str]) -> None:
+def test_only_refuses_labels_that_the_suite_lacks(plan: Plan, only: dict[str, list[str]], parts: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         select(plan(BASE), only)
     message = str(caught.value)
@@ -285,11 +287,11 @@ def test_a_mistake_is_reported_with_its_line(
     assert [part for part in parts if part not in message] == []
 
 
-def test_as_many_as_there_are_is_not_too_many(plan: Plan) -> None:
+def test_episodes_may_use_all_classes_and_images_of_a_split(plan: Plan) -> None:
     assert plan(BASE.replace("ways: [5]", "ways: [50]").replace("shots: [1]", "shots: [16]"))
 
 
-def test_the_data_itself_is_checked_too(plan: Plan) -> None:
+def test_loaded_data_is_checked_too(plan: Plan) -> None:
     cell = plan(BASE)[0]
     enough = {name: SplitSize(5, 5) for name in ("train", "val", "test")}
     check_cell(cell, enough)

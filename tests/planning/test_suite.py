@@ -43,7 +43,7 @@ profiles:
 
 
 def problem(path: Path, profile: str | None = None) -> str:
-    """Return what is said about a suite file, which must be one line that names the file."""
+    """Return the one-line error message of a suite file, without the file's name."""
     with pytest.raises(SuiteError) as caught:
         resolve(read_suite(path), profile)
     message = str(caught.value)
@@ -65,11 +65,11 @@ def complaint(tmp_path: Path) -> Callable[..., str]:
 Complaint = Callable[..., str]
 
 
-def said(message: str, start: str, *parts: str) -> bool:
+def matches(message: str, start: str, *parts: str) -> bool:
     return message.startswith(start) and all(part in message for part in parts)
 
 
-# ----------------------------------------------------------------------------------------- what is right
+# ------------------------------------------------------------------------------------------ valid suites
 
 
 def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -> None:
@@ -101,7 +101,7 @@ def test_scientific_notation_is_a_number(suite_file: Read, text: str) -> None:
     assert suite.algorithms["protonet"].params == {"lr": pytest.approx(0.001)}
 
 
-def test_words_with_an_e_stay_words(suite_file: Read) -> None:
+def test_text_that_resembles_a_number_stays_text(suite_file: Read) -> None:
     suite, _ = resolve(suite_file(PLAIN + "description: e-3\n"))
     assert suite.description == "e-3"
 
@@ -123,7 +123,7 @@ def test_aliases_are_followed(suite_file: Read) -> None:
 # -------------------------------------------------------------------------------------------- profiles
 
 
-def test_a_profile_changes_what_it_names_and_nothing_else(suite_file: Read) -> None:
+def test_a_profile_changes_only_its_own_keys(suite_file: Read) -> None:
     file = suite_file(PLAIN)
     bare, _ = resolve(file)
     smoke, _ = resolve(file, "smoke")
@@ -149,9 +149,9 @@ def test_the_default_profile_applies_when_none_is_named(suite_file: Read) -> Non
 
 
 def test_an_unknown_profile_names_the_nearest(complaint: Complaint) -> None:
-    assert said(complaint(PLAIN, "smok"), "", "no profile 'smok'", "did you mean 'smoke'?", "Profiles: smoke, other")
+    assert matches(complaint(PLAIN, "smok"), "", "no profile 'smok'", "did you mean 'smoke'?", "Profiles: smoke, other")
     message = complaint(PLAIN + "default_profile: othr\n")
-    assert said(message, ":22: default_profile: no profile 'othr'", "did you mean 'other'?")
+    assert matches(message, ":22: default_profile: no profile 'othr'", "did you mean 'other'?")
 
 
 def test_a_misspelt_label_in_a_profile_names_the_nearest(complaint: Complaint) -> None:
@@ -160,9 +160,11 @@ def test_a_misspelt_label_in_a_profile_names_the_nearest(complaint: Complaint) -
     assert "did you mean 'maml'?" in message
 
 
-def test_a_misspelt_key_in_a_profile_is_reported_where_it_is(complaint: Complaint) -> None:
+def test_a_misspelt_key_in_a_profile_is_reported_with_its_line(complaint: Complaint) -> None:
     message = complaint(PLAIN.replace("{meta_batch: 3}", "{meta_bath: 3}"), "smoke")
-    assert said(message, ":17: profiles.smoke.train.meta_bath: unknown key 'meta_bath'", "did you mean 'meta_batch'?")
+    assert matches(
+        message, ":17: profiles.smoke.train.meta_bath: unknown key 'meta_bath'", "did you mean 'meta_batch'?"
+    )
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", "word"])
@@ -225,7 +227,7 @@ def test_a_section_of_a_profile_that_is_no_mapping_is_reported(complaint: Compla
 )
 def test_a_mistake_is_reported_with_its_line_and_key(complaint: Complaint, old: str, new: str, expected: str) -> None:
     assert old in PLAIN
-    assert said(complaint(PLAIN.replace(old, new, 1)), *expected.split(" … "))
+    assert matches(complaint(PLAIN.replace(old, new, 1)), *expected.split(" … "))
 
 
 def test_a_repeated_key_is_refused(complaint: Complaint) -> None:
@@ -270,7 +272,7 @@ def test_keys_are_words(complaint: Complaint, key: str) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_a_file_that_is_no_suite_gets_one_clear_message(
+def test_a_file_that_is_no_suite_has_one_clear_message(
     complaint: Complaint, content: str | bytes, expected: str
 ) -> None:
     assert expected in complaint(content)
@@ -283,7 +285,7 @@ def test_aliases_that_multiply_are_refused(complaint: Complaint) -> None:
     assert "more than 20000 values" in complaint(f"a: &a [x, x, x, x, x, x, x, x, x]\n{levels}\n")
 
 
-def test_ten_megabytes_are_refused_unread(tmp_path: Path) -> None:
+def test_a_file_of_ten_megabytes_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_bytes(b"")
     with open(path, "wb") as file:
@@ -291,7 +293,7 @@ def test_ten_megabytes_are_refused_unread(tmp_path: Path) -> None:
     assert problem(path) == ": 10.0 MB is too large for a suite (at most 1 MB)"
 
 
-def test_a_folder_and_a_missing_file_are_no_suites(tmp_path: Path) -> None:
+def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     assert problem(tmp_path).endswith("Is a directory")
     assert problem(tmp_path / "none.yaml").endswith("No such file or directory")
 
@@ -371,15 +373,15 @@ values = st.recursive(
 
 @st.composite
 def changed_suites(draw: st.DrawFn) -> dict[str, Any]:
-    """Yield a right suite with one value anywhere in it exchanged for any other."""
+    """Draw a valid suite with one value replaced by an arbitrary one."""
     suite: Any = yaml.safe_load(PLAIN)
-    here = suite
+    section = suite
     while True:
-        key = draw(st.sampled_from(sorted(here)))
-        if not isinstance(here[key], dict) or not here[key] or draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(section)))
+        if not isinstance(section[key], dict) or not section[key] or draw(st.booleans()):
             break
-        here = here[key]
-    here[key] = draw(values)
+        section = section[key]
+    section[key] = draw(values)
     assert isinstance(suite, dict)
     return suite
 
@@ -397,7 +399,7 @@ def test_no_value_anywhere_raises_anything_but_a_suite_error(scratch: Path, suit
     seeds=st.lists(st.integers(0, 2**63), min_size=1, max_size=4, unique=True),
     steps=st.integers(1, 10**9),
     lr=st.floats(1e-12, 1e3, allow_subnormal=False),
-    # NEL is a line break to YAML, and is folded as one.
+    # YAML folds NEL as a line break.
     text=st.text(max_size=30).filter(lambda text: "\x85" not in text),
 )
 def test_valid_values_are_read_unchanged(
@@ -407,6 +409,6 @@ def test_valid_values_are_read_unchanged(
     suite |= {"ways": ways, "seeds": seeds, "train": {"steps": steps}, "description": text}
     suite["algorithms"]["protonet"]["params"]["lr"] = lr
     scratch.write_text(yaml.safe_dump(suite, allow_unicode=True), encoding="utf-8")
-    found, _ = resolve(read_suite(scratch))
-    assert (found.ways, found.seeds, found.train.steps, found.description) == (ways, seeds, steps, text)
-    assert found.algorithms["protonet"].params["lr"] == lr
+    resolved, _ = resolve(read_suite(scratch))
+    assert (resolved.ways, resolved.seeds, resolved.train.steps, resolved.description) == (ways, seeds, steps, text)
+    assert resolved.algorithms["protonet"].params["lr"] == lr

@@ -39,40 +39,40 @@ def store(tmp_path: Path) -> Store:
 # --------------------------------------------------------------------------------------- what is written
 
 
-def test_what_is_written_is_read(store: Store, make_record: Make) -> None:
+def test_a_written_record_is_read_back(store: Store, make_record: Make) -> None:
     record = make_record()
     results = EpisodeResults(np.array([0.1, 0.25, 1.0]), np.array([[0, 1], [1, 2], [4, 0]]))
     store.write(record, results, b"a picture")
     assert store.records() == [record]
     assert store.records_by_name() == {record.cell: record}
-    found = store.episodes(record.cell)
-    np.testing.assert_array_equal(found.accuracies, results.accuracies)
-    np.testing.assert_array_equal(found.groups, results.groups)
+    stored = store.episodes(record.cell)
+    np.testing.assert_array_equal(stored.accuracies, results.accuracies)
+    np.testing.assert_array_equal(stored.groups, results.groups)
     assert store.picture(record.cell) == b"a picture"
     assert names_below(store.path) == [f"cells/{record.cell}.{suffix}" for suffix in ("json", "npz", "png")]
 
 
 def test_the_record_is_plain_json_with_the_documented_names(store: Store, make_record: Make) -> None:
     store.write(make_record())
-    found = json.loads((store.path / "cells" / "0123456789abcdef.json").read_text(encoding="utf-8"))
-    assert found["schema_version"] == SCHEMA_VERSION == 2
-    assert found["accuracy"] == {"mean": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100, "data_ci95": None}
-    assert found["eval"]["latency_ms"] == {"p50": 1.5, "p95": 2.5}
-    assert found["status"] == "ok"
+    content = json.loads((store.path / "cells" / "0123456789abcdef.json").read_text(encoding="utf-8"))
+    assert content["schema_version"] == SCHEMA_VERSION == 2
+    assert content["accuracy"] == {"mean": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100, "data_ci95": None}
+    assert content["eval"]["latency_ms"] == {"p50": 1.5, "p95": 2.5}
+    assert content["status"] == "ok"
 
 
-def test_a_directory_that_is_not_there_has_no_records(store: Store) -> None:
+def test_a_missing_directory_has_no_records(store: Store) -> None:
     assert not store.path.exists()
     assert store.records() == []
 
 
-def test_records_that_are_left_out_are_not_read(store: Store, make_record: Make) -> None:
+def test_skipped_records_are_not_read(store: Store, make_record: Make) -> None:
     store.write(make_record())
     (store.path / "cells" / "abc.json").write_text("{", encoding="utf-8")
     assert store.records_by_name(without=["abc"]) == {"0123456789abcdef": make_record()}
 
 
-def test_a_checkpoint_that_is_not_needed_goes_and_others_stay(store: Store) -> None:
+def test_dropping_a_checkpoint_keeps_the_others(store: Store) -> None:
     checkpoint, other = store.checkpoint("one"), store.checkpoint("other")
     checkpoint.parent.mkdir(parents=True)
     for path in (checkpoint, other):
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_not_needed_goes_and_others_stay(store: Store) -> N
     assert other.exists()
 
 
-def test_nothing_is_left_of_a_forgotten_cell(store: Store, make_record: Make) -> None:
+def test_forgetting_a_cell_deletes_its_files(store: Store, make_record: Make) -> None:
     kept, forgotten = make_record(cell="a" * 16), make_record(cell="b" * 16)
     for record in (kept, forgotten):
         store.write(record, NOTHING)
@@ -112,12 +112,12 @@ def test_a_failed_write_leaves_the_old_record_and_nothing_else(
 ) -> None:
     old = make_record(mean=0.5)
     store.write(old, NOTHING)
-    before = names_below(store.path)
+    files = names_below(store.path)
     with monkeypatch.context() as patch:
         patch.setattr(Path, method, full_disk)
         with pytest.raises(StoreError, match=r"cannot write to .*out: No space left on device.*--output"):
             store.write(make_record(mean=0.6), None)
-    assert names_below(store.path) == before
+    assert names_below(store.path) == files
     assert store.records() == [old]
 
 
@@ -171,7 +171,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_a_damaged_record_is_named_with_what_to_do(store: Store, content: bytes, reason: str) -> None:
+def test_a_damaged_record_is_named_with_advice(store: Store, content: bytes, reason: str) -> None:
     path = store.path / "cells" / "abc.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
@@ -184,7 +184,7 @@ def test_a_damaged_record_is_named_with_what_to_do(store: Store, content: bytes,
     assert "\n" not in message
 
 
-def test_a_record_with_a_wrong_value_says_which(store: Store, make_record: Make) -> None:
+def test_a_record_with_a_wrong_value_names_its_field(store: Store, make_record: Make) -> None:
     store.write(make_record())
     path = store.path / "cells" / "0123456789abcdef.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"way": 5', '"way": "five"'), encoding="utf-8")
@@ -201,7 +201,7 @@ def test_a_newer_record_asks_for_a_newer_program(store: Store, make_record: Make
         store.records()
 
 
-def test_no_directory_is_no_run(store: Store) -> None:
+def test_reading_a_missing_directory_is_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match=r"no directory .*out"):
         Runs.read([store.path])
 
@@ -284,7 +284,7 @@ def plan(suite_file: Callable[[str], SuiteFile], plugins: PluginManager) -> list
     return make_plan(*resolve(suite_file(text)), plugins)
 
 
-def test_records_of_other_settings_are_moved_out_of_the_way(store: Store, make_record: Make, plan: list[Cell]) -> None:
+def test_records_of_other_settings_are_superseded(store: Store, make_record: Make, plan: list[Cell]) -> None:
     current, same_with_other_seed = plan[0], replace(plan[0], seed=5)
     earlier = replace(plan[1], train=replace(plan[1].train, steps=4))
     for cell in (current, same_with_other_seed, earlier):
@@ -298,7 +298,7 @@ def test_records_of_other_settings_are_moved_out_of_the_way(store: Store, make_r
     np.testing.assert_array_equal(store.episodes(current.id).accuracies, NOTHING.accuracies)
 
 
-def test_a_stored_identity_is_found_again(store: Store, make_record: Make, plan: list[Cell]) -> None:
+def test_records_of_the_same_settings_stay(store: Store, make_record: Make, plan: list[Cell]) -> None:
     for cell in plan:
         store.write(make_record(cell=cell.id, identity=cell.identity))
     store.supersede(store.records_by_name(), plan)
@@ -306,7 +306,7 @@ def test_a_stored_identity_is_found_again(store: Store, make_record: Make, plan:
     assert not (store.path / "superseded").exists()
 
 
-def test_a_record_that_names_another_cell_moves_no_other(store: Store, make_record: Make, plan: list[Cell]) -> None:
+def test_superseding_a_record_moves_only_its_own_file(store: Store, make_record: Make, plan: list[Cell]) -> None:
     store.write(make_record(cell=plan[0].id, identity=plan[0].identity), NOTHING)
     foreign = make_record(cell="*", identity={})
     (store.path / "cells" / "foreign.json").write_text(foreign.model_dump_json(), encoding="utf-8")

@@ -53,7 +53,7 @@ Plan = Callable[[str], Cell]
 def test_a_class_in_a_file_beside_the_suite_is_an_algorithm(
     plan: Plan, plugins: PluginManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir("/")  # paths start at the suite, wherever the command is run
+    monkeypatch.chdir("/")  # paths are relative to the suite, not to the current directory
     cell = plan("./idea.py:Idea")
     assert plugins.algorithm_class(cell.algorithm.name).__name__ == "Idea"
     assert cell.algorithm.label == "idea"
@@ -61,7 +61,7 @@ def test_a_class_in_a_file_beside_the_suite_is_an_algorithm(
     assert plan(f"{tmp_path}/idea.py:Idea").id == cell.id
 
 
-def test_a_changed_file_is_imported_anew_and_its_records_are_of_another_version(
+def test_a_changed_file_is_imported_again_with_another_version(
     plan: Plan, plugins: PluginManager, tmp_path: Path
 ) -> None:
     cell = plan("./idea.py:Idea")

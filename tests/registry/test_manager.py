@@ -26,7 +26,7 @@ class Distributions(Protocol):
 
 
 def announcing(name: str, target: str, kind: str = "algorithm") -> str:
-    """Return the source of a plugin that provides one thing."""
+    """Return the source of a plugin that provides one name."""
     return f"""
         from metabench.specs import {kind.capitalize()}Spec, hookimpl
 
@@ -46,25 +46,25 @@ def refusal(call: Callable[[str], object], name: str) -> str:
     return str(caught.value)
 
 
-# -------------------------------------------------------------------------------------------- what works
+# ---------------------------------------------------------------------------------------- working plugins
 
 
 def test_a_distribution_adds_to_the_built_ins(distributions: Distributions) -> None:
     distributions.add("good-one", announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet"))
-    found = manager()
-    assert set(found.algorithms()) == BUILT_IN | {"mine"}
-    assert found.algorithm_class("mine").__name__ == "ProtoNet"
-    assert found.provider("algorithm", "mine") == "good-one 1.0"
-    assert found.provider("algorithm", "maml").startswith("metabench ")
-    assert [info.problem for info in found.plugins()] == ["", ""]
+    plugins = manager()
+    assert set(plugins.algorithms()) == BUILT_IN | {"mine"}
+    assert plugins.algorithm_class("mine").__name__ == "ProtoNet"
+    assert plugins.provider("algorithm", "mine") == "good-one 1.0"
+    assert plugins.provider("algorithm", "maml").startswith("metabench ")
+    assert [info.problem for info in plugins.plugins()] == ["", ""]
 
 
-def test_the_built_ins_come_through_the_same_door() -> None:
-    found = manager("metabench")
-    assert set(found.algorithms()) == BUILT_IN
-    assert list(found.backbones()) == ["conv4"]
-    assert list(found.datasets()) == ["glyphs", "omniglot"]
-    assert [info.distribution for info in found.plugins()] == ["metabench"]
+def test_the_built_ins_use_the_same_entry_points() -> None:
+    plugins = manager("metabench")
+    assert set(plugins.algorithms()) == BUILT_IN
+    assert list(plugins.backbones()) == ["conv4"]
+    assert list(plugins.datasets()) == ["glyphs", "omniglot"]
+    assert [info.distribution for info in plugins.plugins()] == ["metabench"]
 
 
 def test_a_hook_may_return_any_iterable(distributions: Distributions) -> None:
@@ -73,7 +73,7 @@ def test_a_hook_may_return_any_iterable(distributions: Distributions) -> None:
     assert "mine" in manager().algorithms()
 
 
-# ------------------------------------------------------------------------------------------ what is broken
+# ----------------------------------------------------------------------------------------- broken plugins
 
 BROKEN = {
     "import failure": ("import no_such_module_at_all\n", "No module named 'no_such_module_at_all'"),
@@ -109,18 +109,18 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_plugin_is_named_and_costs_only_its_own_names(distributions: Distributions, case: str) -> None:
+def test_a_broken_plugin_is_named_and_affects_only_its_own_names(distributions: Distributions, case: str) -> None:
     source, reason = BROKEN[case]
     distributions.add("broken-one", source)
-    found = manager()
-    assert set(found.algorithms()) == BUILT_IN
-    assert found.algorithm_class("protonet").__name__ == "ProtoNet"
-    message = refusal(found.algorithm_class, "mine")
+    plugins = manager()
+    assert set(plugins.algorithms()) == BUILT_IN
+    assert plugins.algorithm_class("protonet").__name__ == "ProtoNet"
+    message = refusal(plugins.algorithm_class, "mine")
     assert "no algorithm 'mine'" in message
     assert "'broken-one' 1.0" in message
     assert reason in message
     assert len(message.splitlines()) <= 2
-    (problem,) = [info.problem for info in found.plugins() if info.distribution == "broken-one"]
+    (problem,) = [info.problem for info in plugins.plugins() if info.distribution == "broken-one"]
     assert reason in problem
 
 
@@ -132,10 +132,10 @@ def test_a_broken_plugin_fails_only_the_suite_that_needs_it(
         "name: x\ndatasets: {glyphs: {}}\nbackbones: {conv4: {}}\nways: [2]\nshots: [1]\n"
         "train: {steps: 1}\nalgorithms:\n  protonet: {}\n"
     )
-    found = manager()
-    assert len(make_plan(*resolve(suite_file(text)), found)) == 1
+    plugins = manager()
+    assert len(make_plan(*resolve(suite_file(text)), plugins)) == 1
     with pytest.raises(MetabenchError, match=r"suite.yaml:9: algorithms\.mine: no algorithm 'mine'(.|\n)*broken-one"):
-        make_plan(*resolve(suite_file(text + "  mine: {}\n")), found)
+        make_plan(*resolve(suite_file(text + "  mine: {}\n")), plugins)
 
 
 @pytest.mark.parametrize(
@@ -149,18 +149,16 @@ def test_a_broken_plugin_fails_only_the_suite_that_needs_it(
         ("pathlib:os", "is not a subclass of metabench.api.Algorithm"),
     ],
 )
-def test_a_target_that_is_none_is_reported_when_it_is_used(
-    distributions: Distributions, target: str, reason: str
-) -> None:
+def test_a_wrong_target_is_reported_when_it_is_used(distributions: Distributions, target: str, reason: str) -> None:
     distributions.add("broken-one", announcing("mine", target))
-    found = manager()
-    assert "mine" in found.algorithms(), "listing needs no target"
-    message = refusal(found.algorithm_class, "mine")
+    plugins = manager()
+    assert "mine" in plugins.algorithms(), "listing needs no target"
+    message = refusal(plugins.algorithm_class, "mine")
     assert "the algorithm 'mine' of broken-one 1.0" in message
     assert target in message
     assert reason in message
     assert "\n" not in message
-    assert found.algorithm_class("maml").__name__ == "MAML"
+    assert plugins.algorithm_class("maml").__name__ == "MAML"
 
 
 @pytest.mark.parametrize("kind", ["algorithm", "backbone", "dataset"])
@@ -194,7 +192,7 @@ def test_a_name_claimed_twice_names_both_distributions(distributions: Distributi
     assert manager("-first-one").algorithm_class("mine").__name__ == "MAML"
 
 
-def test_nobody_takes_the_name_of_a_built_in_silently(distributions: Distributions) -> None:
+def test_the_name_of_a_built_in_cannot_be_taken_silently(distributions: Distributions) -> None:
     distributions.add("first-one", announcing("maml", "metabench_plugins.algorithms.protonet:ProtoNet"))
     message = refusal(manager().algorithm_class, "maml")
     assert "'metabench'" in message
@@ -215,7 +213,7 @@ def test_a_name_twice_in_one_plugin_is_an_error_too(distributions: Distributions
     ("kind", "word", "near"),
     [("algorithm", "mamll", "maml"), ("backbone", "conv", "conv4"), ("dataset", "glyph", "glyphs")],
 )
-def test_an_unknown_name_lists_what_there_is_and_the_nearest(
+def test_an_unknown_name_lists_the_available_names_and_the_nearest(
     plugins: PluginManager, kind: str, word: str, near: str
 ) -> None:
     message = refusal(getattr(plugins, f"{kind}_class"), word)
@@ -225,7 +223,7 @@ def test_an_unknown_name_lists_what_there_is_and_the_nearest(
     assert "\n" not in message
 
 
-def test_an_unknown_suite_lists_what_there_is(plugins: PluginManager) -> None:
+def test_an_unknown_suite_lists_the_available_suites(plugins: PluginManager) -> None:
     message = refusal(plugins.suite_path, "quikstart")
     assert "did you mean 'quickstart'?" in message
     assert "omniglot" in message
@@ -234,7 +232,7 @@ def test_an_unknown_suite_lists_what_there_is(plugins: PluginManager) -> None:
 # ------------------------------------------------------------------------------------- METABENCH_PLUGINS
 
 
-def test_an_allow_list_takes_only_what_it_names(distributions: Distributions) -> None:
+def test_an_allow_list_takes_only_its_plugins(distributions: Distributions) -> None:
     distributions.add("one", announcing("mine", "x:Y"))
     assert set(manager("one").algorithms()) == {"mine"}
     assert set(manager("metabench").algorithms()) == BUILT_IN
@@ -242,20 +240,20 @@ def test_an_allow_list_takes_only_what_it_names(distributions: Distributions) ->
     assert set(manager("builtin").algorithms()) == BUILT_IN, "an entry point may be named too"
 
 
-def test_a_block_list_leaves_out_what_it_names(distributions: Distributions) -> None:
+def test_a_block_list_leaves_out_its_plugins(distributions: Distributions) -> None:
     distributions.add("one", announcing("mine", "x:Y"))
     assert set(manager("-one").algorithms()) == BUILT_IN
     assert set(manager("-metabench").algorithms()) == {"mine"}
     assert manager("-one,-metabench").plugins() == []
 
 
-def test_what_is_blocked_is_not_even_imported(distributions: Distributions) -> None:
+def test_a_blocked_plugin_is_not_imported(distributions: Distributions) -> None:
     module = distributions.add("one", "raise SystemExit('imported')\n")
     assert "mine" not in manager("-one").algorithms()
     assert module not in sys.modules
 
 
-def test_a_plugin_that_exits_takes_nothing_down(distributions: Distributions) -> None:
+def test_a_plugin_that_exits_is_broken(distributions: Distributions) -> None:
     distributions.add("broken-one", "import sys\nsys.exit('no licence')\n")
     assert "'broken-one' 1.0" in refusal(manager().algorithm_class, "mine")
 
@@ -268,7 +266,7 @@ def test_a_plugin_that_exits_takes_nothing_down(distributions: Distributions) ->
         ("-none", ["'none', which is not installed", "one"]),
     ],
 )
-def test_a_list_that_makes_no_sense_is_refused(distributions: Distributions, selection: str, parts: list[str]) -> None:
+def test_a_contradictory_list_is_refused(distributions: Distributions, selection: str, parts: list[str]) -> None:
     distributions.add("one", announcing("mine", "x:Y"))
     message = refusal(manager, selection)
     assert "METABENCH_PLUGINS" in message
@@ -312,19 +310,19 @@ FAILING = """
     """
 
 
-def tell(found: PluginManager) -> None:
-    found.run_started(Path("out"), {"name": "x"}, 3)
-    found.cell_finished(Path("out"), {"cell": "c"})
-    found.run_finished(Path("out"), [{"cell": "c"}, {"cell": "d"}])
+def tell(plugins: PluginManager) -> None:
+    plugins.run_started(Path("out"), {"name": "x"}, 3)
+    plugins.cell_finished(Path("out"), {"cell": "c"})
+    plugins.run_finished(Path("out"), [{"cell": "c"}, {"cell": "d"}])
 
 
-def test_events_are_told_with_the_arguments_that_a_hook_takes(distributions: Distributions) -> None:
+def test_hooks_receive_only_the_arguments_that_they_name(distributions: Distributions) -> None:
     module = distributions.add("listening-one", LISTENER)
     tell(manager())
     assert sys.modules[module].heard == [("started", Path("out"), "x", 3), ("cell", "c"), ("finished", Path("out"), 2)]
 
 
-def test_a_failing_listener_is_named_and_costs_nobody_the_run(
+def test_a_failing_listener_is_logged_and_the_others_are_called(
     distributions: Distributions, caplog: pytest.LogCaptureFixture
 ) -> None:
     module = distributions.add("listening-one", LISTENER)
@@ -342,7 +340,7 @@ def test_a_failing_listener_is_named_and_costs_nobody_the_run(
 # ------------------------------------------------------------------------------------------- parameters
 
 
-def test_parameters_that_json_has_no_word_for_are_usable(
+def test_parameters_without_a_json_type_are_usable(
     distributions: Distributions, suite_file: Callable[[str], SuiteFile]
 ) -> None:
     source = (
@@ -357,14 +355,12 @@ def test_parameters_that_json_has_no_word_for_are_usable(
         "name: x\ndatasets: {glyphs: {}}\nbackbones: {conv4: {}}\nways: [2]\nshots: [1]\n"
         "train: {steps: 1}\nalgorithms:\n  mine: {params: {sizes: [5, 7]}}\n"
     )
-    found = manager()
-    (cell,) = make_plan(*resolve(suite_file(text)), found)
+    plugins = manager()
+    (cell,) = make_plan(*resolve(suite_file(text)), plugins)
     assert list(cell.algorithm.params["sizes"]) == [5, 7]
 
 
-def test_a_dataset_that_cannot_be_made_is_named(
-    distributions: Distributions, suite_file: Callable[[str], SuiteFile]
-) -> None:
+def test_a_dataset_that_fails_is_named(distributions: Distributions, suite_file: Callable[[str], SuiteFile]) -> None:
     source = (
         announcing("mine", "fake_broken_one:Mine", "dataset").replace("\n        ", "\n")
         + "\nfrom metabench_plugins.datasets.glyphs import Glyphs\n"
@@ -382,7 +378,7 @@ def test_a_dataset_that_cannot_be_made_is_named(
 @pytest.mark.parametrize(
     ("version", "advice"), [("2", "update metabench"), ("0", "update the plugin"), ("'1'", "update the plugin")]
 )
-def test_a_plugin_of_another_api_is_broken_and_says_what_to_update(
+def test_a_plugin_of_another_api_version_is_broken_with_advice(
     distributions: Distributions, version: str, advice: str
 ) -> None:
     source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
@@ -393,7 +389,7 @@ def test_a_plugin_of_another_api_is_broken_and_says_what_to_update(
     assert manager().algorithm_class("protonet").__name__ == "ProtoNet"
 
 
-def test_a_plugin_of_this_api_is_taken(distributions: Distributions) -> None:
+def test_a_plugin_of_this_api_version_works(distributions: Distributions) -> None:
     source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
     distributions.add("this-one", f"        METABENCH_API_VERSION = 1\n{source}")
     assert manager().algorithm_class("mine").__name__ == "ProtoNet"
@@ -443,14 +439,14 @@ def test_a_wrapper_of_a_hook_is_refused_and_other_plugins_work(distributions: Di
         """
     distributions.add("wrapping", wrapping)
     distributions.add("plain", announcing("mine", "nowhere:Nothing"))
-    found = manager()
-    assert [info.problem for info in found.plugins() if info.distribution == "wrapping"] == [
+    plugins = manager()
+    assert [info.problem for info in plugins.plugins() if info.distribution == "wrapping"] == [
         "PluginError: it wraps metabench_algorithms: metabench calls no wrappers; mark it with plain @hookimpl"
     ]
-    assert set(found.algorithms()) == BUILT_IN | {"mine"}
+    assert set(plugins.algorithms()) == BUILT_IN | {"mine"}
 
 
-def test_a_hook_is_called_once_however_often_its_specs_are_needed(distributions: Distributions) -> None:
+def test_a_hook_is_called_once_for_many_look_ups(distributions: Distributions) -> None:
     counting = """
         from metabench.specs import AlgorithmSpec, hookimpl
 
@@ -462,8 +458,8 @@ def test_a_hook_is_called_once_however_often_its_specs_are_needed(distributions:
             return [AlgorithmSpec("mine", "nowhere:Nothing", "")]
         """
     module = distributions.add("counting", counting)
-    found = manager()
+    plugins = manager()
     for _ in range(3):
-        assert "mine" in found.algorithms()
-        assert found.provider("algorithm", "mine") == "counting 1.0"
+        assert "mine" in plugins.algorithms()
+        assert plugins.provider("algorithm", "mine") == "counting 1.0"
     assert sys.modules[module].calls == [1]
