@@ -141,7 +141,7 @@ def test_help_lists_the_commands(metabench: Command) -> None:
     assert [word for word in ("run", "list", "validate", "data", "leaderboard") if word not in ended.out] == []
 
 
-def test_list_shows_everything_and_what_is_broken(metabench: Command, distributions: Distributions) -> None:
+def test_list_shows_all_names_and_broken_plugins(metabench: Command, distributions: Distributions) -> None:
     distributions.add("broken-one", "import no_such_module_at_all\n")
     ended = metabench("list")
     assert ended.code == 0
@@ -155,7 +155,7 @@ def test_list_shows_everything_and_what_is_broken(metabench: Command, distributi
     assert "arxiv.org" not in ended.out
 
 
-def test_list_says_which_names_are_claimed_twice(metabench: Command, distributions: Distributions) -> None:
+def test_list_reports_names_claimed_twice(metabench: Command, distributions: Distributions) -> None:
     source = (
         "from metabench.specs import AlgorithmSpec, hookimpl\n@hookimpl\ndef metabench_algorithms():\n"
         '    return [AlgorithmSpec("maml", "pathlib:Path", "")]\n'
@@ -166,7 +166,7 @@ def test_list_says_which_names_are_claimed_twice(metabench: Command, distributio
     assert "the algorithm 'maml' is provided by 'greedy-one' 1.0 and 'metabench'" in ended.err
 
 
-def test_a_dataset_that_needs_parameters_says_which(metabench: Command, distributions: Distributions) -> None:
+def test_a_missing_parameter_of_a_dataset_is_named(metabench: Command, distributions: Distributions) -> None:
     source = (
         "from metabench.specs import DatasetSpec, hookimpl\n@hookimpl\ndef metabench_datasets():\n"
         '    return [DatasetSpec("mine", "fake_demanding:Mine", "")]\n'

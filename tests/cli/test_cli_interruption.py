@@ -1,4 +1,4 @@
-"""A run that is stopped, fails in part, or is listened to."""
+"""Runs that are interrupted, have failing cells, or have listeners."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ TRIPWIRE = """
                 if os.environ["TRIP_WITH"] == "raise":
                     raise RuntimeError("tripped over the wire")
                 parent = multiprocessing.parent_process()
-                whom = parent.pid if "TRIP_PARENT" in os.environ else os.getpid()
-                os.kill(whom, int(os.environ["TRIP_WITH"]))
+                process = parent.pid if "TRIP_PARENT" in os.environ else os.getpid()
+                os.kill(process, int(os.environ["TRIP_WITH"]))
             return metrics
     """
 
@@ -47,7 +47,7 @@ TRIPPING = SUITE[: SUITE.index("  siamese")] + "  tripwire: {}\n" + SUITE[SUITE.
 
 @pytest.fixture
 def tripwire(distributions: Distributions, metabench: Command) -> Command:
-    """Return `metabench`, with a suite whose second algorithm does to the process what TRIP_AT and TRIP_WITH say."""
+    """Return `metabench`, with a suite whose second algorithm sends the signal TRIP_WITH at step TRIP_AT."""
     source = (
         "from metabench.specs import AlgorithmSpec, hookimpl\n@hookimpl\ndef metabench_algorithms():\n"
         '    return [AlgorithmSpec("tripwire", "fake_tripwire:Tripwire", "")]\n'
@@ -59,30 +59,32 @@ def tripwire(distributions: Distributions, metabench: Command) -> Command:
     return metabench
 
 
-def in_a_process(folder: Path, step: int, how: int, *options: str) -> Ended:
-    """Run the suite in a process of its own, which is hit by a signal after some steps of its second cell."""
+def run_and_signal(folder: Path, step: int, number: int, *options: str) -> Ended:
+    """Run the suite in a new process, which gets a signal at a step of its second cell."""
     script = (
         "from metabench.engine.checkpoints import CheckpointClock; CheckpointClock.is_due = True\n"
         "import torch; torch.set_num_threads(1)\n"
         "from metabench.cli import main; main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(folder), "TRIP_AT": str(step), "TRIP_WITH": str(int(how))}
+    environment = {**os.environ, "PYTHONPATH": str(folder), "TRIP_AT": str(step), "TRIP_WITH": str(int(number))}
     command = [sys.executable, "-c", script, "run", "small.yaml", "--output", "out", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["interrupted", "killed"])
-def test_a_run_that_was_stopped_keeps_what_is_finished_and_ends_as_if_undisturbed(
-    tripwire: Command, distributions: Distributions, how: signal.Signals, code: int
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["interrupted", "killed"]
+)
+def test_a_stopped_run_keeps_finished_cells_and_resumes_with_the_same_results(
+    tripwire: Command, distributions: Distributions, number: signal.Signals, code: int
 ) -> None:
-    stopped = in_a_process(distributions.folder, 35, how)
+    stopped = run_and_signal(distributions.folder, 35, number)
     assert stopped.code == code, stopped.err
     assert "Traceback" not in stopped.err
     store = Store(Path("out"))
     assert [record.algorithm for record in store.records()] == ["protonet"]
     assert len(list(Path("out/checkpoints").iterdir())) == 1
-    if how != signal.SIGKILL:
+    if number != signal.SIGKILL:
         assert "run the same command again" in stopped.err
         assert not list(Path("out").rglob("*.tmp"))
     again = tripwire("run", "small.yaml", "--output", "out")
@@ -98,13 +100,13 @@ def test_a_run_that_was_stopped_keeps_what_is_finished_and_ends_as_if_undisturbe
 
 
 @pytest.mark.slow
-def test_cells_that_run_at_once_are_all_stopped_and_go_on(
+def test_an_interrupt_stops_all_workers_and_their_cells_resume(
     tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIP_PARENT", "1")
     text = Path("small.yaml").read_text(encoding="utf-8")
     Path("small.yaml").write_text(text.replace("  protonet: {}\n", "  protonet: {train: {steps: 100000}}\n"))
-    stopped = in_a_process(distributions.folder, 35, signal.SIGINT, "--jobs", "2")
+    stopped = run_and_signal(distributions.folder, 35, signal.SIGINT, "--jobs", "2")
     assert stopped.code == 130, stopped.err
     assert "Traceback" not in stopped.err
     assert not Store(Path("out")).records()
@@ -117,10 +119,10 @@ def test_cells_that_run_at_once_are_all_stopped_and_go_on(
 
 
 @pytest.mark.slow
-def test_a_cell_whose_process_is_killed_fails_alone(
+def test_a_killed_worker_fails_only_its_cell(
     tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = in_a_process(distributions.folder, 5, signal.SIGKILL, "--jobs", "2")
+    ended = run_and_signal(distributions.folder, 5, signal.SIGKILL, "--jobs", "2")
     assert ended.code == 1, ended.err
     assert "FAILED  tripwire" in ended.err
     assert "its process was killed (signal 9)" in ended.err
@@ -130,13 +132,15 @@ def test_a_cell_whose_process_is_killed_fails_alone(
     }
 
 
-def test_cells_that_run_at_once_give_the_same_results(metabench: Command) -> None:
+def test_several_jobs_give_the_same_results(metabench: Command) -> None:
     assert metabench("run", "small.yaml", "--output", "one").code == 0
     ended = metabench("run", "small.yaml", "--output", "both", "--jobs", "2")
     assert ended.code == 0, ended.err
     one, both = Store(Path("one")), Store(Path("both"))
-    found = [{**record, "device": "", "machine": {}} for record in essence(both.records())]
-    assert found == [{**record, "device": "", "machine": {}} for record in essence(one.records())]
+    of_one, of_both = (
+        [{**record, "device": "", "machine": {}} for record in essence(store.records())] for store in (one, both)
+    )
+    assert of_one == of_both
     assert {record.device.rpartition(", ")[2] for record in both.records()} == {"2 cells at once"}
     assert {record.machine.cells_at_once for record in both.records()} == {2}
     for record in one.records():
@@ -144,7 +148,7 @@ def test_cells_that_run_at_once_give_the_same_results(metabench: Command) -> Non
 
 
 @pytest.mark.slow
-def test_of_cells_that_share_a_training_one_runs_at_a_time_and_the_results_are_the_same(metabench: Command) -> None:
+def test_several_jobs_run_a_shared_training_once_with_the_same_results(metabench: Command) -> None:
     text = Path("small.yaml").read_text(encoding="utf-8")
     Path("small.yaml").write_text(
         text.replace("shots: [1]", "shots: [1, 2]").replace("steps: 60", "steps: 60, shot: 2")
@@ -152,16 +156,18 @@ def test_of_cells_that_share_a_training_one_runs_at_a_time_and_the_results_are_t
     assert metabench("run", "small.yaml", "--output", "one").code == 0
     ended = metabench("run", "small.yaml", "--output", "both", "--jobs", "3")
     assert ended.code == 0, ended.err
-    assert "2 cells at once" in ended.err, "no more than there are trainings"
+    assert "2 cells at once" in ended.err, "at most one cell per training"
     one, both = Store(Path("one")).records(), Store(Path("both")).records()
-    of_one, of_both = ([{**record, "device": "", "machine": {}} for record in essence(found)] for found in (one, both))
+    of_one, of_both = (
+        [{**record, "device": "", "machine": {}} for record in essence(records)] for records in (one, both)
+    )
     assert of_one == of_both
     for records in (one, both):
         assert len({record.train.seconds for record in records if record.train}) == 2
     assert not list(Path("both/checkpoints").iterdir())
 
 
-def test_being_told_to_terminate_keeps_what_is_finished_too(tripwire: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminated_run_keeps_finished_cells(tripwire: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIP_AT", "5")
     monkeypatch.setenv("TRIP_WITH", str(int(signal.SIGTERM)))
     ended = tripwire("run", "small.yaml", "--output", "out")
@@ -171,9 +177,7 @@ def test_being_told_to_terminate_keeps_what_is_finished_too(tripwire: Command, m
     assert len(list(Path("out/checkpoints").iterdir())) == 1
 
 
-def test_a_failed_cell_makes_the_exit_code_1_and_is_tried_again(
-    tripwire: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_cell_gives_exit_code_1_and_runs_again(tripwire: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIP_AT", "5")
     monkeypatch.setenv("TRIP_WITH", "raise")
     failed = tripwire("run", "small.yaml", "--output", "out")
@@ -187,10 +191,10 @@ def test_a_failed_cell_makes_the_exit_code_1_and_is_tried_again(
     monkeypatch.delenv("TRIP_AT")
     assert tripwire("run", "small.yaml", "--output", "out").code == 0
     assert {record.status for record in Store(Path("out")).records()} == {"ok"}
-    assert not list(Path("out/cells").glob("*.traceback.txt")), "the failure is history"
+    assert not list(Path("out/cells").glob("*.traceback.txt")), "a traceback is deleted with its failure"
 
 
-def test_listeners_hear_of_a_whole_run(metabench: Command, distributions: Distributions) -> None:
+def test_listeners_receive_all_events_of_a_run(metabench: Command, distributions: Distributions) -> None:
     source = (
         "from metabench.specs import hookimpl\nheard = []\n"
         "@hookimpl\ndef metabench_run_started(output, suite, cells): heard.append((suite['name'], cells))\n"

@@ -92,7 +92,7 @@ def test_wrong_plugins_are_refused(metabench: Command, monkeypatch: pytest.Monke
     assert_refused(metabench("run", "small.yaml"), ["METABENCH_PLUGINS", "did you mean 'metabench'?"])
 
 
-def test_a_damaged_record_is_named_and_fresh_goes_past_it(metabench: Command) -> None:
+def test_a_damaged_record_is_named_and_fresh_replaces_it(metabench: Command) -> None:
     command = ("run", "small.yaml", "--profile", "smoke", "--output", "out", "--only", "algorithm=protonet")
     metabench(*command)
     (path,) = Path("out/cells").glob("*.json")

@@ -26,7 +26,7 @@ ALGORITHMS = ("maml", "reptile", "protonet", "matchingnet", "siamese")
 
 @pytest.fixture
 def write(tmp_path: Path, make_record: Make) -> Write:
-    """Return a function that stores a run: one record an algorithm, of accuracies or of none, which failed."""
+    """Return a function that stores a run: one record per algorithm, failed if its accuracies are None."""
 
     def store(name: str, cells: dict[str, np.ndarray | None], **changes: object) -> Runs:
         folder = tmp_path / name
@@ -49,7 +49,7 @@ def words(verdicts: list[Verdict]) -> dict[str, str]:
 
 
 def episodes(mean: float, seed: int, number: int = 600) -> np.ndarray:
-    """Return accuracies of 75 queries: the episodes are the same, the network is another for each seed."""
+    """Return accuracies of 75 queries each; the episodes are shared, and the seed stands for the trained network."""
     difficulty = np.random.default_rng(0).normal(0, 0.05, number)
     generator = np.random.default_rng(seed)
     return generator.binomial(75, np.clip(mean + difficulty, 0, 1)) / 75
@@ -71,8 +71,8 @@ def test_each_cell_has_its_verdict(write: Write) -> None:
         "mended": flat,
         "fresh": flat,
     }
-    found = judge(write("base", base), write("candidate", candidate), tolerance=0.005)
-    assert words(found) == {
+    verdicts = judge(write("base", base), write("candidate", candidate), tolerance=0.005)
+    assert words(verdicts) == {
         "lost": "worse",
         "won": "better",
         "kept": "same",
@@ -82,8 +82,8 @@ def test_each_cell_has_its_verdict(write: Write) -> None:
         "mended": "better",
         "fresh": "new",
     }
-    assert [verdict.breaks for verdict in found] == [True] * 3 + [False] * 5
-    (lost,) = [verdict for verdict in found if verdict.cell.startswith("lost")]
+    assert [verdict.breaks for verdict in verdicts] == [True] * 3 + [False] * 5
+    (lost,) = [verdict for verdict in verdicts if verdict.cell.startswith("lost")]
     assert lost.reason == "accuracy -2.00 ± 0.08 points on 600 episodes: a loss of more than 0.5 (p < .001)"
 
 
@@ -106,7 +106,7 @@ def test_a_run_of_fewer_episodes_is_not_compared(write: Write) -> None:
 
 @pytest.mark.slow
 def test_an_unchanged_project_is_called_worse_in_at_most_one_of_twenty_comparisons(write: Write) -> None:
-    """A/A: the same methods, trained to other networks whose true accuracies differ a little."""
+    """A/A: the same algorithms, whose retrained networks differ a little in their true accuracies."""
     alarms = 0
     for repetition in range(200):
         generator = np.random.default_rng(repetition)
@@ -122,15 +122,15 @@ def test_an_unchanged_project_is_called_worse_in_at_most_one_of_twenty_compariso
 
 @pytest.mark.slow
 def test_a_loss_of_two_points_is_found_in_600_episodes(write: Write) -> None:
-    """A/B: one of five methods loses two points."""
-    found = 0
+    """A/B: one of five algorithms loses two points."""
+    detected = 0
     for repetition in range(200):
         base = {a: episodes(0.8, 1000 * repetition + i) for i, a in enumerate(ALGORITHMS)}
         candidate = {a: episodes(0.8, 1000 * repetition + 100 + i) for i, a in enumerate(ALGORITHMS)}
         candidate["maml"] = episodes(0.78, 1000 * repetition + 200)
-        found += words(judge(write("base", base), write("candidate", candidate), tolerance=0.005))["maml"] == "worse"
-    print(f"A/B: {found} of 200")
-    assert found / 200 >= 0.95
+        detected += words(judge(write("base", base), write("candidate", candidate), tolerance=0.005))["maml"] == "worse"
+    print(f"A/B: {detected} of 200")
+    assert detected / 200 >= 0.95
 
 
 # --------------------------------------------------------------------------------------------------- costs
@@ -142,7 +142,7 @@ def slower(factor: float) -> dict[str, object]:
     }
 
 
-def test_costs_are_compared_between_like_machines_only(write: Write) -> None:
+def test_costs_are_compared_only_between_equal_machines(write: Write) -> None:
     cells = {a: episodes(0.8, 1) for a in ALGORITHMS}
     base = write("base", cells)
     like = changes_of(judge(base, write("candidate", cells, **slower(2)), 0.005), slowdown=1.5, memory_growth=None)
@@ -194,7 +194,7 @@ def runs(write: Write) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_the_gate_says_which_cell_how_much_and_how_sure(compare: Compare) -> None:
+def test_the_gate_reports_cell_loss_and_p_value(compare: Compare) -> None:
     code, out, _ = compare("base", "worse")
     assert code == 1
     title = "protonet · glyphs · 5-way 1-shot · conv4 · seed 0"
@@ -208,7 +208,7 @@ def test_the_gate_says_which_cell_how_much_and_how_sure(compare: Compare) -> Non
 
 
 @pytest.mark.usefixtures("runs")
-def test_every_format_says_the_same(compare: Compare) -> None:
+def test_all_formats_report_the_same_verdicts(compare: Compare) -> None:
     title = "protonet · glyphs · 5-way 1-shot · conv4 · seed 0"
     code, out, _ = compare("base", "worse", "--format", "markdown")
     assert code == 1
@@ -216,9 +216,9 @@ def test_every_format_says_the_same(compare: Compare) -> None:
     assert f"- **worse** {title}: accuracy" in out
     code, out, _ = compare("base", "worse", "--format", "json")
     assert code == 1
-    found = json.loads(out)
-    assert not found["passed"]
-    assert [cell["word"] for cell in found["cells"]] == ["worse", "same"]
+    report = json.loads(out)
+    assert not report["passed"]
+    assert [cell["word"] for cell in report["cells"]] == ["worse", "same"]
     code, out, _ = compare("base", "worse", "--format", "junit")
     assert code == 1
     suite = ElementTree.fromstring(out)
@@ -227,7 +227,7 @@ def test_every_format_says_the_same(compare: Compare) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_the_suite_of_the_candidate_has_the_limits(compare: Compare, tmp_path: Path) -> None:
+def test_the_limits_are_those_of_the_candidates_suite(compare: Compare, tmp_path: Path) -> None:
     Store(tmp_path / "worse").write_suite({"name": "x", "gate": {"tolerance": 3.0}})
     assert compare("base", "worse")[0] == 0
     assert compare("base", "worse", "--tolerance", "1")[0] == 1
@@ -240,7 +240,7 @@ def test_the_suite_of_the_candidate_has_the_limits(compare: Compare, tmp_path: P
 
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("kind", ["zip", "gztar"])
-def test_an_archive_is_a_run_too(compare: Compare, tmp_path: Path, kind: str) -> None:
+def test_an_archive_can_be_compared(compare: Compare, tmp_path: Path, kind: str) -> None:
     archive = shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path, "base")
     assert compare(archive, "worse")[0] == 1
     assert compare(archive, "base")[0] == 0
@@ -248,7 +248,7 @@ def test_an_archive_is_a_run_too(compare: Compare, tmp_path: Path, kind: str) ->
 
 @pytest.mark.usefixtures("runs")
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on, Python always has the filter, and warns without")
-def test_an_archive_is_a_run_too_where_python_has_no_filter_for_it(
+def test_an_archive_is_unpacked_safely_without_the_filter_of_tarfile(
     compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("tarfile.data_filter", raising=False)
@@ -262,7 +262,7 @@ def test_an_archive_is_a_run_too_where_python_has_no_filter_for_it(
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_git_revision_has_runs_too(compare: Compare, tmp_path: Path) -> None:
+def test_a_git_revision_can_be_compared(compare: Compare, tmp_path: Path) -> None:
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     for command in (("init", "-q", "-b", "main"), ("add", "base"), (*identity, "commit", "-qm", "base")):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)

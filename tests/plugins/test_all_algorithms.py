@@ -1,4 +1,4 @@
-"""What every algorithm has to do, whatever it learns."""
+"""Properties of every built-in algorithm."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def chosen(episodes: Episodes, index: list[int]) -> Episodes:
 
 
 def snapshot(learner: Algorithm) -> dict[str, Any]:
-    """Return copies of all that training depends on."""
+    """Return a copy of the whole state of the training."""
     return copy.deepcopy(
         {
             "state": dict(learner.state_dict()),
@@ -53,7 +53,7 @@ def snapshot(learner: Algorithm) -> dict[str, Any]:
 
 
 def identical(a: Any, b: Any) -> bool:
-    """Return whether two nests of plain data and tensors are equal bit for bit."""
+    """Return whether nested plain data and tensors are equal, bit for bit."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -67,7 +67,7 @@ def identical(a: Any, b: Any) -> bool:
 
 
 class ShuffledLabels:
-    """Another stream with its query labels in another order, and what algorithms were shown."""
+    """A stream with shuffled query labels, which records the episodes that algorithms saw."""
 
     def __init__(self, stream: EpisodeStream, order: Tensor) -> None:
         self.stream = stream
@@ -122,7 +122,7 @@ def test_query_labels_reach_no_prediction(
 
 @every_norm
 @every_variant
-def test_prediction_leaves_weights_buffers_and_optimiser_as_they_were(
+def test_prediction_changes_no_weights_buffers_or_optimiser_state(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
     learner = trained(variant, norm)
@@ -138,7 +138,7 @@ def test_prediction_leaves_weights_buffers_and_optimiser_as_they_were(
 
 @every_norm
 @every_variant
-def test_training_goes_on_after_a_prediction_as_if_there_had_been_none(
+def test_a_prediction_does_not_change_the_following_training(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
     learners = [trained(variant, norm) for _ in range(2)]
@@ -176,7 +176,7 @@ def test_an_episode_is_predicted_the_same_alone_and_in_any_batch(
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("algorithm", [ProtoNet, MatchingNet, Siamese])
-def test_in_lower_precisions_the_batch_changes_scores_by_rounding_only(
+def test_in_lower_precisions_the_batch_changes_scores_only_by_rounding(
     make_learner: Make, make_episodes: Make, algorithm: type[Algorithm], precision: str
 ) -> None:
     network = Conv4(Conv4Config(channels=16), (1, 16, 16))
@@ -190,7 +190,7 @@ def test_in_lower_precisions_the_batch_changes_scores_by_rounding_only(
 
 @every_norm
 @every_variant
-def test_queries_alone_are_classified_as_in_episodes_of_one_query(
+def test_predict_alone_equals_predict_on_episodes_of_one_query(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
     learner, episodes = trained(variant, norm), make_episodes(2)
@@ -212,10 +212,10 @@ def test_the_order_of_the_queries_is_irrelevant(
 
 
 @every_variant
-def test_the_order_of_the_tasks_of_a_meta_batch_is_irrelevant(
+def test_the_order_of_the_episodes_of_a_meta_batch_is_irrelevant(
     make_learner: Make, make_episodes: Make, monkeypatch: pytest.MonkeyPatch, variant: Variant
 ) -> None:
-    # Which images are compared or batched together is drawn, one task after the other: leave no choice here.
+    # Pairs and minibatches are drawn one episode after the other; remove that randomness.
     monkeypatch.setattr(siamese, "draw_pairs", all_pairs)
     params = {**variant.params, "inner_batch": 100} if variant.algorithm is Reptile else variant.params
     results = []
@@ -231,7 +231,7 @@ def test_the_order_of_the_tasks_of_a_meta_batch_is_irrelevant(
 
 
 def all_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-    """Return as many pairs of one class as of two, by position alone."""
+    """Return as many pairs of one class as of two classes, without randomness."""
     same = (labels.unsqueeze(0) == labels.unsqueeze(1)).triu(diagonal=1)
     other = (labels.unsqueeze(0) != labels.unsqueeze(1)).triu(diagonal=1)
     indices = torch.cat([same.nonzero()[: pairs // 2], other.nonzero()[: pairs // 2]])
@@ -254,7 +254,7 @@ def test_renaming_the_classes_permutes_the_scores(
 
 
 def permute_head(learner: Algorithm, new_label: Tensor) -> None:
-    """Let output `new_label[c]` do what output c did, in the weights and in Reptile's mean squares."""
+    """Move output c of the head to `new_label[c]`, in the weights and in Reptile's mean squares."""
     old_label = new_label.argsort()
     for i, (name, weight) in enumerate(learner.named_parameters()):
         if name.startswith("head."):
@@ -269,7 +269,7 @@ def permute_head(learner: Algorithm, new_label: Tensor) -> None:
 
 @every_norm
 @every_variant
-def test_training_saved_and_loaded_goes_on_exactly_as_without_a_break(
+def test_a_saved_and_loaded_training_continues_identically(
     trained: Make, make_learner: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
     extra = {} if variant.algorithm is Reptile else {"halve_lr_every": 2, "clip": 1.0}
@@ -309,7 +309,7 @@ def test_an_unknown_parameter_is_refused(algorithm: type[Algorithm]) -> None:
         algorithm.Config.model_validate({"inner_learning_rate": 0.1})
 
 
-def test_protonet_is_inductive_with_running_statistics_and_not_with_the_batch_s(
+def test_protonet_is_inductive_with_running_and_transductive_with_batch_statistics(
     trained: Make, stream: EpisodeStream
 ) -> None:
     variant = Variant("protonet", ProtoNet)
@@ -322,12 +322,12 @@ def test_protonet_is_inductive_with_running_statistics_and_not_with_the_batch_s(
 
 
 def wave(count: int, phase: float) -> Tensor:
-    """Return numbers between -1 and 1 that no random generator had a hand in."""
+    """Return numbers between -1 and 1 without a random generator."""
     return torch.sin(torch.arange(count, dtype=torch.float64) * 1.7 + phase)
 
 
 def formula_episodes(step: int) -> Episodes:
-    """Return two 3-way 2-shot episodes of 12 images, each a wave of its class with another one on top."""
+    """Return two 3-way 2-shot episodes of 12 images, each the sum of its class's wave and its own."""
     labels = torch.arange(3).repeat(4)
     images = torch.stack(
         [
@@ -340,8 +340,8 @@ def formula_episodes(step: int) -> Episodes:
     return Episodes(images[:, :6], labels[:, :6], images[:, 6:], labels[:, 6:], way=3)
 
 
-# The losses of two steps, and one score after them, computed by this implementation once it had the properties
-# above. They guard against silent change: where one moves, so do published results, and that has to be meant.
+# The losses of two steps and one score after them, computed by this implementation when it had the properties above.
+# A change of one of these numbers changes the results of every suite, and must be intended.
 GOLDEN = {
     "maml": (1.2068118239, 1.19250719648, 1.45690243686),
     "maml-first-order": (1.2068118239, 1.21175973543, 1.72931659193),
@@ -355,11 +355,11 @@ GOLDEN = {
 
 
 @every_variant
-def test_losses_and_scores_are_the_numbers_they_have_always_been(
+def test_losses_and_scores_are_the_stored_numbers(
     make_learner: Make, monkeypatch: pytest.MonkeyPatch, variant: Variant
 ) -> None:
     monkeypatch.setattr(siamese, "draw_pairs", all_pairs)
-    # Minibatches of everything: only their order is drawn, which makes no difference.
+    # Minibatches of all images: only their order is random, and irrelevant.
     whole = {"inner_batch": 100, "test_inner_batch": 100} if variant.algorithm is Reptile else {}
     norm = "batch" if variant.algorithm in (MAML, Reptile) else "running"
     learner = make_learner(variant.algorithm, norm=norm, **{**variant.params, **whole})

@@ -1,4 +1,4 @@
-"""However the episodes of a batch are worked through, the same comes out."""
+"""All batchings compute the same results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EPISODES = 5
 
 
 def batchings(functional: bool) -> list[Batching]:
-    """Return all batchings but `Sequential`: fewer threads than episodes, as many, more; all at once, and not."""
-    found: list[Batching] = [Threaded(2), Threaded(EPISODES), Threaded(8)]
-    return [*found, Vmapped(CPU), Vmapped(CPU, at_once=2)] if functional else found
+    """Return `Threaded` with fewer threads than episodes, as many and more, and `Vmapped` at once and in parts."""
+    threaded: list[Batching] = [Threaded(2), Threaded(EPISODES), Threaded(8)]
+    return [*threaded, Vmapped(CPU), Vmapped(CPU, at_once=2)] if functional else threaded
 
 
 def predicted(learner: Algorithm, episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Return the scores of the queries together, and of each alone."""
+    """Return the scores of `predict` and of `predict_alone`."""
     given = episodes.support_x, episodes.support_y, episodes.query_x, episodes.way
     return learner.predict(*given).detach(), learner.predict_alone(*given).detach()
 
@@ -41,7 +41,7 @@ def trained_state(learner: Algorithm) -> dict[str, Tensor]:
 
 @every_norm
 @every_variant
-def test_every_batching_predicts_what_the_plain_one_does(
+def test_every_batching_predicts_like_sequential(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
     learner = trained(variant, norm)
@@ -54,9 +54,7 @@ def test_every_batching_predicts_what_the_plain_one_does(
 
 @every_norm
 @every_variant
-def test_every_batching_trains_as_the_plain_one_does(
-    trained: Make, make_episodes: Make, variant: Variant, norm: str
-) -> None:
+def test_every_batching_trains_like_sequential(trained: Make, make_episodes: Make, variant: Variant, norm: str) -> None:
     def after_training(batching: Batching) -> dict[str, Tensor]:
         learner: Algorithm = trained(variant, norm)
         learner.batching = batching
@@ -72,8 +70,8 @@ def test_every_batching_trains_as_the_plain_one_does(
 
 @pytest.mark.parametrize("downsample", ["pool", "stride"])
 @pytest.mark.parametrize("first_order", [False, True])
-def test_every_batching_finds_the_same_meta_gradient(make_episodes: Make, downsample: str, first_order: bool) -> None:
-    """Through pooling, whose ties are where a gradient may go two ways: the images here have flat backgrounds."""
+def test_every_batching_has_the_same_meta_gradient(make_episodes: Make, downsample: str, first_order: bool) -> None:
+    """The images have flat backgrounds, whose ties in max-pooling leave the gradient a choice."""
 
     def gradient(batching: Batching) -> list[Tensor]:
         torch.manual_seed(0)
@@ -91,7 +89,7 @@ def test_every_batching_finds_the_same_meta_gradient(make_episodes: Make, downsa
         torch.testing.assert_close(gradient(batching), plain, rtol=1e-9, atol=1e-12)
 
 
-def test_threads_compute_in_the_precision_and_with_the_gradients_of_the_caller(make_episodes: Make) -> None:
+def test_threads_use_the_precision_and_grad_mode_of_the_caller(make_episodes: Make) -> None:
     episodes = make_episodes(EPISODES, dtype=torch.float32)
     backbone = Conv4(Conv4Config(channels=8), (1, 16, 16))
     backbone.autocast = torch.bfloat16
@@ -111,7 +109,7 @@ def test_threads_compute_in_the_precision_and_with_the_gradients_of_the_caller(m
     assert seen == [False] * 4
 
 
-def test_threads_do_not_change_the_number_of_threads_of_the_caller() -> None:
+def test_threaded_restores_the_number_of_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -130,7 +128,7 @@ def test_the_error_of_a_thread_reaches_the_caller() -> None:
 
 
 def test_a_batch_larger_than_memory_is_split_without_changing_the_gradient() -> None:
-    """The device holds two episodes."""
+    """The simulated device has memory for two episodes."""
     at_once: list[int] = []
     module = nn.Linear(3, 1).double()
     batch = torch.randn(7, 3, dtype=torch.float64)
@@ -198,7 +196,7 @@ def test_recurrent_layers_of_a_copy_compute_with_its_own_weights(make_learner: M
 # --------------------------------------------------------------------------------------------- the choice
 
 
-def test_the_batching_suits_the_device_and_the_algorithm() -> None:
+def test_the_batching_depends_on_device_and_algorithm() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -223,5 +221,5 @@ def test_the_batching_suits_the_device_and_the_algorithm() -> None:
         (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), True),
     ],
 )
-def test_training_is_in_order_where_an_episode_may_change_the_next(module: nn.Module, carries_state: bool) -> None:
+def test_training_is_sequential_if_an_episode_may_change_the_next(module: nn.Module, carries_state: bool) -> None:
     assert carries_state_between_episodes(module) is carries_state

@@ -29,7 +29,7 @@ def embed(net: Conv4, support: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]
 
 
 @pytest.mark.parametrize(("image_shape", "features"), [((1, 28, 28), 64), ((3, 84, 84), 1600), ((1, 16, 16), 64)])
-def test_the_feature_vector_is_as_long_as_in_the_papers(image_shape: tuple[int, int, int], features: int) -> None:
+def test_the_number_of_features_is_that_of_the_papers(image_shape: tuple[int, int, int], features: int) -> None:
     net = Conv4(Conv4Config(), image_shape).eval()
     assert net.features == features
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_wrong_parameters_are_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_norm_support_keeps_a_query_apart_from_the_other_queries(training: bool) -> None:
+def test_norm_support_makes_a_query_independent_of_the_other_queries(training: bool) -> None:
     net = build("support").train(training)
     support, queries = images(6, seed=1), images(4, seed=2)
     others = torch.cat([queries[:1], 9 * images(3, seed=3)])
@@ -77,14 +77,14 @@ def test_norm_support_keeps_a_query_apart_from_the_other_queries(training: bool)
     torch.testing.assert_close(embed(net, support, queries[:1])[1], feature, rtol=1e-12, atol=1e-12)
 
 
-def test_norm_support_ties_a_query_to_the_support_set() -> None:
+def test_norm_support_makes_a_query_depend_on_the_support_set() -> None:
     net = build("support").eval()
     queries = images(4, seed=2)
     before, after = (embed(net, images(6, seed), queries)[1] for seed in (1, 4))
     assert (before - after).abs().max() > 1e-3
 
 
-def test_norm_support_treats_the_support_set_as_a_batch_of_its_own() -> None:
+def test_norm_support_normalises_the_support_set_as_one_batch() -> None:
     net, plain = build("support").eval(), build("batch").eval()
     assert net.needs_support
     assert not plain.needs_support
@@ -106,7 +106,7 @@ def test_norm_support_scales_and_shifts_by_the_learned_weights() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_norm_batch_lets_the_other_queries_move_a_query(training: bool) -> None:
+def test_norm_batch_makes_a_query_depend_on_the_other_queries(training: bool) -> None:
     net = build("batch").train(training)
     support, queries = images(6, seed=1), images(4, seed=2)
     others = torch.cat([queries[:1], 9 * images(3, seed=3)])
@@ -136,7 +136,7 @@ def test_norm_running_learns_its_averages_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "support"])
-def test_the_other_norms_remember_nothing_of_a_batch(norm: str) -> None:
+def test_norms_batch_and_support_have_no_running_averages(norm: str) -> None:
     assert not list(build(norm).buffers())
 
 
@@ -184,11 +184,11 @@ def test_a_network_is_per_image_if_features_depend_on_one_image_alone(norm: str)
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("chosen", [slice(None), [2, 0]])
-def test_images_on_a_cpu_have_their_channels_last_however_they_were_put_together(channels: int, chosen: Any) -> None:
+def test_images_on_a_cpu_become_channels_last_from_any_strides(channels: int, chosen: Any) -> None:
     images = torch.rand(4, channels, 6, 8)[chosen]
-    found = channels_last(images)
-    assert torch.equal(found, images)
-    assert found.stride() == (6 * 8 * channels, 1, 8 * channels, channels)
+    converted = channels_last(images)
+    assert torch.equal(converted, images)
+    assert converted.stride() == (6 * 8 * channels, 1, 8 * channels, channels)
 
 
 def test_weights_of_an_inner_loop_keep_the_layout_of_the_first_block() -> None:

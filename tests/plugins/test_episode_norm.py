@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution is the same function as the two one after the other."""
+"""Batch norm folded into a convolution computes the same function as the two in sequence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUPPORT, IMAGES, OUT = 4, 10, 20
 
 
 def layers(norm: Norm, channels: int, stride: int) -> tuple[nn.Conv2d, EpisodeNorm]:
-    """Return a convolution and a norm that have seen something, some of whose scales are negative."""
+    """Return a convolution and a norm with running averages, some of whose scales are negative."""
     torch.manual_seed(0)
     convolution = nn.Conv2d(channels, OUT, 3, stride=stride, padding=1)
     normalise = EpisodeNorm(OUT, norm)
@@ -41,7 +41,7 @@ def layers(norm: Norm, channels: int, stride: int) -> tuple[nn.Conv2d, EpisodeNo
 
 
 def reference(convolution: nn.Conv2d, norm: EpisodeNorm, x: Tensor) -> Tensor:
-    """Return both, one after the other, by torch's own batch norm."""
+    """Return the convolution followed by torch's batch norm."""
     y = convolution(x)
     if norm.from_support:
         mean = y[:SUPPORT].mean(dim=(0, 2, 3), keepdim=True)
@@ -51,11 +51,11 @@ def reference(convolution: nn.Conv2d, norm: EpisodeNorm, x: Tensor) -> Tensor:
 
 
 def by_folding(convolution: nn.Conv2d, norm: EpisodeNorm, x: Tensor) -> Tensor:
-    """Return both by what is to be used in their place."""
-    found = folded(convolution, norm, x, SUPPORT)
-    if found is None:
+    """Return the convolution with the folded norm."""
+    affine = folded(convolution, norm, x, SUPPORT)
+    if affine is None:
         return norm(convolution(x), SUPPORT)  # type: ignore[no-any-return]
-    return F.conv2d(x, *found, convolution.stride, convolution.padding)
+    return F.conv2d(x, *affine, convolution.stride, convolution.padding)
 
 
 def images(channels: int) -> Tensor:
@@ -66,7 +66,7 @@ def images(channels: int) -> Tensor:
 def test_folding_changes_neither_the_output_nor_derivatives_of_first_and_second_order(
     norm: Norm, training: bool, channels: int, stride: int
 ) -> None:
-    found = []
+    results = []
     for apply in (by_folding, reference):
         convolution, normalise = layers(norm, channels, stride)
         normalise.train(training)
@@ -75,8 +75,8 @@ def test_folding_changes_neither_the_output_nor_derivatives_of_first_and_second_
         y = apply(convolution, normalise, x)
         first = torch.autograd.grad((torch.sin(y) + y**2).sum(), weights, create_graph=True)
         second = torch.autograd.grad(sum(torch.cos(g).sum() for g in first), weights)
-        found.append([y, *first, *second, *normalise.buffers()])
-    for fast, plain in zip(*found, strict=True):
+        results.append([y, *first, *second, *normalise.buffers()])
+    for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=0, atol=1e-9 * max(1.0, float(plain.detach().abs().max())))
 
 

@@ -130,7 +130,7 @@ def test_first_and_second_order_agree_when_the_inner_step_vanishes(
 
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_weight_learns(make_learner: Make, make_episodes: Make, norm: str, first_order: bool) -> None:
+def test_every_weight_has_a_gradient(make_learner: Make, make_episodes: Make, norm: str, first_order: bool) -> None:
     learner = make_learner(MAML, norm=norm, inner_lr=ALPHA, inner_steps=2, first_order=first_order)
     learner.meta_step(make_episodes(2))
     for name, parameter in learner.named_parameters():
@@ -144,7 +144,7 @@ def test_every_weight_learns(make_learner: Make, make_episodes: Make, norm: str,
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_gradient_and_loss_of_a_meta_batch_are_the_means_over_its_tasks(
+def test_the_gradient_and_loss_of_a_meta_batch_are_the_means_over_its_episodes(
     make_learner: Make, make_episodes: Make, norm: str
 ) -> None:
     episodes: Episodes = make_episodes(3)
@@ -198,7 +198,7 @@ def test_training_with_another_way_is_refused(make_learner: Make) -> None:
 
 
 @pytest.mark.parametrize(("norm", "transductive"), [("batch", True), ("support", False), ("running", False)])
-def test_it_is_transductive_where_the_queries_are_normalised_together(
+def test_it_is_transductive_if_the_queries_are_normalised_together(
     make_learner: Make, make_episodes: Make, stream: EpisodeStream, norm: str, transductive: bool
 ) -> None:
     learner: Algorithm = make_learner(MAML, norm=norm, inner_lr=ALPHA, dtype=torch.float32)

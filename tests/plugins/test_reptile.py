@@ -16,7 +16,7 @@ from metabench_plugins.algorithms.reptile import Reptile, minibatches
 
 Make = Callable[..., Any]
 LR = 0.01
-#: More images than any episode here has: every minibatch is the whole task.
+#: More images than an episode has, so that every minibatch is the whole training episode.
 ALL = 100
 
 
@@ -36,7 +36,7 @@ def plain_inner_loop(
     squares: list[Tensor] | None = None,
     steps: int = 0,
 ) -> tuple[nn.Module, list[Tensor]]:
-    """Train a copy with torch's own Adam, which may start from mean squares; return it and its mean squares."""
+    """Train a copy with torch's Adam, optionally from mean squares; return it and its mean squares."""
     adapted = copy.deepcopy(module)
     optimiser = torch.optim.Adam(adapted.parameters(), lr=LR, betas=(0.0, 0.999))
     for parameter, square in zip(adapted.parameters(), squares or [], strict=squares is not None):
@@ -53,9 +53,9 @@ def plain_inner_loop(
 
 
 def weights(module: nn.Module) -> list[Tensor]:
-    """Return copies of the weights, but for the biases before a batch norm.
+    """Return copies of the weights, except the biases before a batch norm.
 
-    Their gradient is zero but for rounding, and Adam makes steps of it.
+    The gradient of those is only rounding error, which Adam turns into full steps.
     """
     named = module.named_parameters()
     return [parameter.detach().clone() for name, parameter in named if not name.endswith("conv.bias")]
@@ -67,7 +67,7 @@ def means(results: list[list[Tensor]]) -> list[Tensor]:
 
 @pytest.mark.parametrize("norm", ["batch", "running"])
 @pytest.mark.parametrize("inner_batch", [5, ALL])
-def test_the_weights_move_a_share_of_the_way_to_the_mean_of_the_adapted_ones(
+def test_the_outer_update_moves_weights_towards_the_mean_of_the_adapted_ones(
     make_learner: Make, make_episodes: Make, inner_batch: int, norm: str
 ) -> None:
     learner = make_learner(
@@ -101,9 +101,7 @@ def test_an_outer_step_of_zero_is_the_identity(make_learner: Make, make_episodes
     assert all(torch.equal(a, b) for a, b in zip(learner.parameters(), start, strict=True))
 
 
-def test_an_outer_step_of_one_with_one_task_arrives_at_its_adapted_weights(
-    make_learner: Make, make_episodes: Make
-) -> None:
+def test_an_outer_step_of_one_on_one_episode_gives_its_adapted_weights(make_learner: Make, make_episodes: Make) -> None:
     episodes: Episodes = make_episodes(1)
     learner = make_learner(Reptile, norm="batch", inner_lr=LR, inner_steps=4, inner_batch=ALL).train()
     x, y = task(episodes, 0)
@@ -113,7 +111,7 @@ def test_an_outer_step_of_one_with_one_task_arrives_at_its_adapted_weights(
         torch.testing.assert_close(now, expected, rtol=1e-8, atol=1e-10)
 
 
-def test_one_inner_step_on_the_whole_task_follows_the_normalised_gradient_of_the_joint_loss(
+def test_one_inner_step_on_the_whole_episode_follows_the_normalised_gradient(
     make_learner: Make, make_episodes: Make
 ) -> None:
     episodes: Episodes = make_episodes(1)
@@ -200,7 +198,7 @@ def test_prediction_is_adam_on_a_copy(make_learner: Make, make_episodes: Make, n
 
 
 @pytest.mark.parametrize("transductive", [False, True])
-def test_with_norm_support_a_query_is_normalised_by_the_support_set_alone(
+def test_with_norm_support_a_query_is_normalised_by_the_support_set_only(
     make_learner: Make, make_episodes: Make, transductive: bool
 ) -> None:
     episodes: Episodes = make_episodes(1)
@@ -224,7 +222,7 @@ def test_training_with_another_way_is_refused(make_learner: Make) -> None:
     ("norm", "together", "expected"),
     [("batch", False, False), ("batch", True, True), ("support", True, False), ("running", True, False)],
 )
-def test_it_is_transductive_only_where_all_queries_are_normalised_together(
+def test_it_is_transductive_only_if_all_queries_are_normalised_together(
     make_learner: Make, make_episodes: Make, stream: EpisodeStream, norm: str, together: bool, expected: bool
 ) -> None:
     learner = make_learner(Reptile, norm=norm, transductive=together, test_inner_steps=5, dtype=torch.float32)
