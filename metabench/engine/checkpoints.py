@@ -71,7 +71,7 @@ class TrainingProgress:
         return max((step for selection in self.selections.values() for step, _ in selection.validation), default=0)
 
     def note(self, accuracies: Mapping[EpisodeShape, float], algorithm: Algorithm) -> None:
-        """Add a validation of the current weights; keep them for shapes where they are best.
+        """Add a validation of the current weights; keep them for shapes that they are best for.
 
         Args:
             accuracies: validation accuracy by test shape. A shape without one is dropped: its cells will not use this

@@ -33,7 +33,7 @@ class Attempt:
 
     Attributes:
         record: the cell's record.
-        outcome: the per-episode results and the picture; None where the cell failed.
+        outcome: the per-episode results and the picture; None if the cell failed.
         traceback: the traceback of an unexpected error; empty otherwise.
     """
 
@@ -75,7 +75,7 @@ class CellJob:
         plugins = PluginManager.from_environment()
         choose_device(self.device.type)
         roots = DataRoots.from_environment(os.environ)
-        data = load_dataset(self.cell.dataset, plugins, roots, self.device, lambda done, total, what: None)
+        data = load_dataset(self.cell.dataset, plugins, roots, self.device, lambda done, total, name: None)
         return self.attempt(data, plugins, watcher)
 
     def attempt(self, data: LoadedDataset, plugins: PluginManager, watcher: Watcher) -> Attempt:

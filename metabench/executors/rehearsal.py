@@ -59,7 +59,7 @@ class Pace:
 def rehearse(
     cells: Sequence[Cell], splits: Mapping[str, Mapping[str, Split]], device: torch.device, plugins: PluginManager
 ) -> dict[str, float]:
-    """Return the expected seconds of each cell; empty where a setup fails.
+    """Return the expected seconds of each cell; empty if a setup fails.
 
     Cells of one setup differ only in seeds, labels or numbers of steps and episodes; it is built and timed once.
 
@@ -108,7 +108,7 @@ def _setup(cell: Cell) -> str:
 
 
 def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> Pace | None:
-    """Return the pace of a cell's setup; None where it fails, as the cell will, with its reason.
+    """Return the pace of a cell's setup; None if it fails, as the cell then will, with its reason.
 
     Raises:
         SuiteError: the algorithm or the backbone refuses the cell.

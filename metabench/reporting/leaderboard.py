@@ -31,7 +31,7 @@ class Column:
         value: returns the number behind the text, to sort by; None sorts by the text.
         legend: explanation of the heading; empty if it needs none.
         left: whether the column is left-aligned.
-        optional: whether the column is omitted where all its texts are empty.
+        optional: whether the column is omitted if all its texts are empty.
     """
 
     title: str
@@ -139,7 +139,7 @@ COLUMNS = (
         "p",
         _p,
         lambda row: row.versus_best.p_holm if row.versus_best else None,
-        "p: probability of such a difference by chance of the episodes, adjusted for all pairs of the table",
+        "p: probability of a difference this large by chance of the episodes, adjusted for all pairs of the table",
         optional=True,
     ),
     Column(
