@@ -2,8 +2,8 @@
 
 python benchmarks/overhead.py --cells 1000
 
-Runs `metabench run` on a suite of many cells of three steps each, then the same cells by a bare loop of build, train and
-test in one process, and prints the difference a cell; then the time of the same command again, which keeps all cells.
+Runs `metabench run` on a suite of many cells of three steps each, then the same cells by a bare loop of build, train
+and test in one process, and prints the difference a cell; then the time of the same command again, which keeps them.
 """
 
 from __future__ import annotations

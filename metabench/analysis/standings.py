@@ -40,6 +40,7 @@ class Row:
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
         published: the published result for the method, with differences of protocol.
         episodes: per-episode accuracies, mean over the seeds, and the groups of the classes.
+        tested_on: key of the test episodes, see `episodes_of`; None where all seeds failed.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Row:
     versus_best: PairedDifference | None = None
     published: Comparison | None = None
     episodes: EpisodeResults | None = field(default=None, repr=False)
+    tested_on: tuple[int, str] | None = field(default=None, repr=False)
 
     @property
     def finished(self) -> list[Record]:
@@ -102,11 +104,15 @@ def make_tables(
         read: reads the per-episode results of a record.
         published: published results of any algorithm.
     """
-    ordered = sorted(records, key=lambda record: (*_table_of(record), _method_of(record), record.seed))
+    methods: dict[tuple[_TableKey, tuple[str, str]], list[Record]] = {}
+    for record in records:
+        methods.setdefault((_table_of(record), _method_of(record)), []).append(record)
     tables = []
-    for (dataset, backbone, way, shot), members in groupby(ordered, key=_table_of):
-        rows = [_row(list(group), read, published) for _, group in groupby(members, key=_method_of)]
-        tables.append(Table(dataset, backbone, way, shot, _sorted(_named(rows))))
+    for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
+        members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
+        rows = _sorted(_named([_row(seeds, read, published) for seeds in members]))
+        dataset, backbone, way, shot = table
+        tables.append(Table(dataset, backbone, way, shot, rows))
     contests = compare([_contest(table.rows) for table in tables])
     return [
         replace(table, rows=_ranked(table.rows, differences))
@@ -114,7 +120,11 @@ def make_tables(
     ]
 
 
-def _table_of(record: Record) -> tuple[str, str, int, int]:
+#: Dataset, backbone, way and shot.
+_TableKey = tuple[str, str, int, int]
+
+
+def _table_of(record: Record) -> _TableKey:
     return record.dataset, record.backbone, record.way, record.shot
 
 
@@ -162,6 +172,7 @@ def _row(records: Sequence[Record], read: ReadEpisodes, results: Sequence[Publis
         inductive_ci95=float(np.mean([accuracy.ci95 for accuracy in inductive])) if inductive else None,
         published=published,
         episodes=EpisodeResults(accuracies, episodes[0].groups),
+        tested_on=episodes_of(finished[0]),
     )
 
 
@@ -177,13 +188,13 @@ def _data_ci95(records: Sequence[Record], accuracies: Floats, results: EpisodeRe
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
     """Sort by accuracy; rows of other episodes and failures last."""
-    tested = [episodes_of(row.finished[0]) for row in rows if row.accuracy]
+    tested = [row.tested_on for row in rows if row.tested_on]
     # The episodes of most rows; of two equally frequent sets, the larger.
     main = max(tested, key=lambda episodes: (tested.count(episodes), episodes), default=None)
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
         accuracy = row.accuracy.mean if row.accuracy else 0.0
-        other_episodes = row.accuracy is not None and episodes_of(row.finished[0]) != main
+        other_episodes = row.tested_on is not None and row.tested_on != main
         return row.accuracy is None, other_episodes, -accuracy, row.name
 
     return sorted(rows, key=key)
@@ -191,7 +202,7 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
 
 def is_comparable(row: Row, best: Row) -> bool:
     """Return whether a row has the best row's episodes."""
-    return bool(row.episodes and best.episodes) and episodes_of(row.finished[0]) == episodes_of(best.finished[0])
+    return row.tested_on is not None and row.tested_on == best.tested_on
 
 
 def _contest(rows: Sequence[Row]) -> Contest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +120,7 @@ def seed_ci95(means: Sequence[float]) -> float | None:
     return mean_interval(means).ci95 if len(means) > 1 else None
 
 
+@cache  # leaderboards ask for few different quantiles, tens of thousands of times
 def t_quantile(degrees: float, probability: float = 0.975) -> float:
     """Return a quantile of Student's t."""
     from scipy.special import stdtrit  # imports in a tenth of the time of scipy.stats

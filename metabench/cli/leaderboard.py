@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -28,8 +30,9 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
     from metabench.reporting.leaderboard import sort_tables
 
     published = PluginManager.from_environment().published_results()
-    runs = Runs.read(directories, parse_filters(only))
-    tables = sort_tables(make_tables(runs.records, runs.episodes, published), sort)
+    with garbage_kept():
+        runs = Runs.read(directories, parse_filters(only))
+        tables = sort_tables(make_tables(runs.records, runs.episodes, published), sort)
     render = {
         "table": lambda tables: rendering.render_text(tables, terminal_width()),
         "markdown": rendering.render_markdown,
@@ -39,6 +42,18 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
         "json": rendering.render_json,
     }
     click.echo(render[style](tables), nl=False)
+
+
+@contextmanager
+def garbage_kept() -> Iterator[None]:
+    """Collect no garbage: with 10 000 records, which stay alive, that takes a sixth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def terminal_width() -> int | None:

@@ -7,6 +7,7 @@ leaderboard.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zlib
@@ -97,7 +98,8 @@ class Store:
 
         path = self._cells / f"{cell}.npz"
         try:
-            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            # Read at once: np.load alone asks the system for a dozen small pieces.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 accuracies = np.asarray(file["accuracies"], dtype=np.float64)
                 groups = np.asarray(file["groups"], dtype=np.int64)
             if accuracies.ndim != 1 or groups.ndim != 2 or not 2 <= len(accuracies) == len(groups):
