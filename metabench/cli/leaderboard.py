@@ -29,10 +29,6 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
     from metabench.reporting import rendering
     from metabench.reporting.leaderboard import sort_tables
 
-    published = PluginManager.from_environment().published_results()
-    with garbage_kept():
-        runs = Runs.read(directories, parse_filters(only))
-        tables = sort_tables(make_tables(runs.records, runs.episodes, published), sort)
     render = {
         "table": lambda tables: rendering.render_text(tables, terminal_width()),
         "markdown": rendering.render_markdown,
@@ -41,7 +37,12 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
         "csv": rendering.render_csv,
         "json": rendering.render_json,
     }
-    click.echo(render[style](tables), nl=False)
+    published = PluginManager.from_environment().published_results()
+    with garbage_kept():
+        runs = Runs.read(directories, parse_filters(only))
+        tables = sort_tables(make_tables(runs.records, runs.episodes, published), sort)
+        text = render[style](tables)
+    click.echo(text, nl=False)
 
 
 @contextmanager
