@@ -6,11 +6,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
 if TYPE_CHECKING:  # imports torch
@@ -39,14 +39,14 @@ class ProgressLine:
         self._bars = bars
         self._task = bars.add_task(title, total=None, note="", visible=False) if bars else None
         self._interval = interval
-        self._phase = ""
+        self._phase = self._note = ""
         self._total = self._first = 0
         self._start = time.monotonic()
         self._due = self._start + patience
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """Show the start of a phase ("train", "test", …) of `total` steps or episodes."""
-        self._phase, self._total, self._first = name, total, done
+        self._phase, self._total, self._first, self._note = name, total, done, ""
         self._start = time.monotonic()
         if self._bars and self._task is not None:
             self._bars.reset(self._task, total=total, completed=done, visible=bool(self._title), note="")
@@ -56,18 +56,19 @@ class ProgressLine:
 
         Args:
             done: number of steps or episodes done.
-            note: the current loss or accuracy; if empty, a terminal keeps the last one.
+            note: the current loss or accuracy; if empty, the last one of the phase stays.
         """
         now = time.monotonic()
-        state = f"{self._phase} {done}/{self._total}"
+        self._note = note or self._note
+        state = f"{self._phase} {done}/{self._total} {self._note}".rstrip()
         if self._bars and self._task is not None:
-            fields: dict[str, Any] = {"note": f"{state}  {note}".rstrip()} if note or not self._title else {}
-            self._bars.update(self._task, completed=done, visible=bool(self._title) or now >= self._due, **fields)
+            visible = bool(self._title) or now >= self._due
+            self._bars.update(self._task, completed=done, visible=visible, note=state)
         elif now >= self._due:
             self._due = now + self._interval
             left = (now - self._start) / max(1, done - self._first) * (self._total - done)
             title = f"{self._title}: " if self._title else ""
-            click.echo(f"{title}{state} {note}".rstrip() + f", {duration(left)} left", err=True)
+            click.echo(f"{title}{state}, {duration(left)} left", err=True)
 
     def end(self) -> None:
         """Remove the bar."""
@@ -86,7 +87,6 @@ def terminal_bars() -> Iterator[Progress | None]:
         # A narrow terminal truncates the title, and keeps the other columns.
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         *([BarColumn(bar_width=20)] if console.width >= _WIDE else []),
-        TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
         TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
