@@ -79,7 +79,7 @@ def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
     differences = {
-        title: candidate.episodes(new).accuracies - base.episodes(old).accuracies
+        title: candidate.accuracies(new) - base.accuracies(old)
         for title, (old, new) in pairs.items()
         if old and new and old.status == new.status == "ok" and episodes_of(old) == episodes_of(new)
     }

@@ -9,17 +9,26 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from metabench.analysis.paired import Contest, PairedDifference, compare
 from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
-from metabench.records.record import EpisodeResults, Record
+from metabench.records.record import Record
 from metabench.specs import PublishedResult
 
-#: Reads the per-episode results of a record.
-ReadEpisodes = Callable[[Record], EpisodeResults]
+
+class Results(Protocol):
+    """Reads the per-episode results of records, e.g. `metabench.records.runs.Runs`."""
+
+    def accuracies(self, record: Record) -> Floats:
+        """Return the [n] accuracy of each episode."""
+
+    def groups(self, record: Record) -> npt.NDArray[np.int64]:
+        """Return the [n, N] groups of each episode's classes."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Row:
         tie: whether the difference to the best is not significant.
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
         published: the published result for the method, with differences of protocol.
-        episodes: per-episode accuracies, mean over the seeds, and the groups of the classes.
+        accuracies: [n] accuracy of each episode, mean over the seeds; None where every seed failed.
         tested_on: key of the test episodes, see `episodes_of`; None where all seeds failed.
     """
 
@@ -54,7 +63,7 @@ class Row:
     tie: bool = False
     versus_best: PairedDifference | None = None
     published: Comparison | None = None
-    episodes: EpisodeResults | None = field(default=None, repr=False)
+    accuracies: Floats | None = field(default=None, repr=False)
     tested_on: tuple[int, str] | None = field(default=None, repr=False)
 
     @property
@@ -94,14 +103,12 @@ class Table:
         return " · ".join(parts)
 
 
-def make_tables(
-    records: Iterable[Record], read: ReadEpisodes, published: Sequence[PublishedResult] = ()
-) -> list[Table]:
+def make_tables(records: Iterable[Record], results: Results, published: Sequence[PublishedResult] = ()) -> list[Table]:
     """Return one table for each dataset, backbone, way and shot.
 
     Args:
         records: records of one or several runs.
-        read: reads the per-episode results of a record.
+        results: reads the per-episode results of the records.
         published: published results of any algorithm.
     """
     methods: dict[tuple[_TableKey, tuple[str, str]], list[Record]] = {}
@@ -110,10 +117,10 @@ def make_tables(
     tables = []
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
-        rows = _sorted(_named([_row(seeds, read, published) for seeds in members]))
+        rows = _sorted(_named([_row(seeds, results, published) for seeds in members]))
         dataset, backbone, way, shot = table
         tables.append(Table(dataset, backbone, way, shot, rows))
-    contests = compare([_contest(table.rows) for table in tables])
+    contests = compare([_contest(table.rows, results) for table in tables])
     return [
         replace(table, rows=_ranked(table.rows, differences))
         for table, differences in zip(tables, contests, strict=True)
@@ -153,37 +160,36 @@ def _distinction(namesakes: Sequence[Row]) -> Callable[[Row], str]:
     return lambda row: ""
 
 
-def _row(records: Sequence[Record], read: ReadEpisodes, results: Sequence[PublishedResult]) -> Row:
-    published = compare_published(records[0], results)
+def _row(records: Sequence[Record], results: Results, published_results: Sequence[PublishedResult]) -> Row:
+    published = compare_published(records[0], published_results)
     finished = [record for record in records if record.status == "ok"]
     name = records[0].algorithm
     if not finished:
         return Row(name, records, published=published)
-    episodes = [read(record) for record in finished]
-    accuracies = np.mean([result.accuracies for result in episodes], axis=0)
+    accuracies = np.mean([results.accuracies(record) for record in finished], axis=0)
     inductive = [record.inductive_accuracy for record in finished if record.inductive_accuracy]
     return Row(
         name,
         records,
         accuracy=mean_interval(accuracies),
-        data_ci95=_data_ci95(finished, accuracies, episodes[0]),
+        data_ci95=_data_ci95(finished, accuracies, results),
         seed_ci95=seed_ci95([record.accuracy.mean for record in finished if record.accuracy]),
         inductive=float(np.mean([accuracy.mean for accuracy in inductive])) if inductive else None,
         inductive_ci95=float(np.mean([accuracy.ci95 for accuracy in inductive])) if inductive else None,
         published=published,
-        episodes=EpisodeResults(accuracies, episodes[0].groups),
+        accuracies=accuracies,
         tested_on=episodes_of(finished[0]),
     )
 
 
-def _data_ci95(records: Sequence[Record], accuracies: Floats, results: EpisodeResults) -> float | None:
+def _data_ci95(records: Sequence[Record], accuracies: Floats, results: Results) -> float | None:
     """Return half the interval about the data.
 
     The record of a single seed already holds it; several seeds need it computed from their mean accuracies.
     """
     if len(records) == 1 and records[0].accuracy and records[0].accuracy.data_ci95 is not None:
         return records[0].accuracy.data_ci95
-    return DataIntervals(results.groups).ci95(accuracies)
+    return DataIntervals(results.groups(records[0])).ci95(accuracies)
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
@@ -205,13 +211,13 @@ def is_comparable(row: Row, best: Row) -> bool:
     return row.tested_on is not None and row.tested_on == best.tested_on
 
 
-def _contest(rows: Sequence[Row]) -> Contest:
+def _contest(rows: Sequence[Row], results: Results) -> Contest:
     """Return the best method and the methods comparable with it."""
-    best = rows[0].episodes
-    if best is None:
+    best = rows[0]
+    others = [row.accuracies for row in rows[1:] if row.accuracies is not None and is_comparable(row, best)]
+    if best.accuracies is None or not others:
         return Contest(np.zeros(0), [])
-    others = [row.episodes.accuracies for row in rows[1:] if row.episodes and is_comparable(row, rows[0])]
-    return Contest(best.accuracies, others, best.groups)
+    return Contest(best.accuracies, others, results.groups(best.finished[0]))
 
 
 def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> list[Row]:

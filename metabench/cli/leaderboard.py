@@ -40,7 +40,7 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
     published = PluginManager.from_environment().published_results()
     with garbage_kept():
         runs = Runs.read(directories, parse_filters(only))
-        tables = sort_tables(make_tables(runs.records, runs.episodes, published), sort)
+        tables = sort_tables(make_tables(runs.records, runs, published), sort)
         text = render[style](tables)
     click.echo(text, nl=False)
 

@@ -161,7 +161,7 @@ def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginM
     from metabench.reporting.rendering import render_csv, render_markdown, render_text
 
     runs = Runs([(store, records)])
-    tables = make_tables(runs.records, runs.episodes, plugins.published_results())
+    tables = make_tables(runs.records, runs, plugins.published_results())
     store.write_text("leaderboard.md", render_markdown(tables))
     store.write_text("leaderboard.csv", render_csv(tables))
     return render_text(tables, terminal_width())

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metabench.errors import StoreError
 from metabench.filters import choose
-from metabench.records.record import EpisodeResults, Machine, Record
+from metabench.records.record import Machine, Record
 from metabench.records.store import Store
+
+if TYPE_CHECKING:  # reading records must not import numpy
+    import numpy as np
+    import numpy.typing as npt
 
 #: Cell, machine and fingerprint of the data: records with equal keys are repetitions of one measurement.
 _Key = tuple[str, Machine, str]
@@ -65,20 +70,28 @@ class Runs:
             results.append((store, records))
         return cls(results, only)
 
-    def episodes(self, record: Record) -> EpisodeResults:
-        """Return the per-episode results of a record.
+    def accuracies(self, record: Record) -> npt.NDArray[np.float64]:
+        """Return the [n] per-episode accuracies of a record.
 
         Raises:
             StoreError: they cannot be read, or their number differs from the record's.
         """
         store = self._stores[_key(record)]
-        results = store.episodes(record.cell)
-        if record.accuracy and len(results.accuracies) != record.accuracy.episodes:
+        accuracies = store.accuracies(record.cell)
+        if record.accuracy and len(accuracies) != record.accuracy.episodes:
             raise StoreError(
-                f"cell {record.cell} in {store.path} has {len(results.accuracies)} per-episode results, and its record "
+                f"cell {record.cell} in {store.path} has {len(accuracies)} per-episode results, and its record "
                 f"says {record.accuracy.episodes}: run the suite again"
             )
-        return results
+        return accuracies
+
+    def groups(self, record: Record) -> npt.NDArray[np.int64]:
+        """Return the [n, N] groups of the classes of each test episode.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        return self._stores[_key(record)].episodes(record.cell).groups
 
     def picture(self, record: Record) -> bytes | None:
         """Return the PNG of a record's worst episode; None if there is none."""

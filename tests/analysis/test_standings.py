@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kept_results import KeptResults
 from metabench.analysis.published import compare_published
 from metabench.analysis.standings import Row, make_tables
 from metabench.analysis.stats import DataIntervals, mean_interval
@@ -20,7 +21,7 @@ Results = Callable[..., EpisodeResults]
 
 
 def rows_of(records: list[Record], results: dict[str, EpisodeResults]) -> list[Row]:
-    (table,) = make_tables(records, lambda record: results[record.cell])
+    (table,) = make_tables(records, KeptResults(lambda record: results[record.cell]))
     return list(table.rows)
 
 

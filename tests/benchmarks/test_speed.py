@@ -82,7 +82,7 @@ def test_leaderboard(benchmark: Benchmark, store: Store) -> None:
 
     def leaderboard() -> str:
         runs = Runs.read([store.path])
-        return render_text(make_tables(runs.records, runs.episodes), 200)
+        return render_text(make_tables(runs.records, runs), 200)
 
     text = benchmark(leaderboard)
     assert f"method{CELLS - 1}" in str(text)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kept_results import KeptResults
 from metabench.analysis.standings import Table, make_tables
 from metabench.cli import main
 from metabench.cli.leaderboard import SORTS
@@ -45,7 +46,7 @@ def tables_of(make_results: Callable[..., EpisodeResults]) -> Tables:
             assert record.accuracy is not None
             return make_results(record.accuracy.mean)
 
-        return make_tables(records, read, published)
+        return make_tables(records, KeptResults(read), published)
 
     return make
 
@@ -149,9 +150,8 @@ def test_a_tie_shares_the_rank_and_says_what_would_settle_it(
 ) -> None:
     records = [make_record(mean, algorithm=f"m{i}", cell=str(i)) for i, mean in enumerate((0.9, 0.8999, 0.5))]
     noise = {"0": 1, "1": 2, "2": 3}
-    tables = make_tables(
-        records, lambda record: make_results(record.accuracy and record.accuracy.mean, noise=noise[record.cell])
-    )
+    read = KeptResults(lambda record: make_results(record.accuracy and record.accuracy.mean, noise=noise[record.cell]))
+    tables = make_tables(records, read)
     first, tied, last = lines_of_table(render_text(tables))
     assert re.match(r"\s+1\s+m0", first)
     assert re.match(r"\s+1=\s+m1", tied)

@@ -32,7 +32,7 @@ def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
         runs: the records to show.
         published: published results to show beside them.
     """
-    tables = make_tables(runs.records, runs.episodes, published)
+    tables = make_tables(runs.records, runs, published)
     detailed = [table for table in tables if any(row.accuracy for row in table.rows)][:SECTIONS]
     script, plots = draw(detailed)
     folder = files("metabench.reporting.report")
@@ -113,7 +113,7 @@ def _method(row: Row, runs: Runs) -> dict[str, Any]:
             for worst in record.worst_classes
         ],
         "picture": base64.b64encode(image).decode() if image else "",
-        "lowest": f"{runs.episodes(record).accuracies.min() * 100:.1f}" if image else "",
+        "lowest": f"{runs.accuracies(record).min() * 100:.1f}" if image else "",
     }
 
 
@@ -123,7 +123,7 @@ def _pairs(table: Table) -> dict[str, Any] | None:
     Intervals are widened for the number of pairs of the table (Bonferroni), so that no tie of the table is marked as a
     difference here. Returns None with fewer than two comparable methods.
     """
-    compared = [row for row in table.rows if row.rank is not None and row.episodes]
+    compared = [row for row in table.rows if row.rank is not None and row.accuracies is not None]
     rows = compared[:METHODS]
     if len(rows) < 2:
         return None
@@ -137,9 +137,9 @@ def _pairs(table: Table) -> dict[str, Any] | None:
 
 
 def _pair(row: Row, other: Row, level: float) -> dict[str, str]:
-    assert row.episodes is not None
-    assert other.episodes is not None
-    interval = mean_interval(row.episodes.accuracies - other.episodes.accuracies)
+    assert row.accuracies is not None
+    assert other.accuracies is not None
+    interval = mean_interval(row.accuracies - other.accuracies)
     half = t_quantile(interval.episodes - 1, 1 - level / 2) * interval.std / interval.episodes**0.5
     clear = abs(interval.mean) > half
     text = f"{interval.mean * 100:+.2f} ± {half * 100:.2f}{' *' if clear else ''}".replace("-", "−")

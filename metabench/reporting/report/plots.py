@@ -139,9 +139,9 @@ def _learning_curves(rows: Sequence[Row]) -> figure:
 def _distributions(rows: Sequence[Row]) -> figure:
     plot = _figure("accuracy of an episode, %", "share of the episodes")
     for i, row in enumerate(rows):
-        if row.episodes is None:
+        if row.accuracies is None:
             continue
-        values, counts = np.unique(np.round(row.episodes.accuracies * 100, 3), return_counts=True)
+        values, counts = np.unique(np.round(row.accuracies * 100, 3), return_counts=True)
         share = np.cumsum(counts) / counts.sum()
         # The line starts at 0 below the lowest value and ends at 1 at the right border: one value makes a line, too.
         x, y = [values[0], *values, 100.0], [0.0, *share, 1.0]

@@ -1,0 +1,23 @@
+"""Per-episode results in memory, for tests of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from metabench.records.record import EpisodeResults, Record
+
+
+class KeptResults:
+    """Per-episode results by record, as `metabench.analysis.standings.Results`."""
+
+    def __init__(self, of: Callable[[Record], EpisodeResults]) -> None:
+        self._of = of
+
+    def accuracies(self, record: Record) -> npt.NDArray[np.float64]:
+        return self._of(record).accuracies
+
+    def groups(self, record: Record) -> npt.NDArray[np.int64]:
+        return self._of(record).groups
