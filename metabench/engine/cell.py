@@ -32,7 +32,7 @@ from metabench.engine.training import train
 from metabench.errors import CellFailed, in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory, is_out_of_memory
-from metabench.machine.reproducible import derive_seed, deterministic
+from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.plan import Cell
 from metabench.records.record import (
     Accuracy,
@@ -77,7 +77,7 @@ class Outcome:
 
 def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager) -> Algorithm:
     """Build the cell's algorithm and backbone from the cell's seed."""
-    torch.manual_seed(derive_seed(cell.seed, "initialise"))
+    seed_generators(derive_seed(cell.seed, "initialise"))
     backbone_class = plugins.backbone_class(cell.backbone.name)
     algorithm_class = plugins.algorithm_class(cell.algorithm.name)
     backbone = backbone_class(validate_config(backbone_class.Config, cell.backbone.params), image_shape)
@@ -179,7 +179,7 @@ def _test(
             seconds=watch.seconds,
             episodes_per_second=_rate(test.episodes, watch.seconds),
             batch=batch.size,
-            latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device)),
+            latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device, test.episodes)),
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, test.seed), remarks),
         peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes),

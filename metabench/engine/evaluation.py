@@ -17,9 +17,9 @@ from metabench.engine.streams import EpisodeStream
 from metabench.errors import CellFailed
 from metabench.machine.clock import Stopwatch, percentiles_ms
 from metabench.machine.memory import BatchSize
-from metabench.machine.reproducible import derive_seed
+from metabench.machine.reproducible import derive_seed, seed_generators
 
-#: Number of episodes timed one by one for the latency.
+#: Largest number of episodes timed one by one for the latency.
 LATENCY_EPISODES = 30
 #: Number of untimed episodes before them.
 LATENCY_WARM_UP = 3
@@ -210,13 +210,22 @@ def _scores_differ(before: Tensor, after: Tensor) -> bool:
     return bool((before - after).abs().max() > PROBE_TOLERANCE * scale)
 
 
-def latency_ms(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device) -> dict[str, float]:
+def latency_ms(
+    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device, episodes: int
+) -> dict[str, float]:
     """Return median and 95th percentile of the time per single episode.
 
     The episode's tensors are on the device before the clock starts.
+
+    Args:
+        algorithm: the trained algorithm.
+        stream: the test episodes.
+        seed: seed of the algorithm's random draws.
+        device: the device that it runs on.
+        episodes: number of timed episodes, at most `LATENCY_EPISODES`.
     """
     seconds = []
-    for i in range(LATENCY_WARM_UP + LATENCY_EPISODES):
+    for i in range(LATENCY_WARM_UP + min(episodes, LATENCY_EPISODES)):
         episode = stream.batch(i, 1)
         watch = Stopwatch(device)
         with watch.running():
@@ -236,6 +245,6 @@ def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int, alo
         alone: whether each query is predicted on its own (`metabench.api.Algorithm.predict_alone`).
     """
     algorithm.eval()
-    torch.manual_seed(derive_seed(seed, f"predict {first}"))
+    seed_generators(derive_seed(seed, f"predict {first}"))
     classify = algorithm.predict_alone if alone else algorithm.predict
     return classify(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()

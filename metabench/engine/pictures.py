@@ -77,5 +77,5 @@ def episode_png(
         for column, i in enumerate(wrong[:_WRONG]):
             paste(query_x[i], shots + column, row, f"as {predicted[i] + 1}")
     file = io.BytesIO()
-    canvas.quantize(_COLOURS).save(file, "PNG", optimize=True)
+    canvas.quantize(_COLOURS, Image.Quantize.FASTOCTREE).save(file, "PNG", optimize=True)
     return file.getvalue()

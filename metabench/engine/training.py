@@ -17,7 +17,7 @@ from metabench.engine.streams import EpisodeStream, training_stream, validation_
 from metabench.errors import CellFailed
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
-from metabench.machine.reproducible import derive_seed
+from metabench.machine.reproducible import derive_seed, seed_generators
 from metabench.planning.plan import Cell, Training
 
 #: Number of untimed first steps of a process, in which allocators and kernels warm up.
@@ -165,7 +165,7 @@ def _meta_steps(
     loss = torch.zeros(())
     while progress.step < until:
         # Each step has its own seed, so that a resumed run makes the same step.
-        torch.manual_seed(derive_seed(cell.seed, f"train {progress.step}"))
+        seed_generators(derive_seed(cell.seed, f"train {progress.step}"))
         loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
         progress.step += 1
         watcher.advance(progress.step)

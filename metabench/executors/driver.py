@@ -78,13 +78,15 @@ def run_cells(
     jobs = max(1, min(jobs, len(waiting)))
     queue = _jobs(suite, cells, waiting, device, store, jobs, expected or {})
     unfinished = Counter({training: len(sharing) for training, sharing in waiting.items()})
+    # Checkpoints of earlier runs may hold shapes of other cells; those of this run need not be read.
+    earlier = set() if fresh else store.checkpoints()
 
     def drop_checkpoints(cell: Cell) -> None:
         """Delete a finished cell's checkpoints unless a queued or interrupted cell will resume from them."""
         origin = origin_of(datasets[cell.dataset.label], device, providers(cell, plugins))
         of_this_run = {other.shape for other in trainings[cell.training_id]}
         for name in [cell.id] if unfinished[cell.training_id] else [cell.id, cell.training_id]:
-            shapes = shapes_of(store.checkpoint(name), origin)
+            shapes = shapes_of(store.checkpoint(name), origin) if name in earlier else of_this_run
             if shapes is not None and of_this_run.issuperset(shapes):
                 store.drop_checkpoint(name)
 

@@ -14,6 +14,17 @@ def derive_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}".encode()).digest()[:8], "little") >> 1
 
 
+def seed_generators(seed: int) -> None:
+    """Seed torch's default generators, as `torch.manual_seed` does.
+
+    Without a GPU in use, `torch.manual_seed` formats three stack traces for later: 76 µs at the top of a script, more
+    within a run, at each step and prediction.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+
+
 @contextmanager
 def deterministic() -> Iterator[None]:
     """Let torch use deterministic kernels, where they exist, within the block.

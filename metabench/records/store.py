@@ -209,6 +209,10 @@ class Store:
         """Return the checkpoint path of a training (`metabench.planning.plan.Cell.training_id`)."""
         return self.path / "checkpoints" / f"{training}.pt"
 
+    def checkpoints(self) -> set[str]:
+        """Return the trainings that have a checkpoint."""
+        return {path.stem for path in (self.path / "checkpoints").glob("*.pt")}
+
     def drop_checkpoint(self, training: str) -> None:
         """Delete the checkpoint of a training, if there is one."""
         try:
