@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from metabench.data.packing import DataRoots
-from metabench.engine.batching import batching_for
 from metabench.engine.cell import build, image_shape_of, run_cell
 from metabench.engine.evaluation import evaluate
 from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
+from metabench.engine.trial import set_batchings
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.machine.device import choose_device
 from metabench.machine.memory import BatchSize
@@ -101,8 +101,8 @@ def bare_loop(cells: Sequence[Cell], data: LoadedDataset, device: torch.device, 
     """Build, train, validate and test each cell, and measure and keep nothing."""
     for cell in cells:
         algorithm = build(cell, image_shape_of(data.splits), device, plugins)
-        algorithm.batching = batching_for(device, algorithm.functional, algorithm.inner_loop)
         train = training_stream(cell, data.splits, device)
+        set_batchings(algorithm, train.batch(0, min(2, cell.train.meta_batch)))
         for step in range(cell.train.steps):
             algorithm.train()
             algorithm.meta_step(train.batch(step * cell.train.meta_batch, cell.train.meta_batch))

@@ -25,9 +25,9 @@ from matplotlib import pyplot as plt
 
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.sampler import EpisodeShape
-from metabench.engine.batching import batching_for
 from metabench.engine.evaluation import evaluate, predict
 from metabench.engine.streams import EpisodeStream
+from metabench.engine.trial import set_batchings
 from metabench.machine.clock import synchronise
 from metabench.machine.device import choose_device, describe_device
 from metabench.machine.memory import BatchSize
@@ -103,6 +103,7 @@ def _measure(curve: str, point: Point, device: torch.device) -> float:
     shape = EpisodeShape(point.way, point.shot, 15)
     algorithm = _build(name.lower(), point, device)
     stream = EpisodeStream(_split(point.size), shape, "scaling", 0, device)
+    set_batchings(algorithm, stream.batch(0, 2))
     if phase == "training":
         algorithm.train()
         count = point.meta_batch
@@ -134,7 +135,6 @@ def _build(name: str, point: Point, device: torch.device) -> Algorithm:
     )
     setup = Setup(backbone, point.way, point.way, 1000)
     algorithm: Algorithm = algorithm_class(validate_config(algorithm_class.Config, params), setup)
-    algorithm.batching = batching_for(device, algorithm.functional, algorithm.inner_loop)
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 

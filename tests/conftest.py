@@ -189,7 +189,7 @@ def metabench(
 @pytest.fixture
 def few_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time two episodes, for tests not about latency."""
-    monkeypatch.setattr("metabench.engine.evaluation.LATENCY_EPISODES", 2)
+    monkeypatch.setattr("metabench.engine.costs.LATENCY_EPISODES", 2)
 
 
 @pytest.fixture(scope="session")

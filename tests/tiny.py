@@ -193,6 +193,78 @@ class Sociable(Relative):
         return super().predict(support_x, support_y, query_x, way)
 
 
+class Gregarious(Centroid):
+    """Normalises the queries of all episodes of a batch together."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        scores = super().predict(support_x, support_y, query_x, way)
+        return scores - scores.mean(dim=(0, 1), keepdim=True)
+
+
+class Remembering(Centroid):
+    """Answers known queries as it did before."""
+
+    def __init__(self, config: Any, setup: api.Setup) -> None:
+        super().__init__(config, setup)
+        self.answers: dict[bytes, Any] = {}
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        scores = super().predict(support_x, support_y, query_x, way).tolist()
+        pairs = zip(query_x.numpy(), scores, strict=True)
+        return torch.tensor([self.answers.setdefault(queries.tobytes(), answer) for queries, answer in pairs])
+
+
+class Positional(Centroid):
+    """Takes the classes from the order of the support images."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        in_order = torch.arange(way).repeat_interleave(support_x.shape[1] // way).expand(len(support_x), -1)
+        return super().predict(support_x, in_order, query_x, way)
+
+
+class Guessing(Centroid):
+    """Draws its scores from torch's generator, for all episodes at once."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        return torch.rand(*query_x.shape[:2], way)
+
+
+class Backwards(Centroid):
+    """Returns distances as scores."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        return -super().predict(support_x, support_y, query_x, way)
+
+
+class Labelling(Centroid):
+    """Returns labels."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        return super().predict(support_x, support_y, query_x, way).argmax(-1)
+
+
+class Padded(Centroid):
+    """Returns scores of five dimensions."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        return super().predict(support_x, support_y, query_x, way)[None, None]
+
+
+class Listing(Centroid):
+    """Returns a list."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        return super().predict(support_x, support_y, query_x, way).tolist()  # type: ignore[no-any-return]
+
+
+class Infinite(Centroid):
+    """Gives impossible classes a score of -inf."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        scores = super().predict(support_x, support_y, query_x, way)
+        return scores.masked_fill(scores < scores.max(dim=-1, keepdim=True).values, float("-inf"))
+
+
 class Constant(Centroid):
     """Predicts the same score for all classes."""
 
@@ -214,6 +286,15 @@ TINY = [
     Relative,
     Sociable,
     Eavesdropping,
+    Gregarious,
+    Remembering,
+    Positional,
+    Guessing,
+    Backwards,
+    Labelling,
+    Padded,
+    Listing,
+    Infinite,
     Constant,
 ]
 

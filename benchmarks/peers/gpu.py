@@ -36,6 +36,7 @@ from metabench.engine.cell import build, image_shape_of
 from metabench.engine.evaluation import evaluate, predict
 from metabench.engine.precision import tf32
 from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.engine.trial import set_batchings
 from metabench.executors.rehearsal import rehearse
 from metabench.machine.clock import synchronise
 from metabench.machine.device import choose_device, describe_device
@@ -80,7 +81,9 @@ def print_agreement(device: torch.device) -> None:
         weights: list[Tensor] = []
         for place, batching in ((torch.device("cpu"), Sequential()), (device, None)):
             algorithm = build(cell, image_shape_of(splits), place, plugins).double()
-            algorithm.batching = batching or algorithm.batching
+            set_batchings(algorithm, in_double(train, place))
+            if batching is not None:
+                algorithm.batching = algorithm.training_batching = batching
             scores.append(predict(algorithm, in_double(test, place), 0, 0))
             weights.append(updated(algorithm, in_double(train, place)))
             functional = algorithm.functional

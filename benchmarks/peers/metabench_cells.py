@@ -15,6 +15,7 @@ from metabench.api import OptimisedAlgorithm, Split
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.engine.trial import set_batchings
 from metabench.machine.device import choose_device
 from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import read_suite, resolve
@@ -60,6 +61,7 @@ class CellWork:
         device = device or choose_device("cpu")
         self.algorithm = cast(OptimisedAlgorithm, build(cell, image_shape_of(splits), device, plugins))
         self.train = training_stream(cell, splits, device)
+        set_batchings(self.algorithm, self.train.batch(0, min(2, cell.train.meta_batch)))
         self.test = evaluation_stream(cell, splits, device)
         self.seed = cell.test.seed
 

@@ -128,10 +128,11 @@ def _counted(work: CellWork, step: Callable[[], int]) -> Callable[[], float]:
     def count() -> float:
         counter = FlopCounterMode(display=False)
         # FlopCounterMode counts in its own thread only.
-        batching, work.algorithm.batching = work.algorithm.batching, Sequential()
+        batchings = work.algorithm.batching, work.algorithm.training_batching
+        work.algorithm.batching = work.algorithm.training_batching = Sequential()
         with counter:
             episodes_done = step()
-        work.algorithm.batching = batching
+        work.algorithm.batching, work.algorithm.training_batching = batchings
         return counter.get_total_flops() / episodes_done
 
     return count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metabench.api.algorithms import Algorithm, Metrics, Setup
 from metabench.api.backbones import Backbone, embed_episode, embed_queries
-from metabench.api.batching import Batching
+from metabench.api.batching import Batching, episode_generators
 from metabench.api.config import Config
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.embedding import EmbeddingAlgorithm
@@ -36,6 +36,7 @@ __all__ = [
     "Weights",
     "embed_episode",
     "embed_queries",
+    "episode_generators",
     "gradients",
     "is_vectorised",
 ]

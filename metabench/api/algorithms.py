@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from metabench.api.backbones import Backbone
-from metabench.api.batching import Batching, Sequential, carries_state_between_episodes
+from metabench.api.batching import Batching, Sequential
 from metabench.api.config import Config
 from metabench.api.episodes import Episodes
 
@@ -57,19 +58,15 @@ class Algorithm(nn.Module, abc.ABC):
     inner_loop: bool = False
     #: The batching of test episodes; the engine sets the fastest one for the device.
     batching: Batching = Sequential()
+    #: Whether `predict` draws random numbers; the engine tries it, and then asks for one episode at a time.
+    draws: bool = False
+    #: The batching of training episodes; in order if an episode draws random numbers or changes the next one.
+    training_batching: Batching = Sequential()
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__()
         self.config = config
         self.backbone = setup.backbone
-
-    @property
-    def training_batching(self) -> Batching:
-        """Return the batching of training episodes.
-
-        They run in order unless the algorithm is `functional` and no episode changes the next one.
-        """
-        return self.batching if self.functional and not carries_state_between_episodes(self.backbone) else Sequential()
 
     @abc.abstractmethod
     def meta_step(self, episodes: Episodes) -> Metrics:
@@ -88,24 +85,18 @@ class Algorithm(nn.Module, abc.ABC):
             way: N.
 
         Returns:
-            [B, M, N] scores; the largest score of a query is its prediction. The scores of an episode must not depend
-            on the rest of the batch: an algorithm that draws random numbers here needs one generator per episode.
+            [B, M, N] finite scores; the largest score of a query is its prediction. The scores of an episode must not
+            depend on the rest of the batch.
         """
 
     def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Classify each query as if it were its episode's only one.
+        """Classify each query of one episode as if it were the only one.
 
-        Arguments and result are those of `predict`. Override it only to return the same scores faster, e.g. by learning
-        from the support set once for all queries of an episode.
+        Arguments and result are those of `predict`, with B = 1. Override it only to return the same scores faster, e.g.
+        by learning from the support set once for all queries.
         """
-        queries = query_x.shape[1]
-        scores = self.predict(
-            support_x.repeat_interleave(queries, dim=0),
-            support_y.repeat_interleave(queries, dim=0),
-            query_x.flatten(0, 1).unsqueeze(1),
-            way,
-        )
-        return scores.reshape(len(query_x), queries, way)
+        scores = [self.predict(support_x, support_y, query, way) for query in torch.split(query_x, 1, dim=1)]
+        return torch.cat(scores, dim=1)
 
     def training_state(self) -> dict[str, Any]:
         """Return the state that `state_dict` lacks (optimisers, counters), as plain data and tensors."""

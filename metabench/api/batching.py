@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from metabench.machine.reproducible import derive_seed
+
 _M = TypeVar("_M", bound=nn.Module)
 
 
@@ -75,7 +77,15 @@ class Sequential(Batching):
         return torch.stack(losses)
 
 
-def carries_state_between_episodes(module: nn.Module) -> bool:
-    """Return whether a training episode may change the next, by buffers or dropout."""
-    dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-    return next(module.buffers(), None) is not None or any(isinstance(part, dropouts) for part in module.modules())
+def episode_generators(count: int) -> list[torch.Generator]:
+    """Return a generator of random numbers for each episode of a batch.
+
+    The seed of the i-th one depends on i and on the seed of torch's default generator, which the engine sets at each
+    step, so that the draws of an episode do not depend on the other episodes.
+    """
+    return [torch.Generator().manual_seed(episode_seed(torch.initial_seed(), i)) for i in range(count)]
+
+
+def episode_seed(seed: int, number: int) -> int:
+    """Return the seed of an episode's random draws, from the seed of its step and its number in the batch."""
+    return derive_seed(seed, f"episode {number}")

@@ -29,6 +29,11 @@ class Episodes:
     def __len__(self) -> int:
         return len(self.support_x)
 
+    def __getitem__(self, part: slice) -> Episodes:
+        """Return some of the episodes, e.g. ``episodes[2:3]``."""
+        support_x, support_y = self.support_x[part], self.support_y[part]
+        return Episodes(support_x, support_y, self.query_x[part], self.query_y[part], self.way)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield ``(support_x, support_y, query_x, query_y)`` of each episode."""
         return iter(zip(self.support_x, self.support_y, self.query_x, self.query_y, strict=True))

@@ -20,15 +20,19 @@ from metabench.api import Algorithm, Backbone, Config, Setup, Split
 from metabench.api.batching import Sequential
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.batching import Threaded, Vmapped
-from metabench.engine.evaluation import evaluate, is_transductive, predict
+from metabench.engine.controls import SHUFFLED_EPISODES, check_predict_alone, check_shuffled_labels, is_transductive
+from metabench.engine.evaluation import evaluate, predict
 from metabench.engine.streams import EpisodeStream
-from metabench.errors import MetabenchError, in_one_line
+from metabench.engine.trial import purity_of, set_batchings
+from metabench.errors import CellFailed, MetabenchError, in_one_line
 from metabench.machine.memory import BatchSize
 from metabench.registry.configs import InvalidConfig, validate_config
 from metabench.registry.manager import PluginManager
 
 CPU = torch.device("cpu")
 CLASSES, IMAGES, SIZE = 24, 16, 20
+#: Normalisations of `SmallNetwork`.
+NORMS = ("none", "running", "batch", "support")
 
 
 class NotConforming(MetabenchError):
@@ -36,19 +40,36 @@ class NotConforming(MetabenchError):
 
 
 class SmallNetwork(Backbone):
-    """A backbone of two convolutions, which trains in seconds."""
+    """A backbone of two convolutions, which trains in seconds.
 
-    per_image = True
+    Args:
+        norm: normalisation after the first convolution: none, by running averages (``"running"``), or by the statistics
+            of all images of the call (``"batch"``) or of its support images (``"support"``).
+    """
 
-    def __init__(self, config: Any = None, image_shape: tuple[int, int, int] = (1, SIZE, SIZE)) -> None:
-        super().__init__(config or Config(), image_shape)
+    def __init__(self, norm: str = "none", image_shape: tuple[int, int, int] = (1, SIZE, SIZE)) -> None:
+        super().__init__(Config(), image_shape)
         self.first = nn.Conv2d(image_shape[0], 8, 3, stride=2, padding=1)
         self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
         self.features = 16 * (SIZE // 4) ** 2
+        self.norm = norm
+        self.running = nn.BatchNorm2d(8) if norm == "running" else None
+        self.per_image = norm in ("none", "running")
+        self.needs_support = norm == "support"
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
-        """Return [n, 400] features of 20×20 images; ignore `support`."""
-        return F.relu(self.second(F.relu(self.first(x)))).flatten(1)
+        """Return [n, 400] features of 20×20 images, the first `support` of which are support images."""
+        return F.relu(self.second(F.relu(self._normalised(self.first(x), support)))).flatten(1)
+
+    def _normalised(self, x: Tensor, support: int | None) -> Tensor:
+        if self.running is not None:
+            normalised: Tensor = self.running(x)
+            return normalised
+        if self.norm == "none":
+            return x
+        given = x[:support] if self.norm == "support" else x
+        variance, mean = torch.var_mean(given, dim=(0, 2, 3), keepdim=True, unbiased=False)
+        return (x - mean) / (variance + 1e-5).sqrt()
 
 
 @dataclass(frozen=True)
@@ -69,12 +90,14 @@ class Subject:
     steps: int = 60
     plugins: PluginManager = field(default_factory=PluginManager.from_environment)
 
-    def build(self, way: int = 5, train_way: int | None = None, seed: int = 0) -> Algorithm:
+    def build(self, way: int = 5, train_way: int | None = None, seed: int = 0, norm: str = "none") -> Algorithm:
         """Return a new algorithm on a `SmallNetwork`."""
         cls = self.plugins.algorithm_class(self.name)
         torch.manual_seed(seed)
-        setup = Setup(SmallNetwork(), way, train_way or way, self.steps)
-        return cls(validate_config(cls.Config, dict(self.params)), setup)
+        setup = Setup(SmallNetwork(norm), way, train_way or way, self.steps)
+        algorithm = cls(validate_config(cls.Config, dict(self.params)), setup)
+        set_batchings(algorithm, episodes("train", setup.train_way).batch(0, 2))
+        return algorithm
 
 
 def made_up_split(seed: int) -> Split:
@@ -176,27 +199,58 @@ def check_prediction_changes_nothing(subject: Subject) -> None:
 
 
 def check_batches(subject: Subject) -> None:
-    """An episode's scores do not depend on its batch."""
-    algorithm = subject.build()
-    train(algorithm, episodes("train"), 0, 2)
-    stream = episodes("test")
-    together = predict(algorithm, stream.batch(0, 4), 0, 0)
-    alone = torch.cat([predict(algorithm, stream.batch(i, 1), 0, 0) for i in range(4)])
-    if not torch.allclose(together, alone, rtol=1e-4, atol=1e-5):
-        raise NotConforming(
-            f"scores move by up to {float((together - alone).abs().max()):.2g} with the batch that an episode is in: "
-            "predict each episode on its own, with its own random generator"
-        )
+    """An episode's scores do not depend on its batch, with any normalisation."""
+    for norm in NORMS:
+        algorithm = subject.build(norm=norm)
+        train(algorithm, episodes("train"), 0, 2)
+        stream = episodes("test")
+        together = predict(algorithm, stream.batch(0, 4), 0, 0)
+        alone = torch.cat([predict(algorithm, stream.batch(i, 1), 0, i) for i in range(4)])
+        if not torch.allclose(together, alone, rtol=1e-4, atol=1e-5):
+            raise NotConforming(
+                f"scores move by up to {float((together - alone).abs().max()):.2g} with the batch that an episode is "
+                f"in{_with(norm)}: predict each episode on its own"
+            )
+
+
+def check_alone(subject: Subject) -> None:
+    """`predict_alone` predicts a query as `predict` does an only one, with any normalisation."""
+    for norm in NORMS:
+        algorithm = subject.build(norm=norm)
+        train(algorithm, episodes("train"), 0, 2)
+        try:
+            check_predict_alone(algorithm, episodes("test"), 0)
+        except CellFailed as error:
+            raise NotConforming(f"{error}{_with(norm)}") from error
+
+
+def check_labels(subject: Subject) -> None:
+    """Shuffled support labels give the accuracy of chance, with any normalisation."""
+    for norm in NORMS:
+        algorithm = subject.build(norm=norm)
+        train(algorithm, episodes("train", shot=3), 0, subject.steps // 3)
+        evaluate(algorithm, episodes_of_test(), SHUFFLED_EPISODES, BatchSize(CPU), 0)
+        try:
+            check_shuffled_labels(algorithm, episodes_of_test(), 0, BatchSize(CPU))
+        except CellFailed as error:
+            raise NotConforming(f"{error}{_with(norm)}") from error
+
+
+def _with(norm: str) -> str:
+    return "" if norm == "none" else f" (on a network with norm: {norm})"
 
 
 def check_batchings(subject: Subject) -> None:
     """A functional algorithm's scores do not depend on its batching."""
-    if not subject.build().functional:
+    tried = subject.build()
+    if not tried.functional:
         return
+    purity = purity_of(tried, episodes("train").batch(0, 2))
     scores_of = []
     for batching in (Sequential(), Sequential(), Threaded(2), Vmapped(CPU)):
         algorithm = subject.build()
-        algorithm.batching = batching
+        algorithm.batching = batching if purity.testing else algorithm.batching
+        algorithm.training_batching = batching if purity.training else algorithm.training_batching
         try:
             train(algorithm, episodes("train"), 0, 1)
             scores_of.append(predict(algorithm, episodes("test").batch(0, 4), 0, 0))
@@ -224,8 +278,6 @@ def check_shapes(subject: Subject) -> None:
         algorithm = subject.build(way)
         train(algorithm, episodes("train", way, shot), 0, 1)
         scores = predict(algorithm, episodes("test", way, shot, 3).batch(0, 2), 0, 0)
-        if scores.shape != (2, 3 * way, way):
-            raise NotConforming(f"scores of {way}-way {shot}-shot are {tuple(scores.shape)}, not (2, {3 * way}, {way})")
         if not bool(torch.isfinite(scores).all()):
             raise NotConforming(f"scores of {way}-way {shot}-shot are not finite")
     try:
@@ -240,7 +292,7 @@ def check_queries(subject: Subject) -> None:
     """A query's scores do not depend on the other queries."""
     algorithm = subject.build()
     train(algorithm, episodes("train"), 0, 2)
-    if is_transductive(algorithm, episodes("test"), 0) and not subject.transductive:
+    if is_transductive(algorithm, episodes("test"), 0, BatchSize(CPU)) and not subject.transductive:
         raise NotConforming(
             "a query's scores move when the other queries are exchanged: predict each query on its own, or declare the "
             "algorithm transductive"
@@ -314,6 +366,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "prediction changes nothing": check_prediction_changes_nothing,
     "batches": check_batches,
     "batchings": check_batchings,
+    "alone": check_alone,
+    "labels": check_labels,
     "shapes": check_shapes,
     "queries": check_queries,
     "relabelling": check_relabelling,
@@ -334,5 +388,7 @@ def run_check(name: str, subject: Subject) -> None:
             CHECKS[name](subject)
         except MetabenchError:
             raise
+        except CellFailed as error:
+            raise NotConforming(str(error)) from error
         except Exception as error:
             raise NotConforming(f"{in_one_line(error)}") from error

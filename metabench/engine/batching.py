@@ -1,24 +1,52 @@
-"""Batchings faster than `Sequential`: threads on a CPU, `torch.vmap` on a GPU."""
+"""Batchings: in order, in threads on a CPU, by `torch.vmap` on a GPU."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from metabench.api.batching import Batching, Sequential
+from metabench.api.batching import Batching, Sequential, episode_seed
 from metabench.api.gradients import vectorised
 from metabench.machine.memory import BatchSize
+from metabench.machine.reproducible import seed_generators
 
 _M = TypeVar("_M", bound=nn.Module)
 _T = TypeVar("_T")
+
+
+class InOrder(Sequential):
+    """Work on one episode after the other, each with random draws of its own.
+
+    Before episode i of a batch, torch's generator is seeded from i and from its seed before the batch.
+    """
+
+    def map(self, work: Callable[..., tuple[Tensor, ...]], module: _M, *batch: Tensor) -> tuple[Tensor, ...]:
+        """See `metabench.api.Batching.map`."""
+        return super().map(_seeded(work), module, *batch)
+
+    def add_gradients(self, loss: Callable[..., Tensor], module: _M, part: Sequence[Tensor], count: int) -> Tensor:
+        """See `metabench.api.batching.Sequential.add_gradients`."""
+        return super().add_gradients(_seeded(loss), module, part, count)
+
+
+def _seeded(work: Callable[..., _T]) -> Callable[..., _T]:
+    """Return a function of one episode that seeds torch's generator at each call."""
+    seed, number = torch.initial_seed(), itertools.count()
+
+    def seeded(*arguments: Any) -> _T:
+        seed_generators(episode_seed(seed, next(number)))
+        return work(*arguments)
+
+    return seeded
 
 
 class Threaded(Batching):
@@ -29,6 +57,9 @@ class Threaded(Batching):
 
     Args:
         threads: number of threads that torch may use in total.
+
+    Raises:
+        RuntimeError: an episode draws random numbers: the threads would draw them in any order.
     """
 
     def __init__(self, threads: int) -> None:
@@ -68,9 +99,16 @@ class Threaded(Batching):
             with torch.set_grad_enabled(with_gradients):  # grad mode belongs to each thread
                 return work(part)
 
+        generator = torch.get_rng_state()
         try:
             with ThreadPoolExecutor(count) as pool:
-                return list(pool.map(in_thread, parts))
+                results = list(pool.map(in_thread, parts))
+            if not torch.equal(generator, torch.get_rng_state()):
+                raise RuntimeError(
+                    "an episode drew random numbers, which the first episode did not: several threads would draw them "
+                    "in any order. Set `functional = False`"
+                )
+            return results
         finally:
             # torch.get_num_threads() returns the last value set by any thread; restore the caller's.
             torch.set_num_threads(self._threads)
@@ -118,24 +156,6 @@ class Vmapped(Batching):
         for parameter, gradient in zip(parameters, sums, strict=True):
             parameter.grad = sum_of_gradients(parameter.grad, gradient)
         return losses
-
-
-def batching_for(device: torch.device, functional: bool, inner_loop: bool) -> Batching:
-    """Return the fastest batching for a device and an algorithm.
-
-    Args:
-        device: a CPU or a GPU.
-        functional: see `metabench.api.Algorithm.functional`.
-        inner_loop: see `metabench.api.Algorithm.inner_loop`.
-    """
-    if not functional:
-        return Sequential()
-    if device.type != "cpu":
-        return Vmapped(device)
-    # Without an inner loop, an episode is one large batch of images: several threads per image batch are faster than
-    # one thread per episode.
-    threads = torch.get_num_threads()
-    return Threaded(threads) if inner_loop and threads > 1 else Sequential()
 
 
 def weight_sharing_copy(module: _M) -> _M:

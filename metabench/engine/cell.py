@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,24 +13,26 @@ import torch
 from metabench.analysis.stats import DataIntervals, Floats, mean_interval
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.sampler import EpisodeShape, IntArray
-from metabench.engine.batching import batching_for
+from metabench.engine.advice import testing_memory, training_memory
 from metabench.engine.checkpoints import TrainingProgress
-from metabench.engine.evaluation import (
-    evaluate,
-    flops,
-    inductive_accuracies,
+from metabench.engine.controls import (
+    SHUFFLED_EPISODES,
+    check_batch_independence,
+    check_predict_alone,
+    check_shuffled_labels,
     is_transductive,
-    latency_ms,
-    predict,
 )
+from metabench.engine.costs import flops, latency_ms
+from metabench.engine.evaluation import evaluate, inductive_accuracies, predict
 from metabench.engine.pictures import episode_png
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.engine.streams import EpisodeStream, evaluation_stream
+from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.training import train
-from metabench.errors import CellFailed, in_one_line
+from metabench.engine.trial import set_batchings
+from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
-from metabench.machine.memory import BatchSize, PeakMemory, is_out_of_memory
+from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.plan import Cell
 from metabench.records.record import (
@@ -84,7 +85,6 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     backbone.autocast = autocast_of(cell.precision)
     setup = Setup(backbone, cell.shape.way, cell.train.shape.way, cell.train.steps)
     algorithm = algorithm_class(validate_config(algorithm_class.Config, cell.algorithm.params), setup)
-    algorithm.batching = batching_for(device, algorithm.functional, algorithm.inner_loop)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
@@ -127,11 +127,14 @@ def run_cell(
     origin = origin or {}
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"), _memory_advice(cell):
-        algorithm = build(cell, image_shape_of(splits), device, plugins)
-        shapes = shapes or [cell.shape]
-        progress = train(cell, algorithm, splits, device, checkpoint, origin, shapes, memory, watcher)
-        return _test(cell, algorithm, splits, device, progress, memory, watcher)
+    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
+        with training_memory(cell):
+            algorithm = build(cell, image_shape_of(splits), device, plugins)
+            set_batchings(algorithm, training_stream(cell, splits, device).batch(0, min(2, cell.train.meta_batch)))
+            shapes = shapes or [cell.shape]
+            progress = train(cell, algorithm, splits, device, checkpoint, origin, shapes, memory, watcher)
+        with testing_memory(cell):
+            return _test(cell, algorithm, splits, device, progress, memory, watcher)
 
 
 # ------------------------------------------------------------------------------------------------- testing
@@ -157,10 +160,14 @@ def _test(
     accuracies = by_class.mean(axis=1)
     groups = stream.groups(0, test.episodes)
     accuracy = _accuracy(accuracies, groups)
-    transductive = is_transductive(algorithm, stream, test.seed)
-    remarks: list[str] = []
+    check_batch_independence(algorithm, stream, test.seed, batch)
+    watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
+    check_shuffled_labels(algorithm, stream, test.seed, batch, watcher)
+    transductive = is_transductive(algorithm, stream, test.seed, batch)
+    remarks = _remarks(accuracies, cell.shape.way)
 
     def test_inductively() -> Accuracy:
+        check_predict_alone(algorithm, stream, test.seed)
         watcher.phase("test inductively", test.inductive_episodes)
         inductive = inductive_accuracies(algorithm, stream, test.inductive_episodes, batch, test.seed, watcher)
         return _accuracy(inductive, groups[: len(inductive)])
@@ -215,6 +222,21 @@ def _accuracy(accuracies: Floats, groups: IntArray) -> Accuracy:
     return Accuracy(**asdict(mean_interval(accuracies)), data_ci95=DataIntervals(groups).ci95(accuracies))
 
 
+def _remarks(accuracies: Floats, way: int) -> list[str]:
+    """Return remarks on accuracies that are more likely a fault than a result."""
+    mean, chance = float(accuracies.mean()), 1 / way
+    error = float(accuracies.std(ddof=1)) / len(accuracies) ** 0.5
+    if (accuracies == 1).all():
+        return ["every query of every episode is right: ± 0.00 is no interval, more or harder episodes are needed"]
+    if np.allclose(accuracies, chance, rtol=0, atol=1e-9):
+        return ["every episode is at chance exactly: all scores of a query tie, or all queries get the same label"]
+    if mean < 0.8 * chance and chance - mean > 5 * error:
+        return [
+            f"the accuracy is far below chance ({chance:.1%}): the largest score is the prediction, not the smallest"
+        ]
+    return []
+
+
 def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:
     """Return the classes with the lowest accuracy, worst first."""
     counts = np.bincount(classes.reshape(-1), minlength=split.size.classes)
@@ -243,18 +265,3 @@ def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int
 def _rate(count: int, seconds: float) -> float | None:
     """Return episodes per second; None if none was timed (all steps were warm-up)."""
     return count / seconds if count and seconds > 0 else None
-
-
-@contextmanager
-def _memory_advice(cell: Cell) -> Iterator[None]:
-    """Turn an out-of-memory error into a `CellFailed` that names settings to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        train = cell.train
-        raise CellFailed(
-            f"out of memory: lower train.meta_batch ({train.meta_batch}), train.way ({train.shape.way}), "
-            f"train.queries ({train.shape.queries}) or the size of the backbone ({cell.backbone.label})"
-        ) from error

@@ -10,6 +10,7 @@ import torch
 
 from metabench.api import Algorithm, Split
 from metabench.data.sampler import EpisodeShape
+from metabench.engine.advice import testing_memory
 from metabench.engine.checkpoints import CheckpointClock, TrainingProgress, load_checkpoint, save_checkpoint
 from metabench.engine.evaluation import evaluate
 from metabench.engine.progress import Interrupted, Watcher
@@ -125,7 +126,8 @@ def _validate(
     for shape, (episodes, batch) in list(validations.items()):
         watcher.phase("validate" if len(validations) == 1 else f"validate {shape.shot}-shot", count)
         try:
-            accuracies[shape] = float(evaluate(algorithm, episodes, count, batch, cell.test.seed, watcher).mean())
+            with testing_memory(cell):
+                accuracies[shape] = float(evaluate(algorithm, episodes, count, batch, cell.test.seed, watcher).mean())
         except Interrupted:
             raise
         except Exception:

@@ -12,11 +12,14 @@ import torch
 
 from metabench.api import Algorithm, Split
 from metabench.engine.cell import build, image_shape_of
-from metabench.engine.evaluation import first_of_each_class, is_transductive, predict
+from metabench.engine.controls import is_transductive
+from metabench.engine.evaluation import first_of_each_class, predict, predict_alone
 from metabench.engine.precision import tf32
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
+from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError
 from metabench.machine.clock import Stopwatch
+from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import deterministic
 from metabench.planning.plan import Cell, make_plan, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile, resolve
@@ -124,6 +127,7 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
         try:
             train = training_stream(cell, splits, device)
             batch = min(cell.train.meta_batch, _AT_ONCE)
+            set_batchings(algorithm, train.batch(0, batch))
             step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
             episode, alone = _timed_predictions(
                 algorithm, evaluation_stream(cell, splits, device), cell.test.seed, device
@@ -143,12 +147,12 @@ def _timed_predictions(
     predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
-        transductive = is_transductive(algorithm, stream, seed, _AT_ONCE)
+        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, _AT_ONCE), _AT_ONCE)
     alone = Stopwatch(device)
     if transductive:
         # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
         with suppress(Exception), alone.running():
-            predict(algorithm, first_of_each_class(stream.batch(0, 1)), seed, 0, alone=True)
+            predict_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed, 0)
     return watch.seconds / (2 * _AT_ONCE), alone.seconds
 
 

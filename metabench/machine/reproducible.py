@@ -25,6 +25,12 @@ def seed_generators(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+def generator_states() -> list[torch.Tensor]:
+    """Return the states of torch's default generators, of the CPU and of GPUs in use."""
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return [torch.get_rng_state(), *gpus]
+
+
 @contextmanager
 def deterministic() -> Iterator[None]:
     """Let torch use deterministic kernels, where they exist, within the block.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from metabench.api import AlgorithmConfig, Backbone, Config, EmbeddingAlgorithm, Setup
 from metabench.conformance.algorithms import SIZE, episodes
-from metabench.engine.evaluation import is_transductive
+from metabench.engine.controls import is_transductive
+from metabench.machine.memory import BatchSize
 
 WAY, SHOT, QUERIES = 3, 2, 4
 SUPPORT_Y = torch.arange(WAY).repeat(SHOT)
@@ -90,7 +91,7 @@ def test_a_per_image_backbone_embeds_all_episodes_in_one_pass() -> None:
 def test_a_backbone_that_mixes_images_is_measured_as_transductive(mixes: bool) -> None:
     stream = episodes("test", WAY, SHOT, QUERIES)
     algorithm = Nearest(AlgorithmConfig(), Setup(Counting(per_image=True, size=SIZE, mixes=mixes), WAY, WAY, 10))
-    assert is_transductive(algorithm, stream, 0) == mixes
+    assert is_transductive(algorithm, stream, 0, BatchSize(torch.device("cpu"))) == mixes
 
 
 def test_a_backbone_that_is_not_per_image_embeds_one_episode_per_pass() -> None:

@@ -75,7 +75,7 @@ BREAKING = {
             def predict(self, support_x, support_y, query_x, way):
                 scores = super().predict(support_x, support_y, query_x, way)
                 with torch.no_grad():
-                    self.backbone.first.bias += 1e-6
+                    self.backbone.first.bias += 1e-8
                 return scores
         """,
         "predict changed its parameters",
@@ -89,13 +89,34 @@ BREAKING = {
         """,
         "with the batch that an episode is in",
     ),
+    "alone": (
+        """
+        class Broken(ProtoNet):
+            def predict_alone(self, support_x, support_y, query_x, way):
+                return self.predict(support_x, support_y, query_x, way)
+        """,
+        "predict_alone returns other scores than predict does for an episode of one query: correct it, or use "
+        "`metabench.api.Algorithm.predict_alone` (on a network with norm: batch)",
+    ),
+    "labels": (
+        """
+        class Broken(ProtoNet):
+            def __init__(self, config, setup):
+                super().__init__(config, setup)
+                self.answers = {}
+            def predict(self, support_x, support_y, query_x, way):
+                scores = super().predict(support_x, support_y, query_x, way)
+                return torch.tensor(self.answers.setdefault(query_x.numpy().tobytes(), scores.tolist()))
+        """,
+        "with shuffled support labels the accuracy is",
+    ),
     "shapes": (
         """
         class Broken(ProtoNet):
             def predict(self, support_x, support_y, query_x, way):
                 return super().predict(support_x, support_y, query_x, way)[..., :5]
         """,
-        "scores of 7-way 2-shot are (2, 21, 5), not (2, 21, 7)",
+        "scores [episodes, queries, classes] = (2, 21, 7)",
     ),
     "queries": (
         """
@@ -178,6 +199,8 @@ def test_a_broken_rule_is_seen_by_its_check_and_by_no_other(rule: str, subject: 
     assert message in found.pop(rule)
     if rule == "seed":  # what no seed determines, no checkpoint brings back
         found.pop("resume")
+    if rule == "labels":  # the answers are remembered for other labels, too
+        found.pop("relabelling")
     assert found == {}
 
 

@@ -63,7 +63,8 @@ def test_a_cell_has_all_metrics(run: Run) -> None:
     assert min(outcome.train.seconds, outcome.train.episodes_per_second, outcome.eval.seconds) > 0
     assert 0 < outcome.eval.latency_ms.p50 <= outcome.eval.latency_ms.p95
     validated = [phase for step in (2, 4, 6, 8) for phase in (("validate", 5, 0), ("train", 8, step))]
-    assert watcher.phases == [("train", 8, 0), *validated, ("test", 12, 0)]
+    tests = [("test", 12, 0), ("test with shuffled labels", 50, 0)]
+    assert watcher.phases == [("train", 8, 0), *validated, *tests]
 
 
 def test_a_run_restores_the_random_state_of_its_caller(run: Run) -> None:
@@ -182,7 +183,7 @@ def test_out_of_memory_names_the_settings_to_lower(run: Run, name: str) -> None:
     with pytest.raises(CellFailed) as caught:
         run(name)
     message = str(caught.value)
-    assert message.startswith("out of memory: lower ")
+    assert message.startswith("out of memory in training: lower ")
     for part in ("train.meta_batch (2)", "train.way (3)", "train.queries (4)", "(pixels)"):
         assert part in message
 

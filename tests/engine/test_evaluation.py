@@ -12,7 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from metabench.engine.cell import Outcome, build
-from metabench.engine.evaluation import class_accuracies, credit, evaluate, flops, inductive_accuracies, is_transductive
+from metabench.engine.controls import is_transductive
+from metabench.engine.costs import flops
+from metabench.engine.evaluation import class_accuracies, credit, evaluate, inductive_accuracies
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset
@@ -62,7 +64,7 @@ def test_transduction_is_measured(
 ) -> None:
     _, (cell,) = cells_of(name)
     algorithm = build(cell, (1, 16, 16), CPU, everything)
-    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0) is expected
+    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is expected
 
 
 @pytest.mark.parametrize("norm", ["running", "batch", "support"])
@@ -71,7 +73,7 @@ def test_only_batch_statistics_make_a_protonet_transductive(
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
     algorithm = build(cell, (1, 16, 16), CPU, everything)
-    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0) is (norm == "batch")
+    assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is (norm == "batch")
 
 
 @pytest.mark.parametrize("name", [*BUILT_IN, "relative"])
@@ -178,7 +180,7 @@ def test_a_transductive_algorithm_is_also_tested_inductively(run: Run) -> None:
 def test_predict_alone_is_compared_with_predict(run: Run) -> None:
     outcome = run("eavesdropping")
     assert outcome.inductive_accuracy is None
-    (remark,) = outcome.remarks
+    *_, remark = outcome.remarks
     assert remark.startswith("not measured: inductive accuracy (CellFailed: predict_alone returns other")
 
 
@@ -186,7 +188,7 @@ def test_a_failing_inductive_test_is_a_remark_and_keeps_the_accuracy(run: Run) -
     outcome = run("sociable")
     assert outcome.accuracy.episodes == 12
     assert outcome.inductive_accuracy is None
-    (remark,) = outcome.remarks
+    *_, remark = outcome.remarks
     assert remark.startswith("not measured: inductive accuracy (ValueError: I am not used to be alone")
 
 

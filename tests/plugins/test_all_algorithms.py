@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
 from metabench.engine import evaluation
+from metabench.engine.controls import is_transductive
 from metabench.engine.precision import autocast_of
 from metabench.engine.streams import EpisodeStream
 from metabench.machine.memory import BatchSize
@@ -103,7 +104,7 @@ def test_query_labels_reach_no_prediction(
         scores.clear()
         shuffled = ShuffledLabels(stream, order)
         accuracies = evaluation.evaluate(learner, shuffled, episodes=4, batch=BatchSize(torch.device("cpu"), 2), seed=0)  # type: ignore[arg-type]
-        evaluation.is_transductive(learner, shuffled, seed=0)  # type: ignore[arg-type]
+        is_transductive(learner, shuffled, 0, BatchSize(torch.device("cpu")))  # type: ignore[arg-type]
         assert len(seen) == 4
         pointers = {labels.data_ptr() for labels in shuffled.labels}
         for support_x, support_y, query_x, way in seen:
@@ -315,7 +316,7 @@ def test_protonet_is_inductive_with_running_and_transductive_with_batch_statisti
     variant = Variant("protonet", ProtoNet)
     for norm, transductive in (("running", False), ("support", False), ("batch", True)):
         learner = trained(variant, norm, dtype=torch.float32)
-        assert evaluation.is_transductive(learner, stream, seed=0) is transductive
+        assert is_transductive(learner, stream, 0, BatchSize(torch.device("cpu"))) is transductive
 
 
 # ---------------------------------------------------------------------------------------------- golden numbers

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from metabench.api import Algorithm, Episodes, Setup
-from metabench.api.batching import Batching, Sequential, carries_state_between_episodes
-from metabench.engine.batching import Threaded, Vmapped, batching_for, weight_sharing_copy
+from metabench.api.batching import Batching, Sequential
+from metabench.engine.batching import Threaded, Vmapped, weight_sharing_copy
+from metabench.engine.trial import purity_of
 from metabench_plugins.algorithms.maml import MAML, MAMLConfig
 from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
@@ -57,7 +58,8 @@ def test_every_batching_predicts_like_sequential(
 def test_every_batching_trains_like_sequential(trained: Make, make_episodes: Make, variant: Variant, norm: str) -> None:
     def after_training(batching: Batching) -> dict[str, Tensor]:
         learner: Algorithm = trained(variant, norm)
-        learner.batching = batching
+        if purity_of(learner, make_episodes(2)).training:
+            learner.training_batching = batching
         for step in range(2):
             torch.manual_seed(step)
             loss = learner.meta_step(make_episodes(EPISODES, seed=step))["loss"]
@@ -77,7 +79,7 @@ def test_every_batching_has_the_same_meta_gradient(make_episodes: Make, downsamp
         torch.manual_seed(0)
         backbone = Conv4(Conv4Config(channels=20, norm="batch", downsample=downsample), (1, 16, 16))
         learner = MAML(MAMLConfig(inner_steps=2, first_order=first_order), Setup(backbone, 3, 3, 10)).double()
-        learner.batching = batching
+        learner.training_batching = batching
         drawn = make_episodes(EPISODES, seed=3)
         flat = Episodes(drawn.support_x.relu(), drawn.support_y, drawn.query_x.relu(), drawn.query_y, drawn.way)
         learner.meta_step(flat)
@@ -191,35 +193,3 @@ def test_recurrent_layers_of_a_copy_compute_with_its_own_weights(make_learner: M
     own.context(episodes, episodes)[0].sum().backward()
     assert all(parameter.grad is None for parameter in learner.parameters())
     assert any(parameter.grad is not None for parameter in own.context.support_lstm.parameters())
-
-
-# --------------------------------------------------------------------------------------------- the choice
-
-
-def test_the_batching_depends_on_device_and_algorithm() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        assert isinstance(batching_for(CPU, functional=True, inner_loop=True), Threaded)
-        assert isinstance(batching_for(CPU, functional=False, inner_loop=True), Sequential)
-        assert isinstance(batching_for(CPU, functional=True, inner_loop=False), Sequential)
-        torch.set_num_threads(1)
-        assert isinstance(batching_for(CPU, functional=True, inner_loop=True), Sequential)
-    finally:
-        torch.set_num_threads(before)
-    cuda = torch.device("cuda", 0)
-    assert isinstance(batching_for(cuda, functional=True, inner_loop=False), Vmapped)
-    assert isinstance(batching_for(cuda, functional=False, inner_loop=True), Sequential)
-
-
-@pytest.mark.parametrize(
-    ("module", "carries_state"),
-    [
-        (nn.Conv2d(1, 1, 3), False),
-        (nn.BatchNorm2d(3, track_running_stats=False), False),
-        (nn.BatchNorm2d(3), True),
-        (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), True),
-    ],
-)
-def test_training_is_sequential_if_an_episode_may_change_the_next(module: nn.Module, carries_state: bool) -> None:
-    assert carries_state_between_episodes(module) is carries_state

@@ -11,8 +11,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, Backbone, Episodes
-from metabench.engine import evaluation
+from metabench.engine.controls import is_transductive
 from metabench.engine.streams import EpisodeStream
+from metabench.machine.memory import BatchSize
 from metabench_plugins.algorithms.maml import MAML
 
 Make = Callable[..., Any]
@@ -203,4 +204,4 @@ def test_it_is_transductive_if_the_queries_are_normalised_together(
 ) -> None:
     learner: Algorithm = make_learner(MAML, norm=norm, inner_lr=ALPHA, dtype=torch.float32)
     learner.meta_step(make_episodes(2, dtype=torch.float32))
-    assert evaluation.is_transductive(learner, stream, seed=0) is transductive
+    assert is_transductive(learner, stream, 0, BatchSize(torch.device("cpu"))) is transductive

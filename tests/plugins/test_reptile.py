@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import Episodes
-from metabench.engine import evaluation
+from metabench.api import Episodes, episode_generators
+from metabench.engine.controls import is_transductive
 from metabench.engine.streams import EpisodeStream
+from metabench.machine.memory import BatchSize
 from metabench_plugins.algorithms.reptile import Reptile, minibatches
 
 Make = Callable[..., Any]
@@ -80,9 +81,10 @@ def test_the_outer_update_moves_weights_towards_the_mean_of_the_adapted_ones(
         start = weights(learner)
         torch.manual_seed(step)
         results, all_squares = [], []
-        for i in range(len(episodes)):
+        for i, generator in enumerate(episode_generators(len(episodes))):
             x, y = task(episodes, i)
-            adapted, after = plain_inner_loop(learner, x, y, minibatches(len(y), inner_batch, 4), squares, 4 * step)
+            batches = minibatches(len(y), inner_batch, 4, generator)
+            adapted, after = plain_inner_loop(learner, x, y, batches, squares, 4 * step)
             results.append(weights(adapted))
             all_squares.append(after)
         # The mean squares go from one meta-batch to the next, as in the authors' code.
@@ -158,8 +160,7 @@ def test_the_annealing_counts_the_outer_steps(make_learner: Make, make_episodes:
 
 @pytest.mark.parametrize(("images", "size"), [(10, 5), (10, 4), (7, 3), (3, 10), (5, 1)])
 def test_minibatches_use_every_image_once_a_pass(images: int, size: int) -> None:
-    torch.manual_seed(0)
-    batches = list(minibatches(images, size, 4 * images))
+    batches = list(minibatches(images, size, 4 * images, torch.Generator().manual_seed(0)))
     assert {len(batch) for batch in batches} == {min(size, images)}
     assert len(batches) == 4 * images
     passes = torch.cat(batches).split(images)
@@ -227,4 +228,4 @@ def test_it_is_transductive_only_if_all_queries_are_normalised_together(
 ) -> None:
     learner = make_learner(Reptile, norm=norm, transductive=together, test_inner_steps=5, dtype=torch.float32)
     learner.meta_step(make_episodes(2, dtype=torch.float32))
-    assert evaluation.is_transductive(learner, stream, seed=0) is expected
+    assert is_transductive(learner, stream, 0, BatchSize(torch.device("cpu"))) is expected

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import Config, Episodes, Metrics, Setup, Weights, gradients
+from metabench.api import Config, Episodes, Metrics, Setup, Weights, episode_generators, gradients
 from metabench_plugins.algorithms.foreach import foreach
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -93,13 +93,13 @@ class Reptile(LinearHead):
         x = torch.cat([episodes.support_x, episodes.query_x], dim=1)
         y = torch.cat([episodes.support_y, episodes.query_y], dim=1)
         shape = y.shape[1], self.config.inner_batch, self.config.inner_steps
-        batches = torch.stack([minibatches(*shape) for _ in episodes]).to(y.device)
+        batches = torch.stack([minibatches(*shape, generator) for generator in episode_generators(len(episodes))])
 
         def train(learner: Reptile, *episode: Tensor) -> tuple[Tensor, ...]:
             adapted, squares, loss = learner._adapt(*episode)
             return (*adapted.values(), *squares, loss)
 
-        *adapted_and_squares, losses = self.training_batching.map(train, self, x, y, batches)
+        *adapted_and_squares, losses = self.training_batching.map(train, self, x, y, batches.to(y.device))
         count = len(adapted_and_squares) // 2
         self._outer_update(adapted_and_squares[:count])
         for i, squares in enumerate(adapted_and_squares[count:]):
@@ -192,14 +192,14 @@ class Reptile(LinearHead):
         return torch.stack([self.under(weights, batch)[-1] for batch in with_support])
 
 
-def minibatches(images: int, size: int, count: int, generator: torch.Generator | None = None) -> Tensor:
+def minibatches(images: int, size: int, count: int, generator: torch.Generator) -> Tensor:
     """Return the indices of random minibatches, reshuffled when all images are used.
 
     Args:
         images: number of images.
         size: number of images per minibatch, at most `images`.
         count: number of minibatches.
-        generator: source of the randomness; by default torch's.
+        generator: source of the randomness.
 
     Returns:
         [count, min(size, images)] indices.

@@ -1,0 +1,133 @@
+"""Control each test: may its predictions depend on anything but support set and query?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from metabench.api import Algorithm, Episodes
+from metabench.engine.evaluation import credit, first_of_each_class, in_batches, predict, predict_alone
+from metabench.engine.progress import Watcher
+from metabench.engine.streams import EpisodeStream
+from metabench.errors import CellFailed
+from metabench.machine.memory import BatchSize
+from metabench.machine.reproducible import derive_seed
+
+#: Number of episodes in which queries or whole episodes are exchanged.
+PROBE_EPISODES = 8
+#: Number of episodes in which `predict_alone` is compared with `predict`.
+ALONE_EPISODES = 2
+#: Number of episodes with shuffled support labels.
+SHUFFLED_EPISODES = 50
+#: Standard errors above chance that shuffled labels may reach; 50 fair coins exceed it once in ten million times.
+SHUFFLED_ERRORS = 7.0
+#: Largest difference of scores that counts as rounding, as a share of the scores' range.
+TOLERANCE = 1e-4
+
+
+def is_transductive(
+    algorithm: Algorithm, stream: EpisodeStream, seed: int, batch: BatchSize, episodes: int = PROBE_EPISODES
+) -> bool:
+    """Return whether a query's scores depend on the other queries.
+
+    The second half of each episode's queries is exchanged for queries of other episodes, and the scores of the first
+    half are compared.
+    """
+
+    def moved(first: int, count: int) -> Tensor:
+        original, others = stream.batch(first, count), stream.batch(episodes + first, count)
+        kept = original.query_x.shape[1] // 2
+        exchanged = replace(original, query_x=torch.cat([original.query_x[:, :kept], others.query_x[:, kept:]], dim=1))
+        before, after = (predict(algorithm, drawn, seed, first)[:, :kept] for drawn in (original, exchanged))
+        return torch.full((count,), _differ(before, after))
+
+    return bool(in_batches(moved, episodes, batch).any())
+
+
+def check_batch_independence(algorithm: Algorithm, stream: EpisodeStream, seed: int, batch: BatchSize) -> None:
+    """Check that an episode's scores do not depend on the other episodes of its batch.
+
+    The second half of a batch is exchanged for other episodes, and the scores of the first half are compared; then
+    each of these episodes is predicted by itself.
+
+    Raises:
+        CellFailed: they depend on the other episodes.
+    """
+
+    size = min(batch.size, PROBE_EPISODES)
+    kept = size // 2
+    if not kept:
+        return
+    original, others = stream.batch(0, size), stream.batch(size, size)
+    exchanged = Episodes(
+        torch.cat([original.support_x[:kept], others.support_x[kept:]]),
+        torch.cat([original.support_y[:kept], others.support_y[kept:]]),
+        torch.cat([original.query_x[:kept], others.query_x[kept:]]),
+        torch.cat([original.query_y[:kept], others.query_y[kept:]]),
+        original.way,
+    )
+    before, after = (predict(algorithm, drawn, seed, 0)[:kept] for drawn in (original, exchanged))
+    by_itself = torch.cat([predict(algorithm, original[i : i + 1], seed, i) for i in range(kept)])
+    if _differ(before, after) or (before.argmax(-1) != by_itself.argmax(-1)).double().mean() > 0.1:
+        moved = max(float((before - scores).abs().max()) for scores in (after, by_itself))
+        raise CellFailed(
+            f"the scores of an episode depend on the other episodes of its batch (they move by up to {moved:.2g}): "
+            "predict each episode on its own, and embed it in a pass of its own unless the backbone is per_image"
+        )
+
+
+def check_predict_alone(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> None:
+    """Check that `predict_alone` and `predict` agree on single queries.
+
+    Raises:
+        CellFailed: they disagree.
+    """
+    for number in range(ALONE_EPISODES):
+        episode = first_of_each_class(stream.batch(number, 1))
+        scores = predict_alone(algorithm, episode, seed, number)
+        for query in range(episode.way):
+            alone = replace(episode, query_x=episode.query_x[:, [query]], query_y=episode.query_y[:, [query]])
+            if _differ(predict(algorithm, alone, seed, number), scores[:, [query]]):
+                raise CellFailed(
+                    "predict_alone returns other scores than predict does for an episode of one query: "
+                    "correct it, or use `metabench.api.Algorithm.predict_alone`"
+                )
+
+
+def check_shuffled_labels(
+    algorithm: Algorithm, stream: EpisodeStream, seed: int, batch: BatchSize, watcher: Watcher | None = None
+) -> None:
+    """Check that shuffled support labels give the accuracy of chance (a negative control).
+
+    The check comes after the test, so that an algorithm that remembers the test's predictions is found, too.
+
+    Raises:
+        CellFailed: the accuracy is above chance.
+        Interrupted: `watcher` asked to stop.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "shuffled labels"))
+    example = stream.batch(0, 1)
+    images, chance = example.support_y.shape[1], 1 / example.way
+    orders = torch.stack([torch.randperm(images, generator=generator) for _ in range(SHUFFLED_EPISODES)])
+
+    def accuracies(first: int, count: int) -> Tensor:
+        drawn = stream.batch(first, count)
+        order = orders[first : first + count].to(drawn.support_y.device)
+        shuffled = replace(drawn, support_y=drawn.support_y.gather(1, order))
+        return credit(predict(algorithm, shuffled, seed, first), drawn.query_y).mean(dim=1)
+
+    results = in_batches(accuracies, SHUFFLED_EPISODES, batch, watcher)
+    error = float(results.std(ddof=1)) / SHUFFLED_EPISODES**0.5
+    if results.mean() - chance > SHUFFLED_ERRORS * error + 1e-6:
+        raise CellFailed(
+            f"with shuffled support labels the accuracy is {results.mean():.1%}, where chance is {chance:.1%}: the "
+            "labels of queries leak, by the order of images, by normalisation, or by a cache of earlier predictions"
+        )
+
+
+def _differ(before: Tensor, after: Tensor) -> bool:
+    """Return whether scores differ by more than rounding."""
+    scale = (before.max() - before.min()).clamp_min(1e-12)
+    return bool((before - after).abs().max() > TOLERANCE * scale)

@@ -1,0 +1,121 @@
+"""Choose the batchings of an algorithm by trying it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from metabench.api import Algorithm, Episodes
+from metabench.api.batching import Batching, Sequential
+from metabench.engine.batching import InOrder, Threaded, Vmapped
+from metabench.machine.reproducible import generator_states
+
+_M = TypeVar("_M", bound=nn.Module)
+_T = TypeVar("_T")
+
+
+def batching_for(device: torch.device, functional: bool, inner_loop: bool) -> Batching:
+    """Return the fastest batching for a device and an algorithm.
+
+    Args:
+        device: a CPU or a GPU.
+        functional: see `metabench.api.Algorithm.functional`.
+        inner_loop: see `metabench.api.Algorithm.inner_loop`.
+    """
+    if not functional:
+        return InOrder()
+    if device.type != "cpu":
+        return Vmapped(device)
+    # Without an inner loop, an episode is one large batch of images: several threads per image batch are faster than
+    # one thread per episode.
+    threads = torch.get_num_threads()
+    return Threaded(threads) if inner_loop and threads > 1 else InOrder()
+
+
+@dataclass(frozen=True)
+class Purity:
+    """Whether results are functions of weights and episode, as tried on some episodes.
+
+    Attributes:
+        training: whether a training episode neither draws random numbers nor changes a buffer (running averages).
+        testing: the same of a test episode.
+        draws: whether `Algorithm.predict` draws random numbers, inside or outside its episodes.
+    """
+
+    training: bool = False
+    testing: bool = False
+    draws: bool = False
+
+
+def purity_of(algorithm: Algorithm, episodes: Episodes) -> Purity:
+    """Let a copy of the algorithm train on episodes and predict them, in order.
+
+    Args:
+        algorithm: the algorithm, before its training.
+        episodes: a few training episodes.
+    """
+    tried = copy.deepcopy(algorithm)
+    training, testing = _Trial(), _Trial()
+    tried.batching, tried.training_batching = testing, training
+    try:
+        tried.train()
+        tried.meta_step(episodes)
+        tried.eval()
+        before = generator_states()
+        tried.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
+    except Exception:  # the same error will end the cell, with its own message
+        return Purity()
+    return Purity(training.pure, testing.pure, draws=not _equal(before, generator_states()))
+
+
+def set_batchings(algorithm: Algorithm, episodes: Episodes) -> None:
+    """Set the fastest batchings that keep results functions of weights and episode.
+
+    Args:
+        algorithm: the algorithm, before its training.
+        episodes: a few training episodes.
+    """
+    fastest = batching_for(episodes.support_x.device, algorithm.functional, algorithm.inner_loop)
+    purity = purity_of(algorithm, episodes)
+    algorithm.training_batching = fastest if purity.training else InOrder()
+    algorithm.batching = fastest if purity.testing else InOrder()
+    algorithm.draws = purity.draws
+
+
+class _Trial(Sequential):
+    """Work in order; note whether episodes draw random numbers or change a buffer.
+
+    Attributes:
+        pure: whether no episode did.
+    """
+
+    def __init__(self) -> None:
+        self.pure = True
+
+    def map(self, work: Callable[..., tuple[Tensor, ...]], module: _M, *batch: Tensor) -> tuple[Tensor, ...]:
+        """See `metabench.api.Batching.map`."""
+        return super().map(self._watched(work), module, *batch)
+
+    def add_gradients(self, loss: Callable[..., Tensor], module: _M, part: Sequence[Tensor], count: int) -> Tensor:
+        """See `metabench.api.batching.Sequential.add_gradients`."""
+        return super().add_gradients(self._watched(loss), module, part, count)
+
+    def _watched(self, work: Callable[..., _T]) -> Callable[..., _T]:
+        def watched(module: nn.Module, *episode: Tensor) -> _T:
+            generators = generator_states()
+            buffers = [buffer.clone() for buffer in module.buffers()]
+            result = work(module, *episode)
+            self.pure = self.pure and _equal([*generators, *buffers], [*generator_states(), *module.buffers()])
+            return result
+
+        return watched
+
+
+def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    """Return whether two lists of tensors are equal, bit for bit."""
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

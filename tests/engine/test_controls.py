@@ -1,0 +1,137 @@
+"""Predictions may depend on the support set and the query alone; every test controls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metabench.engine.cell import Outcome, build
+from metabench.engine.controls import check_batch_independence
+from metabench.engine.evaluation import inductive_accuracies
+from metabench.engine.streams import evaluation_stream
+from metabench.errors import CellFailed
+from metabench.executors.loading import LoadedDataset
+from metabench.machine.memory import BatchSize
+from metabench.planning.plan import Cell
+from metabench.planning.suite import Suite
+from metabench.registry.manager import PluginManager
+from metabench_plugins.algorithms.protonet import ProtoNet
+from tiny import CPU, REAL, SUITE, Centroid
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
+
+Plan = Callable[..., tuple[Suite, list[Cell]]]
+Run = Callable[..., Outcome]
+
+
+def test_scores_that_depend_on_other_episodes_fail_the_cell(run: Run) -> None:
+    with pytest.raises(CellFailed, match="depend on the other episodes of its batch"):
+        run("gregarious")
+
+
+class Pooling(ProtoNet):
+    """Embeds the images of all episodes of a batch in one pass."""
+
+    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        images = torch.cat([support_x, query_x], dim=1)
+        features = self.backbone(images.flatten(0, 1)).reshape(*images.shape[:2], -1)
+        support, query = features[:, : support_x.shape[1]], features[:, support_x.shape[1] :]
+        return torch.stack([self.feature_scores(*each, way) for each in zip(support, support_y, query, strict=True)])
+
+
+@pytest.mark.parametrize(("norm", "leaks"), [("running", False), ("batch", True)])
+def test_one_pass_over_several_episodes_leaks_through_batch_norm_only(
+    norm: str, leaks: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
+    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm.__class__ = Pooling
+    stream = evaluation_stream(cell, data.splits, CPU)
+    if leaks:
+        with pytest.raises(CellFailed, match="embed it in a pass of its own"):
+            check_batch_independence(algorithm, stream, 0, BatchSize(CPU))
+    else:
+        check_batch_independence(algorithm, stream, 0, BatchSize(CPU))
+    alone = [inductive_accuracies(algorithm, stream, 12, BatchSize(CPU, batch), 0).tolist() for batch in (1, 8)]
+    assert alone[0] == alone[1]
+
+
+@pytest.mark.parametrize("leak", ["remembering", "positional"])
+def test_labels_that_leak_fail_the_cell(run: Run, leak: str) -> None:
+    message = r"with shuffled support labels the accuracy is 100\.0%, where chance is 33\.3%"
+    with pytest.raises(CellFailed, match=message):
+        run(leak, text=SUITE.replace("episodes: 12", "episodes: 50"))
+
+
+@pytest.mark.parametrize("way", [2, 3, 5])
+def test_shuffled_labels_accuse_no_honest_method(run: Run, way: int) -> None:
+    for shot in (1, 2):
+        text = SUITE.replace("ways: [3]", f"ways: [{way}]").replace("shots: [2]", f"shots: [{shot}]")
+        assert run("centroid", text=text, name=f"{way}-{shot}").accuracy.mean == 1
+
+
+def test_random_draws_of_a_prediction_do_not_depend_on_the_batch(run: Run) -> None:
+    results = [run("guessing", text=SUITE.replace("batch: 5", f"batch: {batch}"), name=str(batch)) for batch in (1, 5)]
+    np.testing.assert_array_equal(results[0].episodes.accuracies, results[1].episodes.accuracies)
+    assert 0.2 < results[0].accuracy.mean < 0.5
+
+
+def test_a_cell_with_memory_for_two_test_episodes_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run("relative", name="whole")
+    predict = Centroid.predict
+
+    def in_pairs(self: Centroid, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        if len(support_x) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return predict(self, support_x, support_y, query_x, way)
+
+    monkeypatch.setattr(Centroid, "predict", in_pairs)
+    narrow = run("relative", name="narrow")
+    assert narrow.eval.batch == 2
+    assert narrow.transductive is True
+    assert (narrow.accuracy, narrow.inductive_accuracy) == (whole.accuracy, whole.inductive_accuracy)
+
+
+def test_no_memory_for_a_test_episode_names_the_settings_of_the_test(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(self: Centroid, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr(Centroid, "predict", greedy)
+    with pytest.raises(CellFailed, match=r"in a single test episode: lower ways \(3\), shots \(2\), queries \(4\)"):
+        run("centroid")
+
+
+@pytest.mark.parametrize(
+    ("name", "returned"),
+    [
+        ("labelling", r"it returned \(5, 12\) of torch.int64"),
+        ("padded", r"it returned \(1, 1, 5, 12, 3\) of torch.float32"),
+        ("listing", "it returned list"),
+        ("infinite", r"not finite \(a score is -inf\)"),
+    ],
+)
+def test_predictions_that_are_no_scores_are_refused_with_what_came(run: Run, name: str, returned: str) -> None:
+    with pytest.raises(CellFailed, match=returned):
+        run(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "remark"),
+    [
+        ("centroid", "every query of every episode is right: ± 0.00 is no interval"),
+        ("constant", "every episode is at chance exactly: all scores of a query tie"),
+        ("backwards", "the accuracy is far below chance (33.3%): the largest score is the prediction"),
+    ],
+)
+def test_suspicious_accuracies_are_remarked(run: Run, name: str, remark: str) -> None:
+    assert any(said.startswith(remark) for said in run(name).remarks)
+
+
+def test_an_ordinary_accuracy_has_no_remark(run: Run) -> None:
+    outcome = run("protonet", text=REAL)
+    assert 1 / 3 < outcome.accuracy.mean < 1
+    assert outcome.remarks == []
