@@ -13,16 +13,18 @@ def assert_no_regression() -> Callable[..., None]:
     """Return a function that fails the test for worse runs.
 
     Its arguments are two output directories, ``base`` and ``candidate``, and ``tolerance``, the largest accepted loss
-    of accuracy in percentage points; see `metabench.analysis.gate.judge`.
+    of accuracy in percentage points; see `metabench.analysis.gate.compare_runs`.
     """
 
     def check(base: str | Path, candidate: str | Path, tolerance: float = 0.5) -> None:
-        from metabench.analysis.gate import judge
+        from metabench.analysis.gate import compare_runs
         from metabench.records.runs import Runs
 
-        verdicts = judge(Runs.read([Path(base)]), Runs.read([Path(candidate)]), tolerance / 100)
-        broken = [f"{verdict.word}  {verdict.cell}: {verdict.reason}" for verdict in verdicts if verdict.breaks]
-        if broken:
-            pytest.fail("\n".join(broken), pytrace=False)
+        comparison = compare_runs(Runs.read([Path(base)]), Runs.read([Path(candidate)]), tolerance / 100)
+        if not comparison.passed:
+            broken = [verdict for verdict in comparison.verdicts if verdict.breaks or comparison.is_empty]
+            pytest.fail(
+                "\n".join(f"{verdict.word}  {verdict.cell}: {verdict.reason}" for verdict in broken), pytrace=False
+            )
 
     return check

@@ -7,17 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
 from metabench.analysis.paired import ALPHA, holm
 from metabench.analysis.standings import episodes_of
-from metabench.analysis.stats import MeanInterval, mean_interval, t_below
+from metabench.analysis.stats import Floats, MeanInterval, mean_interval, t_below
+from metabench.errors import UsageError
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 
-Word = Literal["worse", "better", "same", "undecided", "missing", "new"]
+Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "new"]
 
 #: Verdicts that fail the gate.
-BREAKING: tuple[Word, ...] = ("worse", "missing")
+BREAKING: tuple[Word, ...] = ("worse", "missing", "invalid")
 
 #: Costs compared by ratio, between like machines: name, value of a record, and whether more is better.
 COSTS: tuple[tuple[str, Cost, bool], ...] = (
@@ -41,7 +44,8 @@ class Verdict:
         difference: candidate minus base, on identical episodes.
         p: p-value of a loss (or gain) beyond the tolerance, adjusted over all cells (Holm); None where neither is
             significant.
-        ratios: (name, candidate / base) of each of `COSTS`; empty between unlike machines.
+        ratios: (name, candidate / base) of each of `COSTS` that both runs have; empty between unlike machines.
+        unlike: how the machines differ, if they do; costs are then not compared.
     """
 
     cell: str
@@ -52,11 +56,17 @@ class Verdict:
     difference: MeanInterval | None = None
     p: float | None = None
     ratios: tuple[tuple[str, float], ...] = ()
+    unlike: str = ""
 
     @property
     def breaks(self) -> bool:
         """Return whether the verdict fails the gate."""
         return self.word in BREAKING
+
+    @property
+    def is_clear(self) -> bool:
+        """Return whether the accuracies were compared, and are clearly not worse."""
+        return self.difference is not None and self.word in ("better", "same")
 
 
 def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
@@ -75,24 +85,41 @@ def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
 
     Returns:
         One verdict for each cell, those that fail the gate first.
+
+    Raises:
+        UsageError: `tolerance` is not between 0 and 1.
     """
+    if not 0 <= tolerance <= 1:  # also refuses NaN
+        raise UsageError(f"a tolerance of {tolerance * 100:g} points: give a number between 0 and 100")
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
-    differences = {
-        title: candidate.accuracies(new) - base.accuracies(old)
-        for title, (old, new) in pairs.items()
-        if old and new and old.status == new.status == "ok" and episodes_of(old) == episodes_of(new)
-    }
-    intervals = {title: mean_interval(difference) for title, difference in differences.items()}
+    intervals: dict[str, MeanInterval] = {}
+    invalid: dict[str, str] = {}
+    for title, (old, new) in pairs.items():
+        if not (old and new and old.accuracy and new.accuracy and episodes_of(old) == episodes_of(new)):
+            continue
+        accuracies = {"base": base.accuracies(old), "candidate": candidate.accuracies(new)}
+        broken = [f"{count} of the {run}" for run, values in accuracies.items() if (count := _not_finite(values))]
+        if broken:
+            invalid[title] = f"{' and '.join(broken)}'s {len(accuracies['base'])} per-episode accuracies are no numbers"
+        else:
+            intervals[title] = mean_interval(accuracies["candidate"] - accuracies["base"])
     losses = _adjusted({title: _p_beyond(interval, -1, tolerance) for title, interval in intervals.items()})
     gains = _adjusted({title: _p_beyond(interval, +1, tolerance) for title, interval in intervals.items()})
     verdicts = []
     for title, (old, new) in pairs.items():
         if old and new and title in intervals:
             verdicts.append(_compared(title, old, new, intervals[title], losses[title], gains[title], tolerance))
+        elif title in invalid:
+            verdicts.append(Verdict(title, "invalid", invalid[title]))
         else:
             verdicts.append(_uncompared(title, old, new))
     return sorted(verdicts, key=lambda verdict: (not verdict.breaks, verdict.cell))
+
+
+def _not_finite(accuracies: Floats) -> int:
+    """Return the number of accuracies that are NaN or infinite."""
+    return int(np.count_nonzero(~np.isfinite(accuracies)))
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:
@@ -140,7 +167,9 @@ def _compared(
         word, reason = "undecided", f"accuracy {points}: neither clearly within {tolerance * 100:g} nor clearly beyond"
     assert old.accuracy is not None
     assert new.accuracy is not None
-    return Verdict(title, word, reason, old.accuracy.mean, new.accuracy.mean, interval, p, _ratios(old, new))
+    unlike = _unlike(old, new)
+    ratios = () if unlike else _ratios(old, new)
+    return Verdict(title, word, reason, old.accuracy.mean, new.accuracy.mean, interval, p, ratios, unlike)
 
 
 def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
@@ -167,17 +196,20 @@ def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
     )
 
 
-def _ratios(old: Record, new: Record) -> tuple[tuple[str, float], ...]:
-    """Return candidate / base of each cost.
+def _unlike(old: Record, new: Record) -> str:
+    """Return how device or torch version differ between two runs; empty if they do not."""
+    before, after = (f"{record.machine}, torch {record.environment.get('torch')}" for record in (old, new))
+    if (old.machine, old.environment.get("torch")) == (new.machine, new.environment.get("torch")):
+        return ""
+    return f"the base ran on {before}; the candidate on {after}"
 
-    The result is empty unless both runs have the same device and torch version.
-    """
-    if (old.machine, old.environment.get("torch")) != (new.machine, new.environment.get("torch")):
-        return ()
+
+def _ratios(old: Record, new: Record) -> tuple[tuple[str, float], ...]:
+    """Return candidate / base of each cost that is a positive number in both runs."""
     ratios = []
     for name, cost, _ in COSTS:
         before, after = cost(old), cost(new)
-        if before and after:
+        if before and after and min(before, after) > 0 and 0 < after / before < math.inf:
             ratios.append((name, after / before))
     return tuple(ratios)
 
@@ -212,15 +244,30 @@ class Change:
     @property
     def breaks(self) -> bool:
         """Return whether the whole interval is beyond the limit."""
-        if self.limit is None:
-            return False
-        return 1 / self.high > self.limit if self.more_is_better else self.low > self.limit
+        return self.limit is not None and self._factors[0] > self.limit
+
+    @property
+    def is_undecided(self) -> bool:
+        """Return whether the limit is inside the interval."""
+        return self.limit is not None and not self.breaks and self._factors[1] > self.limit
+
+    @property
+    def _factors(self) -> tuple[float, float]:
+        """Return the interval of the factor by which the cost got worse."""
+        if self.more_is_better:
+            return 1 / self.high, 1 / self.low if self.low else math.inf
+        return self.low, self.high
 
     def __str__(self) -> str:
         """Return the change as one line of text."""
         spread = f"{self.low:.2f} to {self.high:.2f}, {self.cells} cells" if self.cells > 1 else "1 cell"
         text = f"{self.name}: ×{self.ratio:.2f} ({spread})"
-        return text + (f": worse than the limit of {self.limit:g}" if self.breaks else "")
+        if self.breaks:
+            return f"{text}: worse than the limit of {self.limit:g}"
+        if self.is_undecided:
+            reason = "is within the interval" if self.cells > 1 else "needs more than one cell"
+            return f"{text}: undecided, the limit of {self.limit:g} {reason}"
+        return text
 
 
 def changes_of(verdicts: Sequence[Verdict], slowdown: float | None, memory_growth: float | None) -> list[Change]:
@@ -242,6 +289,75 @@ def changes_of(verdicts: Sequence[Verdict], slowdown: float | None, memory_growt
         else:  # one ratio has no interval, so it cannot fail the gate
             middle, half = logarithms[0], math.inf
         limit = memory_growth if name == "peak MiB" else slowdown
-        low, high = math.exp(middle - half), math.exp(middle + half) if half < math.inf else math.inf
+        low, high = _exp(middle - half), _exp(middle + half)
         changes.append(Change(name, math.exp(middle), low, high, len(logarithms), limit, more_is_better))
     return changes
+
+
+def _exp(value: float) -> float:
+    """Return e to the power of `value`; infinity where a float cannot hold it."""
+    return math.exp(value) if value < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate run judged against its base.
+
+    Attributes:
+        verdicts: the verdict on each cell.
+        changes: the change of each cost.
+        notes: one line for each limit or cost that was not compared, or was compared otherwise than one may expect.
+    """
+
+    verdicts: Sequence[Verdict]
+    changes: Sequence[Change]
+    notes: Sequence[str]
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no cell was compared."""
+        return all(verdict.difference is None and verdict.word != "better" for verdict in self.verdicts)
+
+    @property
+    def passed(self) -> bool:
+        """Return whether cells were compared, and neither a cell nor a cost fails the gate."""
+        failing = [verdict.breaks for verdict in self.verdicts] + [change.breaks for change in self.changes]
+        return not (self.is_empty or any(failing))
+
+
+def compare_runs(
+    base: Runs,
+    candidate: Runs,
+    tolerance: float,
+    slowdown: float | None = None,
+    memory_growth: float | None = None,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Judge a run's accuracies and costs.
+
+    Args:
+        base: as in `judge`.
+        candidate: as in `judge`.
+        tolerance: as in `judge`.
+        slowdown: as in `changes_of`.
+        memory_growth: as in `changes_of`.
+        notes: notes to begin with.
+    """
+    verdicts = judge(base, candidate, tolerance)
+    changes = changes_of(verdicts, slowdown, memory_growth)
+    return Comparison(verdicts, changes, [*notes, *_uncompared_costs(verdicts)])
+
+
+def _uncompared_costs(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return a line for each reason why costs of compared cells were not compared."""
+    compared = [verdict for verdict in verdicts if verdict.difference is not None]
+    unlike = [verdict.unlike for verdict in compared if verdict.unlike]
+    like = [dict(verdict.ratios) for verdict in compared if not verdict.unlike]
+    lines = []
+    if unlike:
+        lines.append(f"costs were not compared in {len(unlike)} of {len(compared)} cells: {unlike[0]}")
+    for name, _, _ in COSTS:
+        lacking = sum(name not in ratios for ratios in like)
+        if lacking:
+            lines.append(f"{name} was not compared in {lacking} of {len(compared)} cells: a run has no positive value")
+    return lines

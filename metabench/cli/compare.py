@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from metabench.errors import StoreError
+
 if TYPE_CHECKING:
     from metabench.planning.suite import Gate
-    from metabench.records.runs import Runs
 
 FORMATS = ["table", "markdown", "junit", "json"]
+
+
+class _Limit(click.FloatRange):
+    """A number in a range; FloatRange alone accepts NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 @click.command()
 @click.argument("base")
 @click.argument("candidate")
+@click.option("--tolerance", type=_Limit(0, 100), help="Largest accepted loss of accuracy, in points [default: .5].")
 @click.option(
-    "--tolerance", type=click.FloatRange(0, 100), help="Largest accepted loss of accuracy, in points [default: .5]."
+    "--slowdown", type=_Limit(1, 100), help="Largest accepted slowdown of throughput and latency, as a factor."
 )
-@click.option(
-    "--slowdown", type=click.FloatRange(1), help="Largest accepted slowdown of throughput and latency, as a factor."
-)
-@click.option("--memory-growth", type=click.FloatRange(1), help="Largest accepted growth of peak memory, as a factor.")
+@click.option("--memory-growth", type=_Limit(1, 100), help="Largest accepted growth of peak memory, as a factor.")
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Compare these cells, e.g. algorithm=maml,protonet.")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
 def compare(
@@ -38,45 +50,64 @@ def compare(
 ) -> int:
     """Compare two runs, cell by cell, on identical episodes.
 
-    The exit code is 1 where CANDIDATE is worse than BASE. Each of them is an output directory, an archive of one (.zip,
-    .tar.gz), or a directory in a git revision (REVISION:PATH, e.g. main:results/ci). Limits that are not given are
-    those of `gate:` in the candidate's suite.
+    The exit code is 1 where CANDIDATE is worse than BASE, or nothing could be compared. Each of them is an output
+    directory, an archive of one (.zip, .tar.gz), or a directory in a git revision (REVISION:PATH, e.g.
+    main:results/ci). Limits that are not given are those of `gate:` in the base's suite.
     """
-    from metabench.analysis.gate import changes_of, judge
+    from metabench.analysis.gate import compare_runs
     from metabench.cli.sources import opened
     from metabench.filters import parse_filters
     from metabench.records.runs import Runs
     from metabench.reporting import gate_report
 
     with ExitStack() as stack:
-        old = Runs.read([stack.enter_context(opened(base))], parse_filters(only))
-        new = Runs.read([stack.enter_context(opened(candidate))], parse_filters(only))
+        folders = [stack.enter_context(opened(source)) for source in (base, candidate)]
+        old, new = (Runs.read([folder], parse_filters(only)) for folder in folders)
+        stored, proposed = (_stored_gate(folder) for folder in folders)
         given = {"tolerance": tolerance, "slowdown": slowdown, "memory_growth": memory_growth}
-        gate = _stored_gate(new).model_copy(update={name: limit for name, limit in given.items() if limit is not None})
-        verdicts = judge(old, new, gate.tolerance / 100)
-        changes = changes_of(verdicts, gate.slowdown, gate.memory_growth)
+        changes = {name: limit for name, limit in given.items() if limit is not None}
+        gate = (stored or _default_gate()).model_copy(update=changes)
+        notes = _limit_notes(gate, stored, proposed, changes)
+        comparison = compare_runs(old, new, gate.tolerance / 100, gate.slowdown, gate.memory_growth, notes)
     render = {
         "table": gate_report.render_text,
         "markdown": gate_report.render_markdown,
         "junit": gate_report.render_junit,
         "json": gate_report.render_json,
     }
-    click.echo(render[style](verdicts, changes), nl=False)
-    return 1 if gate_report.breaks(verdicts, changes) else 0
+    click.echo(render[style](comparison), nl=False)
+    return 0 if comparison.passed else 1
 
 
-def _stored_gate(runs: Runs) -> Gate:
-    """Return the limits in the stored suite of a run."""
-    import yaml
-    from pydantic import ValidationError
-
-    from metabench.errors import StoreError
+def _default_gate() -> Gate:
     from metabench.planning.suite import Gate
 
-    for folder, text in runs.suites().items():
-        try:
-            data = yaml.safe_load(text)
-            return Gate.model_validate(data.get("gate", {}) if isinstance(data, dict) else {})
-        except (yaml.YAMLError, ValidationError) as error:
-            raise StoreError(f"{folder}/suite.yaml: gate: {' '.join(str(error).split())}") from error
     return Gate()
+
+
+def _stored_gate(folder: Path) -> Gate | None:
+    """Return the limits in the stored suite of a run; None where it has none.
+
+    Raises:
+        StoreError: the suite is no regular file.
+        SuiteError: the suite or its limits are not valid.
+    """
+    from metabench.planning.suite import read_gate, read_suite
+
+    path = folder / "suite.yaml"
+    if not os.path.lexists(path):
+        return None
+    if not path.is_file():
+        raise StoreError(f"{path} is not a file: restore the suite of the run, or run the suite again")
+    file = read_suite(path)
+    return read_gate(file) if "gate" in file.data else None
+
+
+def _limit_notes(gate: Gate, stored: Gate | None, proposed: Gate | None, given: Mapping[str, float]) -> list[str]:
+    """Return a line with the limits and their origin, and one on other limits of the candidate."""
+    origin = "the base's suite" if stored else "the defaults, because the base stores no limits"
+    options = [f"--{name.replace('_', '-')}" for name in given]
+    notes = [f"limits: {gate} ({', '.join([*options, *([origin] if len(given) < 3 else [])])})"]
+    if proposed is not None and proposed != (stored or _default_gate()):
+        notes.append(f"the candidate's suite has other limits, which do not count: {proposed}")
+    return notes

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,16 +73,30 @@ def _extract(archive: tarfile.TarFile, folder: str) -> None:
 def _check_out(source: str, folder: str) -> None:
     revision, _, path = source.partition(":")
     archive = Path(folder) / "archive.tar"
-    command = ["git", "archive", "--format=tar", f"--output={archive}", revision, "--", path]
-    try:
-        completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise StoreError(f"{source}: cannot run git: {error.strerror}. Install git, or give a directory") from error
-    if completed.returncode:
-        reason = completed.stderr.strip().splitlines()[-1:] or ["unknown"]
-        raise StoreError(f"git has no {path} in {revision}: {reason[0]}")
+    if revision.startswith("-"):  # git would take it for an option
+        raise StoreError(f"{source}: a revision must not begin with '-'")
+    # From here on, git sees the revision as a hash.
+    tree = _git(source, ["rev-parse", "--verify", f"{revision}^{{tree}}"], f"git has no revision '{revision}'")
+    _git(source, ["archive", f"--output={archive}", tree, "--", path], f"git has no {path} in {revision}")
     _unpack(str(archive), folder)
     archive.unlink()
+
+
+def _git(source: str, arguments: Sequence[str], problem: str) -> str:
+    """Return the output of a git command.
+
+    Raises:
+        StoreError: the command failed; the message is `problem` with git's reason.
+    """
+    try:
+        completed = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{source!r}: cannot run git: {reason}. Install git, or give a directory") from error
+    if completed.returncode:
+        lines = completed.stderr.strip().splitlines()[-1:] or ["unknown"]
+        raise StoreError(f"{problem}: {lines[0]}")
+    return completed.stdout.strip()
 
 
 def _run_below(folder: Path, source: str) -> Path:

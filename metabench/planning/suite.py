@@ -123,8 +123,14 @@ class Gate(_Section):
     """
 
     tolerance: float = Field(default=0.5, ge=0, le=100)
-    slowdown: float | None = Field(default=None, ge=1)
-    memory_growth: float | None = Field(default=None, ge=1)
+    slowdown: float | None = Field(default=None, ge=1, le=100)
+    memory_growth: float | None = Field(default=None, ge=1, le=100)
+
+    def __str__(self) -> str:
+        """Return the limits as text for people."""
+        factors = {"slowdown": self.slowdown, "memory growth": self.memory_growth}
+        shown = [f"{name} {'without limit' if limit is None else f'×{limit:g}'}" for name, limit in factors.items()]
+        return ", ".join([f"tolerance {self.tolerance:g} points", *shown])
 
 
 #: Names of suites and profiles are also names of directories.
@@ -290,6 +296,19 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
     except ValidationError as error:
         problem = first_problem(error, Suite)
         raise resolved.error(problem.path, problem.message) from error
+
+
+def read_gate(file: SuiteFile) -> Gate:
+    """Return the limits of a suite; its other content may be that of another version.
+
+    Raises:
+        SuiteError: a limit is not valid.
+    """
+    try:
+        return Gate.model_validate(file.data.get("gate", {}))
+    except ValidationError as error:
+        problem = first_problem(error, Gate)
+        raise file.error(("gate", *problem.path), problem.message) from error
 
 
 def _with_absolute_files(suite: Suite, folder: Path) -> Suite:

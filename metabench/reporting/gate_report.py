@@ -3,56 +3,72 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 from xml.etree import ElementTree
 
 from tabulate import tabulate
 
-from metabench.analysis.gate import Change, Verdict, shown_p
+from metabench.analysis.gate import Comparison, Verdict, shown_p
 from metabench.reporting.rendering import escape_markdown
 
 _TITLES = ["verdict", "cell", "base %", "candidate %", "difference", "p"]
 _ALIGNMENT = ["left", "left", "right", "right", "right", "right"]
 
 
-def render_text(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
+def render_text(comparison: Comparison) -> str:
     """Return the comparison as text for a terminal."""
-    parts = [_table(verdicts, changes, "simple")]
-    parts += [f"{verdict.word.upper()}  {verdict.cell}: {verdict.reason}" for verdict in verdicts if verdict.breaks]
-    parts += [str(change) for change in changes]
-    return "\n".join([parts[0], "", *parts[1:], conclusion(verdicts, changes)]) + "\n"
+    parts = [_table(comparison, "simple"), ""]
+    parts += [f"{verdict.word.upper()}  {verdict.cell}: {verdict.reason}" for verdict in _explained(comparison)]
+    parts += [str(change) for change in comparison.changes]
+    return "\n".join([*parts, *comparison.notes, conclusion(comparison)]) + "\n"
 
 
-def render_markdown(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
+def render_markdown(comparison: Comparison) -> str:
     """Return the comparison in Markdown, for pull requests."""
-    lines = [f"**{conclusion(verdicts, changes)}**", ""]
-    for verdict in verdicts:
-        if verdict.breaks:
-            lines.append(f"- **{verdict.word}** {escape_markdown(verdict.cell)}: {escape_markdown(verdict.reason)}")
-    lines += [f"- {escape_markdown(str(change))}" for change in changes]
-    return "\n".join([*lines, "", _table(verdicts, changes, "github")]) + "\n"
+    lines = [f"**{conclusion(comparison)}**", ""]
+    for verdict in _explained(comparison):
+        lines.append(f"- **{verdict.word}** {escape_markdown(verdict.cell)}: {escape_markdown(verdict.reason)}")
+    lines += [f"- {escape_markdown(str(line))}" for line in (*comparison.changes, *comparison.notes)]
+    return "\n".join([*lines, "", _table(comparison, "github")]) + "\n"
 
 
-def render_json(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
-    """Return the comparison as one JSON object."""
-    comparison = {
-        "passed": not breaks(verdicts, changes),
-        "cells": [{**asdict(verdict), "ratios": dict(verdict.ratios)} for verdict in verdicts],
-        "changes": [{**asdict(change), "breaks": change.breaks} for change in changes],
+def render_json(comparison: Comparison) -> str:
+    """Return the comparison as one JSON object; null for values that are no finite numbers."""
+    content = {
+        "passed": comparison.passed,
+        "conclusion": conclusion(comparison),
+        "notes": list(comparison.notes),
+        "cells": [{**asdict(verdict), "ratios": dict(verdict.ratios)} for verdict in comparison.verdicts],
+        "changes": [
+            {**asdict(change), "breaks": change.breaks, "undecided": change.is_undecided}
+            for change in comparison.changes
+        ],
     }
-    return json.dumps(comparison, indent=1) + "\n"
+    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 
 
-def render_junit(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
+def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None, in nested dictionaries and lists."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def render_junit(comparison: Comparison) -> str:
     """Return the comparison as JUnit XML.
 
-    Each cell and each cost is a test case, which fails where it fails the gate.
+    Each cell and each cost is a test case, which fails where it fails the gate. A last case fails if no cell was
+    compared.
     """
     cases: list[tuple[str, str, str, bool]] = []
-    cases += [(verdict.cell, verdict.word, verdict.reason, verdict.breaks) for verdict in verdicts]
-    cases += [(change.name, "cost", str(change), change.breaks) for change in changes]
+    cases += [(verdict.cell, verdict.word, verdict.reason, verdict.breaks) for verdict in comparison.verdicts]
+    cases += [(change.name, "cost", str(change), change.breaks) for change in comparison.changes]
+    cases.append(("comparison", "gate", "; ".join([*comparison.notes, conclusion(comparison)]), comparison.is_empty))
     failures = sum(failed for *_, failed in cases)
     suite = ElementTree.Element(
         "testsuite", {"name": "metabench compare", "tests": str(len(cases)), "failures": str(failures)}
@@ -67,27 +83,28 @@ def render_junit(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def breaks(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> bool:
-    """Return whether any cell or cost fails the gate."""
-    return any(verdict.breaks for verdict in verdicts) or any(change.breaks for change in changes)
-
-
-def conclusion(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
+def conclusion(comparison: Comparison) -> str:
     """Return the outcome in one line."""
     counts: dict[str, int] = {}
-    for verdict in verdicts:
+    for verdict in comparison.verdicts:
         counts[verdict.word] = counts.get(verdict.word, 0) + 1
     words = ", ".join(f"{count} {word}" for word, count in counts.items())
-    costly = sum(change.breaks for change in changes)
+    costly = sum(change.breaks for change in comparison.changes)
     costs = f", {costly} costs too high" if costly else ""
-    return f"{'FAILED' if breaks(verdicts, changes) else 'passed'}: {words}{costs}"
+    empty = "; no cell was compared" if comparison.is_empty else ""
+    return f"{'passed' if comparison.passed else 'FAILED'}: {words}{costs}{empty}"
 
 
-def _table(verdicts: Sequence[Verdict], changes: Sequence[Change], style: str) -> str:
+def _explained(comparison: Comparison) -> list[Verdict]:
+    """Return the verdicts whose reason the table does not show."""
+    return [verdict for verdict in comparison.verdicts if not verdict.is_clear]
+
+
+def _table(comparison: Comparison, style: str) -> str:
     escape = escape_markdown if style == "github" else str
-    names = [change.name for change in changes]
+    names = [change.name for change in comparison.changes]
     lines = []
-    for verdict in verdicts:
+    for verdict in comparison.verdicts:
         ratios = dict(verdict.ratios)
         lines.append(
             [
@@ -110,7 +127,7 @@ def _table(verdicts: Sequence[Verdict], changes: Sequence[Change], style: str) -
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value * 100:.2f}"
+    return "" if value is None or not math.isfinite(value) else f"{value * 100:.2f}"
 
 
 def _difference(verdict: Verdict) -> str:

@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from metabench.analysis.gate import Verdict, changes_of, judge
+from metabench.analysis.gate import Verdict, changes_of, compare_runs, judge
 from metabench.cli import main
+from metabench.errors import UsageError
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.runs import Runs
 from metabench.records.store import Store
@@ -35,7 +36,8 @@ def write(tmp_path: Path, make_record: Make) -> Write:
             if accuracies is None:
                 Store(folder).write(make_record(None, algorithm=algorithm, cell=f"{name}{i}", **changes))
                 continue
-            accuracy = {"mean": accuracies.mean(), "ci95": 0.01, "std": 0.1, "episodes": len(accuracies)}
+            mean = accuracies[np.isfinite(accuracies)].mean()
+            accuracy = {"mean": mean, "ci95": 0.01, "std": 0.1, "episodes": len(accuracies)}
             record = make_record(0.5, algorithm=algorithm, cell=f"{name}{i}", **{"accuracy": accuracy, **changes})
             groups = np.zeros((len(accuracies), 5), dtype=np.int64)
             Store(folder).write(record, EpisodeResults(accuracies, groups))
@@ -104,6 +106,35 @@ def test_a_run_of_fewer_episodes_is_not_compared(write: Write) -> None:
     assert verdict.word == "missing"
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("broken", ["base", "candidate"])
+def test_an_accuracy_that_is_no_number_fails_its_cell(write: Write, value: float, broken: str) -> None:
+    good, odd = episodes(0.8, 1), np.zeros(600)
+    odd[0] = value
+    cells = {run: {"maml": odd if run == broken else good, "kept": good} for run in ("base", "candidate")}
+    verdicts = judge(*(write(run, cells[run]) for run in cells), tolerance=0.005)
+    assert words(verdicts) == {"maml": "invalid", "kept": "same"}
+    assert verdicts[0].breaks
+    assert verdicts[0].reason == f"1 of the {broken}'s 600 per-episode accuracies are no numbers"
+
+
+@pytest.mark.parametrize("tolerance", [np.nan, np.inf, -0.001, 1.001])
+def test_a_tolerance_that_is_no_fraction_is_refused(write: Write, tolerance: float) -> None:
+    run = write("base", {"maml": episodes(0.8, 1)})
+    with pytest.raises(UsageError, match="give a number between 0 and 100"):
+        judge(run, run, tolerance)
+
+
+def test_two_runs_without_a_compared_cell_do_not_pass(write: Write) -> None:
+    flat = episodes(0.8, 1)
+    failed = write("failed", {"maml": None, "protonet": None})
+    nothing = compare_runs(failed, failed, 0.005)
+    assert (nothing.passed, nothing.is_empty) == (False, True)
+    half = compare_runs(write("base", {"maml": None, "one": flat}), write("same", {"maml": None, "one": flat}), 0.005)
+    assert (half.passed, words(list(half.verdicts))) == (True, {"maml": "undecided", "one": "same"})
+    assert compare_runs(failed, write("mended", {"maml": flat, "protonet": flat}), 0.005).passed
+
+
 @pytest.mark.slow
 def test_an_unchanged_project_is_called_worse_in_at_most_one_of_twenty_comparisons(write: Write) -> None:
     """A/A: the same algorithms, whose retrained networks differ a little in their true accuracies."""
@@ -162,6 +193,38 @@ def test_costs_are_compared_only_between_equal_machines(write: Write) -> None:
     assert not any(change.breaks for change in unlimited)
     unlike = judge(base, write("candidate", cells, device="Another", **slower(2)), 0.005)
     assert changes_of(unlike, 1.5, 1.5) == []
+
+
+def test_costs_that_were_not_compared_are_named(write: Write) -> None:
+    cells = {a: episodes(0.8, 1) for a in ALGORITHMS}
+    base, other = write("base", cells), write("other", cells, device="Another, 1 thread")
+    (note,) = compare_runs(base, other, 0.005, slowdown=1.5).notes
+    assert note == (
+        "costs were not compared in 5 of 5 cells: the base ran on A processor, 2 threads, torch None; the candidate on "
+        "Another, 1 thread, torch None"
+    )
+    assert compare_runs(base, base, 0.005, slowdown=1.5).notes == []
+
+
+@pytest.mark.parametrize("rate", [None, 0.0, -1.0])
+def test_a_cost_that_is_no_positive_number_is_not_compared(write: Write, rate: float | None) -> None:
+    cells = {a: episodes(0.8, 1) for a in ALGORITHMS}
+    metrics = {"eval": {"seconds": 1.0, "episodes_per_second": rate, "latency_ms": {"p50": 1.5, "p95": 2.5}}}
+    comparison = compare_runs(write("base", cells), write("odd", cells, **metrics), 0.005, slowdown=1.5)
+    assert comparison.notes == ["test ep/s was not compared in 5 of 5 cells: a run has no positive value"]
+    assert "test ep/s" not in [change.name for change in comparison.changes]
+
+
+def test_a_limit_within_the_interval_of_a_cost_is_undecided(write: Write) -> None:
+    flat = episodes(0.8, 1)
+    one = changes_of(judge(write("base", {"maml": flat}), write("slow", {"maml": flat}, **slower(9)), 0.005), 1.5, None)
+    assert {change.name: change.is_undecided for change in one if change.limit} == {
+        "test ep/s": True,
+        "train ep/s": True,
+        "p50 ms": True,
+    }
+    assert not any(change.breaks for change in one)
+    assert str(one[0]) == "test ep/s: ×0.11 (1 cell): undecided, the limit of 1.5 needs more than one cell"
 
 
 # ------------------------------------------------------------------------------------------------- command
@@ -227,15 +290,89 @@ def test_all_formats_report_the_same_verdicts(compare: Compare) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_the_limits_are_those_of_the_candidates_suite(compare: Compare, tmp_path: Path) -> None:
+def test_the_limits_are_those_of_the_bases_suite(compare: Compare, tmp_path: Path) -> None:
+    defaults = "limits: tolerance 0.5 points, slowdown without limit, memory growth without limit"
+    assert f"{defaults} (the defaults, because the base stores no limits)\n" in compare("base", "worse")[1]
     Store(tmp_path / "worse").write_suite({"name": "x", "gate": {"tolerance": 3.0}})
-    assert compare("base", "worse")[0] == 0
-    assert compare("base", "worse", "--tolerance", "1")[0] == 1
-    Store(tmp_path / "worse").write_suite({"name": "x", "gate": {"tolerant": 3.0}})
-    code, _, err = compare("base", "worse")
-    assert code == 2
-    assert "gate" in err
-    assert "tolerant" in err
+    code, out, _ = compare("base", "worse")
+    assert code == 1
+    assert "the candidate's suite has other limits, which do not count: tolerance 3 points" in out
+    Store(tmp_path / "base").write_suite({"name": "x", "gate": {"tolerance": 3.0, "slowdown": 2.0}})
+    code, out, _ = compare("base", "worse")
+    assert code == 0
+    assert "limits: tolerance 3 points, slowdown ×2, memory growth without limit (the base's suite)\n" in out
+    code, out, _ = compare("base", "worse", "--tolerance", "1")
+    assert code == 1
+    assert "limits: tolerance 1 points, slowdown ×2, memory growth without limit (--tolerance, the base's suite)" in out
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("run", ["base", "worse"])
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        ("name: x\ngate: {tolerant: 3.0}\n", "suite.yaml:2: gate.tolerant: unknown key 'tolerant'"),
+        ("name: x\ngate: {tolerance: .nan}\n", "suite.yaml:2: gate.tolerance: input should be"),
+        ("name: x\ngate: {tolerance: -1.0}\n", "suite.yaml:2: gate.tolerance: input should be"),
+        ("name: x\ngate: {slowdown: .inf}\n", "suite.yaml:2: gate.slowdown: input should be a finite number"),
+        ("name: x\ngate: {slowdown: 1.0e+300}\n", "suite.yaml:2: gate.slowdown: input should be"),
+        ("name: x\ngate: {memory_growth: .5}\n", "suite.yaml:2: gate.memory_growth: input should be"),
+        ("name: x\ngate:\n", "suite.yaml:2: gate: input should be a valid dictionary"),
+        ("gate: [\n", "suite.yaml:2: not valid YAML"),
+        ("- gate\n", "suite.yaml:1: a suite is a mapping"),
+        ("", "suite.yaml:1: a suite is a mapping"),
+    ],
+)
+def test_damaged_limits_are_no_defaults(compare: Compare, tmp_path: Path, run: str, suite: str, message: str) -> None:
+    (tmp_path / run / "suite.yaml").write_text(suite, encoding="utf-8")
+    code, out, err = compare("base", "worse")
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("option", ["--tolerance", "--slowdown", "--memory-growth"])
+@pytest.mark.parametrize("value", ["nan", "-nan", "inf", "-inf", "-1", "1e300"])
+def test_a_limit_that_is_no_number_in_range_is_refused(compare: Compare, option: str, value: str) -> None:
+    code, out, err = compare("base", "worse", option, value)
+    assert (code, out) == (2, "")
+    assert f"Invalid value for '{option}'" in err
+
+
+def test_cells_without_a_verdict_on_accuracy_are_explained(write: Write, compare: Compare) -> None:
+    flat = episodes(0.8, 1)
+    wide = flat + np.resize([0.05, -0.05], 600) + 0.004
+    write("base", {"unclear": flat, "broken": None, "kept": flat})
+    write("candidate", {"unclear": wide, "broken": None, "kept": flat, "fresh": None})
+    code, out, _ = compare("base", "candidate")
+    assert code == 0
+    assert "UNDECIDED  broken · glyphs · 5-way 1-shot · conv4 · seed 0: the cell failed in both runs" in out
+    assert "UNDECIDED  unclear · glyphs · 5-way 1-shot · conv4 · seed 0: accuracy +0.40" in out
+    assert "NEW  fresh · glyphs · 5-way 1-shot · conv4 · seed 0: the base does not have this cell, and it failed" in out
+    assert "kept" not in out.split("\n\n")[1]
+
+
+def test_nothing_compared_fails_in_all_formats(write: Write, compare: Compare) -> None:
+    write("base", {"maml": None})
+    code, out, _ = compare("base", "base")
+    assert code == 1
+    assert out.splitlines()[-1] == "FAILED: 1 undecided; no cell was compared"
+    assert compare("base", "base", "--format", "markdown")[1].startswith(
+        "**FAILED: 1 undecided; no cell was compared**"
+    )
+    assert not json.loads(compare("base", "base", "--format", "json")[1])["passed"]
+    assert ElementTree.fromstring(compare("base", "base", "--format", "junit")[1]).attrib["failures"] == "1"
+
+
+def test_json_has_no_constants_that_json_lacks(write: Write, compare: Compare) -> None:
+    flat = {"maml": episodes(0.8, 1)}
+    write("base", flat)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    report = json.loads(compare("base", "base", "--format", "json")[1], parse_constant=refuse)
+    assert report["changes"][0]["high"] is None, "one cell has no interval"
 
 
 @pytest.mark.usefixtures("runs")
@@ -271,6 +408,22 @@ def test_a_git_revision_can_be_compared(compare: Compare, tmp_path: Path) -> Non
     code, _, err = compare("main:elsewhere", "worse")
     assert code == 2
     assert "git has no elsewhere in main" in err
+    code, _, err = compare("other:base", "worse")
+    assert code == 2
+    assert "git has no revision 'other': fatal: " in err
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("source", ["--output=precious:base", "-oprecious:base", "--remote=x:base", "-:base", ":base"])
+def test_a_revision_is_no_option_of_git(compare: Compare, tmp_path: Path, source: str) -> None:
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
+    (tmp_path / "precious").write_text("kept", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = compare("--", source, "worse")
+    assert (code, out) == (2, "")
+    assert "revision" in err
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == "kept"
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.usefixtures("runs")
@@ -307,3 +460,8 @@ def test_a_project_gates_its_algorithm_in_its_own_tests(
     assert_no_regression(tmp_path / "base", tmp_path / "worse", tolerance=3)
     with pytest.raises(pytest.fail.Exception, match=r"^worse  maml · glyphs .*: accuracy -2\.00 ± 0\.00 points on 600"):
         assert_no_regression(tmp_path / "base", tmp_path / "worse")
+    write("failed", {"maml": None})
+    with pytest.raises(pytest.fail.Exception, match=r"^undecided  maml · glyphs .*: the cell failed in both runs"):
+        assert_no_regression(tmp_path / "failed", tmp_path / "failed")
+    with pytest.raises(UsageError):
+        assert_no_regression(tmp_path / "base", tmp_path / "worse", tolerance=float("nan"))
