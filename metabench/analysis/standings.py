@@ -6,7 +6,7 @@ A row combines a method's training seeds; methods are compared on identical epis
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from metabench.analysis.paired import Contest, PairedDifference, compare
+from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
 from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
 from metabench.records.record import Record
@@ -47,6 +47,7 @@ class Row:
             was tested on other episodes than most of the table.
         tie: whether the difference to the best is not significant.
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
+        p_holm: adjusted p of the difference to each other ranked method, by its name (`Comparisons.p_holm`).
         published: the published result for the method, with differences of protocol.
         accuracies: [n] accuracy of each episode, mean over the seeds; None where every seed failed.
         tested_on: key of the test episodes, see `episodes_of`; None where all seeds failed.
@@ -62,6 +63,7 @@ class Row:
     rank: int | None = None
     tie: bool = False
     versus_best: PairedDifference | None = None
+    p_holm: Mapping[str, float] = field(default_factory=dict, repr=False)
     published: Comparison | None = None
     accuracies: Floats | None = field(default=None, repr=False)
     tested_on: tuple[int, str] | None = field(default=None, repr=False)
@@ -122,8 +124,8 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
         tables.append(Table(dataset, backbone, way, shot, rows))
     contests = compare([_contest(table.rows, results) for table in tables])
     return [
-        replace(table, rows=_ranked(table.rows, differences))
-        for table, differences in zip(tables, contests, strict=True)
+        replace(table, rows=_ranked(table.rows, comparisons))
+        for table, comparisons in zip(tables, contests, strict=True)
     ]
 
 
@@ -211,32 +213,36 @@ def is_comparable(row: Row, best: Row) -> bool:
     return row.tested_on is not None and row.tested_on == best.tested_on
 
 
+def _comparable(rows: Sequence[Row]) -> list[Row]:
+    """Return the best row and the rows comparable with it."""
+    return [row for row in rows if row.accuracies is not None and is_comparable(row, rows[0])]
+
+
 def _contest(rows: Sequence[Row], results: Results) -> Contest:
-    """Return the best method and the methods comparable with it."""
-    best = rows[0]
-    others = [row.accuracies for row in rows[1:] if row.accuracies is not None and is_comparable(row, best)]
-    if best.accuracies is None or not others:
-        return Contest(np.zeros(0), [])
-    return Contest(best.accuracies, others, results.groups(best.finished[0]))
+    """Return the contest of the comparable rows; without groups where the best has no opponent."""
+    methods = [row.accuracies for row in _comparable(rows) if row.accuracies is not None]
+    return Contest(methods, results.groups(rows[0].finished[0]) if len(methods) > 1 else None)
 
 
-def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> list[Row]:
+def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
     """Add ranks and differences to sorted rows.
 
     Args:
         rows: the sorted rows, the best first.
-        differences: the difference to the best of each further comparable row, in row order.
+        comparisons: the comparisons of the comparable rows, in row order.
     """
-    if rows[0].accuracy is None:
-        return list(rows)
-    ranked = [replace(rows[0], rank=1)]
-    remaining = iter(differences)
-    for place, row in enumerate(rows[1:], 2):
-        if not is_comparable(row, rows[0]):
+    names = [row.name for row in _comparable(rows)]
+    ranked = []
+    for place, row in enumerate(rows):
+        if row.name not in names:
             ranked.append(row)
             continue
-        difference = next(remaining)
-        ranked.append(replace(row, rank=1 if difference.tie else place, tie=difference.tie, versus_best=difference))
+        i = names.index(row.name)
+        p_holm = {name: p for name, p in zip(names, comparisons.p_holm[i], strict=True) if name != row.name}
+        best = comparisons.versus_best[i - 1] if i else None
+        tie = best is not None and best.tie
+        rank = 1 if tie else place + 1
+        ranked.append(replace(row, rank=rank, tie=tie, versus_best=best, p_holm=p_holm))
     return ranked
 
 

@@ -116,6 +116,16 @@ def test_a_tie_with_the_best_shares_its_rank(make_record: Make, make_results: Re
     assert [(row.rank, row.tie) for row in rows_of(records, results)] == [(1, False), (1, True), (1, True)]
 
 
+def test_every_pair_of_ranked_methods_has_an_adjusted_p(make_record: Make, make_results: Results) -> None:
+    records = [make_record(0.9 - 0.1 * i, algorithm=f"m{i}", cell=str(i)) for i in range(3)]
+    odd = make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50))
+    results = {str(i): make_results(0.9 - 0.1 * i, noise=i) for i in range(3)}
+    rows = rows_of([*records, odd], {**results, "odd": make_results(0.9, episodes=50)})
+    assert [set(row.p_holm) for row in rows] == [{"m1", "m2"}, {"m0", "m2"}, {"m0", "m1"}, set()]
+    assert rows[1].versus_best is not None
+    assert rows[1].p_holm["m0"] == rows[0].p_holm["m1"] == rows[1].versus_best.p_holm
+
+
 # --------------------------------------------------------------------------------------------- published
 
 IDENTITY = {

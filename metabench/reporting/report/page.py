@@ -14,7 +14,7 @@ from jinja2 import Environment
 from metabench import __version__
 from metabench.analysis.paired import ALPHA
 from metabench.analysis.standings import Row, Table, make_tables
-from metabench.analysis.stats import mean_interval, t_quantile
+from metabench.analysis.stats import mean_interval
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
@@ -120,29 +120,27 @@ def _method(row: Row, runs: Runs) -> dict[str, Any]:
 def _pairs(table: Table) -> dict[str, Any] | None:
     """Return the matrix of paired differences of the best methods.
 
-    Intervals are widened for the number of pairs of the table (Bonferroni), so that no tie of the table is marked as a
-    difference here. Returns None with fewer than two comparable methods.
+    A difference is marked where its p-value, adjusted for all pairs as in the table, is significant: no tie of the
+    table is marked as a difference here. Returns None with fewer than two comparable methods.
     """
     compared = [row for row in table.rows if row.rank is not None and row.accuracies is not None]
     rows = compared[:METHODS]
     if len(rows) < 2:
         return None
-    level = ALPHA / (len(compared) * (len(compared) - 1) / 2)
     lines = []
     for row in rows:
-        cells = [_pair(row, other, level) if other is not row else {"text": "", "verdict": ""} for other in rows]
+        cells = [_pair(row, other) if other is not row else {"text": "", "verdict": ""} for other in rows]
         lines.append({"name": row.name, "cells": cells})
     more = f"The best {len(rows)} of {len(compared)} methods." if len(compared) > len(rows) else ""
     return {"names": [row.name for row in rows], "lines": lines, "more": more}
 
 
-def _pair(row: Row, other: Row, level: float) -> dict[str, str]:
+def _pair(row: Row, other: Row) -> dict[str, str]:
     assert row.accuracies is not None
     assert other.accuracies is not None
     interval = mean_interval(row.accuracies - other.accuracies)
-    half = t_quantile(interval.episodes - 1, 1 - level / 2) * interval.std / interval.episodes**0.5
-    clear = abs(interval.mean) > half
-    text = f"{interval.mean * 100:+.2f} ± {half * 100:.2f}{' *' if clear else ''}".replace("-", "−")
+    clear = row.p_holm[other.name] <= ALPHA
+    text = f"{interval.mean * 100:+.2f} ± {interval.ci95 * 100:.2f}{' *' if clear else ''}".replace("-", "−")
     return {"text": text, "verdict": ("better" if interval.mean > 0 else "worse") if clear else ""}
 
 
