@@ -162,6 +162,37 @@ def test_plots_are_drawn_without_browser_errors(
     assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
 
 
+def test_a_name_that_looks_like_tex_fetches_nothing(
+    report: Report, make_record: Make, page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    names = ["$$x$$", r"\(x\)", r"\[x\]", "costs $5", "$$$$x$$$$", r"\\(x\\)"]
+    found = [
+        make_record(0.5 + 0.01 * i, algorithm=name, cell=str(i), suite="$$y$$", dataset="$$z$$")
+        for i, name in enumerate(names)
+    ]
+    browser = page(report(*found))
+    assert browser.execute_script("return document.querySelectorAll('script[src]').length") == 0
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    legends = browser.execute_script(
+        "return [...Bokeh.documents[0].all_models].filter((m) => m.type === 'LegendItem').map((m) => m.label.value)"
+    )
+    assert set(legends) == set(names)
+
+
+def test_the_page_may_fetch_nothing_whatever_it_contains(
+    report: Report, records: list[Record], page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    browser = page(report(*records))
+    blocked = browser.execute_async_script(
+        "const done = arguments[0];"
+        "document.addEventListener('securitypolicyviolation', (event) => done(event.blockedURI));"
+        "document.body.append(Object.assign(document.createElement('script'), {src: 'https://example.org/x.js'}));"
+    )
+    assert blocked == "https://example.org/x.js"
+
+
 def test_a_phone_scrolls_tables_and_not_the_page(
     report: Report, records: list[Record], make_record: Make, page: Callable[[Path], webdriver.Chrome]
 ) -> None:
