@@ -36,7 +36,8 @@ class Setup:
     train_steps: int
 
 
-class Algorithm(nn.Module, abc.ABC):
+# No base `abc.ABC`: libraries that subclass it with a base of their own put ABC before Module, or after it.
+class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     """A few-shot learner.
 
     The engine calls `train()` before `meta_step` and `eval()` before `predict`, and seeds torch's default generator

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from metabench.api.config import Config
 
 
-class Backbone(nn.Module, abc.ABC):
+# No base `abc.ABC`: libraries that subclass it with a base of their own put ABC before Module, or after it.
+class Backbone(nn.Module, metaclass=abc.ABCMeta):
     """Maps images to features.
 
     Args:

@@ -75,7 +75,8 @@ class Dataset(abc.ABC):
     """
 
     Config: ClassVar[type[Config]] = Config
-    #: Version of the pack's content, part of its file name; change it when the content changes.
+    #: Version of the pack's content, part of its file name. Change it when `pack` returns other images, classes or
+    #: names for the same raw data: packs of earlier versions are then not read again.
     version: ClassVar[str] = "1"
 
     def __init__(self, config: Any) -> None:
