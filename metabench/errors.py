@@ -40,13 +40,21 @@ class CellFailed(Exception):
     """
 
 
+def shown(text: object, limit: int = 60) -> str:
+    """Return text for a message: control characters escaped, cut to `limit` characters."""
+    line = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)[: limit + 1]
+    )
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint at the closest known word.
 
     The hint is ``" (did you mean 'x'?)"``, or empty where no known word is similar.
     """
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
+    return f" (did you mean '{shown(matches[0])}'?)" if matches else ""
 
 
 def in_one_line(error: BaseException) -> str:

@@ -50,8 +50,8 @@ class OptimisedAlgorithm(Algorithm):
     def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """Return the [M, N] scores of the queries of one episode.
 
-        `predict` calls this under `torch.no_grad`. Take inner gradients by `metabench.api.gradients`, which enables them
-        for its loss, or enable them by `torch.enable_grad`.
+        `predict` calls this under `torch.no_grad`. Take inner gradients by `metabench.api.gradients`, which enables
+        them for its loss, or enable them by `torch.enable_grad`.
 
         Args:
             support_x: [N·K, C, H, W] support images.

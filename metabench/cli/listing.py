@@ -35,6 +35,8 @@ def list_(kind: str) -> None:
         width = max((len(row[0]) for row in rows), default=0)
         for name, *rest in rows:
             click.echo(f"  {name:<{width}}  {'  '.join(word for word in rest if word)}".rstrip())
+    if plugins.hidden():
+        click.echo(plugins.hidden(), err=True)
     for problem in plugins.conflicts():
         click.echo(problem, err=True)
     broken = [info for info in plugins.plugins() if info.problem]

@@ -38,13 +38,16 @@ def new(name: str, kind: str, folder: Path) -> None:
 @click.argument("name")
 @click.option("--params", default="{}", metavar="JSON", help="Parameters of the algorithm, as a JSON object.")
 @click.option("--transductive", is_flag=True, help="Scores of a query may depend on other queries.")
-@click.option("--steps", type=click.IntRange(1), default=60, show_default=True, help="Outer updates to beat chance.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=400, show_default=True, help="Most outer updates until it beats chance."
+)
 def check(name: str, params: str, transductive: bool, steps: int) -> int:
     """Check the algorithm NAME against the contract of algorithms.
 
     NAME is an algorithm of a plugin, or a class in a file (./file.py:Class). The exit code is 1 where a check fails.
     """
     from metabench.conformance.algorithms import CHECKS, NotConforming, Subject, run_check
+    from metabench.errors import UsageError
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
 
@@ -57,6 +60,12 @@ def check(name: str, params: str, transductive: bool, steps: int) -> int:
     plugins = PluginManager.from_environment()
     if file_classes.is_local(name):
         name = file_classes.absolute(name, Path.cwd())
+    kind = plugins.kind_of(name)
+    if kind != "algorithm":
+        raise UsageError(
+            f"'{name}' is a {kind}, and the checks are for algorithms: try it in a suite by `metabench run "
+            f"--profile smoke`; `metabench plugin new --kind {kind}` writes tests of one"
+        )
     plugins.algorithm_class(name)
     subject = Subject(name, parsed, transductive, steps, plugins)
     failed = 0

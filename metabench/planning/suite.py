@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from metabench.errors import SuiteError, nearest
+from metabench.errors import SuiteError, nearest, shown
 from metabench.registry import file_classes
-from metabench.registry.configs import first_problem
+from metabench.registry.configs import first_problem, short
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
@@ -217,8 +217,8 @@ class SuiteFile:
         """Return an error with the file, line and key path."""
         while path and path not in self.places:
             path = path[:-1]
-        shown, line = self.places.get(path, ((), 1))
-        where = f"{self.path}:{line}: " + (f"{'.'.join(map(str, shown))}: " if shown else "")
+        keys, line = self.places.get(path, ((), 1))
+        where = f"{self.path}:{line}: " + (f"{'.'.join(map(shown, keys))}: " if keys else "")
         return SuiteError(where + message)
 
 
@@ -232,11 +232,13 @@ def read_suite(path: Path) -> SuiteFile:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise SuiteError(f"{path}: {size / 1e6:.1f} MB is too large for a suite (at most {MAX_BYTES / 1e6:.0f} MB)")
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = content.decode()
     except OSError as error:
         raise SuiteError(f"cannot read the suite {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SuiteError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SuiteError(f"{path}:{line}: not a text file in UTF-8 (byte {error.start})") from error
     reader = _Reader(path)
     data = reader.read(text)
     if not isinstance(data, dict):
@@ -270,13 +272,13 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
     if name and name not in profiles:
         place: KeyPath = ("default_profile",) if profile is None else ()
         known = ", ".join(map(str, profiles)) or "none"
-        raise file.error(place, f"no profile '{name}'{nearest(name, map(str, profiles))}. Profiles: {known}")
+        raise file.error(place, f"no profile '{shown(name)}'{nearest(name, map(str, profiles))}. Profiles: {known}")
 
     known_keys = [key for key in Suite.model_fields if key != "profile"] + list(_PROFILE_KEYS)
     for key in file.data:
         if key not in known_keys:
             raise file.error(
-                (key,), f"unknown key '{key}'{nearest(key, known_keys)}. Known keys: {', '.join(known_keys)}"
+                (key,), f"unknown key '{shown(key)}'{nearest(key, known_keys)}. Known keys: {', '.join(known_keys)}"
             )
     base = {key: value for key, value in file.data.items() if key not in _PROFILE_KEYS}
     places = dict(file.places)
@@ -343,7 +345,7 @@ def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str
             if isinstance(known, dict) and label not in known:
                 raise file.error(
                     ("profiles", profile, section, label),
-                    f"the suite has no '{label}' in {section}{nearest(str(label), map(str, known))}",
+                    f"the suite has no '{shown(label)}' in {section}{nearest(str(label), map(str, known))}",
                 )
 
 
@@ -387,9 +389,13 @@ class _Reader:
             return self._value(loader, node, (), 0) if node is not None else None
         except yaml.MarkedYAMLError as error:
             line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise SuiteError(f"{self._path}{line}: not valid YAML: {error.problem}") from error
+            raise SuiteError(f"{self._path}{line}: not valid YAML: {shown(error.problem, 120)}") from error
+        except yaml.reader.ReaderError as error:
+            place = f"{self._path}:{text.count(chr(10), 0, error.position) + 1}"
+            problem = f"the character #x{ord(text[error.position]):04x} is not allowed"
+            raise SuiteError(f"{place}: not valid YAML: {problem}; write it as an escape in double quotes") from error
         except (yaml.YAMLError, ValueError) as error:
-            raise SuiteError(f"{self._path}: not valid YAML: {str(error).splitlines()[0]}") from error
+            raise SuiteError(f"{self._path}: not valid YAML: {shown(error, 120)}") from error
         except RecursionError as error:
             raise SuiteError(f"{self._path}: nested too deeply (at most {MAX_DEPTH} levels)") from error
 
@@ -403,7 +409,7 @@ class _Reader:
         if self._nodes > MAX_NODES:
             raise SuiteError(f"{self._path}:{line}: more than {MAX_NODES} values: too many for a suite")
         if node.tag.removeprefix(_TAG) not in _PLAIN_TAGS:
-            raise SuiteError(f"{self._path}:{line}: the tag {node.tag} is not allowed: use plain values only")
+            raise SuiteError(f"{self._path}:{line}: the tag {shown(node.tag)} is not allowed: use plain values only")
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
@@ -412,9 +418,9 @@ class _Reader:
                     raise SuiteError(f"{self._path}:{key_line}: keys are words, not lists or mappings")
                 key = self._scalar(loader, key_node)
                 if not isinstance(key, str):
-                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not {key_node.value!r}")
+                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not {short(key_node.value)}")
                 if key in mapping:
-                    raise SuiteError(f"{self._path}:{key_line}: the key '{key}' is given twice: remove one")
+                    raise SuiteError(f"{self._path}:{key_line}: the key '{shown(key)}' is given twice: remove one")
                 self.places[(*path, key)] = ((*path, key), key_line)
                 mapping[key] = self._value(loader, value_node, (*path, key), depth + 1)
             return mapping
@@ -431,4 +437,4 @@ class _Reader:
         except (LookupError, AttributeError, TypeError, ValueError) as error:  # raised by the YAML constructors
             line = node.start_mark.line + 1
             kind = node.tag.removeprefix(_TAG)
-            raise SuiteError(f"{self._path}:{line}: {str(node.value)[:40]!r} is not a valid {kind}") from error
+            raise SuiteError(f"{self._path}:{line}: {short(node.value)} is not a valid {shown(kind)}") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
-from metabench.errors import nearest
+from metabench.errors import nearest, shown
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Config
@@ -59,7 +59,7 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProbl
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, path[:-1])
         return ConfigProblem(
-            path, f"unknown key '{path[-1]}'{nearest(str(path[-1]), known)}. Known keys: {', '.join(known)}"
+            path, f"unknown key '{shown(path[-1])}'{nearest(str(path[-1]), known)}. Known keys: {', '.join(known)}"
         )
     if first["type"] == "missing":
         return ConfigProblem(path[:-1], f"the key '{path[-1]}' is missing")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from metabench.errors import PluginError, in_one_line, nearest
+from metabench.errors import PluginError, in_one_line, nearest, shown
 from metabench.registry import hookspecs
 from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
 from metabench.registry.file_classes import FileClasses, is_local
@@ -88,7 +88,10 @@ class PluginManager:
         self._files = FileClasses()
         self._infos: dict[str, PluginInfo] = {}
         self._specs_by_kind: dict[str, list[tuple[PluginInfo, Any]]] = {}
-        for entry in _selected(list(entries), selection):
+        installed = list(entries)
+        chosen = _selected(installed, selection)
+        self._hidden = _Hidden(selection, sorted({_owner(entry) for entry in installed if entry not in chosen}))
+        for entry in chosen:
             self._add(entry)
 
     @classmethod
@@ -125,6 +128,10 @@ class PluginManager:
     def published_results(self) -> list[PublishedResult]:
         """Return the published results of all plugins."""
         return [result for _, result in self._specs("published_result", PublishedResult)]
+
+    def hidden(self) -> str:
+        """Return a line on the plugins that METABENCH_PLUGINS leaves out; empty if it leaves out none."""
+        return str(self._hidden)
 
     def conflicts(self) -> list[str]:
         """Return an error message for each name that several plugins provide."""
@@ -174,10 +181,32 @@ class PluginManager:
         try:
             return cls(validate_config(cls.Config, params or {}))
         except InvalidConfig as error:
-            place = ".".join(map(str, error.problem.path))
+            place = ".".join(map(shown, error.problem.path))
             raise PluginError(f"{owner}: {f'{place}: ' if place else ''}{error}") from error
         except Exception as error:
             raise PluginError(f"{owner} cannot be constructed: {in_one_line(error)}") from error
+
+    def kind_of(self, name: str) -> str:
+        """Return the kind of a name: ``"algorithm"``, ``"backbone"`` or ``"dataset"``.
+
+        Raises:
+            PluginError: the name is none of these, or a class in a file cannot be imported.
+        """
+        bases = {"algorithm": AlgorithmSpec, "backbone": BackboneSpec, "dataset": DatasetSpec}
+        if is_local(name):
+            from metabench.api import Algorithm, Backbone, Dataset
+
+            cls = self._class("class", name, Spec, object)
+            for kind, base in zip(bases, (Algorithm, Backbone, Dataset), strict=True):
+                if issubclass(cls, base):
+                    return kind
+            raise PluginError(f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api")
+        for kind, spec_class in bases.items():
+            if name in self._provided(kind, spec_class):
+                return kind
+        names = [known for kind, spec_class in bases.items() for known in self._provided(kind, spec_class)]
+        message = f"no algorithm, backbone or dataset '{shown(name)}'{nearest(name, names)}"
+        raise PluginError(". ".join([message, *([str(self._hidden)] if self._hidden.distributions else [])]))
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides a name.
@@ -323,7 +352,8 @@ class PluginManager:
         if claims:
             return claims[0][1]
         names = sorted(spec.name for _, spec in specs)
-        message = f"no {kind} '{name}'{nearest(name, names)}. Available: {', '.join(names) or 'none'}"
+        message = f"no {kind} '{shown(name)}'{nearest(name, names)}. Available: {', '.join(names) or 'none'}"
+        message += f". {self._hidden}" if self._hidden.distributions else ""
         for info in self.plugins():
             if info.problem:
                 message += f"\nThe plugin {info} may provide it, but cannot be used: {info.problem}"
@@ -349,7 +379,8 @@ class PluginManager:
         except (Exception, SystemExit) as error:
             raise PluginError(f"{owner} cannot be imported: {in_one_line(error)}") from error
         if not (is_class(cls) and issubclass(cls, base)):
-            raise PluginError(f"{owner} is not a subclass of metabench.api.{base.__name__}")
+            wanted = "class" if base is object else f"subclass of metabench.api.{base.__name__}"
+            raise PluginError(f"{owner} is not a {wanted}")
         return cls
 
 
@@ -398,6 +429,23 @@ def _selected(entries: list[EntryPoint], selection: str) -> list[EntryPoint]:
     if blocked:
         return [entry for entry in entries if not blocked & _names(entry)]
     return [entry for entry in entries if allowed & _names(entry)]
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """The installed distributions that a selection leaves out."""
+
+    selection: str
+    distributions: list[str]
+
+    def __str__(self) -> str:
+        names = ", ".join(self.distributions)
+        return f"{PLUGINS_VARIABLE}={self.selection} leaves out: {names}" if names else ""
+
+
+def _owner(entry: EntryPoint) -> str:
+    """Return the name of an entry point's distribution, or of itself without one."""
+    return entry.dist.name if entry.dist else entry.name
 
 
 def _names(entry: EntryPoint) -> set[str]:

@@ -324,6 +324,44 @@ def test_a_standard_tag_on_an_unfit_value_is_refused(complaint: Complaint, value
     assert complaint(PLAIN.replace("{steps: 10}", f"{{steps: {value}}}")).startswith(":13: ")
 
 
+LONG = "k" * 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "named"),
+    [
+        ("name: x\nways: [5\x01]\n", 2, "#x0001"),
+        ('name: x\n\ndescription: "a\x1b[31m"\n', 3, "#x001b"),
+        ('name: x\n"a\\e[31m": 1\n', 2, "unknown key 'a\\x1b[31m'"),
+        ('name: "a\\e[31m"\n', 1, "a\\x1b[31m"),
+        ('name: x\nprofiles: {"a\\e[31m": {}}\n', 2, "profiles.a\\x1b[31m: "),
+        (f"name: x\nways: !!{LONG} [5]\n", 2, "the tag tag:yaml.org,2002:kkk"),
+        (f"name: x\nways: *{LONG}\n", 2, "undefined alias"),
+        (f"name: x\nways: &{LONG} [1]\nshots: &{LONG} [1]\n", 3, "second occurrence"),
+        (f"name: x\n? {LONG}\n: 1\n? {LONG}\n: 2\n", 4, "is given twice"),
+        (f"name: x\n? {LONG}\n: 1\n", 2, "unknown key 'kkk"),
+        (f"name: x\nways: !!int {LONG}\n", 2, "is not a valid int"),
+        (f"name: {LONG}\n", 1, "name: "),
+        (f"name: x\ntrain: {{? {LONG} : 1}}\n", 2, "train.kkk"),
+    ],
+)
+def test_a_message_has_a_line_and_no_control_character_nor_long_value(
+    complaint: Complaint, text: str, line: int, named: str
+) -> None:
+    message = complaint(text)
+    assert message.startswith(f":{line}: ")
+    assert named in message
+    assert all(char.isprintable() for char in message)
+    assert max(map(len, message.split())) <= 120
+
+
+def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_bytes(b"name: x\ndescription: \xff\n")
+    with pytest.raises(SuiteError, match=r"suite\.yaml:2: not a text file in UTF-8 \(byte 21\)"):
+        read_suite(path)
+
+
 # -------------------------------------------------------------------------------------------- any text
 
 

@@ -463,3 +463,33 @@ def test_a_hook_is_called_once_for_many_look_ups(distributions: Distributions) -
         assert "mine" in plugins.algorithms()
         assert plugins.provider("algorithm", "mine") == "counting 1.0"
     assert sys.modules[module].calls == [1]
+
+
+def test_a_message_about_a_missing_name_says_what_the_selection_leaves_out(distributions: Distributions) -> None:
+    hidden = PluginManager.from_environment({"METABENCH_PLUGINS": "-metabench"})
+    for call in (hidden.algorithm_class, hidden.kind_of):
+        with pytest.raises(PluginError, match=r"METABENCH_PLUGINS=-metabench leaves out: metabench") as error:
+            call("protonet")
+        assert "'protonet'" in str(error.value)
+    everything = PluginManager.from_environment({})
+    assert everything.hidden() == ""
+    with pytest.raises(PluginError) as error:
+        everything.algorithm_class("protonett")
+    assert "METABENCH_PLUGINS" not in str(error.value)
+
+
+def test_the_kind_of_a_name_is_recognised(tmp_path: Path, plugins: PluginManager) -> None:
+    path = tmp_path / "things.py"
+    path.write_text(
+        "from metabench.api import Algorithm, Backbone, Dataset\n"
+        "class A(Algorithm): pass\nclass B(Backbone): pass\nclass D(Dataset): pass\nclass N: pass\nnumber = 3\n",
+        encoding="utf-8",
+    )
+    names = ["protonet", "conv4", "glyphs", f"{path}:A", f"{path}:B", f"{path}:D"]
+    assert [plugins.kind_of(name) for name in names] == ["algorithm", "backbone", "dataset"] * 2
+    with pytest.raises(PluginError, match=r"things\.py:N is no subclass of Algorithm, Backbone or Dataset"):
+        plugins.kind_of(f"{path}:N")
+    with pytest.raises(PluginError, match=r"things\.py:number is not a class"):
+        plugins.kind_of(f"{path}:number")
+    with pytest.raises(PluginError, match=r"no algorithm, backbone or dataset 'conv' \(did you mean 'conv4'\?\)"):
+        plugins.kind_of("conv")
