@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metabench.errors import PluginError
+from metabench.registry.neighbours import files_of, importable
 
 
 def is_local(name: str) -> bool:
@@ -29,22 +30,20 @@ def absolute(name: str, folder: Path) -> str:
 
 
 class FileClasses:
-    """Loads classes from files; reads a file again only when its size or time changed."""
-
-    def __init__(self) -> None:
-        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+    """Loads classes from files, which may import the files beside them."""
 
     def load(self, name: str) -> Any:
         """Import the file and return its class.
 
-        The module's name contains a hash of the file's content, so a changed file is imported again.
+        The module's name contains a hash of the file and its neighbours, so a changed file is imported again.
 
         Raises:
             PluginError: the file cannot be read, or does not define the class.
             Exception: whatever importing the file raises.
         """
         path, _, attribute = name.rpartition(":")
-        module_name = f"metabench_local_{Path(path).stem}_{self._digest(path)}"
+        contents = _contents(path)
+        module_name = f"metabench_local_{Path(path).stem}_{_digest(contents)}"
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, path)
             assert spec is not None
@@ -52,7 +51,8 @@ class FileClasses:
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module  # pickle and dataclasses look modules up here
             try:
-                spec.loader.exec_module(module)
+                with importable(Path(path), contents):
+                    spec.loader.exec_module(module)
             except BaseException:
                 del sys.modules[module_name]
                 raise
@@ -62,19 +62,29 @@ class FileClasses:
         return cls
 
     def version(self, name: str) -> str:
-        """Return the file's name and a hash of its content.
+        """Return the file's name and a hash of its content and of the neighbours that it imports.
 
         Records store this as the version of the class that they were made with.
         """
         path, _, _ = name.rpartition(":")
-        return f"{Path(path).name} {self._digest(path)}"
+        return f"{Path(path).name} {_digest(_contents(path))}"
 
-    def _digest(self, path: str) -> str:
-        try:
-            status = os.stat(path)
-            stamp = status.st_ino, status.st_size, status.st_mtime_ns
-            if path not in self._digests or self._digests[path][0] != stamp:
-                self._digests[path] = stamp, hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-            return self._digests[path][1]
-        except OSError as error:
-            raise PluginError(f"cannot read {path}: {error.strerror}. Correct the path") from error
+
+def _contents(path: str) -> dict[Path, bytes]:
+    """Return the contents of a file and of the neighbours that it imports."""
+    try:
+        return files_of(Path(path))
+    except OSError as error:
+        raise PluginError(f"cannot read {error.filename or path}: {error.strerror}. Correct the path") from error
+
+
+def _digest(contents: Mapping[Path, bytes]) -> str:
+    """Return a hash of the files; of a file without neighbours, that of its content."""
+    if len(contents) == 1:
+        return hashlib.sha256(*contents.values()).hexdigest()[:12]
+    folder = next(iter(contents)).parent
+    files = sorted((file.relative_to(folder).as_posix(), content) for file, content in contents.items())
+    digest = hashlib.sha256()
+    for name, content in files:
+        digest.update(f"{name} {len(content)}\0".encode("utf-8", "surrogateescape") + content)
+    return digest.hexdigest()[:12]

@@ -3,10 +3,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from metabench.errors import SuiteError
+from metabench.errors import PluginError, SuiteError
 from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import SuiteFile, read_suite, resolve
 from metabench.records.store import Store
@@ -71,6 +72,85 @@ def test_a_changed_file_is_imported_again_with_another_version(
     (tmp_path / "idea.py").write_text(IDEA.replace("first", "second"), encoding="utf-8")
     assert plugins.algorithm_class(cell.algorithm.name).note == "second"  # type: ignore[attr-defined]
     assert plugins.provider("algorithm", cell.algorithm.name) != before
+
+
+HELPED = """
+from metabench_plugins.algorithms.protonet import ProtoNet
+from helper_of_idea import note
+
+
+class Idea(ProtoNet):
+    note = note
+
+    def later(self=None):
+        from package_of_idea import deep
+        return deep.value
+"""
+
+
+@pytest.fixture
+def helped(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that writes a file whose neighbours import each other."""
+
+    def write(folder: str) -> Path:
+        place = tmp_path / folder
+        (place / "package_of_idea").mkdir(parents=True)
+        (place / "idea.py").write_text(HELPED, encoding="utf-8")
+        (place / "helper_of_idea.py").write_text(
+            "import second_of_idea\nnote = second_of_idea.note\n", encoding="utf-8"
+        )
+        (place / "second_of_idea.py").write_text(f"import helper_of_idea\nnote = {folder!r}\n", encoding="utf-8")
+        (place / "package_of_idea" / "__init__.py").write_text("", encoding="utf-8")
+        (place / "package_of_idea" / "deep.py").write_text("value = 5\n", encoding="utf-8")
+        (place / "unused.py").write_text("raise SystemExit\n", encoding="utf-8")
+        return place
+
+    return write
+
+
+def test_a_file_imports_its_neighbours(helped: Callable[[str], Path], plugins: PluginManager) -> None:
+    idea: Any = plugins.algorithm_class(f"{helped('one')}/idea.py:Idea")
+    assert (idea.note, idea.later()) == ("one", 5)
+
+
+def test_neighbours_of_two_folders_are_not_mixed(helped: Callable[[str], Path], plugins: PluginManager) -> None:
+    ideas: list[Any] = [plugins.algorithm_class(f"{helped(folder)}/idea.py:Idea") for folder in ("one", "two")]
+    assert [idea.note for idea in ideas] == ["one", "two"]
+
+
+@pytest.mark.parametrize("changed", ["helper_of_idea.py", "second_of_idea.py", "package_of_idea/deep.py"])
+def test_a_changed_neighbour_is_another_version(
+    helped: Callable[[str], Path], plugins: PluginManager, changed: str
+) -> None:
+    place = helped("one")
+    name = f"{place}/idea.py:Idea"
+    before, version = plugins.algorithm_class(name), plugins.provider("algorithm", name)
+    (place / "unused.py").write_text("pass\n", encoding="utf-8")
+    assert plugins.provider("algorithm", name) == version
+    (place / "second_of_idea.py").write_text("note = 'new'\n", encoding="utf-8")
+    idea: Any = plugins.algorithm_class(name)
+    assert (idea.note, idea is before) == ("new", False)
+    version = plugins.provider("algorithm", name)
+    with open(place / changed, "a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert plugins.provider("algorithm", name) != version
+
+
+def test_a_neighbour_does_not_replace_an_installed_module(
+    helped: Callable[[str], Path], plugins: PluginManager
+) -> None:
+    place = helped("one")
+    (place / "json.py").write_text("raise SystemExit\n", encoding="utf-8")
+    (place / "helper_of_idea.py").write_text("import json\nnote = json.dumps(1)\n", encoding="utf-8")
+    idea: Any = plugins.algorithm_class(f"{place}/idea.py:Idea")
+    assert idea.note == "1"
+
+
+def test_an_error_in_a_neighbour_names_its_file(helped: Callable[[str], Path], plugins: PluginManager) -> None:
+    place = helped("one")
+    (place / "second_of_idea.py").write_text("note = (\n", encoding="utf-8")
+    with pytest.raises(PluginError, match=r"idea\.py:Idea cannot be imported: SyntaxError: .*second_of_idea"):
+        plugins.algorithm_class(f"{place}/idea.py:Idea")
 
 
 @pytest.mark.parametrize(
