@@ -282,7 +282,7 @@ def test_a_name_of_another_kind_is_refused_with_its_kind(name: str, kind: str) -
 
 
 def test_training_ends_when_the_algorithm_has_learnt() -> None:
-    algorithm, accuracy = train_until_learnt(Subject("protonet"), shot=3)
+    algorithm, accuracy = train_until_learnt(Subject("protonet"))
     assert accuracy >= LEARNT
     steps = {int(state["step"]) for state in algorithm.training_state()["optimiser"]["state"].values()}
     assert steps == {20}
