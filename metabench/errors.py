@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from metabench.text import one_line
+
 
 class MetabenchError(Exception):
     """Wrong input, reported by its message and exit code 2.
@@ -59,5 +61,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """Return type and message of a foreign error in one line, cut where it is long."""
-    text = " ".join(str(error).split())
+    text = one_line(str(error))
     return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__

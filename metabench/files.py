@@ -1,20 +1,95 @@
-"""Write files whole or not at all."""
+"""Read regular files; write files whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+#: Lets `open` return at once where a pipe has no other end yet; Windows has no such files.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a regular file.
+
+    A pipe or a device in its place would be read forever.
+
+    Raises:
+        OSError: the file cannot be read, or is not regular.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
+
+
+def write_named(path: Path, text: str, mark: str) -> None:
+    """Write a text to the place that the user named.
+
+    A regular file is written whole or not at all; a pipe or character device is written to directly.
+
+    Args:
+        path: the place.
+        text: the text.
+        mark: words that every file of this kind by metabench contains; a file without them is not overwritten.
+
+    Raises:
+        OSError: the file cannot be written, or has other content.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISREG(mode):
+        if is_foreign(path, mark):
+            raise FileExistsError(errno.EEXIST, "it exists, and metabench did not write it", str(path))
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        # A reader that has seen enough closes its end.
+        with contextlib.suppress(BrokenPipeError), open(path, "wb", opener=_open_at_once) as file:
+            if _AT_ONCE:
+                os.set_blocking(file.fileno(), True)
+            file.write(text.encode())
+    else:
+        raise OSError(errno.EINVAL, "it is neither a file, nor a pipe or character device", str(path))
+
+
+def is_foreign(path: Path, *marks: str) -> bool:
+    """Return whether a file exists that metabench did not write: it has content, but not all of the marks.
+
+    Args:
+        path: the file.
+        marks: words that the file would contain; without any, it would be empty.
+
+    Raises:
+        OSError: the file cannot be read, or is not regular.
+    """
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return False
+    return bool(content) and not (marks and all(mark.encode() in content for mark in marks))
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` on success.
 
-    If the block raises, the temporary file is removed and `path` stays as it was.
+    If the block raises, the temporary file is removed and `path` stays as it was. A link stays a link: the file that it
+    leads to is replaced.
+
+    Raises:
+        OSError: the file cannot be written, or `path` is a device, pipe or directory.
     """
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -28,3 +103,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; do not wait for the other end of a pipe."""
+    return os.open(path, (flags | _AT_ONCE) & ~os.O_TRUNC & ~os.O_CREAT)

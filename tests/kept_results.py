@@ -19,5 +19,9 @@ class KeptResults:
     def accuracies(self, record: Record) -> npt.NDArray[np.float64]:
         return self._of(record).accuracies
 
+    def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
+        results = self._of(record)
+        return results.alone if record.transductive else results.accuracies
+
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         return self._of(record).groups

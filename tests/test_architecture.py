@@ -21,6 +21,7 @@ BUILT_IN = {"maml", "matchingnet", "protonet", "reptile", "siamese"}
 CORE = Path(metabench.__file__).parent
 #: The packages and top-level modules of the core. Each imports only from those before it.
 ORDER = [
+    "text",
     "errors",
     "files",
     "filters",

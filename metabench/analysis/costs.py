@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from metabench.analysis.standings import Row
 from metabench.records.record import Record
+from metabench.text import visible
 
 #: Reads a cost from a record; None where the record lacks it.
 Cost = Callable[[Record], float | None]
@@ -54,4 +55,4 @@ def device(record: Record) -> str:
 
 def precision(record: Record) -> str:
     """Return ``float32``, ``tf32`` or ``bf16``."""
-    return str(record.identity.get("precision", "float32"))
+    return visible(str(record.identity.get("precision", "float32")))

@@ -27,6 +27,9 @@ class Results(Protocol):
     def accuracies(self, record: Record) -> Floats:
         """Return the [n] accuracy of each episode."""
 
+    def alone(self, record: Record) -> Floats | None:
+        """Return the [k] accuracy of the first episodes with each query on its own; None where unknown."""
+
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         """Return the [n, N] groups of each episode's classes."""
 
@@ -41,8 +44,8 @@ class Row:
         accuracy: mean over seeds and episodes, with its interval over episodes; None where every seed failed.
         data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`).
         seed_ci95: half the 95 % interval between training seeds; None for a single seed.
-        inductive: mean accuracy when every query is predicted on its own.
-        inductive_ci95: half the 95 % interval of `inductive` over episodes; mean over the seeds.
+        inductive: mean over seeds and episodes of the accuracy when every query is predicted on its own.
+        inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `accuracy`.
         rank: rank in the table; ties share the rank of the best. None where every seed failed, or where the method
             was tested on other episodes than most of the table.
         tie: whether the difference to the best is not significant.
@@ -169,19 +172,39 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
     if not finished:
         return Row(name, records, published=published)
     accuracies = np.mean([results.accuracies(record) for record in finished], axis=0)
-    inductive = [record.inductive_accuracy for record in finished if record.inductive_accuracy]
+    inductive, inductive_ci95 = _alone(finished, results)
     return Row(
         name,
         records,
         accuracy=mean_interval(accuracies),
         data_ci95=_data_ci95(finished, accuracies, results),
         seed_ci95=seed_ci95([record.accuracy.mean for record in finished if record.accuracy]),
-        inductive=float(np.mean([accuracy.mean for accuracy in inductive])) if inductive else None,
-        inductive_ci95=float(np.mean([accuracy.ci95 for accuracy in inductive])) if inductive else None,
+        inductive=inductive,
+        inductive_ci95=inductive_ci95,
         published=published,
         accuracies=accuracies,
         tested_on=episodes_of(finished[0]),
     )
+
+
+def _alone(finished: Sequence[Record], results: Results) -> tuple[float | None, float | None]:
+    """Return mean and half the interval of the accuracy with every query on its own.
+
+    Several seeds are averaged episode by episode, as for the accuracy. Records of earlier versions have no accuracies
+    of the episodes: their means and intervals are averaged.
+    """
+    measured = [(record, record.inductive_accuracy) for record in finished if record.inductive_accuracy]
+    if not measured:
+        return None, None
+    by_episode = [results.alone(record) for record, _ in measured] if len(measured) > 1 else [None]
+    known = [accuracies for accuracies in by_episode if accuracies is not None]
+    if len(known) < len(measured):
+        mean, ci95 = np.mean([(accuracy.mean, accuracy.ci95) for _, accuracy in measured], axis=0)
+        return float(mean), float(ci95)
+    # A seed that was measured as transductive has fewer episodes than one that was not.
+    common = min(map(len, known))
+    interval = mean_interval(np.mean([accuracies[:common] for accuracies in known], axis=0))
+    return interval.mean, interval.ci95
 
 
 def _data_ci95(records: Sequence[Record], accuracies: Floats, results: Results) -> float | None:

@@ -71,7 +71,7 @@ class Outcome:
     train: TrainMetrics
     eval: EvalMetrics
     flops_per_episode: int | None
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     parameters: int
     remarks: list[str]
 
@@ -166,18 +166,21 @@ def _test(
     transductive = is_transductive(algorithm, stream, test.seed, batch)
     remarks = _remarks(accuracies, cell.shape.way)
 
-    def test_inductively() -> Accuracy:
+    def test_inductively() -> Floats:
         check_predict_alone(algorithm, stream, test.seed)
         watcher.phase("test inductively", test.inductive_episodes)
-        inductive = inductive_accuracies(algorithm, stream, test.inductive_episodes, batch, test.seed, watcher)
-        return _accuracy(inductive, groups[: len(inductive)])
+        return inductive_accuracies(algorithm, stream, test.inductive_episodes, batch, test.seed, watcher)
 
-    inductive_accuracy = _optional("inductive accuracy", test_inductively, remarks) if transductive else accuracy
+    alone = _optional("inductive accuracy", test_inductively, remarks) if transductive else None
+    # The queries of a method that is not transductive are alone anyway.
+    inductive_accuracy = None if transductive else accuracy
+    if alone is not None:
+        inductive_accuracy = _accuracy(alone, groups[: len(alone)])
     worst = int(accuracies.argmin())
     return Outcome(
         accuracy=accuracy,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(accuracies, groups),
+        episodes=EpisodeResults(accuracies, groups, alone),
         worst_classes=_worst_classes(by_class, stream.classes(0, test.episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream, worst, test.seed), remarks),
         transductive=transductive,
@@ -189,7 +192,7 @@ def _test(
             latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device, test.episodes)),
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, test.seed), remarks),
-        peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes),
+        peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes) or None,
         parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
     )

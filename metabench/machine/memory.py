@@ -88,7 +88,7 @@ class PeakMemory:
             _reset_resident_peak()
 
     def bytes(self) -> int:
-        """Return the peak so far, in bytes."""
+        """Return the peak so far, in bytes; 0 where the system cannot tell."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         return _resident_peak()
@@ -121,7 +121,9 @@ def _resident_peak() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -4,20 +4,50 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from metabench.text import one_line, visible
 
 if TYPE_CHECKING:  # reading records must not import numpy
     import numpy as np
     import numpy.typing as npt
 
+#: The fields of a record that are not results.
+SETTINGS = (
+    *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
+    *("seed", "identity", "device", "machine", "dataset_fingerprint", "environment", "finished"),
+)
+
 #: Version 2 added `Record.machine`; records of version 1 are read.
 SCHEMA_VERSION = 2
+#: Parts of a cell's identity that other code looks into.
+_NESTED = ("dataset", "test")
+
+
+def _measurable(cost: float) -> float:
+    if 0 < cost < 1e-9:
+        raise ValueError("smaller than any clock can tell")
+    return cost
+
+
+#: A share of 1.
+Share = Annotated[float, Field(ge=0, le=1)]
+#: The width of an interval; over few episodes, it may exceed 1.
+Width = Annotated[float, Field(ge=0)]
+#: A time or rate: ratios and sums of them stay finite.
+Cost = Annotated[float, Field(ge=0, le=1e12), AfterValidator(_measurable)]
+#: A number of things.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+#: A text without control characters, so that tables, pages and messages can show it.
+Text = Annotated[str, AfterValidator(visible)]
+#: A text in one line.
+Line = Annotated[str, AfterValidator(one_line)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Accuracy(_Part):
@@ -32,11 +62,11 @@ class Accuracy(_Part):
             are too few classes.
     """
 
-    mean: float
-    ci95: float
-    std: float
-    episodes: int
-    data_ci95: float | None = None
+    mean: Share
+    ci95: Width
+    std: Width
+    episodes: Annotated[int, Field(ge=2, lt=2**31)]
+    data_ci95: Width | None = None
 
 
 class ClassAccuracy(_Part):
@@ -48,9 +78,9 @@ class ClassAccuracy(_Part):
         episodes: number of test episodes with this class.
     """
 
-    name: str
-    accuracy: float
-    episodes: int
+    name: Text
+    accuracy: Share
+    episodes: Count
 
 
 class Validation(_Part):
@@ -61,8 +91,8 @@ class Validation(_Part):
         accuracy: mean accuracy over the validation episodes.
     """
 
-    step: int
-    accuracy: float
+    step: Count
+    accuracy: Share
 
 
 class TrainMetrics(_Part):
@@ -77,11 +107,11 @@ class TrainMetrics(_Part):
         validation: the validation curve.
     """
 
-    steps: int
-    episodes: int
-    seconds: float
-    episodes_per_second: float | None
-    best_step: int
+    steps: Annotated[int, Field(ge=1, lt=2**63)]
+    episodes: Count
+    seconds: Cost
+    episodes_per_second: Cost | None
+    best_step: Count
     validation: list[Validation]
 
 
@@ -93,8 +123,8 @@ class Latency(_Part):
         p95: 95th percentile.
     """
 
-    p50: float
-    p95: float
+    p50: Cost
+    p95: Cost
 
 
 class EvalMetrics(_Part):
@@ -107,9 +137,9 @@ class EvalMetrics(_Part):
         latency_ms: latency of one episode.
     """
 
-    seconds: float
-    episodes_per_second: float | None
-    batch: int | None = None
+    seconds: Cost
+    episodes_per_second: Cost | None
+    batch: Count | None = None
     latency_ms: Latency
 
 
@@ -120,10 +150,13 @@ class EpisodeResults:
     Attributes:
         accuracies: [n] accuracy of each episode.
         groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes.
+        alone: [k] accuracy of the first k episodes with each query classified on its own, of a transductive method;
+            None where it was not measured, and for other methods, whose queries are alone anyway.
     """
 
     accuracies: npt.NDArray[np.float64]
     groups: npt.NDArray[np.int64]
+    alone: npt.NDArray[np.float64] | None = None
 
 
 class Machine(_Part):
@@ -137,9 +170,9 @@ class Machine(_Part):
     """
 
     kind: Literal["cpu", "cuda"]
-    name: str
-    threads: int | None = None
-    cells_at_once: int = 1
+    name: Text
+    threads: Count | None = None
+    cells_at_once: Count = 1
 
     def __str__(self) -> str:
         """Return a line for people, e.g. ``"AMD EPYC, 2 threads, 2 cells at once"``."""
@@ -151,38 +184,75 @@ class Machine(_Part):
 _DEVICE = re.compile(r"(?P<name>.*?)(, (?P<threads>\d+) threads?)?(, (?P<cells>\d+) cells at once)?", re.DOTALL)
 
 
+def _visible_values(value: Any) -> Any:
+    """Return plain data with all its texts visible."""
+    if isinstance(value, dict):
+        return {visible(name): _visible_values(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_visible_values(inner) for inner in value]
+    return visible(value) if isinstance(value, str) else value
+
+
 class Record(_Part):
-    """Settings, status, metrics and environment of one cell."""
+    """Settings, status, metrics and environment of one cell.
+
+    Its texts have no control characters, except those of `identity`, which are compared and not shown.
+    """
 
     schema_version: int = SCHEMA_VERSION
-    cell: str
-    suite: str
-    profile: str
-    algorithm: str
-    dataset: str
-    backbone: str
-    way: int
-    shot: int
-    queries: int
+    cell: Text
+    suite: Text
+    profile: Text
+    algorithm: Text
+    dataset: Text
+    backbone: Text
+    way: Count
+    shot: Count
+    queries: Count
     seed: int
     identity: dict[str, Any]
-    status: Literal["ok", "failed"]
-    error: str | None = None
+    status: Literal["ok", "failed", "invalid"]
+    error: Line | None = None
     accuracy: Accuracy | None = None
     inductive_accuracy: Accuracy | None = None
     transductive: bool | None = None
     worst_classes: list[ClassAccuracy] = []
-    remarks: list[str] = []
+    remarks: list[Line] = []
     train: TrainMetrics | None = None
     eval: EvalMetrics | None = None
-    flops_per_episode: int | None = None
-    peak_memory_bytes: int | None = None
-    parameters: int | None = None
-    device: str
+    flops_per_episode: Count | None = None
+    peak_memory_bytes: Count | None = None
+    parameters: Count | None = None
+    device: Text
     machine: Machine
-    dataset_fingerprint: str
-    environment: dict[str, Any]
-    finished: str
+    dataset_fingerprint: Text
+    environment: Annotated[dict[str, Any], AfterValidator(_visible_values)]
+    finished: Text
+
+    def invalid(self, reason: str, cell: str | None = None) -> Record:
+        """Return the record without its results, because they are wrong.
+
+        Args:
+            reason: what is wrong, and what to do.
+            cell: the id of the cell; None keeps it.
+        """
+        kept = {name: getattr(self, name) for name in SETTINGS}
+        return Record(**{**kept, "cell": cell or self.cell}, status="invalid", error=reason)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Record:
+        """Check that the parts which other code reads by name are there."""
+        if self.status == "ok" and self.accuracy is None:
+            raise ValueError("it is ok, but has no accuracy")
+        alone = self.inductive_accuracy
+        if self.transductive is False and alone is not None and alone != self.accuracy:
+            raise ValueError("inductive_accuracy is not accuracy, although the method is not transductive")
+        for name in _NESTED:
+            if not isinstance(self.identity.get(name, {}), dict):
+                raise ValueError(f"identity.{name} is no object")
+        if not isinstance(self.environment.get("providers", {}), dict):
+            raise ValueError("environment.providers is no object")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metabench.errors import StoreError
 from metabench.filters import choose
-from metabench.records.record import Machine, Record
+from metabench.records.record import EpisodeResults, Machine, Record
 from metabench.records.store import Store
 
 if TYPE_CHECKING:  # reading records must not import numpy
@@ -41,21 +42,29 @@ class Runs:
     def __init__(
         self, results: Iterable[tuple[Store, Sequence[Record]]], only: Mapping[str, Iterable[str]] | None = None
     ) -> None:
-        kept: dict[_Key, tuple[Record, Store]] = {}
+        kept: dict[_Key, _Kept] = {}
         for store, records in results:
-            for record in records:
-                other = kept.get(_key(record))
-                if other is None or _precedence(other[0]) < _precedence(record):
-                    kept[_key(record)] = (record, store)
-        self.records = choose([record for record, _ in kept.values()], _labels, only or {}, "the runs")
-        self._stores = {_key(record): kept[_key(record)][1] for record in self.records}
+            for found in (_checked(store, record) for record in records):
+                other = kept.get(_key(found.record))
+                if other is None or _precedence(other.record) < _precedence(found.record):
+                    kept[_key(found.record)] = found
+        self.records = choose([found.record for found in kept.values()], _labels, only or {}, "the runs")
+        self._kept = {_key(record): kept[_key(record)] for record in self.records}
 
     @classmethod
-    def read(cls, directories: Iterable[Path], only: Mapping[str, Iterable[str]] | None = None) -> Runs:
+    def read(
+        cls, directories: Iterable[Path], only: Mapping[str, Iterable[str]] | None = None, with_invalid: bool = False
+    ) -> Runs:
         """Read the records of one or more output directories.
 
+        Args:
+            directories: the output directories.
+            only: as in the constructor.
+            with_invalid: keep records whose results are wrong; they have the status ``"invalid"``.
+
         Raises:
-            StoreError: a directory does not exist, has no finished cell, or has a damaged record.
+            StoreError: a directory does not exist, has no finished cell, or has a record that cannot be read, or is
+                invalid.
             UsageError: a filter or value is unknown, or no record passes all filters.
         """
         results = []
@@ -68,22 +77,24 @@ class Runs:
             if not records:
                 raise StoreError(f"no finished cells in {directory}: {advice}")
             results.append((store, records))
-        return cls(results, only)
+        runs = cls(results, only)
+        if runs.invalid and not with_invalid:
+            raise StoreError("; ".join(str(record.error) for record in runs.invalid))
+        return runs
+
+    @property
+    def invalid(self) -> list[Record]:
+        """Return the records whose results are wrong."""
+        return [record for record in self.records if record.status == "invalid"]
 
     def accuracies(self, record: Record) -> npt.NDArray[np.float64]:
-        """Return the [n] per-episode accuracies of a record.
+        """Return the [n] per-episode accuracies of a record that is ok."""
+        return self._results(record).accuracies
 
-        Raises:
-            StoreError: they cannot be read, or their number differs from the record's.
-        """
-        store = self._stores[_key(record)]
-        accuracies = store.accuracies(record.cell)
-        if record.accuracy and len(accuracies) != record.accuracy.episodes:
-            raise StoreError(
-                f"cell {record.cell} in {store.path} has {len(accuracies)} per-episode results, and its record "
-                f"says {record.accuracy.episodes}: run the suite again"
-            )
-        return accuracies
+    def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
+        """Return the [k] accuracies of a record's first episodes with each query on its own; None where unknown."""
+        results = self._results(record)
+        return results.alone if record.transductive else results.accuracies
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         """Return the [n, N] groups of the classes of each test episode.
@@ -91,16 +102,40 @@ class Runs:
         Raises:
             StoreError: they cannot be read.
         """
-        return self._stores[_key(record)].episodes(record.cell).groups
+        return self._kept[_key(record)].store.episodes(record).groups
 
     def picture(self, record: Record) -> bytes | None:
         """Return the PNG of a record's worst episode; None if there is none."""
-        return self._stores[_key(record)].picture(record.cell)
+        return self._kept[_key(record)].store.picture(record.cell)
 
     def suites(self) -> dict[str, str]:
         """Return the suite's YAML by output directory, for directories with a kept record."""
-        stores = {store.path: store for store in self._stores.values()}
+        stores = {kept.store.path: kept.store for kept in self._kept.values()}
         return {str(path): text for path, store in stores.items() if (text := store.suite_text())}
+
+    def _results(self, record: Record) -> EpisodeResults:
+        results = self._kept[_key(record)].results
+        assert results is not None, "only a record that is ok has per-episode results"
+        return results
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A record, its output directory and, if it is ok, its per-episode results without groups."""
+
+    record: Record
+    store: Store
+    results: EpisodeResults | None = None
+
+
+def _checked(store: Store, record: Record) -> _Kept:
+    """Read a record's per-episode results; the record is invalid where they are not those that it sums up."""
+    if record.status != "ok":
+        return _Kept(record, store)
+    try:
+        return _Kept(record, store, store.episodes(record, groups=False))
+    except StoreError as error:
+        return _Kept(record.invalid(str(error)), store)
 
 
 def _key(record: Record) -> _Key:

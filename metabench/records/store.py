@@ -7,33 +7,51 @@ leaderboard.
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import zlib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from metabench.errors import StoreError
-from metabench.files import atomic_file
-from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Record
+from metabench.files import atomic_file, is_foreign, read_regular
+from metabench.records.episode_files import read_episodes, write_episodes
+from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Record
+from metabench.text import one_line
 
-if TYPE_CHECKING:  # reading records must not import numpy
-    import numpy as np
-    import numpy.typing as npt
-
+if TYPE_CHECKING:
     from metabench.planning.plan import Cell
 
 
 #: The files of a cell in ``cells/``.
 _SUFFIXES = (".json", ".npz", ".png", ".traceback.txt")
+#: The form of a cell's id (`metabench.planning.plan.Cell.id`), and so of the name of its files.
+_ID = re.compile("[0-9a-f]{16}")
+#: Words that each file of metabench by this name contains, of any version.
+_MARKS = {
+    "suite.yaml": (
+        "\ndescription: ",
+        "\nbackbones:\n",
+        "    use: ",
+        "\n      validation_episodes: ",
+        "\nseeds:\n- ",
+        "\nprecision: ",
+        "\neval:\n  episodes: ",
+        "\n  inductive_episodes: ",
+        "\ngate:\n  tolerance: ",
+        "\n  slowdown: ",
+    ),
+    "leaderboard.md": ("### ", "accuracy: mean over the test episodes"),
+    "leaderboard.csv": ("dataset,backbone,way,shot,queries,algorithm,seed,",),
+    ".lock": (),
+}
 
 
 class Store:
@@ -71,6 +89,23 @@ class Store:
         finally:
             lock.release()
 
+    def check_own(self) -> None:
+        """Check that a run overwrites no file that metabench did not write.
+
+        Raises:
+            StoreError: the directory has a file of another origin by the name of one of a run's files.
+        """
+        for name, marks in _MARKS.items():
+            path = self.path / name
+            try:
+                foreign = is_foreign(path, *marks)
+            except OSError as error:
+                raise _cannot_write(self.path, error) from error
+            if foreign:
+                raise StoreError(
+                    f"metabench did not write {path}, and does not overwrite it: move it, or give another --output"
+                )
+
     def records(self) -> list[Record]:
         """Return all records; none if the directory does not exist.
 
@@ -82,6 +117,8 @@ class Store:
     def records_by_name(self, without: Collection[str] = ()) -> dict[str, Record]:
         """Return all records by file name without suffix, the id of the cell.
 
+        A record with a wrong metric, or another cell's id, is returned as invalid (`Record.status`).
+
         Args:
             without: names of files to skip.
 
@@ -91,47 +128,14 @@ class Store:
         paths = sorted(self._cells.glob("*.json"))
         return {path.stem: self._read(path) for path in paths if path.stem not in without}
 
-    def episodes(self, cell: str) -> EpisodeResults:
-        """Return the per-episode results of a finished cell.
-
-        Raises:
-            StoreError: they are missing or damaged.
-        """
-        return EpisodeResults(**self._arrays(cell, accuracies="float64", groups="int64"))
-
-    def accuracies(self, cell: str) -> npt.NDArray[np.float64]:
-        """Return the accuracies of `episodes`; half the time of reading both.
-
-        Raises:
-            StoreError: they are missing or damaged.
-        """
-        return self._arrays(cell, accuracies="float64")["accuracies"]
-
-    def _arrays(self, cell: str, **types: str) -> dict[str, npt.NDArray[Any]]:
-        """Return per-episode results by name, with the given types."""
-        import numpy as np
-
-        path = self._cells / f"{cell}.npz"
-        try:
-            # Read at once: np.load alone asks the system for a dozen small pieces.
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: np.asarray(file[name], dtype=of) for name, of in types.items()}
-            dimensions = {"accuracies": 1, "groups": 2}
-            if any(array.ndim != dimensions[name] for name, array in arrays.items()):
-                raise ValueError(f"shapes {', '.join(str(array.shape) for array in arrays.values())}")
-            lengths = {len(array) for array in arrays.values()}
-            if len(lengths) != 1 or min(lengths) < 2:
-                raise ValueError(f"lengths {', '.join(map(str, sorted(lengths)))}")
-            return arrays
-        except FileNotFoundError as error:
-            raise StoreError(f"there are no per-episode results {path}: run the suite again") from error
-        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-            raise StoreError(f"cannot read the per-episode results {path} ({error}): run the suite again") from error
+    def episodes(self, record: Record, groups: bool = True) -> EpisodeResults:
+        """Return the per-episode results of a finished cell; see `read_episodes`."""
+        return read_episodes(self._cells / f"{record.cell}.npz", record, groups)
 
     def is_complete(self, record: Record) -> bool:
-        """Return whether a cell's per-episode results are readable and of the recorded number."""
+        """Return whether a cell's per-episode results are readable and agree with its record."""
         try:
-            return record.accuracy is None or len(self.episodes(record.cell).accuracies) == record.accuracy.episodes
+            return record.accuracy is None or self.episodes(record) is not None
         except StoreError:
             return False
 
@@ -139,7 +143,7 @@ class Store:
         """Return the PNG of a cell's worst episode; None if there is none."""
         path = self._cells / f"{cell}.png"
         try:
-            return path.read_bytes() if os.path.exists(path) else None
+            return read_regular(path) if os.path.exists(path) else None
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
@@ -149,15 +153,9 @@ class Store:
         Raises:
             StoreError: the directory cannot be written.
         """
-        import numpy as np
-
         try:
             if episodes is not None:  # before the record, which then never lacks them
-                with (
-                    atomic_file(self._cells / f"{record.cell}.npz") as temporary,
-                    open(temporary, "wb") as file,
-                ):
-                    np.savez_compressed(file, accuracies=episodes.accuracies, groups=episodes.groups)
+                write_episodes(self._cells / f"{record.cell}.npz", episodes)
             if picture is not None:
                 with atomic_file(self._cells / f"{record.cell}.png") as temporary:
                     temporary.write_bytes(picture)
@@ -224,7 +222,7 @@ class Store:
         """Return the resolved suite of the last run, as YAML; empty if there is none."""
         path = self.path / "suite.yaml"
         try:
-            return path.read_text(encoding="utf-8") if os.path.exists(path) else ""
+            return read_regular(path).decode() if os.path.exists(path) else ""
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"cannot read {path}: {error}") from error
 
@@ -247,19 +245,39 @@ class Store:
     def _read(self, path: Path) -> Record:
         advice = "delete it, and the cell will be run again"
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            version = data.get("schema_version") if isinstance(data, dict) else None
-            if isinstance(version, int) and version > SCHEMA_VERSION:
-                raise StoreError(f"{path} was written by a newer metabench (schema {version}): update metabench")
-            return Record.model_validate(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise StoreError(f"{path} is not a record of metabench ({place}: {first['msg']}): {advice}") from error
-        except (ValueError, RecursionError) as error:
+            data = from_json(read_regular(path), allow_inf_nan=False)
+        except ValueError as error:
             raise StoreError(f"the record {path} is damaged: {advice}") from error
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise StoreError(f"{path} was written by a newer metabench (schema {version}): update metabench")
+        try:
+            record = Record.model_validate(data)
+            problem = "" if record.cell == path.stem else f"it is that of cell {record.cell[:40]}"
+        except ValidationError as error:
+            problem = _first_problem(error)
+            try:  # a record of which only metrics are wrong still has its place in the tables
+                record = Record.model_validate({**_settings_of(data), "status": "invalid"})
+            except ValidationError as fatal:
+                raise StoreError(f"{path} is not a record of metabench ({_first_problem(fatal)}): {advice}") from error
+        if not _ID.fullmatch(path.stem):
+            raise StoreError(f"{path} is not a record of metabench (its name is not the id of a cell): {advice}")
+        if not problem:
+            return record
+        return record.invalid(f"the record {path} is wrong ({problem}): run the suite again", path.stem)
+
+
+def _settings_of(data: Any) -> dict[str, Any]:
+    """Return what a record says besides its metrics."""
+    return {name: data[name] for name in SETTINGS if name in data} if isinstance(data, dict) else {}
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return one_line(f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, "))
 
 
 def _without_seed(identity: Mapping[str, Any]) -> str:

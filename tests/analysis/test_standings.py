@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,69 @@ def test_seeds_are_averaged_episode_by_episode(make_record: Make, make_results: 
     assert row.accuracy == mean_interval(mean)
     assert row.data_ci95 == DataIntervals(results["0"].groups).ci95(mean)
     assert row.seed_ci95 == pytest.approx(mean_interval([0.5, 0.6, 0.7]).ci95)
+
+
+def of_seeds(make_record: Make, results: dict[str, EpisodeResults], transductive: bool) -> list[Record]:
+    records = []
+    for seed, (cell, result) in enumerate(results.items()):
+        alone = result.alone if transductive else result.accuracies
+        summary = vars(mean_interval(result.accuracies))
+        records.append(
+            make_record(
+                cell=cell,
+                seed=seed,
+                transductive=transductive,
+                accuracy=summary,
+                inductive_accuracy=summary if alone is None else vars(mean_interval(alone)),
+            )
+        )
+    return records
+
+
+def test_accuracy_and_alone_of_an_inductive_method_have_one_interval(make_record: Make, make_results: Results) -> None:
+    results = {str(seed): make_results(0.5 + 0.1 * seed, noise=seed) for seed in range(3)}
+    (row,) = rows_of(of_seeds(make_record, results, transductive=False), results)
+    assert row.accuracy is not None
+    assert (row.inductive, row.inductive_ci95) == (row.accuracy.mean, row.accuracy.ci95)
+
+
+def test_alone_of_several_seeds_is_averaged_episode_by_episode(make_record: Make, make_results: Results) -> None:
+    generator = np.random.default_rng(0)
+    results = {
+        str(seed): replace(make_results(0.6, noise=seed), alone=generator.integers(0, 6, 20) / 5) for seed in range(3)
+    }
+    (row,) = rows_of(of_seeds(make_record, results, transductive=True), results)
+    expected = mean_interval(np.mean([result.alone for result in results.values()], axis=0))
+    assert (row.inductive, row.inductive_ci95) == (expected.mean, expected.ci95)
+    apart = [mean_interval(result.alone).ci95 for result in results.values() if result.alone is not None]
+    assert row.inductive_ci95 < np.mean(apart), "three seeds know more than one"
+
+
+def test_seeds_of_which_some_are_transductive_share_the_first_episodes(
+    make_record: Make, make_results: Results
+) -> None:
+    one, two = make_results(0.6, noise=1), replace(make_results(0.6, noise=2), alone=np.linspace(0, 1, 20))
+    records = [
+        of_seeds(make_record, {"one": one}, transductive=False)[0],
+        of_seeds(make_record, {"two": two}, transductive=True)[0].model_copy(update={"seed": 1}),
+    ]
+    (row,) = rows_of(records, {"one": one, "two": two})
+    assert two.alone is not None
+    expected = mean_interval((one.accuracies[:20] + two.alone) / 2)
+    assert (row.inductive, row.inductive_ci95) == (expected.mean, expected.ci95)
+
+
+def test_without_accuracies_of_episodes_the_intervals_of_seeds_are_averaged(
+    make_record: Make, make_results: Results
+) -> None:
+    """Records of earlier versions have the means only."""
+    results = {str(seed): replace(make_results(0.6), alone=np.linspace(0, 1 - seed / 2, 20)) for seed in range(2)}
+    records = of_seeds(make_record, results, transductive=True)
+    earlier = {cell: replace(result, alone=None) for cell, result in results.items()}
+    (row,) = rows_of(records, earlier)
+    ci95 = [record.inductive_accuracy.ci95 for record in records if record.inductive_accuracy]
+    assert row.inductive == pytest.approx((0.5 + 0.25) / 2)
+    assert row.inductive_ci95 == pytest.approx(np.mean(ci95))
 
 
 def test_a_seed_that_failed_is_left_out_of_the_mean(make_record: Make, make_results: Results) -> None:

@@ -57,7 +57,7 @@ def test_one_seed_gives_one_result(metabench: Command) -> None:
     one, two = Store(Path("one")), Store(Path("two"))
     assert essence(one.records()) == essence(two.records())
     for record in one.records():
-        assert same(one.episodes(record.cell), two.episodes(record.cell))
+        assert same(one.episodes(record), two.episodes(record))
 
 
 def test_another_seed_gives_another_result(metabench: Command) -> None:

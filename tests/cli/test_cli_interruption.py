@@ -95,7 +95,7 @@ def test_a_stopped_run_keeps_finished_cells_and_resumes_with_the_same_results(
     undisturbed = Store(Path("undisturbed"))
     assert essence(store.records()) == essence(undisturbed.records())
     for record in undisturbed.records():
-        assert same(store.episodes(record.cell), undisturbed.episodes(record.cell))
+        assert same(store.episodes(record), undisturbed.episodes(record))
     assert not list(Path("out/checkpoints").iterdir())
 
 
@@ -144,7 +144,7 @@ def test_several_jobs_give_the_same_results(metabench: Command) -> None:
     assert {record.device.rpartition(", ")[2] for record in both.records()} == {"2 cells at once"}
     assert {record.machine.cells_at_once for record in both.records()} == {2}
     for record in one.records():
-        assert same(one.episodes(record.cell), both.episodes(record.cell))
+        assert same(one.episodes(record), both.episodes(record))
 
 
 @pytest.mark.slow

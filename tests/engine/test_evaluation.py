@@ -171,6 +171,8 @@ def test_inductive_accuracy_equals_that_of_episodes_with_one_query(
 def test_a_transductive_algorithm_is_also_tested_inductively(run: Run) -> None:
     relative = run("relative")
     assert relative.transductive
+    assert relative.episodes.alone is not None
+    assert relative.episodes.alone.shape == (12,)
     assert relative.inductive_accuracy is not None
     assert relative.inductive_accuracy.episodes == 12
     centroid = run("centroid")

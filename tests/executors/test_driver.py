@@ -85,7 +85,7 @@ def test_a_record_has_the_providers_and_versions(run_all: RunAll) -> None:
 
 def test_the_accuracy_of_every_episode_is_kept(run_all: RunAll, tmp_path: Path) -> None:
     (record,) = run_all("fading")
-    kept = Store(tmp_path / "out").episodes(record.cell)
+    kept = Store(tmp_path / "out").episodes(record)
     assert record.accuracy is not None
     assert kept.accuracies.shape == (12,)
     assert kept.accuracies.mean() == record.accuracy.mean
@@ -118,7 +118,7 @@ def test_a_record_of_another_origin_is_not_kept(run_all: RunAll, tmp_path: Path,
     content = first.model_dump()
     for key, value in changes.items():
         content[key] = merged(content[key], value)
-    store.write(Record.model_validate(content), store.episodes(first.cell))
+    store.write(Record.model_validate(content), store.episodes(first))
     watcher = Watching()
     (again,) = run_all("centroid", watcher=watcher)
     assert watcher.done == [("centroid", False)]
@@ -233,7 +233,7 @@ def test_cells_that_differ_in_shots_train_once_with_the_results_of_separate_runs
     alone = [record for shot in (3, 1, 2) for record in run_all(name, text=SHARED, output="alone", shots=[shot])]
     for record, separate in zip(together, sorted(alone, key=lambda record: record.shot), strict=True):
         assert metrics(record) == metrics(separate)
-        episodes = [Store(tmp_path / output).episodes(record.cell).accuracies for output in ("out", "alone")]
+        episodes = [Store(tmp_path / output).episodes(record).accuracies for output in ("out", "alone")]
         assert episodes[0].tolist() == episodes[1].tolist()
     assert not checkpoints(tmp_path)
 

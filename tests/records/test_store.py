@@ -40,14 +40,19 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_written_record_is_read_back(store: Store, make_record: Make) -> None:
-    record = make_record()
-    results = EpisodeResults(np.array([0.1, 0.25, 1.0]), np.array([[0, 1], [1, 2], [4, 0]]))
+    accuracy = {"mean": 0.45, "ci95": 0.1, "std": 0.1, "episodes": 3}
+    alone = {"mean": 0.75, "ci95": 0.1, "std": 0.1, "episodes": 2}
+    record = make_record(way=2, accuracy=accuracy, inductive_accuracy=alone, transductive=True)
+    groups = np.array([[0, 1], [1, 2], [4, 0]])
+    results = EpisodeResults(np.array([0.1, 0.25, 1.0]), groups, np.array([1.0, 0.5]))
     store.write(record, results, b"a picture")
     assert store.records() == [record]
     assert store.records_by_name() == {record.cell: record}
-    stored = store.episodes(record.cell)
+    stored = store.episodes(record)
     np.testing.assert_array_equal(stored.accuracies, results.accuracies)
     np.testing.assert_array_equal(stored.groups, results.groups)
+    assert stored.alone is not None
+    np.testing.assert_array_equal(stored.alone, [1.0, 0.5])
     assert store.picture(record.cell) == b"a picture"
     assert names_below(store.path) == [f"cells/{record.cell}.{suffix}" for suffix in ("json", "npz", "png")]
 
@@ -207,19 +212,21 @@ def test_reading_a_missing_directory_is_an_error(store: Store) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"words", b"PK\x03\x04"])
-def test_unreadable_results_are_named(store: Store, content: bytes | None) -> None:
-    path = store.path / "cells" / "abc.npz"
+def test_unreadable_results_are_named(store: Store, make_record: Make, content: bytes | None) -> None:
+    record = make_record()
+    path = store.path / "cells" / f"{record.cell}.npz"
     path.parent.mkdir(parents=True)
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"per-episode results .*abc\.npz.*: run the suite again"):
-        store.episodes("abc")
+    with pytest.raises(StoreError, match=r"per-episode results .*0123456789abcdef\.npz.*: run the suite again"):
+        store.episodes(record)
 
 
 @pytest.mark.parametrize("content", ["bit", "npy", "lengths", "names"])
 def test_damaged_results_are_named(store: Store, make_record: Make, content: str) -> None:
-    record = make_record()
-    store.write(record, EpisodeResults(np.random.default_rng(0).random(100), np.zeros((100, 5), dtype=np.int64)))
+    record = make_record(0.5)
+    accuracies = np.random.default_rng(0).permutation(np.linspace(0, 1, 100))
+    store.write(record, EpisodeResults(accuracies, np.zeros((100, 5), dtype=np.int64)))
     assert store.is_complete(record)
     path = store.path / "cells" / f"{record.cell}.npz"
     if content == "bit":
@@ -230,11 +237,11 @@ def test_damaged_results_are_named(store: Store, make_record: Make, content: str
         with open(path, "wb") as file:
             np.save(file, np.zeros(3))
     elif content == "lengths":
-        np.savez(path, accuracies=np.zeros(4), groups=np.zeros((3, 5)))
+        np.savez(path, accuracies=accuracies, groups=np.zeros((99, 5), dtype=np.int64))
     else:
         np.savez(path, accuracy=np.zeros(4))
-    with pytest.raises(StoreError, match=r"per-episode results .*\.npz.*run the suite again"):
-        store.episodes(record.cell)
+    with pytest.raises(StoreError, match=rf"{record.cell}\.npz.*: run the suite again"):
+        store.episodes(record)
     assert not store.is_complete(record)
 
 
@@ -295,7 +302,7 @@ def test_records_of_other_settings_are_superseded(store: Store, make_record: Mak
     assert names_below(store.path / "superseded") == sorted(
         f"{earlier.id}.{suffix}" for suffix in ("json", "npz", "traceback.txt")
     )
-    np.testing.assert_array_equal(store.episodes(current.id).accuracies, NOTHING.accuracies)
+    assert (store.path / "cells" / f"{current.id}.npz").exists()
 
 
 def test_records_of_the_same_settings_stay(store: Store, make_record: Make, plan: list[Cell]) -> None:
@@ -308,10 +315,11 @@ def test_records_of_the_same_settings_stay(store: Store, make_record: Make, plan
 
 def test_superseding_a_record_moves_only_its_own_file(store: Store, make_record: Make, plan: list[Cell]) -> None:
     store.write(make_record(cell=plan[0].id, identity=plan[0].identity), NOTHING)
-    foreign = make_record(cell="*", identity={})
-    (store.path / "cells" / "foreign.json").write_text(foreign.model_dump_json(), encoding="utf-8")
+    foreign, name = make_record(cell="*", identity={}), "f" * 16
+    (store.path / "cells" / f"{name}.json").write_text(foreign.model_dump_json(), encoding="utf-8")
     store.supersede(store.records_by_name(), plan)
     assert names_below(store.path / "cells") == [f"{plan[0].id}.json", f"{plan[0].id}.npz"]
+    assert names_below(store.path / "superseded") == [f"{name}.json"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""Text of foreign origin, made safe to show; text for outputs that lack characters."""
+
+from __future__ import annotations
+
+import re
+
+#: Control characters, among them terminal escapes; line and paragraph separators; what reverses the direction of
+#: writing; surrogates, which no encoding has.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_HIDDEN_IN_LINES = re.compile(_HIDDEN.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+
+#: What stands for a character in an encoding without it.
+_PLAIN = {
+    "±": "+-",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "·": "-",
+    "…": "..",
+    "×": "x",
+    "≥": ">=",
+    "≤": "<=",
+    "→": "->",
+    "←": "<-",
+    "²": "2",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
+
+
+def visible(text: str) -> str:
+    r"""Escape characters that are hidden or steer a terminal, e.g. ``\x1b``."""
+    return _HIDDEN.sub(_escaped, text)
+
+
+def visible_lines(text: str) -> str:
+    """Escape as `visible` does, but keep the ends of lines."""
+    return _HIDDEN_IN_LINES.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    """Return the text in one line, with single spaces, as `visible` shows it."""
+    return visible(" ".join(text.split()))
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Replace characters that the encoding lacks by plain ones: ``+-`` for ``±``, or an escape."""
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeEncodeError:
+        return "".join(_in_encoding(character, encoding) for character in text)
+
+
+def plain(character: str) -> str:
+    """Return what stands for a character in ASCII."""
+    return _PLAIN.get(character) or _escape(character)
+
+
+def _in_encoding(character: str, encoding: str) -> str:
+    try:
+        character.encode(encoding)
+        return character
+    except UnicodeEncodeError:
+        return plain(character)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return _escape(match.group())
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
