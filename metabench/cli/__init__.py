@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import signal
 import sys
 
@@ -16,6 +16,7 @@ from metabench.cli.listing import list_
 from metabench.cli.plugin import plugin
 from metabench.cli.report import report
 from metabench.cli.run import run
+from metabench.cli.streams import lasting_streams, say
 from metabench.cli.validate import validate
 from metabench.errors import MetabenchError
 
@@ -39,25 +40,32 @@ for command in (run, list_, validate, data, leaderboard, report, compare, plugin
 def main() -> None:
     """Run the command line and exit with its code.
 
-    0: success. 1: a cell failed, or `compare` found the candidate worse. 2: wrong input, where nothing was written, or
-    a file or disk failed. 130: interrupted. Finished cells are kept in every case.
+    0: success. 1: a cell failed or is invalid, or `compare` found the candidate worse. 2: wrong input, where nothing
+    was written, or a file, disk or standard output failed. 130: interrupted. Finished cells are kept in every case.
     """
+    with lasting_streams() as output:
+        code = _run()
+        sys.stdout.flush()
+        if output.problem is not None:
+            say(f"metabench: cannot write to standard output: {output.problem.strerror}", err=True)
+            code = code or 2
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; print its error. Returns the exit code."""
     try:
         code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except MetabenchError as error:
-        click.echo(f"metabench: {error}", err=True)
-        code = 2
+        say(f"metabench: {error}", err=True)
     except click.ClickException as error:
-        error.show()
-        code = 2
+        text = io.StringIO()
+        error.show(text)
+        say(text.getvalue(), err=True, end="")
     except (KeyboardInterrupt, click.Abort):
-        click.echo("metabench: interrupted", err=True)
-        code = INTERRUPTED
-    except BrokenPipeError:  # the reader of standard output, e.g. `head`, has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        say("metabench: interrupted", err=True)
+        return INTERRUPTED
     except OSError as error:  # a file or disk error without a more specific message
-        click.echo(f"metabench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
-        code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+        say(f"metabench: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+    return 2

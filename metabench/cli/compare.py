@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metabench.cli.streams import say
 from metabench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def compare(
         "junit": gate_report.render_junit,
         "json": gate_report.render_json,
     }
-    click.echo(render[style](comparison), nl=False)
+    say(render[style](comparison), end="")
     return 0 if comparison.passed else 1
 
 

@@ -7,11 +7,11 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
-import click
 import torch
 from rich.progress import Progress
 
 from metabench.cli.progress import ProgressLine, duration, terminal_bars
+from metabench.cli.streams import say
 from metabench.executors.loading import LoadedDataset
 from metabench.executors.rehearsal import rehearse, shorter_profiles
 from metabench.machine.device import describe_device, in_threads, share_of_threads
@@ -20,6 +20,7 @@ from metabench.planning.suite import Suite, SuiteFile
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
+from metabench.text import visible_lines
 
 #: Seconds between plain progress lines of a cell.
 _INTERVAL = 20.0
@@ -95,9 +96,9 @@ class RunConsole:
     def say(self, text: str) -> None:
         """Print a line."""
         if self._bars:
-            self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._bars.console.print(visible_lines(text), highlight=False, markup=False, soft_wrap=True)
         else:
-            click.echo(text, err=True)
+            say(text, err=True)
 
     def cell_started(self, cell: Cell, number: int, of: int) -> CellLine:
         """See `metabench.executors.driver.Reporter`."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from metabench.cli.streams import say
+
 if TYPE_CHECKING:
     from metabench.packs import Pack
 
@@ -36,9 +38,9 @@ def list_datasets() -> None:
         rows += [(name, "yes", f"{path.stat().st_size / 2**20:.1f}", str(path)) for path in packs]
         if not packs:
             rows.append((name, "no", "", ""))
-    click.echo(tabulate(rows, headers=["dataset", "packed", "MiB", "path"], disable_numparse=True))
-    click.echo(f"\nMETABENCH_DATA   {os.pathsep.join(map(str, roots.sources)) or '(not set)'}")
-    click.echo(f"METABENCH_CACHE  {roots.cache}")
+    say(tabulate(rows, headers=["dataset", "packed", "MiB", "path"], disable_numparse=True))
+    say(f"\nMETABENCH_DATA   {os.pathsep.join(map(str, roots.sources)) or '(not set)'}")
+    say(f"METABENCH_CACHE  {roots.cache}")
 
 
 @data.command()
@@ -57,7 +59,7 @@ def prepare(names: tuple[str, ...]) -> None:
         outcome = "was already packed" if path.exists() else "packed"
         with pack_progress() as progress:
             pack = load_pack(name, dataset, roots, progress)
-        click.echo(f"{name}: {outcome}, {_describe(pack, path)}")
+        say(f"{name}: {outcome}, {_describe(pack, path)}")
 
 
 @data.command("import")
@@ -78,7 +80,7 @@ def import_dataset(name: str, path: Path) -> None:
     dataset = PluginManager.from_environment().build_dataset(name)
     with pack_progress() as progress:
         pack = make_pack(name, dataset, roots, progress)
-    click.echo(f"{name}: imported from {path}, {_describe(pack, pack_path(name, dataset, roots))}")
+    say(f"{name}: imported from {path}, {_describe(pack, pack_path(name, dataset, roots))}")
 
 
 def _describe(pack: Pack, path: Path) -> str:

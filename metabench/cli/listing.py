@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import click
 
+from metabench.cli.streams import say
 from metabench.registry.manager import PluginManager
 from metabench.specs import Spec
 
@@ -31,17 +32,17 @@ def list_(kind: str) -> None:
     chosen = list(sections) if kind == "all" else [kind]
     for section in chosen:
         rows = sections[section](plugins)
-        click.echo(f"{section}:" if rows else f"{section}: none")
+        say(f"{section}:" if rows else f"{section}: none")
         width = max((len(row[0]) for row in rows), default=0)
         for name, *rest in rows:
-            click.echo(f"  {name:<{width}}  {'  '.join(word for word in rest if word)}".rstrip())
+            say(f"  {name:<{width}}  {'  '.join(word for word in rest if word)}".rstrip())
     if plugins.hidden():
-        click.echo(plugins.hidden(), err=True)
+        say(plugins.hidden(), err=True)
     for problem in plugins.conflicts():
-        click.echo(problem, err=True)
+        say(problem, err=True)
     broken = [info for info in plugins.plugins() if info.problem]
     if broken and kind not in ("all", "plugins"):
-        click.echo(f"{len(broken)} plugins cannot be used: see `metabench list plugins`", err=True)
+        say(f"{len(broken)} plugins cannot be used: see `metabench list plugins`", err=True)
 
 
 def _specs(specs: Mapping[str, Spec], links: bool) -> list[tuple[str, ...]]:

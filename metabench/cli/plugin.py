@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from metabench.cli.streams import say
+
 
 @click.group()
 def plugin() -> None:
@@ -28,10 +30,10 @@ def new(name: str, kind: str, folder: Path) -> None:
     from metabench.scaffold import write_plugin
 
     target = write_plugin(name, kind, folder, PluginManager.from_environment())
-    click.echo(f"Written to {target}. Now:")
-    click.echo(f"  pip install -e '{target}[dev]'")
-    click.echo(f"  pytest {target}")
-    click.echo(f"  metabench run {target}/suite.yaml --profile smoke")
+    say(f"Written to {target}. Now:")
+    say(f"  pip install -e '{target}[dev]'")
+    say(f"  pytest {target}")
+    say(f"  metabench run {target}/suite.yaml --profile smoke")
 
 
 @plugin.command()
@@ -72,9 +74,9 @@ def check(name: str, params: str, transductive: bool, steps: int) -> int:
     for title, rule in CHECKS.items():
         try:
             run_check(title, subject)
-            click.echo(f"ok      {title}")
+            say(f"ok      {title}")
         except NotConforming as error:
             failed += 1
-            click.echo(f"FAILED  {title}: {(rule.__doc__ or '').splitlines()[0]}\n        {error}")
-    click.echo(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed")
+            say(f"FAILED  {title}: {(rule.__doc__ or '').splitlines()[0]}\n        {error}")
+    say(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed")
     return 1 if failed else 0

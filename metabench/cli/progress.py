@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
+
+from metabench.cli.streams import say
 
 if TYPE_CHECKING:  # imports torch
     from metabench import api
@@ -68,7 +69,7 @@ class ProgressLine:
             self._due = now + self._interval
             left = (now - self._start) / max(1, done - self._first) * (self._total - done)
             title = f"{self._title}: " if self._title else ""
-            click.echo(f"{title}{state}, {duration(left)} left", err=True)
+            say(f"{title}{state}, {duration(left)} left", err=True)
 
     def end(self) -> None:
         """Remove the bar."""

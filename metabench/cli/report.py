@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from metabench.cli.streams import say
+
 
 @click.command()
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIRECTORY...")
@@ -14,23 +16,28 @@ import click
 @click.option(
     "--output", type=click.Path(path_type=Path), help="File to write; default: report.html in the first DIRECTORY."
 )
-def report(directories: Sequence[Path], only: Sequence[str], output: Path | None) -> None:
-    """Write a self-contained HTML page about the runs in DIRECTORIES."""
+def report(directories: Sequence[Path], only: Sequence[str], output: Path | None) -> int:
+    """Write a self-contained HTML page about the runs in DIRECTORIES.
+
+    The exit code is 1 where the results of a cell are wrong; the other cells are shown.
+    """
+    from metabench.cli.leaderboard import name_invalid
     from metabench.errors import StoreError
-    from metabench.files import atomic_file
+    from metabench.files import write_named
     from metabench.filters import parse_filters
     from metabench.records.runs import Runs
     from metabench.registry.manager import PluginManager
     from metabench.reporting.report.page import render_page
 
     published = PluginManager.from_environment().published_results()
-    page = render_page(Runs.read(directories, parse_filters(only)), published)
+    runs = Runs.read(directories, parse_filters(only), with_invalid=True)
+    page = render_page(runs, published)
     path = output or directories[0] / "report.html"
     try:
-        with atomic_file(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        write_named(path, page, mark="<title>metabench: ")
     except OSError as error:
         raise StoreError(
             f"cannot write the report {path}: {error.strerror}. Name another file with --output"
         ) from error
-    click.echo(f"Written to {path}")
+    say(f"Written to {path}")
+    return name_invalid(runs)

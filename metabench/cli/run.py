@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from metabench.cli.streams import say
+
 if TYPE_CHECKING:  # imported by the command when it runs
     from metabench.planning.plan import Cell
     from metabench.planning.suite import Precision, Suite, SuiteFile
@@ -27,7 +29,7 @@ if TYPE_CHECKING:  # imported by the command when it runs
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
-@click.option("--seeds", metavar="0,1,…", help="Training seeds, instead of the suite's.")
+@click.option("--seeds", metavar="0,1,..", help="Training seeds, instead of the suite's.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "tf32", "bf16"]),
@@ -111,10 +113,11 @@ def _execute(
     from metabench.machine.device import choose_device
     from metabench.records.store import Store
 
+    store = Store(output)
+    store.check_own()
     device = choose_device(device_name)
     check_precisions(cells, device)
     datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), device, pack_progress)
-    store = Store(output)
     # Only read until `rehearse` has accepted all cells: a refused cell must not leave an output directory behind.
     earlier = store.records_by_name(without={cell.id for cell in cells} if fresh else ())
     kept = kept_records(cells, earlier, datasets, device, plugins, store)
@@ -135,9 +138,8 @@ def _execute(
             plugins.run_finished(store.path, [record.model_dump() for record in records])
             by_cell = {record.cell: record for record in [*current, *records]}
             text = _write_leaderboard(store, list(by_cell.values()), plugins)
-    click.echo()
-    click.echo(text)
-    click.echo(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
+    say(f"\n{text}")
+    say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
     return 1 if any(record.status == "failed" for record in records) else 0
 
 
@@ -149,14 +151,15 @@ def _show(cells: Sequence[Cell]) -> None:
     for cell in cells:
         first = sharing[cell.training_id][0]
         training = f"{cell.train.steps} steps of {cell.train.meta_batch} episodes"
-        click.echo(f"{cell.id}  {cell.title}  ({training if cell is first else f'trained with {first.id}'})")
-    click.echo(f"{len(cells)} cells")
+        say(f"{cell.id}  {cell.title}  ({training if cell is first else f'trained with {first.id}'})")
+    say(f"{len(cells)} cells")
 
 
 def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:
     """Write the leaderboard's files; return its text for the terminal."""
     from metabench.analysis.standings import make_tables
     from metabench.cli.leaderboard import terminal_width
+    from metabench.cli.streams import output_encoding
     from metabench.records.runs import Runs
     from metabench.reporting.rendering import render_csv, render_markdown, render_text
 
@@ -164,7 +167,7 @@ def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginM
     tables = make_tables(runs.records, runs, plugins.published_results())
     store.write_text("leaderboard.md", render_markdown(tables))
     store.write_text("leaderboard.csv", render_csv(tables))
-    return render_text(tables, terminal_width())
+    return render_text(tables, terminal_width(), output_encoding())
 
 
 def _numbers(text: str) -> list[int]:

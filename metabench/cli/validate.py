@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from metabench.cli.streams import say
+
 
 @click.command()
 @click.argument("suite")
@@ -23,4 +25,4 @@ def validate(suite: str) -> None:
     for profile in [*bare, *file.profiles]:
         resolved, places = resolve(file, profile)
         cells = make_plan(resolved, places, plugins)
-        click.echo(f"{file.path}: {f'profile {profile}' if profile else 'no profile'}: {len(cells)} cells, valid")
+        say(f"{file.path}: {f'profile {profile}' if profile else 'no profile'}: {len(cells)} cells, valid")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from dataclasses import asdict
-from typing import Any
 from xml.etree import ElementTree
 
 from tabulate import tabulate
 
 from metabench.analysis.gate import Comparison, Verdict, shown_p
+from metabench.reporting.json_text import to_json
 from metabench.reporting.rendering import escape_markdown
 
 _TITLES = ["verdict", "cell", "base %", "candidate %", "difference", "p"]
@@ -47,16 +45,7 @@ def render_json(comparison: Comparison) -> str:
             for change in comparison.changes
         ],
     }
-    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite by None, in nested dictionaries and lists."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return to_json(content, indent=1) + "\n"
 
 
 def render_junit(comparison: Comparison) -> str:

@@ -52,7 +52,7 @@ def _rank(row: Row) -> str:
 
 def _accuracy(row: Row) -> str:
     if row.accuracy is None:
-        return "failed"
+        return row.records[0].status
     return f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}"
 
 
@@ -98,6 +98,10 @@ def _cost(title: str, cost: Cost, legend: str = "", optional: bool = False) -> C
         return mean_over_seeds(row, cost)
 
     return Column(title, lambda row: number(mean(row)), mean, legend, optional=optional)
+
+
+def _parameters(row: Row) -> int | None:
+    return row.finished[0].parameters if row.finished else None
 
 
 #: In order of importance: a narrow terminal drops columns from the end.
@@ -171,8 +175,8 @@ COLUMNS = (
     _cost("GFLOP", gflops, "GFLOP: convolutions and matrix products of one test episode", optional=True),
     Column(
         "params",
-        lambda row: f"{row.finished[0].parameters:,}" if row.finished else "–",
-        lambda row: row.finished[0].parameters if row.finished else None,
+        lambda row: "–" if (parameters := _parameters(row)) is None else f"{parameters:,}",
+        _parameters,
     ),
     Column(
         "precision",
@@ -235,8 +239,9 @@ def _failures(table: Table) -> list[str]:
     for row in table.rows:
         for record in row.records:
             seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
-            if record.status == "failed":
-                lines.append(f"{row.name}{seed} failed: {record.error}")
+            if record.status != "ok":
+                verb = "failed" if record.status == "failed" else "is invalid"
+                lines.append(f"{row.name}{seed} {verb}: {record.error}")
             lines += [f"{row.name}{seed}: {remark}" for remark in record.remarks]
     return lines
 

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
+from metabench.reporting.json_text import to_json
 from metabench.reporting.leaderboard import Column, devices, legend, remarks, shown_columns, sources
+from metabench.text import encodable, one_line
 
 if TYPE_CHECKING:
     import pandas as pd  # imported only for CSV
 
 
-def render_text(tables: Sequence[Table], width: int | None = None) -> str:
+def render_text(tables: Sequence[Table], width: int | None = None, encoding: str = "utf-8") -> str:
     """Return the leaderboard as text for a terminal.
 
     Args:
         tables: the tables.
         width: width of the terminal in characters; None shows all columns.
+        encoding: the terminal's encoding; other characters are replaced, and columns stay aligned.
     """
     parts = []
     columns = shown_columns(tables)
     shown: set[str] = set()
     for table in tables:
-        text, fitting = _fitting_table(table, columns, width)
+        text, fitting = _fitting_table(table, columns, width, encoding)
         shown.update(column.title for column in fitting)
         parts.append("\n".join([table.title, text, *(f"\n{line}" for line in remarks(table))]))
     notes = legend([column for column in columns if column.title in shown]) + devices(tables)
     left_out = [column.title for column in columns if column.title not in shown]
     if left_out:
         notes.append(f"left out of a narrow terminal: {', '.join(left_out)} (see --format csv)")
-    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+    return encodable("\n\n".join([*parts, "\n".join(notes)]) + "\n", encoding)
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
@@ -64,7 +67,7 @@ def render_latex(tables: Sequence[Table]) -> str:
         below = "".join(f"\n\\par\\footnotesize {line}" for line in lines)
         parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{text}{below}\n\\end{{table}}")
     notes = [*legend(columns), *devices(tables)]
-    return "\n\n".join([*parts, "\n".join(f"% {_one_line(note)}" for note in notes)]) + "\n"
+    return "\n\n".join([*parts, "\n".join(f"% {one_line(note)}" for note in notes)]) + "\n"
 
 
 def render_html(tables: Sequence[Table]) -> str:
@@ -88,12 +91,12 @@ def render_html(tables: Sequence[Table]) -> str:
 
 def render_csv(tables: Sequence[Table]) -> str:
     """Return `frame` as CSV."""
-    return frame(tables).to_csv(index=False)
+    return frame(tables).to_csv(index=False, lineterminator="\n")
 
 
 def render_json(tables: Sequence[Table]) -> str:
     """Return the records (docs/records.md) with their ranking, as a JSON list."""
-    lines = [json.dumps({**record.model_dump(), **_ranking(row)}) for row, record in _rows_and_records(tables)]
+    lines = [to_json({**record.model_dump(), **_ranking(row)}) for row, record in _rows_and_records(tables)]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
@@ -203,23 +206,24 @@ def _tabulated(
     )
 
 
-def _fitting_table(table: Table, columns: Sequence[Column], width: int | None) -> tuple[str, list[Column]]:
+def _fitting_table(
+    table: Table, columns: Sequence[Column], width: int | None, encoding: str
+) -> tuple[str, list[Column]]:
     """Return the table's text with the columns that fit, and those columns."""
     fitting = list(columns)
     while True:
-        lines = [line.rstrip() for line in _tabulated(table, fitting, "simple").splitlines()]
+        lines = [
+            line.rstrip()
+            for line in _tabulated(table, fitting, "simple", partial(encodable, encoding=encoding)).splitlines()
+        ]
         if width is None or fitting[-1].title == "accuracy %" or max(map(len, lines)) <= width:
             return "\n".join(lines), fitting
         fitting.pop()
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def escape_markdown(text: str) -> str:
     """Escape a text for Markdown and for HTML within it."""
-    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(_one_line(text), quote=False))
+    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(one_line(text), quote=False))
 
 
 #: Titles of the columns that fit on a page.
@@ -240,4 +244,4 @@ _LATEX = {
 
 def escape_latex(text: str) -> str:
     """Escape a text for LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in _one_line(text))
+    return "".join(_LATEX.get(character, character) for character in one_line(text))

@@ -54,11 +54,11 @@ def tables_of(make_results: Callable[..., EpisodeResults]) -> Tables:
 @pytest.fixture
 def records(make_record: Make) -> list[Record]:
     return [
-        make_record(0.5, algorithm="middling", cell="a"),
-        make_record(None, algorithm="broken", cell="b"),
-        make_record(0.9, algorithm="best", cell="c", transductive=True),
-        make_record(0.1, algorithm="worst", cell="d", environment={"cuda": "12.4"}, device="A GPU"),
-        make_record(0.99, algorithm="alone", cell="e", shot=5),
+        make_record(0.5, algorithm="middling", cell="a" * 16),
+        make_record(None, algorithm="broken", cell="b" * 16),
+        make_record(0.9, algorithm="best", cell="c" * 16, transductive=True),
+        make_record(0.1, algorithm="worst", cell="d" * 16, environment={"cuda": "12.4"}, device="A GPU"),
+        make_record(0.95, algorithm="alone", cell="e" * 16, shot=5),
     ]
 
 
@@ -111,7 +111,7 @@ def test_the_text_says_what_was_measured(records: list[Record], tables_of: Table
 def test_seeds_are_one_row_with_their_own_interval(make_record: Make, tables_of: Tables) -> None:
     one = render_text(tables_of([make_record(0.5, seed=3)]))
     assert "seeds" not in one
-    two = render_text(tables_of([make_record(0.5, seed=3), make_record(0.6, seed=4, cell="b")]))
+    two = render_text(tables_of([make_record(0.5, seed=3), make_record(0.6, seed=4, cell="b" * 16)]))
     assert "100 test episodes · 2 training seeds" in two
     (line,) = lines_of_table(two)
     assert re.match(r"\s+1\s+one\s+55\.00 ± 1\.00\s+± \d\.\d\d\s+± 63\.53\s", line), "t of one degree: 12.706 · 5 %"
@@ -140,7 +140,9 @@ def test_however_narrow_the_algorithm_and_its_accuracy_stay(make_record: Make, t
 
 
 def test_an_accuracy_of_everything_and_of_nothing_is_shown(make_record: Make, tables_of: Tables) -> None:
-    text = render_text(tables_of([make_record(1.0, algorithm="all"), make_record(0.0, algorithm="none", cell="b")]))
+    text = render_text(
+        tables_of([make_record(1.0, algorithm="all"), make_record(0.0, algorithm="none", cell="b" * 16)])
+    )
     assert "100.00 ± 1.00" in text
     assert "0.00 ± 1.00" in text
 
@@ -179,8 +181,10 @@ def test_a_published_result_stands_beside_with_what_differs(make_record: Make, t
 
 def hostile(make_record: Make) -> list[Record]:
     return [
-        make_record(0.5, algorithm=HOSTILE, device=HOSTILE, backbone=HOSTILE, cell="a"),
-        make_record(None, algorithm=f"{HOSTILE}!", error=f"{HOSTILE}\n\n# big\n| a | b |", backbone=HOSTILE, cell="b"),
+        make_record(0.5, algorithm=HOSTILE, device=HOSTILE, backbone=HOSTILE, cell="a" * 16),
+        make_record(
+            None, algorithm=f"{HOSTILE}!", error=f"{HOSTILE}\n\n# big\n| a | b |", backbone=HOSTILE, cell="b" * 16
+        ),
     ]
 
 
@@ -253,14 +257,14 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_csv_holds_all_figures_unrounded(records: list[Record], make_record: Make, tables_of: Tables) -> None:
-    tables = tables_of([*records, make_record(1 / 3, algorithm=f'{HOSTILE},"\n', cell="f", shot=20)])
+    tables = tables_of([*records, make_record(1 / 3, algorithm=f'{HOSTILE},"\n', cell="f" * 16, shot=20)])
     read = pd.read_csv(io.StringIO(render_csv(tables)))
     pd.testing.assert_frame_equal(plain(read), plain(frame(tables)))
-    assert list(read["cell"]) == ["c", "a", "d", "b", "e", "f"]
+    assert list(read["cell"]) == [16 * letter for letter in "cadbef"]
     assert read["accuracy"].iloc[-1] == 1 / 3
-    assert read["algorithm"].iloc[-1] == f'{HOSTILE},"\n'
+    assert read["algorithm"].iloc[-1] == f'{HOSTILE},"\\n'
     assert read["versus_best"].iloc[1] == pytest.approx(-0.4)
-    broken = read[read["cell"] == "b"].iloc[0]
+    broken = read[read["cell"] == "b" * 16].iloc[0]
     assert (broken["status"], broken["error"]) == ("failed", "it broke")
     assert np.isnan(broken["accuracy"])
 
@@ -295,7 +299,8 @@ def printed(
 ) -> Callable[..., str]:
     """Return a function that returns what `metabench leaderboard` prints of the records, stored in two runs."""
     for i, record in enumerate(records):
-        results = None if record.accuracy is None else make_results(record.accuracy.mean)
+        accuracy = record.accuracy
+        results = None if accuracy is None else make_results(accuracy.mean)
         Store(tmp_path / ("one" if i < 2 else "two")).write(record, results)
 
     def run(*arguments: str, code: int = 0) -> str:
@@ -336,10 +341,10 @@ def test_every_sort_key_is_an_option() -> None:
 def test_a_failed_run_hides_no_good_one_and_another_machine_no_other(
     printed: Callable[..., str], tmp_path: Path, make_record: Make, make_results: Callable[..., EpisodeResults]
 ) -> None:
-    failed = make_record(None, algorithm="middling", cell="a", finished="2025-02-01T00:00:00+00:00")
+    failed = make_record(None, algorithm="middling", cell="a" * 16, finished="2025-02-01T00:00:00+00:00")
     Store(tmp_path / "two").write(failed)
     assert "failed" not in printed("--only", "algorithm=middling")
-    elsewhere = make_record(0.6, algorithm="middling", cell="a", device="Another machine")
+    elsewhere = make_record(0.6, algorithm="middling", cell="a" * 16, device="Another machine")
     Store(tmp_path / "two").write(elsewhere, make_results(0.6))
     text = printed("--only", "algorithm=middling")
     assert "middling (Another machine)" in text
@@ -347,16 +352,16 @@ def test_a_failed_run_hides_no_good_one_and_another_machine_no_other(
 
 
 def test_a_run_of_which_the_episodes_are_gone_says_what_to_do(printed: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "one" / "cells" / "a.npz").unlink()
-    message = printed(code=2)
-    assert "a.npz" in message
+    (tmp_path / "one" / "cells" / f"{'a' * 16}.npz").unlink()
+    message = printed(code=1)
+    assert f"{'a' * 16}.npz" in message
     assert "run the suite again" in message
 
 
 def test_of_a_cell_in_two_runs_the_later_counts(
     printed: Callable[..., str], tmp_path: Path, make_record: Make, make_results: Callable[..., EpisodeResults]
 ) -> None:
-    later = make_record(0.95, algorithm="middling", cell="a", finished="2025-02-01T00:00:00+00:00")
+    later = make_record(0.95, algorithm="middling", cell="a" * 16, finished="2025-02-01T00:00:00+00:00")
     Store(tmp_path / "two").write(later, make_results(0.95))
     text = printed("--only", "algorithm=middling")
     assert "95.00 ± 1.00" in text

@@ -57,13 +57,13 @@ def report(tmp_path: Path, make_results: Callable[..., EpisodeResults], monkeypa
 def records(make_record: Make) -> list[Record]:
     worst = [{"name": "Greek/alpha", "accuracy": 0.25, "episodes": 8}]
     found = [
-        make_record(0.5 + 0.1 * i, algorithm=name, cell=str(i), worst_classes=worst, parameters=10 ** (i + 1))
+        make_record(0.5 + 0.1 * i, algorithm=name, cell=f"{i:016}", worst_classes=worst, parameters=10 ** (i + 1))
         for i, name in enumerate(("low", "middle", "high"))
     ]
     return [
         *found,
-        make_record(None, algorithm="broken", cell="8"),
-        make_record(0.7, algorithm="five", cell="9", shot=5),
+        make_record(None, algorithm="broken", cell="0000000000000008"),
+        make_record(0.7, algorithm="five", cell="0000000000000009", shot=5),
     ]
 
 
@@ -196,7 +196,9 @@ def test_the_page_may_fetch_nothing_whatever_it_contains(
 def test_a_phone_scrolls_tables_and_not_the_page(
     report: Report, records: list[Record], make_record: Make, page: Callable[[Path], webdriver.Chrome]
 ) -> None:
-    browser = page(report(*records, make_record(0.4, algorithm="long" * 20, cell="10", backbone="b" * 70)))
+    browser = page(
+        report(*records, make_record(0.4, algorithm="long" * 20, cell="0000000000000010", backbone="b" * 70))
+    )
     browser.execute_script("document.querySelectorAll('details').forEach((part) => (part.open = true))")
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
@@ -240,9 +242,9 @@ def test_hostile_names_are_text_everywhere(
     }
     browser = page(
         report(
-            make_record(0.5, algorithm=HOSTILE, cell="1", worst_classes=worst, **changes),
-            make_record(0.6, algorithm=f"{HOSTILE}2", cell="2", **changes),
-            make_record(None, algorithm=f"{HOSTILE}3", cell="3", **{**changes, "error": HOSTILE}),
+            make_record(0.5, algorithm=HOSTILE, cell="0000000000000001", worst_classes=worst, **changes),
+            make_record(0.6, algorithm=f"{HOSTILE}2", cell="0000000000000002", **changes),
+            make_record(None, algorithm=f"{HOSTILE}3", cell="0000000000000003", **{**changes, "error": HOSTILE}),
             suite=f"name: {HOSTILE}\n",
         )
     )

@@ -20,6 +20,7 @@ from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
 from metabench.reporting.report.plots import METHODS, Plot, draw
 from metabench.specs import PublishedResult
+from metabench.text import visible_lines
 
 #: Number of tables with plots, paired differences and pictures; the other tables are listed among all methods only.
 SECTIONS = 4
@@ -58,7 +59,7 @@ def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
         sources=[_published(table, row) for table in tables for row in table.rows if row.published and row.accuracy],
         sections=[_section(table, drawn, runs) for table, drawn in zip(detailed, plots, strict=True)],
         environments=_environments(records),
-        suites=[{"name": name, "text": text} for name, text in runs.suites().items()],
+        suites=[{"name": name, "text": visible_lines(text)} for name, text in runs.suites().items()],
     )
 
 
