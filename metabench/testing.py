@@ -139,7 +139,7 @@ class _Work:
         plugins = PluginManager.from_environment()
         dataset = plugins.build_dataset(cell.dataset.name, cell.dataset.params)
         roots = DataRoots.from_environment(os.environ)
-        splits, _ = load_splits(cell.dataset.name, dataset, roots, lambda done, total, what: None)
+        splits = load_splits(cell.dataset.name, dataset, roots, lambda done, total, what: None).splits
         self.device = choose_device(device)
         self.tf32 = cell.precision == "tf32"
         with torch.random.fork_rng(devices=[]):

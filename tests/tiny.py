@@ -58,8 +58,9 @@ class Blots(api.Dataset):
         return api.Pack(images.astype(np.uint8), np.arange(19) * 8, tuple(f"blot {i}" for i in range(18)))
 
     def split(self, pack: api.Pack) -> Mapping[str, api.Split]:
+        images, names = torch.tensor(pack.images), pack.class_names
         return {
-            name: api.Split(torch.tensor(pack.images[48 * i : 48 * i + 48]), torch.arange(7) * 8, ("",) * 6)
+            name: api.Split(images[48 * i : 48 * i + 48], torch.arange(7) * 8, names[6 * i : 6 * i + 6])
             for i, name in enumerate(("train", "val", "test"))
         }
 

@@ -31,7 +31,7 @@ def splits_of(cell: Cell, plugins: PluginManager) -> Mapping[str, Split]:
     """Return the splits of a cell's dataset."""
     source = plugins.build_dataset(cell.dataset.name, cell.dataset.params)
     roots = DataRoots.from_environment(os.environ)
-    splits, _ = load_splits(cell.dataset.name, source, roots, lambda done, total, what: None)
+    splits = load_splits(cell.dataset.name, source, roots, lambda done, total, what: None).splits
     return splits
 
 

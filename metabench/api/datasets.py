@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -42,6 +42,7 @@ class Split:
         std: standard deviation of each channel, of images scaled to 0 … 1.
         groups: [classes] group numbers. Classes that are not independent, such as rotations of one character, have the
             same number; intervals about the data count them as one. None if all classes are independent.
+        image_names: [n] names, see `metabench.api.Pack`.
     """
 
     images: Tensor
@@ -50,6 +51,7 @@ class Split:
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
     groups: Sequence[int] | None = None
+    image_names: Sequence[str] | None = None
 
     @property
     def size(self) -> SplitSize:
@@ -71,21 +73,29 @@ class DatasetFiles(Protocol):
 class Dataset(abc.ABC):
     """Classes of images, split into train, val and test.
 
-    `pack` runs once; its pack is kept in the cache, and `split` reads it in every run.
+    `pack` runs once for its code, its parameters and its raw files; its pack is kept in the cache, and `split` reads it
+    in every run.
     """
 
     Config: ClassVar[type[Config]] = Config
-    #: Version of the pack's content, part of its file name. Change it when `pack` returns other images, classes or
-    #: names for the same raw data: packs of earlier versions are then not read again.
+    #: Version of the pack's content, part of its file name. Change it when the content changes for a reason other than
+    #: the code, the parameters and the raw files.
     version: ClassVar[str] = "1"
+    #: Parameters that only `split` reads: configurations that differ in nothing else share a pack.
+    split_parameters: ClassVar[Collection[str]] = ()
+    #: Whether splits share classes or images on purpose. Records say so; otherwise such data are refused.
+    overlapping: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    @property
-    def pack_name(self) -> str:
-        """Return the name of the pack; configurations with different images need different names."""
-        return f"v{self.version}"
+    def raw_files(self, files: DatasetFiles) -> Iterable[Path] | None:
+        """Return the files and folders that `pack` reads; it runs again when they change.
+
+        By default (None), they are those that a parameter names, and the dataset's own folders ``METABENCH_DATA/NAME``.
+        Without any of them, a pack is used as it is, and records say that it was compared with no raw files.
+        """
+        return None
 
     @abc.abstractmethod
     def pack(self, files: DatasetFiles, progress: Progress) -> Pack:

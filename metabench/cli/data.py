@@ -46,19 +46,27 @@ def list_datasets() -> None:
 @data.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def prepare(names: tuple[str, ...]) -> None:
-    """Pack datasets with default parameters; download them if needed."""
+    """Pack and check datasets with default parameters; download them if needed.
+
+    A name may be FILE.py:CLASS.
+    """
     from metabench.cli.progress import pack_progress
-    from metabench.data.packing import DataRoots, load_pack, pack_path
+    from metabench.data.packing import DataRoots, load_pack, load_splits, pack_path
+    from metabench.registry.file_classes import absolute, is_local
     from metabench.registry.manager import PluginManager
 
     roots = DataRoots.from_environment(os.environ)
     manager = PluginManager.from_environment()
+    # A run finds a class in a file by the absolute path of its suite.
+    names = tuple(absolute(name, Path.cwd()) if is_local(name) else name for name in names)
     # Build all datasets first: a misspelt name is reported before any packing.
     for name, dataset in [(name, manager.build_dataset(name)) for name in names]:
         path = pack_path(name, dataset, roots)
-        outcome = "was already packed" if path.exists() else "packed"
+        before = path.stat().st_mtime_ns if path.exists() else None
         with pack_progress() as progress:
             pack = load_pack(name, dataset, roots, progress)
+            load_splits(name, dataset, roots, progress)
+        outcome = "was already packed" if path.stat().st_mtime_ns == before else "packed"
         say(f"{name}: {outcome}, {_describe(pack, path)}")
 
 

@@ -6,22 +6,30 @@ Raw files are only ever read; packed copies are in the cache. This module import
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import platformdirs
 
+from metabench.data.identical import Findings, examine
+from metabench.data.validation import check_pack, check_sizes, check_splits
 from metabench.errors import DataError, MetabenchError, in_one_line
 from metabench.packs import Pack, read_pack, write_pack
+from metabench.registry.code import code_hash
+from metabench.registry.file_classes import is_local
 
 if TYPE_CHECKING:
     from metabench.api import Dataset, Progress, Split
 
-__all__ = ["DataRoots", "load_pack", "load_splits", "make_pack", "pack_path", "packed_files"]
+__all__ = ["DataRoots", "LoadedDataset", "load_pack", "load_splits", "make_pack", "pack_path", "packed_files"]
 
 _SUFFIX = ".safetensors"
 _T = TypeVar("_T")
@@ -73,67 +81,179 @@ class _Files:
     download: bool
 
 
+@dataclass(frozen=True)
+class LoadedDataset:
+    """A dataset as it is used.
+
+    Attributes:
+        splits: the splits ``train``, ``val`` and ``test``, and any others.
+        fingerprint: hash of the packed data.
+        findings: oddities of the images.
+        raw_files: number of raw files that the pack was compared with; 0 where there are none.
+    """
+
+    splits: Mapping[str, Split]
+    fingerprint: str
+    findings: Findings = field(default_factory=Findings)
+    raw_files: int = 0
+
+
 def pack_path(name: str, dataset: Dataset, roots: DataRoots) -> Path:
-    """Return the path of the dataset's packed copy."""
-    return roots.cache / name / f"{dataset.pack_name}{_SUFFIX}"
+    """Return the path of the dataset's packed copy, named by code and parameters.
+
+    Raises:
+        DataError: the dataset's parameters cannot be read.
+    """
+    identity = _guarded(name, "naming its pack", lambda: _identity(name, dataset))
+    return roots.cache / _folder(name) / f"v{dataset.version}-{identity}{_SUFFIX}"
 
 
 def packed_files(name: str, roots: DataRoots) -> list[Path]:
-    """Return a dataset's packed copies, one per configuration."""
+    """Return a dataset's packed copies, one per code and configuration."""
     # Names of unfinished files start with a dot.
-    return sorted(path for path in (roots.cache / name).glob(f"*{_SUFFIX}") if path.name[0] != ".")
+    return sorted(path for path in (roots.cache / _folder(name)).glob(f"*{_SUFFIX}") if path.name[0] != ".")
 
 
 def load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
-    """Return the packed copy of `dataset`; pack if needed.
+    """Return the packed copy of `dataset`; pack if there is none, or if its raw files changed.
+
+    Without raw files, the packed copy is returned as it is.
 
     Raises:
-        DataError: raw data is missing or damaged, the packed copy is damaged, or the cache is not writable.
+        DataError: raw data is missing or damaged, the images are not as they must be, the packed copy is damaged, or
+            the cache is not writable.
     """
-    pack = read_pack(pack_path(name, dataset, roots))
-    return make_pack(name, dataset, roots, progress) if pack is None else pack
+    return _load_pack(name, dataset, roots, progress, _raw_files(name, dataset, roots))
 
 
 def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
     """Pack `dataset` from its raw data, replacing any packed copy.
 
     Raises:
-        DataError: raw data is missing or damaged, or the cache is not writable.
+        DataError: raw data is missing or damaged, the images are not as they must be, or the cache is not writable.
     """
+    return _make_pack(name, dataset, roots, progress, _raw_files(name, dataset, roots))
+
+
+def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> LoadedDataset:
+    """Return the splits of `dataset`, checked.
+
+    Raises:
+        DataError: as `load_pack`, a split is missing or not as it must be, or splits share classes or images.
+    """
+    announced = check_sizes(name, _guarded(name, "sizes()", dataset.sizes))
+    raw = _raw_files(name, dataset, roots)
+    pack = _load_pack(name, dataset, roots, progress, raw)
+    splits = check_splits(name, _guarded(name, "split()", lambda: dataset.split(pack)), announced)
+    return LoadedDataset(splits, pack.fingerprint, examine(name, splits, dataset.overlapping), raw.count)
+
+
+@dataclass(frozen=True)
+class _RawFiles:
+    """The raw files of a dataset that were found.
+
+    Attributes:
+        count: their number.
+        stamp: hash of their relative paths, sizes and times; empty without files.
+    """
+
+    count: int
+    stamp: str
+
+
+def _load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress, raw: _RawFiles) -> Pack:
+    pack = read_pack(pack_path(name, dataset, roots), raw.stamp)
+    return _make_pack(name, dataset, roots, progress, raw) if pack is None else pack
+
+
+def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress, raw: _RawFiles) -> Pack:
     path = pack_path(name, dataset, roots)
     _check_writable(path.parent)
-    folders = [folder for source in roots.sources for folder in (source / name, source)]
-    files = _Files([folder for folder in folders if os.path.isdir(folder)], path.parent, roots.download)
-    pack = _guarded(name, lambda: dataset.pack(files, progress))
-    write_pack(path, pack)
+    pack = check_pack(name, _guarded(name, "pack()", lambda: dataset.pack(_files(name, roots), progress)))
+    pack = replace(pack, offsets=pack.offsets.astype(np.int64), class_names=tuple(pack.class_names))
+    # The stamp is older than the reading: a file that changed meanwhile is read again.
+    write_pack(path, pack, raw.stamp)
     return pack
 
 
-def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> tuple[Mapping[str, Split], str]:
-    """Return the splits of `dataset` and its packed data's fingerprint.
-
-    Raises:
-        DataError: as `load_pack`, or a split is missing.
-    """
-    pack = load_pack(name, dataset, roots, progress)
-    splits = _guarded(name, lambda: dataset.split(pack))
-    missing = {"train", "val", "test"} - set(splits)
-    if missing:
-        raise DataError(
-            f"the dataset '{name}' has no split {' and no split '.join(sorted(missing))}: its split() must return "
-            "train, val and test"
-        )
-    return splits, pack.fingerprint
+def _folder(name: str) -> str:
+    """Return the name of a dataset's folder in the cache, without characters that a file system refuses."""
+    if is_local(name):
+        path, _, attribute = name.rpartition(":")
+        name = f"{Path(path).stem}-{attribute}"
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
-def _guarded(name: str, call: Callable[[], _T]) -> _T:
-    """Call a plugin's dataset; turn its exceptions into a `DataError`."""
+def _identity(name: str, dataset: Dataset) -> str:
+    """Return a hash of the code and the parameters that determine a pack."""
+    parameters = {key: value for key, value in _parameters(dataset).items() if key not in dataset.split_parameters}
+    # A relative path means other files in another folder.
+    places = {key: str(path.resolve()) for key, path in _paths(dataset).items() if key in parameters}
+    # Code in a file may read the files beside it.
+    home = str(Path(name.rpartition(":")[0]).resolve()) if is_local(name) else name
+    code = [code_hash(cls) for cls in _plugin_classes(type(dataset))]
+    text = json.dumps([home, type(dataset).__qualname__, code, {**parameters, **places}], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plugin_classes(cls: type[Dataset]) -> list[type]:
+    """Return the class and the classes of plugins that it inherits from."""
+    from metabench.api import Dataset
+
+    return [base for base in cls.__mro__ if issubclass(base, Dataset) and base is not Dataset]
+
+
+def _parameters(dataset: Dataset) -> dict[str, Any]:
+    return dict(dataset.config.model_dump(mode="json"))
+
+
+def _paths(dataset: Dataset) -> dict[str, Path]:
+    """Return the parameters that name an existing file or folder."""
+    texts = {key: value for key, value in _parameters(dataset).items() if isinstance(value, str) and value}
+    return {key: path for key, text in texts.items() if os.path.exists(path := Path(text).expanduser())}
+
+
+def _files(name: str, roots: DataRoots) -> _Files:
+    folders = [folder for source in roots.sources for folder in (source / _folder(name), source)]
+    return _Files([folder for folder in folders if os.path.isdir(folder)], roots.cache / _folder(name), roots.download)
+
+
+def _raw_files(name: str, dataset: Dataset, roots: DataRoots) -> _RawFiles:
+    files = _files(name, roots)
+    declared = _guarded(name, "raw_files()", lambda: dataset.raw_files(files))
+    if declared is None:
+        own = [source / _folder(name) for source in roots.sources]
+        declared = [*_paths(dataset).values(), *own]
+    digest = hashlib.sha256()
+    count = 0
+    for place in declared:
+        for path, relative in _files_below(Path(place)):
+            status = path.stat()
+            digest.update(f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+            count += 1
+    return _RawFiles(count, digest.hexdigest() if count else "")
+
+
+def _files_below(place: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each file of a folder, or a single file, with its path relative to the place."""
+    if place.is_file():
+        yield place, place.name
+    for folder, folders, names in os.walk(place):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.is_file():
+                yield path, path.relative_to(place).as_posix()
+
+
+def _guarded(name: str, method: str, call: Callable[[], _T]) -> _T:
+    """Call a method of a plugin's dataset; turn its exceptions into a `DataError`."""
     try:
         return call()
     except MetabenchError:
         raise
     except Exception as error:
-        raise DataError(f"the dataset '{name}' failed: {in_one_line(error)}") from error
+        raise DataError(f"the dataset '{name}' failed in {method}: {in_one_line(error)}") from error
 
 
 def _check_writable(folder: Path) -> None:

@@ -22,7 +22,7 @@ from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import origin_of, providers
 from metabench.machine.device import choose_device
 from metabench.planning.plan import Cell
-from metabench.records.record import Machine, Record
+from metabench.records.record import Data, Machine, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
@@ -147,6 +147,12 @@ class CellJob:
             device=str(self.machine),
             machine=self.machine,
             dataset_fingerprint=data.fingerprint,
+            data=Data(
+                raw_files=data.raw_files,
+                overlapping=data.findings.overlapping,
+                duplicates=dict(data.findings.duplicates),
+                remarks=data.findings.remarks(),
+            ),
             environment={**self.environment, "providers": dict(provided)},
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
-from metabench.api import Progress, Split
-from metabench.data.packing import DataRoots, load_splits
+from metabench.api import Progress
+from metabench.data.packing import DataRoots, LoadedDataset, load_splits
 from metabench.planning.plan import Cell, Choice, check_cell
 from metabench.registry.manager import PluginManager
 
-
-@dataclass(frozen=True)
-class LoadedDataset:
-    """The splits of a dataset on the device, and the hash of the packed data."""
-
-    splits: Mapping[str, Split]
-    fingerprint: str
+__all__ = ["LoadedDataset", "load_dataset", "load_datasets"]
 
 
 def load_dataset(
@@ -31,9 +25,9 @@ def load_dataset(
         DataError: raw data is missing or damaged, or the cache is not writable.
     """
     dataset = plugins.build_dataset(choice.name, choice.params)
-    splits, fingerprint = load_splits(choice.name, dataset, roots, progress)
-    on_device = {name: replace(split, images=split.images.to(device)) for name, split in splits.items()}
-    return LoadedDataset(on_device, fingerprint)
+    loaded = load_splits(choice.name, dataset, roots, progress)
+    on_device = {name: replace(split, images=split.images.to(device)) for name, split in loaded.splits.items()}
+    return replace(loaded, splits=on_device)
 
 
 def load_datasets(

@@ -11,7 +11,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from metabench.data.sampler import EpisodeShape
-from metabench.errors import PluginError, SuiteError, in_one_line
+from metabench.data.validation import check_sizes
+from metabench.errors import DataError, PluginError, SuiteError, in_one_line
 from metabench.filters import choose
 from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
 from metabench.registry.configs import InvalidConfig, validate_config
@@ -221,7 +222,9 @@ def _sizes(plugins: PluginManager, choice: Choice) -> Mapping[str, SplitSize] | 
     """Return the split sizes of a dataset; None if unknown before loading."""
     dataset = plugins.build_dataset(choice.name, choice.params)
     try:
-        return dataset.sizes()
+        return check_sizes(choice.name, dataset.sizes())
+    except DataError:
+        raise
     except Exception as error:  # a plugin may raise anything
         owner = f"the dataset '{choice.name}' of {plugins.provider('dataset', choice.name)}"
         raise PluginError(f"{owner} failed to return its sizes: {in_one_line(error)}") from error

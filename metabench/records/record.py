@@ -193,6 +193,22 @@ def _visible_values(value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
+class Data(_Part):
+    """The data of a cell.
+
+    Attributes:
+        raw_files: number of raw files that the pack was compared with; 0 where there were none.
+        overlapping: whether the dataset allows that its splits share classes or images.
+        duplicates: by split, the number of images identical to another of the split.
+        remarks: oddities of the images, for people.
+    """
+
+    raw_files: Count
+    overlapping: bool = False
+    duplicates: dict[str, Count] = {}
+    remarks: list[Line] = []
+
+
 class Record(_Part):
     """Settings, status, metrics and environment of one cell.
 
@@ -226,6 +242,7 @@ class Record(_Part):
     device: Text
     machine: Machine
     dataset_fingerprint: Text
+    data: Data | None = None
     environment: Annotated[dict[str, Any], AfterValidator(_visible_values)]
     finished: Text
 

@@ -230,8 +230,14 @@ def legend(columns: Sequence[Column]) -> list[str]:
 
 
 def remarks(table: Table) -> list[str]:
-    """Return the remarks on a table: failures, other test episodes, ties."""
-    return [*_failures(table), *_other_episodes(table), *_ties(table)]
+    """Return the remarks on a table: failures, other test episodes, ties, oddities of the data."""
+    return [*_failures(table), *_other_episodes(table), *_ties(table), *_data(table)]
+
+
+def _data(table: Table) -> list[str]:
+    """Return each remark on the data once, whatever the number of methods."""
+    data = [record.data for row in table.rows for record in row.records if record.data]
+    return list(dict.fromkeys(f"{table.dataset}: {remark}" for part in data for remark in part.remarks))
 
 
 def _failures(table: Table) -> list[str]:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,23 +25,36 @@ from metabench.packs import Pack, read_pack
 from metabench.registry.manager import PluginManager
 
 
-class Squares(api.Dataset):
-    """Six classes of two constant images; remembers what it was given."""
+class SquaresConfig(api.Config):
+    root: str = ""
+    size: int = 8
+    part: int = 0
 
-    def __init__(self, shade: int = 0) -> None:
-        super().__init__(api.Config())
+
+class Squares(api.Dataset):
+    """Six classes of two squares; remembers what it was given."""
+
+    Config = SquaresConfig
+    split_parameters = ("part",)
+
+    def __init__(self, shade: int = 0, **params: Any) -> None:
+        super().__init__(SquaresConfig(**params))
         self.shade = shade
         self.given: list[api.DatasetFiles] = []
 
     def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Pack:
         self.given.append(files)
         progress(1, 1, "squares")
-        images = np.full((12, 1, 8, 8), self.shade, np.uint8)
+        images = np.full((12, 1, self.config.size, self.config.size), self.shade, np.uint8)
+        images[:, 0, 0, 0] = np.arange(12)
         return Pack(images, np.arange(7, dtype=np.int64) * 2, tuple("abcdef"))
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
-        images = torch.tensor(pack.images[:4])
-        return {name: api.Split(images, torch.tensor([0, 2, 4]), ("a", "b")) for name in ("train", "val", "test")}
+        images = torch.tensor(pack.images)
+        return {
+            name: api.Split(images[4 * i : 4 * i + 4], torch.tensor([0, 2, 4]), pack.class_names[2 * i : 2 * i + 2])
+            for i, name in enumerate(("train", "val", "test"))
+        }
 
 
 class Unfindable(Squares):
@@ -96,9 +112,10 @@ def test_a_dataset_is_packed_once(tmp_path: Path) -> None:
     second = load_pack("squares", dataset, where, silent)
     assert len(dataset.given) == 1
     assert first.fingerprint == second.fingerprint
-    assert pack_path("squares", dataset, where) == tmp_path / "cache" / "squares" / "v1.safetensors"
-    assert packed_files("squares", where) == [pack_path("squares", dataset, where)]
-    assert names_below(tmp_path) == ["cache/squares/v1.safetensors"]
+    path = pack_path("squares", dataset, where)
+    assert path.parent == tmp_path / "cache" / "squares"
+    assert packed_files("squares", where) == [path]
+    assert names_below(tmp_path) == [f"cache/squares/{path.name}"]
 
 
 def test_making_a_pack_replaces_the_old_one(tmp_path: Path) -> None:
@@ -108,7 +125,7 @@ def test_making_a_pack_replaces_the_old_one(tmp_path: Path) -> None:
     found = read_pack(pack_path("squares", Squares(), where))
     assert found is not None
     assert found.fingerprint == made.fingerprint
-    assert found.images.max() == 2
+    assert found.images[0, 0].max() == 2
 
 
 def test_a_dataset_sees_its_own_folder_before_the_source(tmp_path: Path) -> None:
@@ -125,12 +142,129 @@ def test_a_dataset_sees_its_own_folder_before_the_source(tmp_path: Path) -> None
 
 
 def test_splits_come_with_the_fingerprint(tmp_path: Path) -> None:
-    splits, fingerprint = load_splits("squares", Squares(), roots(tmp_path), silent)
-    assert set(splits) == {"train", "val", "test"}
-    assert splits["test"].size == api.SplitSize(classes=2, images_per_class=2)
-    pack = read_pack(tmp_path / "cache" / "squares" / "v1.safetensors")
+    loaded = load_splits("squares", Squares(), roots(tmp_path), silent)
+    assert set(loaded.splits) == {"train", "val", "test"}
+    assert loaded.splits["test"].size == api.SplitSize(classes=2, images_per_class=2)
+    pack = read_pack(pack_path("squares", Squares(), roots(tmp_path)))
     assert pack is not None
-    assert pack.fingerprint == fingerprint
+    assert pack.fingerprint == loaded.fingerprint
+    assert loaded.raw_files == 0
+
+
+# ----------------------------------------------------------------------------------- which pack it is
+
+
+def test_other_parameters_have_other_packs_unless_only_split_reads_them(tmp_path: Path) -> None:
+    where = roots(tmp_path)
+    for params in ({}, {"size": 5}, {"root": "x"}):
+        load_pack("squares", Squares(**params), where, silent)
+    assert len(packed_files("squares", where)) == 3
+    assert pack_path("squares", Squares(part=1), where) == pack_path("squares", Squares(), where)
+    assert load_splits("squares", Squares(size=5), where, silent).splits["val"].images.shape[-1] == 5
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Return a folder of raw files."""
+    folder = tmp_path / "raw"
+    (folder / "a").mkdir(parents=True)
+    (folder / "b").mkdir()
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize("change", ["content", "new file", "deleted class", "renamed file", "nothing"])
+def test_changed_raw_files_are_read_anew(change: str, raw: Path, tmp_path: Path) -> None:
+    where = roots(tmp_path)
+    dataset = Squares(root=str(raw))
+    assert load_splits("squares", dataset, where, silent).raw_files == 3
+    if change == "content":
+        os.utime(raw / "a" / "1.png", ns=(0, 0))
+    elif change == "new file":
+        (raw / "b" / "2.png").write_text("")
+    elif change == "deleted class":
+        shutil.rmtree(raw / "b")
+    elif change == "renamed file":
+        (raw / "a" / "1.png").rename(raw / "a" / "3.png")
+    load_splits("squares", dataset, where, silent)
+    assert len(dataset.given) == (1 if change == "nothing" else 2)
+    assert len(packed_files("squares", where)) == 1
+
+
+def test_without_raw_files_the_pack_serves_and_says_so(raw: Path, tmp_path: Path) -> None:
+    where = roots(tmp_path, tmp_path)
+    raw.rename(tmp_path / "squares")
+    dataset = Squares()
+    assert load_splits("squares", dataset, where, silent).raw_files == 3
+    shutil.rmtree(tmp_path / "squares")
+    assert load_splits("squares", dataset, where, silent).raw_files == 0
+    assert len(dataset.given) == 1
+
+
+def test_a_dataset_names_its_raw_files(raw: Path, tmp_path: Path) -> None:
+    class Named(Squares):
+        def raw_files(self, files: api.DatasetFiles) -> list[Path]:
+            return [raw / "a" / "1.png", raw / "missing"]
+
+    dataset = Named()
+    for _ in range(2):
+        assert load_splits("squares", dataset, roots(tmp_path), silent).raw_files == 1
+    (raw / "b" / "1.png").unlink()
+    load_splits("squares", dataset, roots(tmp_path), silent)
+    assert len(dataset.given) == 1
+    os.utime(raw / "a" / "1.png", ns=(0, 0))
+    load_splits("squares", dataset, roots(tmp_path), silent)
+    assert len(dataset.given) == 2
+
+
+IN_FILE = """
+import numpy as np, torch
+from metabench import api
+
+class Local(api.Dataset):
+    def pack(self, files, progress):
+        images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) + SHADE
+        return api.Pack(images, np.arange(4) * 2, ("a", "b", "c"))
+
+    def split(self, pack):
+        images = torch.tensor(pack.images)
+        return {
+            name: api.Split(images[2 * i : 2 * i + 2], torch.tensor([0, 2]), pack.class_names[i : i + 1])
+            for i, name in enumerate(("train", "val", "test"))
+        }
+"""
+
+
+def load_local(path: Path, where: DataRoots, shade: int) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(IN_FILE.replace("SHADE", str(shade)), encoding="utf-8")
+    name = f"{path}:Local"
+    return load_splits(name, PluginManager([]).build_dataset(name), where, silent).fingerprint
+
+
+def test_changed_code_has_another_pack_in_the_cache_folder(tmp_path: Path) -> None:
+    where = roots(tmp_path)
+    path = tmp_path / "code" / "local.py"
+    assert load_local(path, where, 0) != load_local(path, where, 1)
+    assert names_below(path.parent) == ["local.py"], "nothing is written beside the file"
+    packs = [path.relative_to(where.cache).as_posix() for path in packed_files(f"{path}:Local", where)]
+    assert len(packs) == 2
+    assert all(re.fullmatch(r"local-Local/v1-[0-9a-f]{12}\.safetensors", name) for name in packs)
+
+
+def test_files_of_the_same_name_do_not_share_a_pack(tmp_path: Path) -> None:
+    where = roots(tmp_path)
+    for folder in ("one", "two"):
+        load_local(tmp_path / folder / "local.py", where, 0)  # each may read the files beside it
+    assert len(packed_files("local.py:Local", where)) == 2
+
+
+def test_packs_are_found_again_under_names_that_a_file_system_refuses(tmp_path: Path) -> None:
+    where = roots(tmp_path)
+    load_pack('a:b/c"d', Squares(), where, silent)
+    assert len(packed_files('a:b/c"d', where)) == 1
+    assert not [name for name in names_below(where.cache) if set(name) & set(':"<>|?*\\')]
 
 
 def test_a_damaged_pack_is_not_used(tmp_path: Path) -> None:
@@ -200,7 +334,28 @@ def test_prepare_packs_and_list_shows_it(cli: Callable[..., str], tmp_path: Path
     assert "glyphs: was already packed" in cli("prepare", "glyphs")
 
     after = cli("list").splitlines()[2].split()
-    assert after == ["glyphs", "yes", "5.2", str(tmp_path / "cache" / "glyphs" / "v1.safetensors")]
+    assert after[:3] == ["glyphs", "yes", "5.2"]
+    assert Path(after[3]).parent == tmp_path / "cache" / "glyphs"
+
+
+def test_prepare_packs_a_class_in_a_file_where_a_run_looks(
+    cli: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = DataRoots.from_environment(os.environ)
+    load_local(tmp_path / "code" / "local.py", where, 0)
+    (before,) = packed_files("local.py:Local", where)
+    before.unlink()
+    monkeypatch.chdir(tmp_path / "code")
+    assert ": packed, 3 classes, 6 images" in cli("prepare", "./local.py:Local")
+    assert packed_files("local.py:Local", where) == [before]
+    assert ": was already packed" in cli("prepare", "./local.py:Local")
+
+
+def test_prepare_refuses_overlapping_splits(cli: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "local.py"
+    path.write_text(IN_FILE.replace("[i : i + 1]", "[:1]").replace("SHADE", "0"), encoding="utf-8")
+    with pytest.raises(DataError, match="has 1 class in more than one split"):
+        cli("prepare", f"{path}:Local")
 
 
 def test_prepare_checks_all_names_before_packing(cli: Callable[..., str], tmp_path: Path) -> None:

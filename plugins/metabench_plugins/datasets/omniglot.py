@@ -97,14 +97,14 @@ class Omniglot(api.Dataset):
     sha256: ClassVar[str] = "6ac62611f761a3eb26001f52dda7fa7d75ea2b9bf0af8e2e2b8857a08a7d4e2c"
 
     config: OmniglotConfig
+    #: All configurations of one `image_size` share a pack.
+    split_parameters: ClassVar[Sequence[str]] = ("split", "rotations", "invert")
 
-    @property
-    def pack_name(self) -> str:
-        """Return the name of the packed copy.
-
-        Splits, rotations and inversion do not change the packed copy, only `image_size` does.
-        """
-        return f"v{self.version}-{self.config.image_size}px"
+    def raw_files(self, files: api.DatasetFiles) -> Sequence[Path]:
+        """Return the folder or zip of each part, where both are there."""
+        with contextlib.suppress(DataError):  # `pack` says what is missing
+            return list(_find(files.sources).values())
+        return ()
 
     def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Pack:
         """Read all [32460, 1, S, S] images, black on white.
