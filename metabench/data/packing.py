@@ -253,7 +253,24 @@ def _guarded(name: str, method: str, call: Callable[[], _T]) -> _T:
     except MetabenchError:
         raise
     except Exception as error:
-        raise DataError(f"the dataset '{name}' failed in {method}: {in_one_line(error)}") from error
+        path = _file_read_by(error)
+        where = f" (when it read {path})" if path and path not in str(error) else ""
+        raise DataError(f"the dataset '{name}' failed in {method}: {in_one_line(error)}{where}") from error
+
+
+def _file_read_by(error: BaseException) -> str | None:
+    """Return the file that a failed call had open or in a variable, such as an image that cannot be decoded."""
+    frames = []
+    trace = error.__traceback__
+    while trace:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    for frame in reversed(frames):
+        for value in frame.f_locals.values():
+            place = value if isinstance(value, (str, Path)) else getattr(value, "filename", None)
+            if isinstance(place, (str, Path)) and Path(place).suffix != ".py" and os.path.isfile(place):
+                return str(place)
+    return None
 
 
 def _check_writable(folder: Path) -> None:

@@ -34,7 +34,7 @@ from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
-from metabench.planning.plan import Cell
+from metabench.planning.plan import Cell, check_cell, fits
 from metabench.records.record import (
     Accuracy,
     ClassAccuracy,
@@ -120,10 +120,11 @@ def run_cell(
             default, the shape of this cell.
 
     Raises:
-        CellFailed: the loss or a score is not finite, or memory is too small.
+        CellFailed: a split is too small, the loss or a score is not finite, or memory is too small.
         Interrupted: `watcher` asked to stop.
         StoreError: a checkpoint cannot be written or read.
     """
+    check_cell(cell, splits)
     origin = origin or {}
     memory = PeakMemory(device)
     cuda = [device] if device.type == "cuda" else []
@@ -131,7 +132,8 @@ def run_cell(
         with training_memory(cell):
             algorithm = build(cell, image_shape_of(splits), device, plugins)
             set_batchings(algorithm, training_stream(cell, splits, device).batch(0, min(2, cell.train.meta_batch)))
-            shapes = shapes or [cell.shape]
+            # A cell that the data is too small for fails alone.
+            shapes = [shape for shape in shapes or [cell.shape] if fits(shape, splits)]
             progress = train(cell, algorithm, splits, device, checkpoint, origin, shapes, memory, watcher)
         with testing_memory(cell):
             return _test(cell, algorithm, splits, device, progress, memory, watcher)

@@ -10,7 +10,7 @@ import torch
 
 from metabench.api import Progress
 from metabench.data.packing import DataRoots, LoadedDataset, load_splits
-from metabench.planning.plan import Cell, Choice, check_cell
+from metabench.planning.plan import Cell, Choice
 from metabench.registry.manager import PluginManager
 
 __all__ = ["LoadedDataset", "load_dataset", "load_datasets"]
@@ -37,7 +37,7 @@ def load_datasets(
     device: torch.device,
     progress: Callable[[], AbstractContextManager[Progress]],
 ) -> dict[str, LoadedDataset]:
-    """Return the datasets of the cells by label, and check that the cells fit them.
+    """Return the datasets of the cells by label.
 
     Args:
         cells: the cells that will run.
@@ -48,7 +48,6 @@ def load_datasets(
 
     Raises:
         DataError: raw data is missing or damaged, or the cache is not writable.
-        SuiteError: a cell needs more classes or images than a split has.
     """
     datasets: dict[str, LoadedDataset] = {}
     for cell in cells:
@@ -56,5 +55,4 @@ def load_datasets(
         if choice.label not in datasets:
             with progress() as report:
                 datasets[choice.label] = load_dataset(choice, plugins, roots, device, report)
-        check_cell(cell, {name: split.size for name, split in datasets[choice.label].splits.items()})
     return datasets

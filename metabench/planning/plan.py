@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from metabench.data.sampler import EpisodeShape
 from metabench.data.validation import check_sizes
-from metabench.errors import DataError, PluginError, SuiteError, in_one_line
+from metabench.errors import CellFailed, DataError, PluginError, in_one_line
 from metabench.filters import choose
 from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
 from metabench.registry.configs import InvalidConfig, validate_config
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Algorithm, Backbone, Config, Dataset, SplitSize
+    from metabench.api import Algorithm, Backbone, Config, Dataset, Split, SplitSize
 
 
 @dataclass(frozen=True)
@@ -271,18 +271,27 @@ def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Traini
     )
 
 
-def check_cell(cell: Cell, sizes: Mapping[str, SplitSize]) -> None:
+def check_cell(cell: Cell, splits: Mapping[str, Split]) -> None:
     """Check that every split has enough classes and images for the cell's episodes.
 
     `make_plan` checks the datasets that know their sizes before loading; this checks the loaded data.
 
     Raises:
-        SuiteError: a split is too small; the message names the cell, not a line of the suite.
+        CellFailed: a split is too small; the message names its smallest class.
     """
-    for split, shape in (("train", cell.train.shape), ("val", cell.shape), ("test", cell.shape)):
-        problem = _misfit(shape, cell.dataset.label, split, sizes[split])
+    for name, shape in (("train", cell.train.shape), ("val", cell.shape), ("test", cell.shape)):
+        split = splits[name]
+        problem = _misfit(shape, cell.dataset.label, name, split.size)
+        if problem and problem.dimension == "shot":
+            smallest = split.class_names[int(split.offsets.diff().argmin())]
+            raise CellFailed(f"{problem.message} (class '{smallest}' is the smallest)")
         if problem:
-            raise SuiteError(f"{cell.title}: {problem.message}")
+            raise CellFailed(problem.message)
+
+
+def fits(shape: EpisodeShape, splits: Mapping[str, Split]) -> bool:
+    """Return whether loaded data have enough classes and images for test episodes of a shape."""
+    return not any(_misfit(shape, "", name, splits[name].size) for name in ("val", "test"))
 
 
 @dataclass(frozen=True)

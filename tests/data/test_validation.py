@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from metabench import api
 from metabench.data.packing import DataRoots, load_splits
@@ -15,6 +17,14 @@ from metabench.errors import DataError
 from metabench.packs import Pack
 
 CLASSES, IMAGES = 9, 4
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 30), dtype=np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
 N = CLASSES * IMAGES
 
 
@@ -200,3 +210,17 @@ def test_an_error_of_a_dataset_names_dataset_and_method(method: str, tmp_path: P
 
     with pytest.raises(DataError, match=rf"the dataset 'mine' failed in {method}\(\): KeyError: 'a bug'"):
         load(tmp_path, **{method: fail})
+
+
+@pytest.mark.parametrize("content", [b"not an image", png()[:-30]])
+def test_an_image_that_cannot_be_decoded_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(png())
+    (tmp_path / "bad.png").write_bytes(content)
+
+    def decode(pack: Pack) -> Pack:
+        for path in (tmp_path / "good.png", tmp_path / "bad.png"):
+            np.asarray(Image.open(io.BytesIO(path.read_bytes())))
+        return pack
+
+    with pytest.raises(DataError, match=r"failed in pack\(\): .*bad\.png"):
+        load(tmp_path / "cache", pack=decode)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_a_divergence_is_a_failed_record_without_a_traceback(run_all: RunAll, tm
     assert record.error is not None
     assert record.error.startswith("a prediction is not finite")
     assert [path.suffix for path in (tmp_path / "out" / "cells").iterdir()] == [".json"]
+
+
+def test_a_cell_that_the_data_is_too_small_for_fails_alone(run_all: RunAll) -> None:
+    small, large = run_all("centroid", text=in_shots(1, 5))  # which share a training; blots has 8 images of each class
+    assert (small.status, small.shot) == ("ok", 1)
+    assert (large.status, large.shot) == ("failed", 5)
+    assert large.error is not None
+    assert re.match(
+        r"9 images of a class asked of 'blots' \(5 shots.*val split has 8: .* \(class 'blot 6' is", large.error
+    )
 
 
 def test_a_record_has_the_providers_and_versions(run_all: RunAll) -> None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+import torch
 
-from metabench.api import SplitSize
+from metabench.api import Split
 from metabench.data.sampler import EpisodeShape
-from metabench.errors import MetabenchError, SuiteError, UsageError
+from metabench.errors import CellFailed, DataError, MetabenchError, UsageError
 from metabench.planning.plan import Cell, check_cell, make_plan, select
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
@@ -292,13 +293,26 @@ def test_episodes_may_use_all_classes_and_images_of_a_split(plan: Plan) -> None:
 
 
 def test_loaded_data_is_checked_too(plan: Plan) -> None:
+    def split(*sizes: int) -> Split:
+        offsets = torch.tensor([0, *sizes]).cumsum(0)
+        return Split(torch.zeros(sum(sizes), 1, 1, 1, dtype=torch.uint8), offsets, list("abcdefghi"[: len(sizes)]))
+
     cell = plan(BASE)[0]
-    enough = {name: SplitSize(5, 5) for name in ("train", "val", "test")}
+    enough = dict.fromkeys(("train", "val", "test"), split(5, 5, 5, 5, 5))
     check_cell(cell, enough)
-    with pytest.raises(SuiteError, match=r"protonet .*5 ways asked of 'glyphs', whose test split has 4 classes"):
-        check_cell(cell, {**enough, "test": SplitSize(4, 5)})
-    with pytest.raises(SuiteError, match=r"5 images of a class asked of 'glyphs' .*train split has 4"):
-        check_cell(cell, {**enough, "train": SplitSize(5, 4)})
+    with pytest.raises(CellFailed, match=r"^5 ways asked of 'glyphs', whose test split has 4 classes"):
+        check_cell(cell, {**enough, "test": split(5, 5, 5, 5)})
+    with pytest.raises(CellFailed, match=r"^5 images of a class asked of 'glyphs' .*train split has 4: .*class 'c'"):
+        check_cell(cell, {**enough, "train": split(5, 5, 4, 5, 5)})
     wide = replace(cell, train=replace(cell.train, shape=EpisodeShape(9, 1, 1)))
-    with pytest.raises(SuiteError, match=r"9 ways .* train split has 5 classes"):
+    with pytest.raises(CellFailed, match=r"^9 ways .* train split has 5 classes"):
         check_cell(wide, enough)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"train": 5}, 7, {"train": None, "val": None, "test": None}])
+def test_sizes_of_another_form_are_refused_with_the_name_of_the_dataset(
+    sizes: object, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metabench_plugins.datasets.glyphs.Glyphs.sizes", lambda self: sizes)
+    with pytest.raises(DataError, match=r"the dataset 'glyphs'.*sizes\(\)"):
+        plan(BASE)
