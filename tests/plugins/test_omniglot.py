@@ -193,7 +193,17 @@ def test_splitting_leaves_the_pack_alone(omniglot_pack: Pack) -> None:
 
 
 @pytest.mark.parametrize("write", [write_folders, write_zips])
-@pytest.mark.parametrize("place", ["data", "data/omniglot", "data/omniglot/omniglot-py", "data/omniglot-py"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "data",
+        "data/omniglot",
+        "data/omniglot/omniglot-py",
+        "data/omniglot-py",
+        "data/omniglot/python",
+        "data/elsewhere",
+    ],
+)
 def test_every_layout_is_found_and_only_read(
     tmp_path: Path, place: str, write: Callable[[Path, dict[str, bytes]], None]
 ) -> None:
@@ -205,6 +215,54 @@ def test_every_layout_is_found_and_only_read(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
     (pack_file,) = (tmp_path / "cache" / "omniglot").iterdir()
     assert pack_file.suffix == ".safetensors"
+
+
+@pytest.mark.parametrize("place", ["", "omniglot/", "omniglot/python/"])
+def test_each_part_may_be_extracted_into_a_folder_of_its_own_name(tmp_path: Path, place: str) -> None:
+    write_folders(
+        tmp_path / "data", {f"{place}{name.split('/')[0]}/{name}": content for name, content in small_files().items()}
+    )
+    assert list(load(tmp_path).class_names) == CHARACTERS
+
+
+def test_each_zip_may_lie_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    write_zips(tmp_path / "zips", small_files())
+    for part in PARTS:
+        (tmp_path / "data" / "omniglot" / part).mkdir(parents=True)
+        (tmp_path / "zips" / f"{part}.zip").rename(tmp_path / "data" / "omniglot" / part / f"{part}.zip")
+    assert list(load(tmp_path).class_names) == CHARACTERS
+
+
+def test_an_archive_may_hold_its_part_in_a_further_folder(tmp_path: Path) -> None:
+    write_zips(tmp_path / "data", {name: content for name, content in small_files().items() if "evaluation" in name})
+    with zipfile.ZipFile(tmp_path / "data" / f"{PARTS[0]}.zip", "w") as archive:
+        for name, content in small_files().items():
+            if name.startswith(PARTS[0]):
+                archive.writestr(f"python/{name}", content)
+    pack = load(tmp_path)
+    assert list(pack.class_names) == CHARACTERS
+    write_zips(tmp_path / "flat" / "data", small_files())
+    assert load(tmp_path / "flat").fingerprint == pack.fingerprint
+
+
+def test_changed_raw_files_are_read_anew_and_their_absence_is_not_missed(tmp_path: Path) -> None:
+    write_zips(tmp_path / "data", small_files())
+    load(tmp_path)
+    write_zips(tmp_path / "data", small_files() | {VICTIM: png(seed=999)})
+    with pytest.raises(DataError, match="not those of the original Omniglot"):
+        load(tmp_path)
+    for part in PARTS:
+        (tmp_path / "data" / f"{part}.zip").unlink()
+    assert list(load(tmp_path).class_names) == CHARACTERS
+
+
+def test_splits_rotations_and_inversion_share_a_pack(tmp_path: Path) -> None:
+    write_zips(tmp_path / "data", small_files())
+    for params in ({}, {"split": "lake"}, {"rotations": "none"}, {"invert": False}):
+        load(tmp_path, **params)
+    assert len(names_below(tmp_path / "cache")) == 2
+    load(tmp_path, image_size=20)
+    assert len(names_below(tmp_path / "cache")) == 3
 
 
 def test_the_size_of_the_images_is_a_parameter(tmp_path: Path) -> None:

@@ -240,7 +240,8 @@ def _opened(name: str, path: Path) -> Iterator[_Part]:
     """Open a part from its folder or zip."""
     if os.path.isdir(path):
         members = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
-        yield _Part(name, path, _by_character(name, members), lambda member: (path.parent / member).read_bytes())
+        characters = _by_character(name, members)
+        yield _Part(name, path, characters, lambda member: (path.parent / member).read_bytes())
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -251,13 +252,15 @@ def _opened(name: str, path: Path) -> Iterator[_Part]:
 
 
 def _by_character(part: str, members: Iterable[str]) -> dict[str, list[str]]:
+    """Return the drawings of each ``PART/ALPHABET/characterNN``; an archive may hold them in a further folder."""
     characters: dict[str, list[str]] = {}
-    for folders in sorted(member.split("/") for member in members):
+    for member in sorted(members):
+        folders = member.split("/")[-4:]
         # Archives made on macOS also hold "._0709_01.png" and "__MACOSX".
         is_drawing = len(folders) == 4 and folders[0] == part and folders[3].endswith(".png")
         if is_drawing and not folders[3].startswith("."):
-            characters.setdefault("/".join(folders[:3]), []).append("/".join(folders))
-    return characters
+            characters.setdefault("/".join(folders[:3]), []).append(member)
+    return {character: characters[character] for character in sorted(characters, key=lambda name: name.split("/"))}
 
 
 def _decode(part: _Part, member: str) -> Image.Image:
@@ -305,27 +308,39 @@ def _find(sources: Sequence[Path]) -> Mapping[str, Path]:
     """Return the paths of both parts.
 
     Returns:
-        The folder or zip of each part, from the first folder with both; empty where no folder has either part.
+        The folder or zip of each part, from the first source with both; empty where no source has either part.
 
     Raises:
-        DataError: a folder has one part only, and no folder has both.
+        DataError: a source has one part only, and no source has both.
     """
     incomplete = []
-    for folder in (candidate for source in sources for candidate in (source, source / "omniglot-py")):
-        paths = {part: path for part in _PARTS if (path := _find_part(folder, part))}
+    for source in sources:
+        paths = {part: path for part in _PARTS if (path := _find_part(source, part))}
         if len(paths) == len(_PARTS):
             return paths
-        incomplete += [(folder, part) for part in paths]
-    for folder, part in incomplete:
+        incomplete += [(source, part) for part in paths]
+    for source, part in incomplete:
         (other,) = set(_PARTS) - {part}
-        raise DataError(f"{folder} has {part} but not {other}: put {other}.zip (or the folder {other}) beside it")
+        raise DataError(f"{source} has {part} but not {other}: put {other}.zip (or the folder {other}) beside it")
     return {}
 
 
-def _find_part(folder: Path, part: str) -> Path | None:
-    # Prefer the zip: torchvision keeps both, and the folder may be incomplete after an interrupted unpacking.
-    candidates = (folder / f"{part}.zip", folder / part)
-    return next((path for path in candidates if os.path.exists(path)), None)
+def _find_part(source: Path, part: str) -> Path | None:
+    """Return the folder or zip of a part, in a folder or one folder deeper."""
+    for folder in (source, *_folders(source)):
+        # Prefer the zip: torchvision keeps both, and the folder may be incomplete after an interrupted unpacking.
+        for candidate in (folder / f"{part}.zip", folder / part / part, folder / part):
+            if candidate.is_file() or _holds_characters(candidate):
+                return candidate
+    return None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _holds_characters(folder: Path) -> bool:
+    return any(path.name.startswith("character") for alphabet in _folders(folder) for path in _folders(alphabet))
 
 
 def _fetch(folder: Path, sources: Sequence[Path]) -> None:
