@@ -66,7 +66,10 @@ def run_and_signal(folder: Path, step: int, number: int, *options: str) -> Ended
         "import torch; torch.set_num_threads(1)\n"
         "from metabench.cli import main; main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(folder), "TRIP_AT": str(step), "TRIP_WITH": str(int(number))}
+    path = os.pathsep.join(
+        filter(None, [str(folder), os.environ.get("PYTHONPATH")])
+    )  # this checkout, if it is on the path
+    environment = {**os.environ, "PYTHONPATH": path, "TRIP_AT": str(step), "TRIP_WITH": str(int(number))}
     command = [sys.executable, "-c", script, "run", "small.yaml", "--output", "out", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
