@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -188,11 +188,11 @@ def _identity(name: str, dataset: Dataset) -> str:
     """Return a hash of the code and the parameters that determine a pack."""
     parameters = {key: value for key, value in _parameters(dataset).items() if key not in dataset.split_parameters}
     # A relative path means other files in another folder.
-    places = {key: str(path.resolve()) for key, path in _paths(dataset).items() if key in parameters}
+    places = [str(path) for path in _paths(parameters)]
     # Code in a file may read the files beside it.
     home = str(Path(name.rpartition(":")[0]).resolve()) if is_local(name) else name
     code = [code_hash(cls) for cls in _plugin_classes(type(dataset))]
-    text = json.dumps([home, type(dataset).__qualname__, code, {**parameters, **places}], sort_keys=True)
+    text = json.dumps([home, type(dataset).__qualname__, code, parameters, places], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -207,10 +207,16 @@ def _parameters(dataset: Dataset) -> dict[str, Any]:
     return dict(dataset.config.model_dump(mode="json"))
 
 
-def _paths(dataset: Dataset) -> dict[str, Path]:
-    """Return the parameters that name an existing file or folder."""
-    texts = {key: value for key, value in _parameters(dataset).items() if isinstance(value, str) and value}
-    return {key: path for key, text in texts.items() if os.path.exists(path := Path(text).expanduser())}
+def _paths(parameters: object) -> list[Path]:
+    """Return the existing files and folders that parameters name, at any depth."""
+    if isinstance(parameters, Mapping):
+        return _paths(list(parameters.values()))
+    if isinstance(parameters, list):
+        return [path for value in parameters for path in _paths(value)]
+    if not isinstance(parameters, str) or not os.path.exists(os.path.expanduser(parameters)):
+        return []
+    path = Path(parameters).expanduser().resolve()
+    return [] if path == Path(path.anchor) else [path]  # "/" is a separator, not a folder of images
 
 
 def _files(name: str, roots: DataRoots) -> _Files:
@@ -219,14 +225,21 @@ def _files(name: str, roots: DataRoots) -> _Files:
 
 
 def _raw_files(name: str, dataset: Dataset, roots: DataRoots) -> _RawFiles:
-    files = _files(name, roots)
-    declared = _guarded(name, "raw_files()", lambda: dataset.raw_files(files))
-    if declared is None:
-        own = [source / _folder(name) for source in roots.sources]
-        declared = [*_paths(dataset).values(), *own]
+    return _guarded(name, "raw_files()", lambda: _stamped(_raw_places(name, dataset, roots)))
+
+
+def _raw_places(name: str, dataset: Dataset, roots: DataRoots) -> Iterable[Path]:
+    """Return the files and folders that a dataset reads, also missing ones."""
+    declared = dataset.raw_files(_files(name, roots))
+    if declared is not None:
+        return declared
+    return [*_paths(_parameters(dataset)), *(source / _folder(name) for source in roots.sources)]
+
+
+def _stamped(places: Iterable[Path]) -> _RawFiles:
     digest = hashlib.sha256()
     count = 0
-    for place in declared:
+    for place in places:
         for path, relative in _files_below(Path(place)):
             status = path.stat()
             digest.update(f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))

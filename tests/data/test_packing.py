@@ -27,6 +27,7 @@ from metabench.registry.manager import PluginManager
 
 class SquaresConfig(api.Config):
     root: str = ""
+    more: tuple[str, ...] = ()
     size: int = 8
     part: int = 0
 
@@ -190,6 +191,20 @@ def test_changed_raw_files_are_read_anew(change: str, raw: Path, tmp_path: Path)
     load_splits("squares", dataset, where, silent)
     assert len(dataset.given) == (1 if change == "nothing" else 2)
     assert len(packed_files("squares", where)) == 1
+
+
+def test_a_parameter_may_name_several_folders(raw: Path, tmp_path: Path) -> None:
+    dataset = Squares(root="/", more=(str(raw / "a"), str(raw / "b" / "1.png"), str(raw / "missing")))
+    assert load_splits("squares", dataset, roots(tmp_path), silent).raw_files == 3
+
+
+def test_a_relative_folder_is_another_one_elsewhere(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = roots(tmp_path)
+    shutil.copytree(raw, tmp_path / "elsewhere" / "raw")
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(folder)
+        load_pack("squares", Squares(root="raw"), where, silent)
+    assert len(packed_files("squares", where)) == 2
 
 
 def test_without_raw_files_the_pack_serves_and_says_so(raw: Path, tmp_path: Path) -> None:
