@@ -143,8 +143,9 @@ def _table_of(record: Record) -> _TableKey:
 def _method_of(record: Record) -> tuple[str, str]:
     """Return a key of records that differ in seed only."""
     identity = {key: value for key, value in record.identity.items() if key != "seed"}
+    episodes = record.data.episodes if record.data else None
     return record.algorithm, json.dumps(
-        [identity, record.dataset_fingerprint, record.machine.model_dump()], sort_keys=True
+        [identity, record.dataset_fingerprint, episodes, record.machine.model_dump()], sort_keys=True
     )
 
 
@@ -272,10 +273,13 @@ def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
 def episodes_of(record: Record) -> tuple[int, str]:
     """Return a key of records with identical test episodes.
 
-    The key is the number of episodes, and everything that determines them as text.
+    The key is the number of episodes and the record's key of them; for a record of 0.1, all settings that determined
+    them.
     """
-    dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
     episodes = record.accuracy.episodes if record.accuracy else 0
+    if record.data:
+        return episodes, record.data.episodes
+    dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
     seed = record.identity.get("test", {}).get("seed")
     settings = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
     return episodes, json.dumps(settings, sort_keys=True)

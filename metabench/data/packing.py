@@ -20,6 +20,7 @@ import numpy as np
 import platformdirs
 
 from metabench.data.identical import Findings, examine
+from metabench.data.order import content_of
 from metabench.data.validation import check_pack, check_sizes, check_splits
 from metabench.errors import DataError, MetabenchError, in_one_line
 from metabench.packs import Pack, read_pack, write_pack
@@ -88,12 +89,14 @@ class LoadedDataset:
     Attributes:
         splits: the splits ``train``, ``val`` and ``test``, and any others.
         fingerprint: hash of the packed data.
+        test_content: hash of the test images.
         findings: oddities of the images.
         raw_files: number of raw files that the pack was compared with; 0 where there are none.
     """
 
     splits: Mapping[str, Split]
     fingerprint: str
+    test_content: str = ""
     findings: Findings = field(default_factory=Findings)
     raw_files: int = 0
 
@@ -145,7 +148,8 @@ def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progres
     raw = _raw_files(name, dataset, roots)
     pack = _load_pack(name, dataset, roots, progress, raw)
     splits = check_splits(name, _guarded(name, "split()", lambda: dataset.split(pack)), announced)
-    return LoadedDataset(splits, pack.fingerprint, examine(name, splits, dataset.overlapping), raw.count)
+    findings = examine(name, splits, dataset.overlapping)
+    return LoadedDataset(splits, pack.fingerprint, content_of(splits["test"]), findings, raw.count)
 
 
 @dataclass(frozen=True)

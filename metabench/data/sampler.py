@@ -57,6 +57,12 @@ class EpisodeIndices:
         return EpisodeIndices(*(getattr(self, field.name)[episodes] for field in fields(self)))
 
 
+def sampler_key(stream: str, shape: EpisodeShape, seed: int) -> str:
+    """Return the hash that seeds an `EpisodeSampler`: 32 hexadecimal digits."""
+    text = f"{stream}|{shape.way}|{shape.shot}|{shape.queries}|{seed}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 class EpisodeSampler:
     """Draws episode i as a pure function of its arguments.
 
@@ -66,7 +72,7 @@ class EpisodeSampler:
     Args:
         offsets: [classes + 1] image `j` belongs to class `c` when ``offsets[c] <= j < offsets[c + 1]``.
         shape: way, shot and queries of every episode.
-        stream: name of the sequence of episodes (dataset, split, …).
+        stream: name of the sequence of episodes (split, and names and sizes of its classes).
         seed: seed of the sequence; each pair of stream and seed gives another sequence.
 
     Raises:
@@ -85,8 +91,7 @@ class EpisodeSampler:
                 f"{shape.shot} shots and {shape.queries} queries need {per_class} images of each class, and the "
                 f"smallest class has {self._sizes.min()}"
             )
-        text = f"{stream}|{shape.way}|{shape.shot}|{shape.queries}|{seed}"
-        self._key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+        self._key = int.from_bytes(bytes.fromhex(sampler_key(stream, shape, seed)), "little")
         draws = shape.way * (1 + per_class + shape.queries)
         self._counters = -(-draws // _WORDS_PER_COUNTER)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metabench.api import Episodes, Split
+from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
 from metabench.planning.plan import Cell
 
@@ -19,12 +21,13 @@ _AHEAD = 256
 class EpisodeStream:
     """The episodes of one split, as tensors on one device.
 
-    The sampler gives indices; one gather on the device gives their images.
+    The sampler gives indices; one gather on the device gives their images. The episodes depend on names and sizes of
+    the classes, never on where the data lie, what a suite calls them, or the order of classes and named images.
 
     Args:
         split: the split; its images move to the device once.
         shape: way, shot and queries of the episodes.
-        stream: name of the sequence of episodes.
+        stream: name of the split.
         seed: seed of the sequence.
         device: the device of the tensors.
 
@@ -33,13 +36,15 @@ class EpisodeStream:
     """
 
     def __init__(self, split: Split, shape: EpisodeShape, stream: str, seed: int, device: torch.device) -> None:
-        self._sampler = EpisodeSampler(split.offsets.numpy(), shape, stream, seed)
+        self._order = Order.of(split)
+        self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
         self._device = device
         self._images = split.images.to(device)
-        self._mean = torch.tensor(split.mean, device=device).reshape(-1, 1, 1)
-        self._std = torch.tensor(split.std, device=device).reshape(-1, 1, 1)
+        self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+        self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
         self._way = shape.way
-        self._groups = np.arange(split.size.classes) if split.groups is None else np.asarray(split.groups)
+        # Without groups, each class is its own, numbered in sorted order.
+        self._groups = np.argsort(self._order.classes) if split.groups is None else np.asarray(split.groups)
         self._ahead: EpisodeIndices | None = None
         self._ahead_from = 0
 
@@ -66,7 +71,14 @@ class EpisodeStream:
         """Return indices of episodes; draw ahead, because many cost little more than one."""
         start = first - self._ahead_from
         if self._ahead is None or start < 0 or start + count > len(self._ahead.classes):
-            self._ahead, self._ahead_from, start = self._sampler.draw(first, max(count, _AHEAD)), first, 0
+            drawn = self._sampler.draw(first, max(count, _AHEAD))
+            self._ahead_from, start = first, 0
+            self._ahead = replace(
+                drawn,
+                classes=self._order.classes[drawn.classes],
+                support=self._order.images[drawn.support],
+                query=self._order.images[drawn.query],
+            )
         return self._ahead[start : start + count]
 
     def _gather(self, indices: Tensor) -> Tensor:
@@ -77,14 +89,14 @@ class EpisodeStream:
 
 def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
     """Return the training episodes of a cell."""
-    return _stream(cell, splits, "train", cell.train.shape, cell.seed, device)
+    return EpisodeStream(splits["train"], cell.train.shape, "train", cell.seed, device)
 
 
 def validation_stream(
     cell: Cell, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
 ) -> EpisodeStream:
     """Return the validation episodes of a test shape."""
-    return _stream(cell, splits, "val", shape, cell.test.seed, device)
+    return EpisodeStream(splits["val"], shape, "val", cell.test.seed, device)
 
 
 def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
@@ -92,12 +104,4 @@ def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.dev
 
     They do not depend on the algorithm, the backbone or the training seed.
     """
-    return _stream(cell, splits, "test", cell.shape, cell.test.seed, device)
-
-
-def _stream(
-    cell: Cell, splits: Mapping[str, Split], name: str, shape: EpisodeShape, seed: int, device: torch.device
-) -> EpisodeStream:
-    # The name depends only on the images, so that all algorithms see the same episodes.
-    stream = f"{cell.dataset.name}|{sorted(cell.dataset.params.items())}|{name}"
-    return EpisodeStream(splits[name], shape, stream, seed, device)
+    return EpisodeStream(splits["test"], cell.shape, "test", cell.test.seed, device)

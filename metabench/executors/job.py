@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.cell import Outcome, run_cell
@@ -148,6 +149,7 @@ class CellJob:
             machine=self.machine,
             dataset_fingerprint=data.fingerprint,
             data=Data(
+                episodes=episodes_key(data.splits["test"], "test", cell.shape, cell.test.seed, data.test_content),
                 raw_files=data.raw_files,
                 overlapping=data.findings.overlapping,
                 duplicates=dict(data.findings.duplicates),

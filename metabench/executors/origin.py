@@ -14,6 +14,9 @@ from metabench.records.record import Machine, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
+#: How episodes are seeded: by names and sizes of classes. Records and checkpoints of 0.1 were seeded by labels.
+_SEEDING = "names"
+
 
 def providers(cell: Cell, plugins: PluginManager) -> dict[str, str]:
     """Return distribution and version of each class of a cell."""
@@ -33,6 +36,7 @@ def origin_of(data: LoadedDataset, device: torch.device, provided: Mapping[str, 
         "device": device.type,
         "dataset_fingerprint": data.fingerprint,
         "torch": str(torch.__version__),
+        "seeding": _SEEDING,
         **provided,
     }
 
@@ -43,6 +47,7 @@ def is_valid(record: Record, origin: Mapping[str, str]) -> bool:
         "device": record.machine.kind,
         "dataset_fingerprint": record.dataset_fingerprint,
         "torch": record.environment.get("torch"),
+        "seeding": _SEEDING if record.data else None,
         **record.environment.get("providers", {}),
     }
     return record.status == "ok" and of_record == dict(origin)

@@ -197,12 +197,15 @@ class Data(_Part):
     """The data of a cell.
 
     Attributes:
+        episodes: key of the test episodes: a hash of names, sizes and images of the test classes, way, shot, queries
+            and seed. Records with equal keys have the same episodes.
         raw_files: number of raw files that the pack was compared with; 0 where there were none.
         overlapping: whether the dataset allows that its splits share classes or images.
         duplicates: by split, the number of images identical to another of the split.
         remarks: oddities of the images, for people.
     """
 
+    episodes: Line
     raw_files: Count
     overlapping: bool = False
     duplicates: dict[str, Count] = {}

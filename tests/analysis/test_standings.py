@@ -148,6 +148,34 @@ def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_
     ]
 
 
+def test_the_key_of_the_episodes_decides_whatever_the_parameters_of_the_dataset(
+    make_record: Make, make_results: Results
+) -> None:
+    def record(name: str, key: str, root: str, fingerprint: str = "f") -> Record:
+        dataset = {"label": "mine", "name": f"{root}/mine.py:Mine", "params": {"root": root}}
+        data = {"episodes": key, "raw_files": 1}
+        identity = {"dataset": dataset, "algorithm": name}
+        return make_record(
+            0.5, algorithm=name, cell=name, identity=identity, data=data, dataset_fingerprint=fingerprint
+        )
+
+    records = [record("a", "same", "/one"), record("b", "same", "/two", "e"), record("c", "other", "/one")]
+    rows = rows_of(records, {name: make_results(0.5, noise=seed) for seed, name in enumerate("abc")})
+    assert sorted((row.name, row.rank is None) for row in rows) == [("a", False), ("b", False), ("c", True)]
+
+
+def test_seeds_tested_on_other_episodes_are_another_row(make_record: Make, make_results: Results) -> None:
+    keys = (
+        None,
+        {"episodes": "a", "raw_files": 0},
+        {"episodes": "a", "raw_files": 0},
+        {"episodes": "b", "raw_files": 0},
+    )
+    records = [make_record(0.5, seed=seed, cell=str(seed), data=data) for seed, data in enumerate(keys)]
+    rows = rows_of(records, {str(seed): make_results(0.5) for seed in range(4)})
+    assert sorted([record.seed for record in row.records] for row in rows) == [[0], [1, 2], [3]]
+
+
 def test_methods_on_other_episodes_than_most_have_no_rank(make_record: Make, make_results: Results) -> None:
     records = [
         make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50)),

@@ -121,6 +121,7 @@ def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(run_all: RunAll) -
         {"environment": {"providers": {"algorithm": "mine 0.1"}}},
         {"environment": {"providers": {"dataset": "mine 0.1"}}},
         {"environment": {"providers": {"backbone": "mine 0.1"}}},
+        {"data": None},  # a record of 0.1, whose episodes were seeded by labels
     ],
 )
 def test_a_record_of_another_origin_is_not_kept(run_all: RunAll, tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -95,7 +95,12 @@ def test_each_dataset_backbone_way_and_shot_has_its_own_table(make_record: Make,
 
 
 def test_oddities_of_the_data_are_said_once_a_table(make_record: Make, tables_of: Tables) -> None:
-    data = {"raw_files": 0, "duplicates": {"test": 2}, "remarks": ["2 images of test identical to another"]}
+    data = {
+        "episodes": "a",
+        "raw_files": 0,
+        "duplicates": {"test": 2},
+        "remarks": ["2 images of test identical to another"],
+    }
     records = [make_record(0.5, algorithm=name, cell=name, data=data) for name in ("one", "two")]
     for render in (render_text, render_markdown):
         assert render(tables_of(records)).count("glyphs: 2 images of test identical to another") == 1

@@ -1,0 +1,88 @@
+"""The order in which episodes count the classes and images of a split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from metabench.data.sampler import EpisodeShape, IntArray, sampler_key
+from metabench.data.validation import normalised
+
+if TYPE_CHECKING:  # imports torch
+    from metabench.api import Split
+
+
+@dataclass(frozen=True)
+class Order:
+    """Classes sorted by name (Unicode's NFC form), and images by name where they have names.
+
+    Who has the same data then has the same episodes, however the classes and files came.
+
+    Attributes:
+        names: [classes] sorted names.
+        classes: [classes] index of each sorted class in the split.
+        images: [n] index of each sorted image in the split.
+        offsets: [classes + 1] index in `images` of the first image of each sorted class, and n.
+    """
+
+    names: tuple[str, ...]
+    classes: IntArray
+    images: IntArray
+    offsets: IntArray
+
+    @classmethod
+    def of(cls, split: Split) -> Order:
+        """Return the order of a split."""
+        names = [normalised(name) for name in split.class_names]
+        classes = sorted(range(len(names)), key=names.__getitem__)
+        bounds = split.offsets.tolist()
+        members = [list(range(bounds[c], bounds[c + 1])) for c in classes]
+        if split.image_names is not None:
+            image_names = [normalised(name) for name in split.image_names]
+            members = [sorted(images, key=image_names.__getitem__) for images in members]
+        return cls(
+            names=tuple(names[c] for c in classes),
+            classes=np.array(classes, dtype=np.int64),
+            images=np.array([image for images in members for image in images], dtype=np.int64),
+            offsets=np.cumsum([0, *(len(images) for images in members)], dtype=np.int64),
+        )
+
+    def stream(self, split: str) -> str:
+        """Return the name of the split's episodes, for an `EpisodeSampler`.
+
+        Args:
+            split: name of the split.
+        """
+        counts = np.diff(self.offsets).tolist()
+        text = json.dumps(list(zip(self.names, counts, strict=True)), separators=(",", ":"))
+        return f"{split}|{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def episodes_key(split: Split, name: str, shape: EpisodeShape, seed: int, content: str) -> str:
+    """Return a key of the episodes of a split: 32 hexadecimal digits.
+
+    Splits of equal keys have the same episodes, of the same images.
+
+    Args:
+        split: the split.
+        name: its name.
+        shape: shape of the episodes.
+        seed: seed of the episodes.
+        content: its `content_of`.
+    """
+    key = sampler_key(Order.of(split).stream(name), shape, seed)
+    return hashlib.sha256(f"{key}|{content}".encode()).hexdigest()[:32]
+
+
+def content_of(split: Split) -> str:
+    """Return a hash of the images of a split, in their order."""
+    images = split.images.cpu().numpy()
+    digest = hashlib.sha256(json.dumps(images.shape[1:]).encode())
+    order = Order.of(split).images
+    for first in range(0, len(order), 4096):  # a copy of all images may be large
+        digest.update(np.ascontiguousarray(images[order[first : first + 4096]]).data)
+    return digest.hexdigest()
