@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
 from metabench.analysis.paired import ALPHA, holm
 from metabench.analysis.standings import episodes_of
-from metabench.analysis.stats import Floats, MeanInterval, mean_interval, t_below
+from metabench.analysis.stats import MeanInterval, mean_interval, t_below
 from metabench.errors import UsageError
 from metabench.records.record import Record
 from metabench.records.runs import Runs
@@ -93,33 +91,22 @@ def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
         raise UsageError(f"a tolerance of {tolerance * 100:g} points: give a number between 0 and 100")
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
-    intervals: dict[str, MeanInterval] = {}
-    invalid: dict[str, str] = {}
-    for title, (old, new) in pairs.items():
-        if not (old and new and old.accuracy and new.accuracy and episodes_of(old) == episodes_of(new)):
-            continue
-        accuracies = {"base": base.accuracies(old), "candidate": candidate.accuracies(new)}
-        broken = [f"{count} of the {run}" for run, values in accuracies.items() if (count := _not_finite(values))]
-        if broken:
-            invalid[title] = f"{' and '.join(broken)}'s {len(accuracies['base'])} per-episode accuracies are no numbers"
-        else:
-            intervals[title] = mean_interval(accuracies["candidate"] - accuracies["base"])
+    intervals = {
+        title: mean_interval(candidate.accuracies(new) - base.accuracies(old))
+        for title, (old, new) in pairs.items()
+        if old and new and old.accuracy and new.accuracy and episodes_of(old) == episodes_of(new)
+    }
     losses = _adjusted({title: _p_beyond(interval, -1, tolerance) for title, interval in intervals.items()})
     gains = _adjusted({title: _p_beyond(interval, +1, tolerance) for title, interval in intervals.items()})
     verdicts = []
     for title, (old, new) in pairs.items():
         if old and new and title in intervals:
             verdicts.append(_compared(title, old, new, intervals[title], losses[title], gains[title], tolerance))
-        elif title in invalid:
-            verdicts.append(Verdict(title, "invalid", invalid[title]))
+        elif wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
+            verdicts.append(Verdict(title, "invalid", "; ".join(wrong)))
         else:
             verdicts.append(_uncompared(title, old, new))
     return sorted(verdicts, key=lambda verdict: (not verdict.breaks, verdict.cell))
-
-
-def _not_finite(accuracies: Floats) -> int:
-    """Return the number of accuracies that are NaN or infinite."""
-    return int(np.count_nonzero(~np.isfinite(accuracies)))
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:

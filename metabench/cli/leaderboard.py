@@ -48,7 +48,7 @@ def leaderboard(directories: Sequence[Path], style: str, only: Sequence[str], so
     }
     published = PluginManager.from_environment().published_results()
     with garbage_kept():
-        runs = Runs.read(directories, parse_filters(only), with_invalid=True)
+        runs = Runs.read(directories, parse_filters(only))
         tables = sort_tables(make_tables(runs.records, runs, published), sort)
         text = render[style](tables)
     say(text, end="")

@@ -30,7 +30,7 @@ def report(directories: Sequence[Path], only: Sequence[str], output: Path | None
     from metabench.reporting.report.page import render_page
 
     published = PluginManager.from_environment().published_results()
-    runs = Runs.read(directories, parse_filters(only), with_invalid=True)
+    runs = Runs.read(directories, parse_filters(only))
     page = render_page(runs, published)
     path = output or directories[0] / "report.html"
     try:

@@ -52,19 +52,17 @@ class Runs:
         self._kept = {_key(record): kept[_key(record)] for record in self.records}
 
     @classmethod
-    def read(
-        cls, directories: Iterable[Path], only: Mapping[str, Iterable[str]] | None = None, with_invalid: bool = False
-    ) -> Runs:
+    def read(cls, directories: Iterable[Path], only: Mapping[str, Iterable[str]] | None = None) -> Runs:
         """Read the records of one or more output directories.
+
+        Records whose results are wrong have the status ``"invalid"``.
 
         Args:
             directories: the output directories.
             only: as in the constructor.
-            with_invalid: keep records whose results are wrong; they have the status ``"invalid"``.
 
         Raises:
-            StoreError: a directory does not exist, has no finished cell, or has a record that cannot be read, or is
-                invalid.
+            StoreError: a directory does not exist, has no finished cell, or has a record that cannot be read.
             UsageError: a filter or value is unknown, or no record passes all filters.
         """
         results = []
@@ -77,10 +75,7 @@ class Runs:
             if not records:
                 raise StoreError(f"no finished cells in {directory}: {advice}")
             results.append((store, records))
-        runs = cls(results, only)
-        if runs.invalid and not with_invalid:
-            raise StoreError("; ".join(str(record.error) for record in runs.invalid))
-        return runs
+        return cls(results, only)
 
     @property
     def invalid(self) -> list[Record]:

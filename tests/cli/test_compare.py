@@ -117,7 +117,8 @@ def test_an_accuracy_that_is_no_number_fails_its_cell(write: Write, value: float
     verdicts = judge(*(write(run, cells[run]) for run in cells), tolerance=0.005)
     assert words(verdicts) == {"maml": "invalid", "kept": "same"}
     assert verdicts[0].breaks
-    assert verdicts[0].reason == f"1 of the {broken}'s 600 per-episode accuracies are no numbers"
+    assert f"/{broken}/cells/" in verdicts[0].reason
+    assert "an accuracy of an episode is not between 0 and 1" in verdicts[0].reason
 
 
 @pytest.mark.parametrize("tolerance", [np.nan, np.inf, -0.001, 1.001])
@@ -208,7 +209,7 @@ def test_costs_that_were_not_compared_are_named(write: Write) -> None:
     assert compare_runs(base, base, 0.005, slowdown=1.5).notes == []
 
 
-@pytest.mark.parametrize("rate", [None, 0.0, -1.0])
+@pytest.mark.parametrize("rate", [None, 0.0])
 def test_a_cost_that_is_no_positive_number_is_not_compared(write: Write, rate: float | None) -> None:
     cells = {a: episodes(0.8, 1) for a in ALGORITHMS}
     metrics = {"eval": {"seconds": 1.0, "episodes_per_second": rate, "latency_ms": {"p50": 1.5, "p95": 2.5}}}
@@ -342,7 +343,7 @@ def test_a_limit_that_is_no_number_in_range_is_refused(compare: Compare, option:
 
 
 def test_cells_without_a_verdict_on_accuracy_are_explained(write: Write, compare: Compare) -> None:
-    flat = episodes(0.8, 1)
+    flat = episodes(0.6, 1)
     wide = flat + np.resize([0.05, -0.05], 600) + 0.004
     write("base", {"unclear": flat, "broken": None, "kept": flat})
     write("candidate", {"unclear": wide, "broken": None, "kept": flat, "fresh": None})

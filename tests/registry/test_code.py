@@ -82,11 +82,7 @@ def test_the_hash_depends_neither_on_the_folder_nor_on_line_ends(tmp_path: Path)
             del sys.modules["helper"]
     assert hashes[0] == hashes[1]
     (tmp_path / "two" / "helper.py").write_text("x = 2", encoding="utf-8")
-    assert code_hash(sys.modules[f"metabench_local_idea_{digest_of(tmp_path / 'two' / 'idea.py')}"].Idea) != hashes[0]
-
-
-def digest_of(path: Path) -> str:
-    return FileClasses().version(f"{path}:Idea").split()[1]
+    assert code_hash(FileClasses().load(f"{tmp_path / 'two' / 'idea.py'}:Idea")) != hashes[0]
 
 
 def test_distributions_in_one_folder_are_not_hashed_together(

@@ -167,7 +167,7 @@ def test_a_name_that_looks_like_tex_fetches_nothing(
 ) -> None:
     names = ["$$x$$", r"\(x\)", r"\[x\]", "costs $5", "$$$$x$$$$", r"\\(x\\)"]
     found = [
-        make_record(0.5 + 0.01 * i, algorithm=name, cell=str(i), suite="$$y$$", dataset="$$z$$")
+        make_record(0.5 + 0.01 * i, algorithm=name, cell=f"{i:016x}", suite="$$y$$", dataset="$$z$$")
         for i, name in enumerate(names)
     ]
     browser = page(report(*found))
