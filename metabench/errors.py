@@ -61,5 +61,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """Return type and message of a foreign error in one line, cut where it is long."""
-    text = one_line(str(error))
+    try:
+        text = one_line(str(error))
+    except BaseException:  # a plugin's exception may have a broken __str__
+        text = "its message cannot be shown"
     return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from metabench.cli.progress import ProgressLine, duration, terminal_bars
 from metabench.cli.streams import say
 from metabench.executors.loading import LoadedDataset
-from metabench.executors.rehearsal import rehearse, shorter_profiles
+from metabench.executors.rehearsal import rehearse, rehearse_in_worker, shorter_profiles
 from metabench.machine.device import describe_device, in_threads, share_of_threads
 from metabench.planning.plan import Cell, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile
@@ -51,6 +51,7 @@ class RunConsole:
         file: SuiteFile,
         suite: Suite,
         jobs: int,
+        in_process: bool,
     ) -> dict[str, float]:
         """Time each setup, and print the cells, device, expected time and shorter profiles.
 
@@ -63,12 +64,14 @@ class RunConsole:
             file: the suite file.
             suite: the resolved suite.
             jobs: number of cells to run at once.
+            in_process: time them in this process, not in a worker.
 
         Returns:
             The expected seconds of each cell, by its id; empty if unknown.
 
         Raises:
             SuiteError: an algorithm or backbone refuses its cell.
+            Interrupted: the user asked to stop.
         """
         waiting = [cell for cell in cells if cell.id not in kept]
         finished = f", {len(cells) - len(waiting)} of them finished before" if kept else ""
@@ -82,8 +85,13 @@ class RunConsole:
             if not waiting:
                 return {}
             self.say("timing a few steps and episodes …")
-            splits = {label: dataset.splits for label, dataset in datasets.items()}
-            expected = rehearse(waiting, splits, device, plugins)
+            if in_process:
+                splits = {label: dataset.splits for label, dataset in datasets.items()}
+                expected = rehearse(waiting, splits, device, plugins)
+            else:
+                line = CellLine("timing", self._bars, self._interrupts)
+                expected = rehearse_in_worker(waiting, device, share_of_threads(jobs), line)
+                line.end()
         if not expected:
             self.say("expected: unknown, because a cell fails")
             return {}
@@ -142,21 +150,27 @@ class CellLine(ProgressLine):
 
 @contextlib.contextmanager
 def make_console() -> Iterator[RunConsole]:
-    """Yield a console, with Ctrl-C and SIGTERM asking the run to stop.
+    """Yield a console, with Ctrl-C, SIGTERM and SIGHUP asking the run to stop.
 
-    A second signal raises KeyboardInterrupt at once.
+    A second signal raises KeyboardInterrupt at once; further ones are ignored, so that the process ends in order.
     """
     interrupts: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if interrupts:
-            raise KeyboardInterrupt
         interrupts.append(number)
+        if len(interrupts) > 1:
+            for other in handlers:
+                signal.signal(other, signal.SIG_IGN)
+            raise KeyboardInterrupt
 
-    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, interrupt)
     try:
         with terminal_bars() as bars:
             yield RunConsole(bars, interrupts)
     finally:
-        for number, handler in handlers.items():
+        for number, handler in handlers.items() if len(interrupts) < 2 else ():
             signal.signal(number, handler)

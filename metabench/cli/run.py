@@ -43,6 +43,11 @@ if TYPE_CHECKING:  # imported by the command when it runs
     show_default=True,
     help="Number of cells to run at once, each in a worker process with its share of the threads.",
 )
+@click.option(
+    "--in-process",
+    is_flag=True,
+    help="Run cells in this process, e.g. for a debugger; else each has a worker, where workers start fast.",
+)
 @click.option("--log", "loggers", multiple=True, metavar="NAME", help="Also use a logger of `metabench list loggers`.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
@@ -55,6 +60,7 @@ def run(
     precision: Precision | None,
     fresh: bool,
     jobs: int,
+    in_process: bool,
     loggers: Sequence[str],
     dry_run: bool,
 ) -> int:
@@ -75,6 +81,8 @@ def run(
         resolved = resolved.model_copy(update={"seeds": _numbers(seeds)})
     if precision is not None:
         resolved = resolved.with_precision(precision)
+    if in_process and jobs > 1:
+        raise click.UsageError(f"--in-process runs one cell at a time: leave out --jobs {jobs}")
     filters = parse_filters(only)
     plan = make_plan(resolved, places, plugins)
     cells = select(plan, filters)
@@ -86,7 +94,16 @@ def run(
 
     kind = "-".join(filter(None, [resolved.profile or "default", precision]))
     return _execute(
-        resolved, file, plan, cells, plugins, output or Path("runs") / resolved.name / kind, device, fresh, jobs
+        resolved,
+        file,
+        plan,
+        cells,
+        plugins,
+        output or Path("runs") / resolved.name / kind,
+        device,
+        fresh,
+        jobs,
+        in_process,
     )
 
 
@@ -100,6 +117,7 @@ def _execute(
     device_name: str,
     fresh: bool,
     jobs: int,
+    in_process: bool,
 ) -> int:
     """Run the cells of a plan, print the leaderboard, and return the exit code."""
     from metabench.cli.console import make_console
@@ -110,11 +128,13 @@ def _execute(
     from metabench.executors.driver import run_cells
     from metabench.executors.loading import load_datasets
     from metabench.executors.origin import kept_records
+    from metabench.executors.processes import start_is_cheap
     from metabench.machine.device import choose_device
     from metabench.records.store import Store
 
     store = Store(output)
     store.check_own()
+    in_process = in_process or (jobs == 1 and not start_is_cheap())
     device = choose_device(device_name)
     check_precisions(cells, device)
     datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), device, pack_progress)
@@ -123,14 +143,17 @@ def _execute(
     kept = kept_records(cells, earlier, datasets, device, plugins, store)
     settings = suite.model_dump(mode="json", exclude={"profile"})
     with make_console() as console:
-        expected = console.rehearse(cells, kept, device, datasets, plugins, file, suite, jobs)
+        try:
+            expected = console.rehearse(cells, kept, device, datasets, plugins, file, suite, jobs, in_process)
+        except Interrupted:
+            raise KeyboardInterrupt from None
         with store.locked():
             store.write_suite(settings)
             current = store.supersede(earlier, plan)
             plugins.run_started(store.path, settings, len(cells))
             try:
                 records = run_cells(
-                    suite, cells, datasets, device, plugins, store, console, kept, fresh, jobs, expected
+                    suite, cells, datasets, device, plugins, store, console, kept, fresh, jobs, in_process, expected
                 )
             except Interrupted:
                 console.interrupted(store, fresh)

@@ -50,6 +50,7 @@ def run_cells(
     kept: Mapping[str, Record],
     fresh: bool = False,
     jobs: int = 1,
+    in_process: bool = False,
     expected: Mapping[str, float] | None = None,
 ) -> list[Record]:
     """Run the cells without a kept record; return the records of all cells.
@@ -64,7 +65,8 @@ def run_cells(
         reporter: shows the progress.
         kept: the good records of earlier runs, by cell.
         fresh: delete earlier checkpoints first, and the record of a cell when it starts.
-        jobs: how many cells run at once; if more than one, each in a worker with its share of the threads.
+        jobs: how many cells run at once, each in a worker with its share of the threads.
+        in_process: run one cell after the other in this process, without workers.
         expected: expected seconds of each cell; of several cells at once, the longest trainings start first.
 
     Raises:
@@ -75,7 +77,7 @@ def run_cells(
     records = dict(kept)
     trainings = sharing_a_training(cells)
     waiting = sharing_a_training(cell for cell in cells if cell.id not in kept)
-    jobs = max(1, min(jobs, len(waiting)))
+    jobs = 1 if in_process else max(1, min(jobs, len(waiting)))
     queue = _jobs(suite, cells, waiting, device, store, jobs, expected or {})
     unfinished = Counter({training: len(sharing) for training, sharing in waiting.items()})
     # Checkpoints of earlier runs may hold shapes of other cells; those of this run need not be read.
@@ -102,7 +104,7 @@ def run_cells(
         if cell.id in kept:
             reporter.cell_done(kept[cell.id], kept=True)
             drop_checkpoints(cell)
-    with closing(_attempts(queue, datasets, plugins, jobs, started)) as attempts:
+    with closing(_attempts(queue, datasets, plugins, jobs, in_process, started)) as attempts:
         for job, attempt in attempts:
             record, outcome = attempt.record, attempt.outcome
             if attempt.traceback:
@@ -159,10 +161,11 @@ def _attempts(
     datasets: Mapping[str, LoadedDataset],
     plugins: PluginManager,
     at_once: int,
+    in_process: bool,
     started: Callable[[CellJob], Watcher],
 ) -> Generator[tuple[CellJob, Attempt], None, None]:
-    """Yield each job with its attempt: one after the other in this process, or several at once in workers."""
-    if at_once == 1:
+    """Yield each job with its attempt, in workers or in this process."""
+    if in_process:
         for job in queue:
             yield job, job.attempt(datasets[job.cell.dataset.label], plugins, started(job))
         return

@@ -18,7 +18,7 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.cell import Outcome, run_cell
 from metabench.engine.checkpoints import shapes_of
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.errors import CellFailed, StoreError
+from metabench.errors import CellFailed, StoreError, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import origin_of, providers
 from metabench.machine.device import choose_device
@@ -97,9 +97,10 @@ class CellJob:
             raise
         except CellFailed as error:
             return Attempt(self.record(data, provided, problem=str(error)))
-        except Exception as error:  # a plugin may raise anything; the other cells must go on
-            log = self.store.traceback_name(self.cell.id)
-            problem = f"{type(error).__name__}: {error} (see {log})"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, e.g. SystemExit; the other cells must go on
+            problem = f"{in_one_line(error)} (see {self.store.traceback_name(self.cell.id)})"
             return Attempt(self.record(data, provided, problem=problem), traceback=traceback.format_exc())
 
     def _checkpoint(self, origin: Mapping[str, str]) -> tuple[Path, Sequence[EpisodeShape]]:

@@ -1,6 +1,6 @@
-"""Run several jobs at once, each in a worker process.
+"""Run each job in a worker process of its own, one after the other or several at once.
 
-One cell with a small network cannot keep several cores busy.
+Code of plugins may exit, crash or change the state of its process: it then ends or spoils one job.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -23,12 +24,14 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.errors import MetabenchError
+from metabench.errors import MetabenchError, in_one_line
 
 #: Seconds between a worker's progress messages, and between checks whether to stop.
 _POLL_SECONDS = 0.1
 #: Seconds that workers have to end after the request to stop; then they are killed.
 _STOP_SECONDS = 5.0
+#: Signals that ask the main process to stop; workers do not receive them.
+_STOPPING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
 
 
 class Job(Protocol):
@@ -52,13 +55,17 @@ class Died:
 
     Attributes:
         code: exit code; -N if signal N killed the worker.
+        error: type and message of an exception that ended it; empty if there was none.
     """
 
     code: int | None
+    error: str = ""
 
     @property
     def problem(self) -> str:
         """Return the error message of the job."""
+        if self.error:
+            return f"its process ended with {self.error}"
         if self.code == -signal.SIGKILL:
             return "its process was killed (signal 9), perhaps because the system ran out of memory: try fewer --jobs"
         reason = f"signal {-self.code}" if self.code and self.code < 0 else f"exit code {self.code}"
@@ -121,7 +128,7 @@ def run_jobs(
                     getattr(workers[receiver].watcher, kind)(*content)
                     continue
                 worker = workers.pop(receiver)
-                worker.process.join()
+                _end([worker.process], _STOP_SECONDS)
                 if isinstance(content, Died) and stop.is_set():
                     failure = failure or Interrupted()  # the signal that stopped the run may have killed the worker
                 elif kind == "raised":
@@ -133,12 +140,15 @@ def run_jobs(
                 stop.set()
     finally:
         stop.set()
-        deadline = time.monotonic() + _STOP_SECONDS
-        for worker in workers.values():
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.process.kill()
+        _end([worker.process for worker in workers.values()], _STOP_SECONDS)
     if failure is not None or queue:
         raise failure or Interrupted
+
+
+def start_is_cheap() -> bool:
+    """Return whether a worker starts in hundredths of a second (fork server), not in the seconds of a new Python."""
+    # The fork server imports torch._dynamo, which may initialise CUDA, and a fork cannot use an initialised CUDA.
+    return sys.platform == "linux" and sys.version_info >= (3, 11) and not torch.cuda.is_available()
 
 
 def _context() -> ForkServerContext | SpawnContext:
@@ -146,8 +156,7 @@ def _context() -> ForkServerContext | SpawnContext:
 
     A direct fork would copy torch's threads in an unknown state.
     """
-    # The fork server imports torch._dynamo, which may initialise CUDA, and a fork cannot use an initialised CUDA.
-    if sys.platform != "linux" or sys.version_info < (3, 11) or torch.cuda.is_available():
+    if not start_is_cheap():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # The server imports the modules that take seconds (optimisers import torch._dynamo), and computes nothing.
@@ -175,14 +184,14 @@ def _start_fork_server(context: ForkServerContext | SpawnContext) -> None:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block SIGINT and SIGTERM in processes started within the block.
+    """Block the signals that ask to stop, in this thread and in processes started within the block.
 
-    Both signals may reach the whole process group; only the main process handles them, and asks its workers to stop.
+    They may reach the whole process group; only the main process handles them, and asks its workers to stop.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # children inherit the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # children inherit the mask
     try:
         yield
     finally:
@@ -194,29 +203,80 @@ def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
     try:
         kind, content = connection.recv()
         return kind, content
-    except (EOFError, OSError):  # the worker ended before or within a message
-        process.join()
+    except (EOFError, OSError):  # the worker ended before or within a message, or closed its pipe
+        _end([process], _STOP_SECONDS)
         return "finished", Died(process.exitcode)
+    except Exception as error:  # the message cannot be unpickled here
+        _end([process], 0.0)
+        return "finished", Died(None, in_one_line(error))
+
+
+def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
+    """Wait for processes to end; kill those that take too long, or all at a further signal to stop."""
+    deadline = time.monotonic() + seconds
+    with _signals_blocked():  # an interrupted cleanup would leave workers behind
+        while (alive := [process.sentinel for process in processes if process.is_alive()]) and not _is_urgent():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            wait(alive, timeout=min(_POLL_SECONDS, left))
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _is_urgent() -> bool:
+    """Return whether a blocked signal asks to stop."""
+    return hasattr(signal, "sigpending") and bool(signal.sigpending() & _STOPPING)
 
 
 def _run_worker(job: Job, connection: Connection, stop: Event, threads: int, environment: Mapping[str, str]) -> None:
-    """Run a job in its worker; send its result, or the error that ends all jobs."""
+    """Run a job in its worker; send its result, or the error that ends all jobs.
+
+    The worker then ends at once: threads and exit handlers of plugins cannot hold it.
+    """
     os.environ.clear()  # the fork server's environment may be older than the main process's
     os.environ.update(environment)
+    with suppress(OSError):
+        os.dup2(2, 1)  # what plugins print must not mix with the leaderboard on standard output
     torch.set_num_threads(threads)
+    watcher = _SendingWatcher(connection, stop)
+    threading.Thread(target=_end_with_parent, args=(watcher,), daemon=True).start()
     try:
-        connection.send(("finished", job.run(_SendingWatcher(connection, stop))))
+        message: tuple[str, Any] = ("finished", job.run(watcher))
     except (Interrupted, MetabenchError) as error:
-        connection.send(("raised", error))
+        message = ("raised", error)
+    except BaseException as error:  # e.g. a KeyboardInterrupt of a plugin
+        message = ("finished", Died(None, in_one_line(error)))
+    with suppress(OSError):
+        connection.send(message)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(0)
+
+
+def _end_with_parent(watcher: _SendingWatcher) -> None:
+    """Ask the job to stop when the main process has ended; end the worker if it does not."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    watcher.orphaned = True
+    time.sleep(_STOP_SECONDS)
+    os._exit(1)
 
 
 class _SendingWatcher:
     """The watcher in a worker: sends the progress to the main process.
 
     `advance` sends at most one message per `_POLL_SECONDS`.
+
+    Attributes:
+        orphaned: whether the main process has ended.
     """
 
     def __init__(self, connection: Connection, stop: Event) -> None:
+        self.orphaned = False
         self._connection = connection
         self._stop = stop
         self._sent = 0.0
@@ -224,15 +284,21 @@ class _SendingWatcher:
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """See `metabench.engine.progress.Watcher`."""
-        self._connection.send(("phase", (name, total, done)))
+        self._send("phase", name, total, done)
 
     def advance(self, done: int, note: str = "") -> None:
         """See `metabench.engine.progress.Watcher`."""
         self._note = note or self._note
         if time.monotonic() - self._sent > _POLL_SECONDS:
-            self._connection.send(("advance", (done, self._note)))
+            self._send("advance", done, self._note)
             self._sent, self._note = time.monotonic(), ""
 
     def should_stop(self) -> bool:
         """See `metabench.engine.progress.Watcher`."""
-        return self._stop.is_set()
+        return self.orphaned or self._stop.is_set()
+
+    def _send(self, kind: str, *content: object) -> None:
+        try:
+            self._connection.send((kind, content))
+        except OSError:  # nobody reads the pipe any more
+            self.orphaned = True

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
 
 from metabench.api import Algorithm, Split
+from metabench.data.packing import DataRoots
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class, predict, predict_alone
 from metabench.engine.precision import tf32
+from metabench.engine.progress import Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError
+from metabench.executors.loading import load_datasets
+from metabench.executors.processes import Died, run_jobs
 from metabench.machine.clock import Stopwatch
+from metabench.machine.device import choose_device
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import deterministic
 from metabench.planning.plan import Cell, make_plan, sharing_a_training
@@ -88,6 +94,39 @@ def rehearse(
                 return {}
             expected[cell.id] = pace.seconds(cell, trained=cell is not sharing[0])
     return expected
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """`rehearse` as the work of a worker (`metabench.executors.processes.Job`), which a plugin may end.
+
+    Attributes:
+        cells: the cells that will run.
+        device: the device that they run on.
+    """
+
+    cells: Sequence[Cell]
+    device: torch.device
+
+    def run(self, watcher: Watcher) -> dict[str, float]:
+        """Load plugins and data; return the expected seconds of each cell."""
+        plugins = PluginManager.from_environment()
+        choose_device(self.device.type)
+        roots = DataRoots.from_environment(os.environ)
+        datasets = load_datasets(self.cells, plugins, roots, self.device, lambda: nullcontext(lambda *progress: None))
+        splits = {label: dataset.splits for label, dataset in datasets.items()}
+        return rehearse(self.cells, splits, self.device, plugins)
+
+
+def rehearse_in_worker(cells: Sequence[Cell], device: torch.device, threads: int, watcher: Watcher) -> dict[str, float]:
+    """Return the result of `rehearse`; empty if the worker dies.
+
+    Raises:
+        SuiteError: an algorithm or backbone refuses its cell.
+        Interrupted: `watcher` asked to stop.
+    """
+    ((_, result),) = run_jobs([Rehearsal(cells, device)], 1, threads, lambda job: watcher)
+    return {} if isinstance(result, Died) else result
 
 
 def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:

@@ -81,7 +81,7 @@ def run_and_signal(folder: Path, step: int, number: int, *options: str) -> Ended
 def test_a_stopped_run_keeps_finished_cells_and_resumes_with_the_same_results(
     tripwire: Command, distributions: Distributions, number: signal.Signals, code: int
 ) -> None:
-    stopped = run_and_signal(distributions.folder, 35, number)
+    stopped = run_and_signal(distributions.folder, 35, number, "--in-process")
     assert stopped.code == code, stopped.err
     assert "Traceback" not in stopped.err
     store = Store(Path("out"))
@@ -173,7 +173,7 @@ def test_several_jobs_run_a_shared_training_once_with_the_same_results(metabench
 def test_a_terminated_run_keeps_finished_cells(tripwire: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIP_AT", "5")
     monkeypatch.setenv("TRIP_WITH", str(int(signal.SIGTERM)))
-    ended = tripwire("run", "small.yaml", "--output", "out")
+    ended = tripwire("run", "small.yaml", "--output", "out", "--in-process")
     assert ended.code == 130
     assert "Stopped. Everything finished is in out; run the same command again to go on." in ended.err
     assert [record.algorithm for record in Store(Path("out")).records()] == ["protonet"]

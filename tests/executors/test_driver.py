@@ -46,7 +46,9 @@ def run_all(
         store, datasets = Store(tmp_path / output), {"blots": data}
         earlier = {} if fresh else store.records_by_name()
         kept = kept_records(cells, earlier, datasets, CPU, everything, store)
-        return run_cells(suite, cells, datasets, CPU, everything, store, watcher or Watching(), kept, fresh)
+        return run_cells(
+            suite, cells, datasets, CPU, everything, store, watcher or Watching(), kept, fresh, in_process=True
+        )
 
     return start
 

@@ -1,0 +1,140 @@
+"""Plugins that exit, crash or change the state of their process spoil no cell but their own."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from command_line import Command, essence
+from metabench.executors.processes import start_is_cheap
+from metabench.records.store import Store
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(
+        not start_is_cheap(), reason="one cell at a time runs in this process where workers start slowly"
+    ),
+]
+
+HOSTILE = """
+    import atexit, ctypes, os, signal, sys, threading, time
+    import torch
+    from metabench.api import AlgorithmConfig
+    from metabench_plugins.algorithms.protonet import ProtoNet
+
+    class HostileConfig(AlgorithmConfig):
+        kind: str
+        place: str
+
+    class Unspeakable(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    class Base(BaseException):
+        pass
+
+    def act(kind):
+        if kind == "exit": sys.exit(0)
+        if kind == "exit at once": os._exit(3)
+        if kind == "killed": os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "crash": ctypes.string_at(0)
+        if kind == "base exception": raise Base("beyond Exception")
+        if kind == "keyboard interrupt": raise KeyboardInterrupt
+        if kind == "unspeakable": raise Unspeakable
+        if kind == "control characters": raise ValueError("a\\0b\\x1b[31m red")
+        if kind == "closed descriptors": os.closerange(3, 100)
+        if kind == "thread": threading.Thread(target=lambda: time.sleep(10**6)).start()
+        if kind == "exit handler": atexit.register(lambda: time.sleep(10**6))
+        if kind == "dtype": torch.set_default_dtype(torch.float64)
+        if kind == "grad mode": torch.set_grad_enabled(False)
+        if kind == "folder": os.chdir("/")
+        if kind == "seed and threads": torch.manual_seed(7), torch.set_num_threads(1)
+        if kind == "prints": print("x" * 10**6), print("y" * 10**6, file=sys.stderr)
+
+    class Hostile(ProtoNet):
+        Config = HostileConfig
+
+        def __init__(self, config, setup):
+            super().__init__(config, setup)
+            self.act_in("construction")
+
+        def act_in(self, place):
+            if self.config.place == place:
+                act(self.config.kind)
+
+        def meta_step(self, episodes):
+            self.act_in("training")
+            return super().meta_step(episodes)
+
+        def predict(self, *episodes):
+            if not self.training:
+                self.act_in("prediction")
+            return super().predict(*episodes)
+    """
+
+FAILING = [
+    "exit",
+    "exit at once",
+    "killed",
+    "crash",
+    "base exception",
+    "keyboard interrupt",
+    "unspeakable",
+    "control characters",
+    "closed descriptors",
+]
+DISTURBING = ["thread", "exit handler", "dtype", "grad mode", "folder", "seed and threads", "prints"]
+
+SUITE = """
+name: hostile
+datasets: {glyphs: {}}
+backbones: {conv4: {params: {channels: 2, downsample: stride}}}
+ways: [2]
+shots: [1]
+queries: 2
+train: {steps: 4, validation_episodes: 3}
+eval: {episodes: 10}
+algorithms:
+"""
+
+
+def write_suite(place: str, kinds: list[str]) -> None:
+    Path("hostile.py").write_text(textwrap.dedent(HOSTILE), encoding="utf-8")
+    lines = [f"  {kind}: {{use: './hostile.py:Hostile', params: {{kind: {kind}, place: {place}}}}}" for kind in kinds]
+    middle = len(lines) // 2
+    text = SUITE + "\n".join(["  protonet: {}", *lines[:middle], "  again: {use: protonet}", *lines[middle:]])
+    Path("hostile.yaml").write_text(text + "\n  last: {use: protonet}\n", encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("place", ["construction", "training", "prediction"])
+def test_a_hostile_plugin_spoils_no_cell_but_its_own(metabench: Command, place: str, jobs: str) -> None:
+    write_suite(place, FAILING + DISTURBING)
+    ended = metabench("run", "hostile.yaml", "--output", "out", "--jobs", jobs)
+    assert ended.code == 1, ended.err
+    assert "Traceback" not in ended.err
+    assert "x" * 1000 not in ended.out
+    records = {record.algorithm: record for record in Store(Path("out")).records()}
+    assert len(records) == 3 + len(FAILING + DISTURBING)
+    for kind in FAILING:
+        assert records[kind].status == "failed", kind
+        assert records[kind].error
+    healthy = [records[name] for name in ("protonet", "again", "last")]
+    assert [record.status for record in healthy] == ["ok"] * 3
+    assert len({record.accuracy for record in healthy}) == 1
+    assert "signal 9" in str(records["killed"].error)
+    assert "signal 11" in str(records["crash"].error)
+    assert "SystemExit" in str(records["exit"].error)
+    assert "\0" not in str(records["control characters"].error)
+
+
+@pytest.mark.slow
+def test_the_healthy_cell_has_the_results_of_a_run_without_hostile_plugins(metabench: Command) -> None:
+    write_suite("prediction", DISTURBING)
+    assert metabench("run", "hostile.yaml", "--output", "beside").code in (0, 1)
+    assert metabench("run", "hostile.yaml", "--output", "alone", "--only", "algorithm=protonet").code == 0
+    beside = [record for record in Store(Path("beside")).records() if record.algorithm == "protonet"]
+    assert essence(beside) == essence(Store(Path("alone")).records())
