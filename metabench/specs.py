@@ -30,6 +30,8 @@ class Spec:
         summary: one line for `metabench list`.
         reference: author and year of the implemented paper, e.g. ``"Snell et al. 2017"``.
         link: URL of the paper.
+        result_version: version of the results, compared instead of a hash of the code: change it whenever the code
+            gives other results. Empty compares the code.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Spec:
     summary: str
     reference: str = ""
     link: str = ""
+    result_version: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from metabench.specs import Spec
 
 
 @click.command("list")
-@click.argument(
-    "kind",
-    type=click.Choice(["all", "algorithms", "backbones", "datasets", "suites", "loggers", "plugins"]),
-    default="all",
-)
+@click.argument("kind", default="all", metavar="[KIND|NAME]")
 def list_(kind: str) -> None:
-    """List installed algorithms, backbones, datasets, suites, loggers or plugins."""
+    """List what is installed, or describe NAME.
+
+    KIND is algorithms, backbones, datasets, suites, loggers or plugins. NAME is an algorithm, a backbone, a dataset or
+    FILE.py:CLASS: its docs, parameters and defaults are printed.
+    """
     plugins = PluginManager.from_environment()
     links = kind != "all"
     sections: dict[str, Callable[[PluginManager], list[tuple[str, ...]]]] = {
@@ -29,6 +29,11 @@ def list_(kind: str) -> None:
         "loggers": lambda plugins: _specs(plugins.loggers(), links),
         "plugins": _plugins,
     }
+    if kind != "all" and kind not in sections:
+        from metabench.cli.description import describe
+
+        say(describe(kind, plugins))
+        return
     chosen = list(sections) if kind == "all" else [kind]
     for section in chosen:
         rows = sections[section](plugins)

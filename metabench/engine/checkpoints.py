@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -161,13 +163,17 @@ def load_checkpoint(
         shape: a test shape that the checkpoint must have.
 
     Returns:
-        The progress of the training; None if there is no checkpoint of this origin with this shape.
+        The progress of the training; None if there is no checkpoint of this origin with this shape. A checkpoint of
+        another origin (device, data, code) is renamed, so that it is not overwritten.
 
     Raises:
         StoreError: the checkpoint is damaged, or of another algorithm.
     """
     try:
-        state = _read(path, origin)
+        state = _read(path)
+        if state is not None and not _is_of(state, origin):
+            _set_aside(path, state["origin"])
+            state = None
         if state is None or shape not in _shapes(state):
             return None
         algorithm.load_state_dict(state["weights"])
@@ -187,25 +193,35 @@ def shapes_of(path: Path, origin: Mapping[str, str]) -> list[EpisodeShape] | Non
         The shapes; None if there is no readable checkpoint of this origin.
     """
     try:
-        state = _read(path, origin, mapped=True)
+        state = _read(path, mapped=True)
+        return _shapes(state) if state is not None and _is_of(state, origin) else None
     except Exception:  # a damaged file can raise nearly anything; `load_checkpoint` reports it
         return None
-    return None if state is None else _shapes(state)
 
 
-def _read(path: Path, origin: Mapping[str, str], mapped: bool = False) -> dict[str, Any] | None:
-    """Return the content of the checkpoint at `path`; None if there is none of this origin.
+def _is_of(state: Mapping[str, Any], origin: Mapping[str, str]) -> bool:
+    """Return whether a checkpoint has an origin."""
+    return state["origin"] == dict(origin) and "selections" in state
+
+
+def _set_aside(path: Path, origin: Mapping[str, str]) -> None:
+    """Rename a checkpoint of another origin, by a hash of that."""
+    digest = hashlib.sha256(json.dumps(dict(origin), sort_keys=True).encode()).hexdigest()[:8]
+    path.replace(path.with_name(f"{path.stem}.other-code-{digest}{path.suffix}"))
+
+
+def _read(path: Path, mapped: bool = False) -> dict[str, Any] | None:
+    """Return the content of the checkpoint at `path`; None if there is none.
 
     Args:
         path: the checkpoint file.
-        origin: the origin that the checkpoint must have.
         mapped: memory-map the file, so that the weights are read only if they are used.
     """
     if not os.path.exists(path):
         return None
     # Load to the CPU: `load_state_dict` then moves each tensor to its device, which for Adam's counters may be the CPU.
     state: dict[str, Any] = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
-    return state if state["origin"] == dict(origin) and "selections" in state else None
+    return state
 
 
 def _shapes(state: Mapping[str, Any]) -> list[EpisodeShape]:

@@ -13,7 +13,7 @@ from metabench.engine.checkpoints import shapes_of
 from metabench.engine.progress import Watcher
 from metabench.executors.job import Attempt, CellJob
 from metabench.executors.loading import LoadedDataset
-from metabench.executors.origin import machine_of, origin_of, providers
+from metabench.executors.origin import code_of, machine_of, origin_of
 from metabench.executors.processes import Died, run_jobs
 from metabench.machine.device import in_threads, share_of_threads
 from metabench.machine.environment import environment
@@ -85,7 +85,7 @@ def run_cells(
 
     def drop_checkpoints(cell: Cell) -> None:
         """Delete a finished cell's checkpoints unless a queued or interrupted cell will resume from them."""
-        origin = origin_of(datasets[cell.dataset.label], device, providers(cell, plugins))
+        origin = origin_of(datasets[cell.dataset.label], device, code_of(cell, plugins))
         of_this_run = {other.shape for other in trainings[cell.training_id]}
         for name in [cell.id] if unfinished[cell.training_id] else [cell.id, cell.training_id]:
             shapes = shapes_of(store.checkpoint(name), origin) if name in earlier else of_this_run
@@ -172,7 +172,7 @@ def _attempts(
     threads = share_of_threads(at_once)
     for job, result in run_jobs(queue, at_once, threads, started, lambda job: job.cell.training_id):
         if isinstance(result, Died):
-            data, provided = datasets[job.cell.dataset.label], providers(job.cell, plugins)
-            yield job, Attempt(job.record(data, provided, problem=result.problem))
+            data, code = datasets[job.cell.dataset.label], code_of(job.cell, plugins)
+            yield job, Attempt(job.record(data, code, problem=result.problem))
         else:
             yield job, result

@@ -20,8 +20,9 @@ from metabench.engine.checkpoints import shapes_of
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import CellFailed, StoreError, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
-from metabench.executors.origin import origin_of, providers
+from metabench.executors.origin import Code, code_of, origin_of
 from metabench.machine.device import choose_device
+from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import Cell
 from metabench.records.record import Data, Machine, Record
 from metabench.records.store import Store
@@ -87,21 +88,21 @@ class CellJob:
             StoreError: a checkpoint cannot be written or read.
         """
         # First of all, because a class in a file may be edited while the cell runs.
-        provided = providers(self.cell, plugins)
-        origin = origin_of(data, self.device, provided)
+        code = code_of(self.cell, plugins)
+        origin = origin_of(data, self.device, code)
         try:
             checkpoint, shapes = self._checkpoint(origin)
             outcome = run_cell(self.cell, data.splits, self.device, plugins, checkpoint, watcher, origin, shapes)
-            return Attempt(self.record(data, provided, outcome=outcome), outcome)
+            return Attempt(self.record(data, code, outcome=outcome), outcome)
         except (StoreError, Interrupted):
             raise
         except CellFailed as error:
-            return Attempt(self.record(data, provided, problem=str(error)))
+            return Attempt(self.record(data, code, problem=str(error)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, e.g. SystemExit; the other cells must go on
             problem = f"{in_one_line(error)} (see {self.store.traceback_name(self.cell.id)})"
-            return Attempt(self.record(data, provided, problem=problem), traceback=traceback.format_exc())
+            return Attempt(self.record(data, code, problem=problem), traceback=traceback.format_exc())
 
     def _checkpoint(self, origin: Mapping[str, str]) -> tuple[Path, Sequence[EpisodeShape]]:
         """Return the checkpoint path and the test shapes that share it.
@@ -116,7 +117,7 @@ class CellJob:
     def record(
         self,
         data: LoadedDataset,
-        provided: Mapping[str, str],
+        code: Code,
         outcome: Outcome | None = None,
         problem: str | None = None,
     ) -> Record:
@@ -156,6 +157,11 @@ class CellJob:
                 duplicates=dict(data.findings.duplicates),
                 remarks=data.findings.remarks(),
             ),
-            environment={**self.environment, "providers": dict(provided)},
+            environment={
+                **self.environment,
+                "providers": dict(code.providers),
+                "code": dict(code.hashes),
+                "identity": IDENTITY_VERSION,
+            },
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )

@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from metabench.executors.loading import LoadedDataset
 from metabench.machine.device import device_name
+from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import Cell
 from metabench.records.record import Machine, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
-#: How episodes are seeded: by names and sizes of classes. Records and checkpoints of 0.1 were seeded by labels.
-_SEEDING = "names"
+
+@dataclass(frozen=True)
+class Code:
+    """The code of a cell's classes.
+
+    Attributes:
+        providers: distribution and version by kind of class, for people.
+        hashes: `metabench.registry.manager.PluginManager.code` by kind of class; results of other code are not kept.
+    """
+
+    providers: Mapping[str, str]
+    hashes: Mapping[str, str]
 
 
-def providers(cell: Cell, plugins: PluginManager) -> dict[str, str]:
-    """Return distribution and version of each class of a cell."""
+def code_of(cell: Cell, plugins: PluginManager) -> Code:
+    """Return the code of a cell's algorithm, dataset and backbone."""
     names = {"algorithm": cell.algorithm.name, "dataset": cell.dataset.name, "backbone": cell.backbone.name}
-    return {kind: plugins.provider(kind, name) for kind, name in names.items()}
+    return Code(
+        providers={kind: plugins.provider(kind, name) for kind, name in names.items()},
+        hashes={kind: plugins.code(kind, name) for kind, name in names.items()},
+    )
 
 
-def origin_of(data: LoadedDataset, device: torch.device, provided: Mapping[str, str]) -> dict[str, str]:
+def origin_of(data: LoadedDataset, device: torch.device, code: Code) -> dict[str, str]:
     """Return the origin of a result, as a record and a checkpoint store it.
 
     Args:
         data: the cell's dataset.
         device: the device that it runs on.
-        provided: the cell's `providers`.
+        code: the code of the cell's classes.
     """
     return {
         "device": device.type,
         "dataset_fingerprint": data.fingerprint,
-        "torch": str(torch.__version__),
-        "seeding": _SEEDING,
-        **provided,
+        "torch": _minor(str(torch.__version__)),
+        "identity": str(IDENTITY_VERSION),
+        **code.hashes,
     }
 
 
@@ -46,11 +61,16 @@ def is_valid(record: Record, origin: Mapping[str, str]) -> bool:
     of_record = {
         "device": record.machine.kind,
         "dataset_fingerprint": record.dataset_fingerprint,
-        "torch": record.environment.get("torch"),
-        "seeding": _SEEDING if record.data else None,
-        **record.environment.get("providers", {}),
+        "torch": _minor(str(record.environment.get("torch"))),
+        "identity": str(record.environment.get("identity", 1)),
+        **record.environment.get("code", {}),
     }
     return record.status == "ok" and of_record == dict(origin)
+
+
+def _minor(version: str) -> str:
+    """Return major and minor of a version: patches change no results."""
+    return ".".join(version.split(".")[:2])
 
 
 def kept_records(
@@ -72,11 +92,14 @@ def kept_records(
         store: the output directory of `records`.
     """
     kept = {}
+    codes: dict[tuple[str, str, str], Code] = {}
     for cell in cells:
         record = records.get(cell.id)
         if record is None:
             continue
-        origin = origin_of(datasets[cell.dataset.label], device, providers(cell, plugins))
+        names = cell.algorithm.name, cell.dataset.name, cell.backbone.name
+        codes[names] = codes.get(names) or code_of(cell, plugins)
+        origin = origin_of(datasets[cell.dataset.label], device, codes[names])
         if is_valid(record, origin) and store.is_complete(record):
             kept[cell.id] = record
     return kept

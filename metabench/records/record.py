@@ -270,8 +270,9 @@ class Record(_Part):
         for name in _NESTED:
             if not isinstance(self.identity.get(name, {}), dict):
                 raise ValueError(f"identity.{name} is no object")
-        if not isinstance(self.environment.get("providers", {}), dict):
-            raise ValueError("environment.providers is no object")
+        for name in ("providers", "code"):
+            if not isinstance(self.environment.get(name, {}), dict):
+                raise ValueError(f"environment.{name} is no object")
         return self
 
     @model_validator(mode="before")

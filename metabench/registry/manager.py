@@ -15,6 +15,7 @@ import pluggy
 
 from metabench.errors import PluginError, in_one_line, nearest, shown
 from metabench.registry import hookspecs
+from metabench.registry.code import code_hash
 from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
 from metabench.registry.file_classes import FileClasses, is_local
 from metabench.specs import (
@@ -223,6 +224,25 @@ class PluginManager:
         for info, spec in self._specs(kind, _SPECS[kind]):
             if spec.name == name:
                 return f"{info.distribution} {info.version}".strip()
+        raise PluginError(f"no {kind} '{name}'")
+
+    def code(self, kind: str, name: str) -> str:
+        """Return a hash of the code behind a name, or the `result_version` that its plugin gives.
+
+        Nothing is imported.
+
+        Args:
+            kind: ``"algorithm"``, ``"backbone"`` or ``"dataset"``.
+            name: the name, or a class in a file.
+
+        Raises:
+            PluginError: no plugin provides the name.
+        """
+        if is_local(name):
+            return self._files.version(name)
+        for _, spec in self._specs(kind, _SPECS[kind]):
+            if spec.name == name and isinstance(spec, Spec):
+                return f"version {spec.result_version}" if spec.result_version else code_hash(spec.target)
         raise PluginError(f"no {kind} '{name}'")
 
     # --------------------------------------------------------------------------------------------- events

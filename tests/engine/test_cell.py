@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from metabench.engine.cell import Outcome, build
+from metabench.engine.cell import Outcome, build, run_cell
 from metabench.engine.checkpoints import CheckpointClock
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import evaluation_stream, training_stream
@@ -145,6 +145,21 @@ def test_a_step_with_several_threads_is_deterministic(
         algorithm.meta_step(batch)
         results.append(torch.cat([weight.detach().flatten() for weight in algorithm.parameters()]))
     assert [torch.equal(weights, results[0]) for weights in results] == [True] * len(results)
+
+
+def test_a_checkpoint_of_other_code_is_renamed_and_not_overwritten(
+    cells_of: Callable[..., tuple[Suite, list[Cell]]], data: LoadedDataset, everything: PluginManager, tmp_path: Path
+) -> None:
+    _, (cell,) = cells_of("centroid")
+    path = tmp_path / "checkpoint.pt"
+    for code in ("one", "two", "one"):
+        stop = Watching("train", 4)
+        with pytest.raises(Interrupted):
+            run_cell(cell, data.splits, CPU, everything, path, stop, {"algorithm": code})
+        assert stop.phases[0] == ("train", 8, 0), "no step of other code is resumed"
+    others = [other.name for other in sorted(tmp_path.iterdir()) if other != path]
+    assert len(others) == 2
+    assert all(name.startswith("checkpoint.other-code-") for name in others)
 
 
 @pytest.mark.parametrize("content", [b"", b"words", b"PK\x03\x04"])

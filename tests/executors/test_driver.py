@@ -14,7 +14,7 @@ from metabench.engine.progress import Interrupted
 from metabench.executors import driver
 from metabench.executors.driver import run_cells
 from metabench.executors.loading import LoadedDataset, load_datasets
-from metabench.executors.origin import kept_records
+from metabench.executors.origin import Code, kept_records
 from metabench.planning.plan import Cell
 from metabench.planning.suite import Suite
 from metabench.records.record import Record
@@ -120,10 +120,10 @@ def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(run_all: RunAll) -
         {"dataset_fingerprint": "0" * 64},
         {"machine": {"kind": "cuda"}},
         {"environment": {"torch": "1.0"}},
-        {"environment": {"providers": {"algorithm": "mine 0.1"}}},
-        {"environment": {"providers": {"dataset": "mine 0.1"}}},
-        {"environment": {"providers": {"backbone": "mine 0.1"}}},
-        {"data": None},  # a record of 0.1, whose episodes were seeded by labels
+        {"environment": {"code": {"algorithm": "0" * 16}}},
+        {"environment": {"code": {"dataset": "0" * 16}}},
+        {"environment": {"code": {"backbone": "0" * 16}}},
+        {"environment": {"identity": 1}},
     ],
 )
 def test_a_record_of_another_origin_is_not_kept(run_all: RunAll, tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -339,14 +339,14 @@ def test_a_cell_that_cannot_be_validated_fails_alone(run_all: RunAll, tmp_path: 
 def test_a_class_edited_during_a_run_is_trained_again(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watching()
 
-    def provided(cell: Cell, plugins: PluginManager) -> dict[str, str]:
-        return {"algorithm": f"edited {len(watcher.done)} times"}
+    def code_of(cell: Cell, plugins: PluginManager) -> Code:
+        return Code({}, {"algorithm": f"edited {len(watcher.done)} times"})
 
-    monkeypatch.setattr("metabench.executors.job.providers", provided)
-    monkeypatch.setattr(driver, "providers", provided)
+    monkeypatch.setattr("metabench.executors.job.code_of", code_of)
+    monkeypatch.setattr(driver, "code_of", code_of)
     records = run_all("centroid", text=in_shots(1, 2), watcher=watcher)
     assert watcher.phases.count(("train", 8, 0)) == 2
-    assert [record.environment["providers"]["algorithm"] for record in records] == ["edited 0 times", "edited 1 times"]
+    assert [record.environment["code"]["algorithm"] for record in records] == ["edited 0 times", "edited 1 times"]
 
 
 def test_fresh_trains_a_shared_training_once(run_all: RunAll) -> None:

@@ -1,0 +1,61 @@
+"""`metabench list NAME` prints docs, parameters and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from command_line import Command
+from metabench.registry.manager import PluginManager
+
+IDEA = '''
+from pydantic import Field
+from metabench.api import AlgorithmConfig, EmbeddingAlgorithm
+
+class IdeaConfig(AlgorithmConfig):
+    """Parameters of `Idea`.
+
+    Attributes:
+        depth: how deep
+            it goes.
+    """
+
+    depth: int = Field(ge=1, le=9)
+
+class Idea(EmbeddingAlgorithm):
+    """Thinks twice."""
+
+    Config = IdeaConfig
+
+    def feature_scores(self, support, support_y, query, way): ...
+'''
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile", "siamese", "conv4", "omniglot"])
+def test_every_parameter_of_a_built_in_is_described(metabench: Command, plugins: PluginManager, name: str) -> None:
+    ended = metabench("list", name)
+    assert ended.code == 0
+    config = getattr(plugins, f"{plugins.kind_of(name)}_class")(name).Config
+    lines = ended.out.splitlines()
+    for field in config.model_fields:
+        (line,) = [line for line in lines if line.startswith(f"  {field} ")]
+        assert len(line.split(maxsplit=1)[1].split("  ")) >= 3, "type, default and docs"
+    assert max(map(len, lines)) <= 130
+
+
+def test_a_class_in_a_file_is_described_with_inherited_parameters(metabench: Command) -> None:
+    Path("idea.py").write_text(IDEA, encoding="utf-8")
+    ended = metabench("list", "./idea.py:Idea")
+    assert ended.code == 0
+    assert "Thinks twice." in ended.out
+    assert "integer ≥ 1 ≤ 9" in ended.out
+    assert "(must be given)" in ended.out
+    assert "how deep it goes." in ended.out
+    assert "learning rate of Adam." in ended.out
+
+
+def test_an_unknown_name_is_refused_with_the_nearest(metabench: Command) -> None:
+    ended = metabench("list", "protonett")
+    assert ended.code == 2
+    assert "did you mean 'protonet'?" in ended.err

@@ -1,0 +1,116 @@
+"""Whether a change ends earlier results: hashes of the core's results are pinned, and every setting is classified."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from metabench.data.sampler import EpisodeSampler, EpisodeShape
+from metabench.engine.cell import Outcome
+from metabench.planning.identity import IDENTITY_VERSION
+from metabench.planning.plan import make_plan
+from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile, resolve
+from metabench.registry.manager import PluginManager
+
+#: Settings that change accuracies, and so the ids of cells.
+CHANGING = {
+    "algorithms",
+    "algorithms.backbone",
+    "algorithms.params",
+    "algorithms.precision",
+    "algorithms.train",
+    "algorithms.use",
+    "backbones",
+    "backbones.params",
+    "backbones.use",
+    "datasets",
+    "datasets.params",
+    "datasets.use",
+    "eval.episodes",
+    "eval.inductive_episodes",
+    "eval.seed",
+    "precision",
+    "queries",
+    "seeds",
+    "shots",
+    "train.meta_batch",
+    "train.queries",
+    "train.shot",
+    "train.steps",
+    "train.validate_every",
+    "train.validation_episodes",
+    "train.way",
+    "ways",
+}
+#: Settings that do not.
+NOT_CHANGING = {
+    "description",
+    "eval.batch",
+    "gate.memory_growth",
+    "gate.slowdown",
+    "gate.tolerance",
+    "name",
+    "profile",
+}
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all settings of a suite."""
+    entries = {"algorithms": AlgorithmEntry, "backbones": Entry, "datasets": Entry}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if not prefix and name in entries:
+            yield name
+            yield from (f"{name}.{inner}" for inner in entries[name].model_fields)
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from fields(kind, f"{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_every_setting_of_a_suite_is_classified() -> None:
+    assert set(fields(Suite)) == CHANGING | NOT_CHANGING
+    assert not CHANGING & NOT_CHANGING
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+#: A change here changes what users measured before: raise IDENTITY_VERSION, and pin the new hashes.
+IDS, EPISODES, ACCURACIES = "5bcb5710453b68ac", "7f12f845ad7cd8af", "fceebfbb0bff5ce2"
+
+
+def test_the_ids_of_cells_are_pinned(suite_file: Callable[[str], SuiteFile], plugins: PluginManager) -> None:
+    file = suite_file(
+        """
+        name: pinned
+        datasets: {glyphs: {}}
+        backbones: {conv4: {params: {channels: 8}}}
+        algorithms: {protonet: {}, maml: {precision: bf16}, siamese: {train: {way: 8, shot: 2}}}
+        ways: [5]
+        shots: [1, 5]
+        seeds: [0, 1]
+        train: {steps: 100}
+        """
+    )
+    cells = make_plan(*resolve(file), plugins)
+    assert len(cells) == 12
+    assert (IDENTITY_VERSION, digest(" ".join(cell.id for cell in cells))) == (2, IDS)
+
+
+def test_episodes_are_pinned() -> None:
+    offsets = np.cumsum([0, *np.resize([20, 21, 25], 50)])
+    drawn = EpisodeSampler(offsets, EpisodeShape(5, 2, 3), "pinned", 7).draw(0, 100)
+    assert (IDENTITY_VERSION, digest(str(drawn.support.tolist()) + str(drawn.query.tolist()))) == (2, EPISODES)
+
+
+@pytest.mark.usefixtures("one_thread", "few_latencies")
+def test_accuracies_are_pinned(run: Callable[..., Outcome]) -> None:
+    outcomes = [run(name, name=name) for name in ("relative", "guessing", "fading")]
+    accuracies = [np.round(outcome.episodes.accuracies, 6).tolist() for outcome in outcomes]
+    assert (IDENTITY_VERSION, digest(str(accuracies))) == (2, ACCURACIES)
