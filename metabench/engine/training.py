@@ -20,6 +20,7 @@ from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import derive_seed, seed_generators
 from metabench.planning.plan import Cell, Training
+from metabench.registry.configs import short
 
 #: Number of untimed first steps of a process, in which allocators and kernels warm up.
 WARM_UP_STEPS = 3
@@ -149,6 +150,19 @@ def _next_pause(step: int, validate_every: int, steps: int) -> int:
     return min(steps, *((step // every + 1) * every for every in (LOSS_EVERY, validate_every)))
 
 
+def _loss(metrics: object) -> torch.Tensor:
+    """Return the loss of `Algorithm.meta_step`.
+
+    Raises:
+        CellFailed: it is no scalar tensor.
+    """
+    loss = metrics.get("loss") if isinstance(metrics, Mapping) else None
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and not loss.is_complex():
+        return loss.detach()
+    returned = f"{tuple(loss.shape)} tensor" if isinstance(loss, torch.Tensor) else short(metrics)
+    raise CellFailed(f"meta_step must return {{'loss': a scalar tensor}}; it returned {returned}")
+
+
 def _meta_steps(
     cell: Cell,
     algorithm: Algorithm,
@@ -168,7 +182,7 @@ def _meta_steps(
     while progress.step < until:
         # Each step has its own seed, so that a resumed run makes the same step.
         seed_generators(derive_seed(cell.seed, f"train {progress.step}"))
-        loss = algorithm.meta_step(stream.batch(progress.step * batch, batch))["loss"]
+        loss = _loss(algorithm.meta_step(stream.batch(progress.step * batch, batch)))
         progress.step += 1
         watcher.advance(progress.step)
         if watcher.should_stop() or clock.is_due:

@@ -91,5 +91,8 @@ def is_class(thing: object) -> TypeGuard[type]:
 
 def short(value: object) -> str:
     """Return the value's repr, cut to 60 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except BaseException:  # an object of a plugin
+        text = f"an object of {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

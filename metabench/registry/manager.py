@@ -15,6 +15,7 @@ import pluggy
 
 from metabench.errors import PluginError, in_one_line, nearest, shown
 from metabench.registry import hookspecs
+from metabench.registry.calls import LimitedCalls, Stuck
 from metabench.registry.code import code_hash
 from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
 from metabench.registry.file_classes import FileClasses, is_local
@@ -35,6 +36,9 @@ if TYPE_CHECKING:  # these import torch
 
 #: Environment variable: an allow list ("mine,other") or a block list ("-mine,-other") of distributions or entry points.
 PLUGINS_VARIABLE = "METABENCH_PLUGINS"
+
+#: Seconds after which an event's hook counts as stuck.
+EVENT_SECONDS = 120.0
 
 #: Class of the specs that the hook ``metabench_{kind}s`` returns, by kind.
 _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
@@ -89,6 +93,8 @@ class PluginManager:
         self._files = FileClasses()
         self._infos: dict[str, PluginInfo] = {}
         self._specs_by_kind: dict[str, list[tuple[PluginInfo, Any]]] = {}
+        self._calls = LimitedCalls()
+        self._stuck: set[str] = set()
         installed = list(entries)
         chosen = _selected(installed, selection)
         self._hidden = _Hidden(selection, sorted({_owner(entry) for entry in installed if entry not in chosen}))
@@ -282,13 +288,21 @@ class PluginManager:
     # -------------------------------------------------------------------------------------------- private
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        """Call a hook of every plugin; log the plugins that fail."""
+        """Call a hook of every plugin; log the plugins that fail, and call no more the ones that do not return."""
         for implementation in self._implementations(hook):
+            name = implementation.plugin_name
+            if name in self._stuck:
+                continue
+            plugin = f"plugin {self._infos[name]}" if name in self._infos else name
+            given = tuple(arguments[argument] for argument in implementation.argnames)
             try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
-            except (Exception, SystemExit) as error:
-                name = implementation.plugin_name
-                plugin = f"plugin {self._infos[name]}" if name in self._infos else name
+                self._calls.call(implementation.function, given, EVENT_SECONDS)
+            except Stuck as error:
+                self._stuck.add(name)
+                logging.getLogger(__name__).warning("%s of %s: %s; it is called no more", hook, plugin, error)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 logging.getLogger(__name__).warning("%s of %s failed: %s", hook, plugin, in_one_line(error))
 
     def _implementations(self, hook: str) -> Iterator[pluggy.HookImpl]:

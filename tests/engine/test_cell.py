@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from metabench.executors.loading import LoadedDataset
 from metabench.planning.plan import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
-from tiny import CPU, REAL, SUITE, Watching
+from tiny import CPU, REAL, SUITE, Centroid, Watching
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
 
@@ -186,6 +187,24 @@ def test_a_loss_that_is_not_finite_fails_the_cell_with_its_step(run: Run) -> Non
     long = SUITE.replace("steps: 8", "steps: 40").replace("validate_every: 2", "validate_every: 40")
     with pytest.raises(CellFailed, match=r"the loss is nan after step (1[2-9]|20) of 40.*learning rate"):
         run("diverging", text=long)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "returned"),
+    [
+        (None, "None"),
+        ({}, "{}"),
+        ({"loss": "low"}, "{'loss': 'low'}"),
+        ({"loss": 0.5}, "{'loss': 0.5}"),
+        ({"loss": torch.zeros(2)}, "(2,) tensor"),
+    ],
+)
+def test_a_step_without_a_loss_fails_the_cell_with_what_came(
+    run: Run, monkeypatch: pytest.MonkeyPatch, metrics: object, returned: str
+) -> None:
+    monkeypatch.setattr(Centroid, "meta_step", lambda self, episodes: metrics)
+    with pytest.raises(CellFailed, match=re.escape(f"a scalar tensor}}; it returned {returned}")):
+        run("centroid")
 
 
 def test_a_score_that_is_not_finite_fails_the_cell(run: Run) -> None:

@@ -446,6 +446,42 @@ def test_a_wrapper_of_a_hook_is_refused_and_other_plugins_work(distributions: Di
     assert set(plugins.algorithms()) == BUILT_IN | {"mine"}
 
 
+def test_a_hook_that_does_not_return_is_named_and_called_no_more(
+    distributions: Distributions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("metabench.registry.manager.EVENT_SECONDS", 0.2)
+    distributions.add(
+        "endless",
+        """
+        import threading
+        from metabench.specs import hookimpl
+        calls = []
+        @hookimpl
+        def metabench_cell_finished(record):
+            calls.append(record)
+            threading.Event().wait()
+        """,
+    )
+    heard = distributions.add(
+        "other",
+        """
+        from metabench.specs import hookimpl
+        heard = []
+        @hookimpl
+        def metabench_cell_finished(record): heard.append(record)
+        """,
+    )
+    manager = PluginManager.from_environment({})
+    for number in range(3):
+        manager.cell_finished(tmp_path, {"number": number})
+    assert [record["number"] for record in sys.modules[heard].heard] == [0, 1, 2]
+    assert len(sys.modules["fake_endless"].calls) == 1
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == (
+        "metabench_cell_finished of plugin 'endless' 1.0: it has not returned after 0.2 s; it is called no more"
+    )
+
+
 def test_a_hook_is_called_once_for_many_look_ups(distributions: Distributions) -> None:
     counting = """
         from metabench.specs import AlgorithmSpec, hookimpl

@@ -1,0 +1,57 @@
+"""Call functions of plugins with a limit of time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+#: A function, its arguments, and the queue for its exception; None stands for success.
+_Call = tuple[Callable[..., object], tuple[Any, ...], "queue.SimpleQueue[BaseException | None]"]
+
+
+class Stuck(Exception):
+    """A function has not returned in time."""
+
+
+class LimitedCalls:
+    """Calls functions one after the other in a thread, and waits for each no longer than a limit.
+
+    All calls come from one thread, since trackers keep the current run by thread. A thread whose function does not
+    return is abandoned; it does not keep the process alive.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[_Call] | None = None
+
+    def call(self, function: Callable[..., object], arguments: tuple[Any, ...], seconds: float) -> None:
+        """Call a function and wait for its return.
+
+        Raises:
+            Stuck: it has not returned after `seconds`.
+            BaseException: whatever it raises.
+        """
+        if self._calls is None:
+            self._calls = queue.SimpleQueue()
+            threading.Thread(target=_work, args=(self._calls,), daemon=True).start()
+        raised: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._calls.put((function, arguments, raised))
+        try:
+            error = raised.get(timeout=seconds)
+        except queue.Empty:
+            self._calls = None
+            raise Stuck(f"it has not returned after {seconds:g} s") from None
+        if error is not None:
+            raise error
+
+
+def _work(calls: queue.SimpleQueue[_Call]) -> None:
+    while True:
+        function, arguments, raised = calls.get()
+        try:
+            function(*arguments)
+        except BaseException as error:  # the caller raises it
+            raised.put(error)
+        else:
+            raised.put(None)
