@@ -15,7 +15,7 @@ from metabench.data.validation import check_sizes
 from metabench.errors import CellFailed, DataError, PluginError, in_one_line
 from metabench.filters import choose
 from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
-from metabench.registry.configs import InvalidConfig, validate_config
+from metabench.registry.configs import InvalidConfig, complete_params
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
@@ -232,7 +232,7 @@ def _sizes(plugins: PluginManager, choice: Choice) -> Mapping[str, SplitSize] | 
 
 def _params(file: SuiteFile, config: type[Config], params: Mapping[str, Any], place: KeyPath) -> dict[str, Any]:
     try:
-        return validate_config(config, params).model_dump(mode="json")
+        return complete_params(config, params)
     except InvalidConfig as error:
         raise file.error((*place, *error.problem.path), error.problem.message) from error
 

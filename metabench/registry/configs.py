@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
-from metabench.errors import nearest, shown
+from metabench.errors import in_one_line, nearest, shown
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Config
@@ -48,6 +48,21 @@ def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:
         return model.model_validate_json(json.dumps(dict(params)))
     except ValidationError as error:
         raise InvalidConfig(first_problem(error, model)) from error
+    except Exception as error:  # a validator of a plugin may raise anything
+        raise InvalidConfig(ConfigProblem((), f"its Config failed: {in_one_line(error)}")) from error
+
+
+def complete_params(model: type[Config], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `params` with all defaults, as plain data.
+
+    Raises:
+        InvalidConfig: as `validate_config`, or a value has no form as JSON.
+    """
+    config = validate_config(model, params)
+    try:
+        return config.model_dump(mode="json")
+    except Exception as error:  # pydantic's, or that of a plugin's serializer
+        raise InvalidConfig(ConfigProblem((), f"its Config has no form as JSON: {in_one_line(error)}")) from error
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProblem:

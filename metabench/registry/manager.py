@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
+from pydantic import BaseModel
 
 from metabench.errors import PluginError, in_one_line, nearest, shown
 from metabench.registry import hookspecs
@@ -415,6 +416,9 @@ class PluginManager:
         if not (is_class(cls) and issubclass(cls, base)):
             wanted = "class" if base is object else f"subclass of metabench.api.{base.__name__}"
             raise PluginError(f"{owner} is not a {wanted}")
+        config: object = getattr(cls, "Config", None)
+        if base is not object and not (is_class(config) and issubclass(config, BaseModel)):
+            raise PluginError(f"{owner} has a Config that is no subclass of metabench.api.Config: {short(config)}")
         return cls
 
 

@@ -178,3 +178,53 @@ def test_the_stored_suite_finds_the_file_from_anywhere(
     store.write_suite(suite.model_dump(mode="json", exclude={"profile"}))
     (again,) = make_plan(*resolve(read_suite(store.path / "suite.yaml")), plugins)
     assert again.id == cell.id
+
+
+CONFIGS = """
+from pydantic import field_validator
+from metabench.api import AlgorithmConfig
+from metabench_plugins.algorithms.protonet import ProtoNet
+class NoModel(ProtoNet):
+    Config = dict
+class NoConfig(ProtoNet):
+    Config = None
+class Raising(AlgorithmConfig):
+    @field_validator("lr")
+    @classmethod
+    def check(cls, value): raise KeyError("boom")
+class Failing(ProtoNet):
+    Config = Raising
+class Unwritable(AlgorithmConfig):
+    model_config = {"arbitrary_types_allowed": True}
+    thing: object = object()
+class NoJson(ProtoNet):
+    Config = Unwritable
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NoModel", "has a Config that is no subclass of metabench.api.Config: <class 'dict'>"),
+        ("NoConfig", "has a Config that is no subclass of metabench.api.Config: None"),
+        ("Failing", "its Config failed: KeyError: 'boom'"),
+        ("NoJson", "its Config has no form as JSON: PydanticSerializationError: Unable to serialize unknown type"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_one_message(
+    suite_file: Callable[[str], SuiteFile], plugins: PluginManager, tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "configs.py").write_text(CONFIGS, encoding="utf-8")
+    file = suite_file(
+        f"""
+        name: configs
+        datasets: {{glyphs: {{}}}}
+        backbones: {{conv4: {{}}}}
+        algorithms: {{x: {{use: './configs.py:{name}', params: {{lr: 0.1}}}}}}
+        ways: [2]
+        shots: [1]
+        train: {{steps: 2}}
+        """
+    )
+    with pytest.raises(SuiteError, match=re.escape(message)):
+        make_plan(*resolve(file), plugins)
