@@ -22,7 +22,7 @@ _CORE = "metabench"
 _Stamp = tuple[int, int, int]
 
 
-def code_hash(target: type | str) -> str:
+def code_hash(target: type | str | Path) -> str:
     """Return a hash of the code behind a class.
 
     The hash covers the file of the class, the files of its own distribution (for a class in a file: the files beside
@@ -31,35 +31,36 @@ def code_hash(target: type | str) -> str:
     neither on the folder of the code nor on how lines end.
 
     Args:
-        target: a class, or ``"package.module"`` or ``"package.module:Class"``.
+        target: a class, ``"package.module"``, ``"package.module:Class"``, or the path of a file.
 
     Returns:
         16 hexadecimal digits; those of no code where the module has no file.
+
+    Raises:
+        OSError: a file cannot be read.
     """
     located = _located(target)
     digest = hashlib.sha256()
     if located is not None:
         root, module = located
-        for path in sorted(_closure(root, module)):
-            content, _ = _read(str(path), _stamp(path))
-            digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+        for path, content in files_of(root, module).items():
+            digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
-def _located(target: type | str) -> tuple[Path, str] | None:
+def files_of(root: Path, module: str) -> dict[Path, str]:
+    """Return the hashes of the files of a module and of all that it imports below a folder, sorted by path."""
+    return {path: _read(str(path), _stamp(path))[0] for path in sorted(_closure(root, module))}
+
+
+def _located(target: type | str | Path) -> tuple[Path, str] | None:
     """Return the folder that holds a target's top-level module, and the module's dotted name below it."""
+    if isinstance(target, Path):
+        return target.parent, target.stem
     if isinstance(target, str):
         module = target.partition(":")[0]
-        top = module.split(".")[0]
-        try:
-            spec = importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            return None
-        if spec is None:
-            return None
-        places = spec.submodule_search_locations  # of a package; None for a module
-        folder = next(iter(places), None) if places is not None else spec.origin
-        return (Path(folder).parent, module) if folder else None
+        folder = _folder_of(module.split(".")[0])
+        return (folder, module) if folder else None
     module = target.__module__
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
@@ -70,6 +71,19 @@ def _located(target: type | str) -> tuple[Path, str] | None:
         return path.parents[len(parts)], module
     # A class in a file has a module name that is not the file's.
     return path.parents[len(parts) - 1], ".".join([*parts[:-1], path.stem])
+
+
+def _folder_of(top: str) -> Path | None:
+    """Return the folder that holds a top-level module; None if there is none."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    places = spec.submodule_search_locations  # of a package; None for a module
+    place = next(iter(places), None) if places is not None else spec.origin
+    return Path(place).parent if place else None
 
 
 def _closure(root: Path, module: str) -> set[Path]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metabench.errors import PluginError
-from metabench.registry.neighbours import files_of, importable
+from metabench.registry.code import code_hash
+from metabench.registry.neighbours import importable
 
 
 def is_local(name: str) -> bool:
@@ -35,15 +36,15 @@ class FileClasses:
     def load(self, name: str) -> Any:
         """Import the file and return its class.
 
-        The module's name contains a hash of the file and its neighbours, so a changed file is imported again.
+        The module's name has hashes of the code and of the folder, so that a changed file is imported again.
 
         Raises:
             PluginError: the file cannot be read, or does not define the class.
             Exception: whatever importing the file raises.
         """
         path, _, attribute = name.rpartition(":")
-        contents = _contents(path)
-        module_name = f"metabench_local_{Path(path).stem}_{_digest(contents)}"
+        folder = hashlib.sha256(os.fsencode(Path(path).parent)).hexdigest()[:8]
+        module_name = f"metabench_local_{Path(path).stem}_{_digest(path)}_{folder}"
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, path)
             assert spec is not None
@@ -51,7 +52,7 @@ class FileClasses:
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module  # pickle and dataclasses look modules up here
             try:
-                with importable(Path(path), contents):
+                with importable(Path(path)):
                     spec.loader.exec_module(module)
             except BaseException:
                 del sys.modules[module_name]
@@ -67,24 +68,13 @@ class FileClasses:
         Records store this as the version of the class that they were made with.
         """
         path, _, _ = name.rpartition(":")
-        return f"{Path(path).name} {_digest(_contents(path))}"
+        return f"{Path(path).name} {_digest(path)}"
 
 
-def _contents(path: str) -> dict[Path, bytes]:
-    """Return the contents of a file and of the neighbours that it imports."""
+def _digest(path: str) -> str:
+    """Return a hash of a file and of the neighbours that it imports."""
     try:
-        return files_of(Path(path))
+        with open(path, "rb"):
+            return code_hash(Path(path))[:12]
     except OSError as error:
         raise PluginError(f"cannot read {error.filename or path}: {error.strerror}. Correct the path") from error
-
-
-def _digest(contents: Mapping[Path, bytes]) -> str:
-    """Return a hash of the files; of a file without neighbours, that of its content."""
-    if len(contents) == 1:
-        return hashlib.sha256(*contents.values()).hexdigest()[:12]
-    folder = next(iter(contents)).parent
-    files = sorted((file.relative_to(folder).as_posix(), content) for file, content in contents.items())
-    digest = hashlib.sha256()
-    for name, content in files:
-        digest.update(f"{name} {len(content)}\0".encode("utf-8", "surrogateescape") + content)
-    return digest.hexdigest()[:12]
