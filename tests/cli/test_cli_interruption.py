@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from command_line import SUITE, Command, Distributions, Ended, essence, same
+from metabench.executors.processes import start_is_cheap
 from metabench.records.store import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TRIPWIRE = """
     import multiprocessing
     import os
+    import threading
 
     from metabench_plugins.algorithms.protonet import ProtoNet
 
@@ -39,10 +41,16 @@ TRIPWIRE = """
                 parent = multiprocessing.parent_process()
                 process = parent.pid if "TRIP_PARENT" in os.environ else os.getpid()
                 os.kill(process, int(os.environ["TRIP_WITH"]))
+                if "TRIP_TWICE" in os.environ:
+                    threading.Event().wait(0.2)
+                    os.kill(process, int(os.environ["TRIP_WITH"]))
             return metrics
     """
 
 TRIPPING = SUITE[: SUITE.index("  siamese")] + "  tripwire: {}\n" + SUITE[SUITE.index("ways") : SUITE.index("profiles")]
+
+#: Only the tripwire, trained for long.
+LONG = TRIPPING.replace("  protonet: {}\n", "").replace("tripwire: {}", "tripwire: {train: {steps: 10000}}")
 
 
 @pytest.fixture
@@ -71,7 +79,7 @@ def run_and_signal(folder: Path, step: int, number: int, *options: str) -> Ended
     )  # this checkout, if it is on the path
     environment = {**os.environ, "PYTHONPATH": path, "TRIP_AT": str(step), "TRIP_WITH": str(int(number))}
     command = [sys.executable, "-c", script, "run", "small.yaml", "--output", "out", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
@@ -119,6 +127,33 @@ def test_an_interrupt_stops_all_workers_and_their_cells_resume(
     assert tripwire("run", "small.yaml", "--output", "out", *only).code == 0
     assert tripwire("run", "small.yaml", "--output", "undisturbed", *only).code == 0
     assert essence(Store(Path("out")).records()) == essence(Store(Path("undisturbed")).records())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_two_interrupts_within_a_second_end_all_processes_without_a_traceback(
+    tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch, jobs: str
+) -> None:
+    monkeypatch.setenv("TRIP_PARENT", "1")
+    monkeypatch.setenv("TRIP_TWICE", "1")
+    Path("small.yaml").write_text(LONG, encoding="utf-8")
+    stopped = run_and_signal(distributions.folder, 35, signal.SIGINT, "--jobs", jobs)  # ends when no process is left
+    assert stopped.code == 130, stopped.err
+    assert "Traceback" not in stopped.err
+    assert not list(Path("out").rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not start_is_cheap(), reason="without a fork server, one cell at a time has no worker")
+def test_a_worker_whose_main_process_is_killed_writes_a_checkpoint_and_ends(
+    tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIP_PARENT", "1")
+    Path("small.yaml").write_text(LONG, encoding="utf-8")
+    killed = run_and_signal(distributions.folder, 35, signal.SIGKILL)  # ends when no process is left
+    assert killed.code == -signal.SIGKILL
+    assert "Traceback" not in killed.err
+    assert len(list(Path("out/checkpoints").glob("*.pt"))) == 1
 
 
 @pytest.mark.slow
