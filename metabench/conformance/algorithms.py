@@ -309,10 +309,12 @@ def check_queries(subject: Subject) -> None:
 def train_until_learnt(subject: Subject) -> tuple[Algorithm, float]:
     """Train a new algorithm until it beats chance, at most `Subject.steps`.
 
+    The network normalises by the support set: without, MAML's default step is too large for it.
+
     Returns:
         The algorithm, and its accuracy on unseen classes.
     """
-    algorithm = subject.build()
+    algorithm = subject.build(norm="support")
     accuracy = 0.0
     for first in range(0, subject.steps, _STEPS_AT_ONCE):
         train(algorithm, episodes("train", shot=3), first, min(_STEPS_AT_ONCE, subject.steps - first))

@@ -70,7 +70,7 @@ def test_without_the_means_to_measure_it_the_peak_memory_is_absent(
     monkeypatch.setitem(sys.modules, "resource", None)
     for name in ("_STATUS", "_CLEAR_REFS"):
         monkeypatch.setattr(f"metabench.machine.memory.{name}", tmp_path / "no" / "proc")
-    ended = metabench("run", "small.yaml", "--output", "out", *RUN)
+    ended = metabench("run", "small.yaml", "--output", "out", "--in-process", *RUN)
     assert ended.code == 0, ended.err
     (record,) = Store(Path("out")).records()
     assert record.status == "ok"
