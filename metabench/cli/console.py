@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from metabench.cli.progress import ProgressLine, duration, terminal_bars
 from metabench.cli.streams import say
+from metabench.engine.progress import Interrupted
 from metabench.executors.loading import LoadedDataset
 from metabench.executors.rehearsal import rehearse, rehearse_in_worker, shorter_profiles
 from metabench.machine.device import describe_device, in_threads, share_of_threads
@@ -92,6 +93,8 @@ class RunConsole:
                 line = CellLine("timing", self._bars, self._interrupts)
                 expected = rehearse_in_worker(waiting, device, share_of_threads(jobs), line)
                 line.end()
+            if self._interrupts:
+                raise Interrupted
         if not expected:
             self.say("expected: unknown, because a cell fails")
             return {}
@@ -165,8 +168,9 @@ def make_console() -> Iterator[RunConsole]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
+    # A signal that is ignored, e.g. SIGHUP by `nohup`, stays ignored.
+    handlers = {n: handler for n in numbers if (handler := signal.getsignal(n)) not in (None, signal.SIG_IGN)}
+    for number in handlers:
         signal.signal(number, interrupt)
     try:
         with terminal_bars() as bars:

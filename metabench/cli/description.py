@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from metabench.errors import in_one_line
 from metabench.registry.file_classes import absolute, is_local
 from metabench.registry.manager import PluginManager
 
@@ -51,7 +52,10 @@ def _docs(cls: type) -> str:
 
 def _parameters(config: type[Config]) -> str:
     """Return a table of the parameters."""
-    schema = config.model_json_schema()
+    try:
+        schema = config.model_json_schema()
+    except Exception as error:  # pydantic's, or that of a plugin's type
+        return f"parameters: cannot be listed ({in_one_line(error)})"
     properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
     if not properties:
         return "parameters: none"

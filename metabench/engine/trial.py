@@ -59,17 +59,17 @@ def purity_of(algorithm: Algorithm, episodes: Episodes) -> Purity:
         algorithm: the algorithm, before its training.
         episodes: a few training episodes.
     """
-    tried = copy.deepcopy(algorithm)
     training, testing = _Trial(), _Trial()
-    tried.batching, tried.training_batching = testing, training
     try:
+        tried = copy.deepcopy(algorithm)
+        tried.batching, tried.training_batching = testing, training
         tried.train()
         tried.meta_step(episodes)
         tried.eval()
         before = generator_states()
         tried.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
-    except Exception:  # the same error will end the cell, with its own message
-        return Purity()
+    except Exception:  # it cannot be copied, or the same error will end the cell with its own message
+        return Purity(draws=True)
     return Purity(training.pure, testing.pure, draws=not _equal(before, generator_states()))
 
 

@@ -117,7 +117,8 @@ def run_cells(
             plugins.cell_finished(store.path, record.model_dump())
             reporter.cell_done(record, kept=False)
             records[record.cell] = record
-            drop_checkpoints(job.cell)
+            if not attempt.died:
+                drop_checkpoints(job.cell)
     return [records[cell.id] for cell in cells]
 
 
@@ -173,6 +174,6 @@ def _attempts(
     for job, result in run_jobs(queue, at_once, threads, started, lambda job: job.cell.training_id):
         if isinstance(result, Died):
             data, code = datasets[job.cell.dataset.label], code_of(job.cell, plugins)
-            yield job, Attempt(job.record(data, code, problem=result.problem))
+            yield job, Attempt(job.record(data, code, problem=result.problem), died=True)
         else:
             yield job, result

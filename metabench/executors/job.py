@@ -37,11 +37,13 @@ class Attempt:
         record: the cell's record.
         outcome: the per-episode results and the picture; None if the cell failed.
         traceback: the traceback of an unexpected error; empty otherwise.
+        died: whether the cell's worker ended without a result; its checkpoint may serve another attempt.
     """
 
     record: Record
     outcome: Outcome | None = None
     traceback: str = ""
+    died: bool = False
 
 
 @dataclass(frozen=True)

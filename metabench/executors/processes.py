@@ -5,6 +5,7 @@ Code of plugins may exit, crash or change the state of its process: it then ends
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,11 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -100,14 +100,15 @@ def run_jobs(
         MetabenchError: a job raised it, and the other workers have been stopped.
     """
     context = _context()
-    # Created first: the event starts multiprocessing's resource tracker, which would unblock the signals blocked below.
-    stop = context.Event()
+    resource_tracker.ensure_running()  # first, because it would unblock the signals that are blocked below
+    # Without a lock: a worker that is killed while it holds one would block all others.
+    stop = context.RawValue(ctypes.c_bool, False)
     _start_fork_server(context)
     queue, workers = list(waiting), dict[Connection, _Worker[_Job]]()
     failure: MetabenchError | Interrupted | None = None
     try:
-        while workers or (queue and not stop.is_set()):
-            while len(workers) < at_once and not stop.is_set():
+        while workers or (queue and not stop.value):
+            while len(workers) < at_once and not stop.value:
                 busy = {chain(worker.job) for worker in workers.values()}
                 startable = next((i for i, job in enumerate(queue) if chain(job) not in busy), None)
                 if startable is None:
@@ -129,17 +130,17 @@ def run_jobs(
                     continue
                 worker = workers.pop(receiver)
                 _end([worker.process], _STOP_SECONDS)
-                if isinstance(content, Died) and stop.is_set():
+                if isinstance(content, Died) and stop.value:
                     failure = failure or Interrupted()  # the signal that stopped the run may have killed the worker
                 elif kind == "raised":
                     failure = failure if isinstance(failure, MetabenchError) else content
-                    stop.set()
+                    stop.value = True
                 else:
                     yield worker.job, content
             if any(worker.watcher.should_stop() for worker in workers.values()):
-                stop.set()
+                stop.value = True
     finally:
-        stop.set()
+        stop.value = True
         _end([worker.process for worker in workers.values()], _STOP_SECONDS)
     if failure is not None or queue:
         raise failure or Interrupted
@@ -230,7 +231,9 @@ def _is_urgent() -> bool:
     return hasattr(signal, "sigpending") and bool(signal.sigpending() & _STOPPING)
 
 
-def _run_worker(job: Job, connection: Connection, stop: Event, threads: int, environment: Mapping[str, str]) -> None:
+def _run_worker(
+    job: Job, connection: Connection, stop: ctypes.c_bool, threads: int, environment: Mapping[str, str]
+) -> None:
     """Run a job in its worker; send its result, or the error that ends all jobs.
 
     The worker then ends at once: threads and exit handlers of plugins cannot hold it.
@@ -275,7 +278,7 @@ class _SendingWatcher:
         orphaned: whether the main process has ended.
     """
 
-    def __init__(self, connection: Connection, stop: Event) -> None:
+    def __init__(self, connection: Connection, stop: ctypes.c_bool) -> None:
         self.orphaned = False
         self._connection = connection
         self._stop = stop
@@ -295,7 +298,7 @@ class _SendingWatcher:
 
     def should_stop(self) -> bool:
         """See `metabench.engine.progress.Watcher`."""
-        return self.orphaned or self._stop.is_set()
+        return self.orphaned or self._stop.value
 
     def _send(self, kind: str, *content: object) -> None:
         try:
