@@ -98,7 +98,9 @@ class PluginManager:
         self._stuck: set[str] = set()
         installed = list(entries)
         chosen = _selected(installed, selection)
-        self._hidden = _Hidden(selection, sorted({_owner(entry) for entry in installed if entry not in chosen}))
+        # By identity: entry points of an installed backport of importlib.metadata cannot be compared with others.
+        hidden = {_owner(entry) for entry in installed if not any(entry is other for other in chosen)}
+        self._hidden = _Hidden(selection, sorted(hidden))
         for entry in chosen:
             self._add(entry)
 

@@ -14,6 +14,7 @@ from metabench.engine.cell import Outcome
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile, resolve
+from metabench.registry.configs import is_class
 from metabench.registry.manager import PluginManager
 
 #: Settings that change accuracies, and so the ids of cells.
@@ -66,7 +67,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if not prefix and name in entries:
             yield name
             yield from (f"{name}.{inner}" for inner in entries[name].model_fields)
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        elif is_class(kind) and issubclass(kind, BaseModel):
             yield from fields(kind, f"{name}.")
         else:
             yield f"{prefix}{name}"
