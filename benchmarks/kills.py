@@ -8,7 +8,7 @@ SIGINT, some twice within a second), and the run is started again, until all kil
 
 Counted are: records and per-episode results that cannot be read after a kill, finished cells that are gone after it,
 tracebacks in any output, processes of a killed run that are alive ten seconds later, and cells whose per-episode
-accuracies differ in the end from those of the undisturbed run.
+accuracies differ in the end from the undisturbed run.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
         """Classify each query of one episode as if it were the only one.
 
-        Arguments and result are those of `predict`, with B = 1. Override it only to return the same scores faster, e.g.
+        Takes and returns the same as `predict`, with B = 1. Override it only to return the same scores faster, e.g.
         by learning from the support set once for all queries.
         """
         scores = [self.predict(support_x, support_y, query, way) for query in torch.split(query_x, 1, dim=1)]

@@ -92,7 +92,7 @@ class Dataset(abc.ABC):
     def raw_files(self, files: DatasetFiles) -> Iterable[Path] | None:
         """Return the files and folders that `pack` reads; it runs again when they change.
 
-        By default (None), they are those that a parameter names, and the dataset's own folders ``METABENCH_DATA/NAME``.
+        None means the files that a parameter names, and the dataset's own folders ``METABENCH_DATA/NAME``.
         Without any of them, a pack is used as it is, and records say that it was compared with no raw files.
         """
         return None

@@ -53,7 +53,7 @@ def compare(
 
     The exit code is 1 where CANDIDATE is worse than BASE, or nothing could be compared. Each of them is an output
     directory, an archive of one (.zip, .tar.gz), or a directory in a git revision (REVISION:PATH, e.g.
-    main:results/ci). Limits that are not given are those of `gate:` in the base's suite.
+    main:results/ci). The section `gate:` of the base's suite gives all other limits.
     """
     from metabench.analysis.gate import compare_runs
     from metabench.cli.sources import opened

@@ -83,7 +83,7 @@ def _type(field: Mapping[str, Any]) -> str:
 
 
 def _attribute_docs(config: type) -> dict[str, str]:
-    """Return the docs of a Config's attributes, those of its base classes included."""
+    """Return the docs of a Config's attributes, inherited ones included."""
     docs: dict[str, str] = {}
     for cls in reversed(config.__mro__):
         _, _, text = inspect.cleandoc(vars(cls).get("__doc__") or "").partition("Attributes:\n")

@@ -169,7 +169,7 @@ def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> 
         first: number of the first episode in its stream.
 
     Raises:
-        CellFailed: the algorithm returns no such scores.
+        CellFailed: the scores have another shape or type.
     """
     if algorithm.draws and len(episodes) > 1:
         return torch.cat([predict(algorithm, episodes[i : i + 1], seed, first + i) for i in range(len(episodes))])

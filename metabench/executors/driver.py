@@ -80,7 +80,7 @@ def run_cells(
     jobs = 1 if in_process else max(1, min(jobs, len(waiting)))
     queue = _jobs(suite, cells, waiting, device, store, jobs, expected or {})
     unfinished = Counter({training: len(sharing) for training, sharing in waiting.items()})
-    # Checkpoints of earlier runs may hold shapes of other cells; those of this run need not be read.
+    # Only checkpoints of earlier runs may hold shapes of other cells; checkpoints of this run need not be read.
     earlier = set() if fresh else store.checkpoints()
 
     def drop_checkpoints(cell: Cell) -> None:

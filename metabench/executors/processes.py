@@ -213,7 +213,7 @@ def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
 
 
 def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
-    """Wait for processes to end; kill those that take too long, or all at a further signal to stop."""
+    """Wait for processes to end; kill them after the deadline, or at a further signal to stop."""
     deadline = time.monotonic() + seconds
     with _signals_blocked():  # an interrupted cleanup would leave workers behind
         while (alive := [process.sentinel for process in processes if process.is_alive()]) and not _is_urgent():

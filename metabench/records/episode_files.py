@@ -31,7 +31,7 @@ def read_episodes(path: Path, record: Record, groups: bool = True) -> EpisodeRes
         groups: whether the groups are wanted, which are half of the work; else they are [n, 0].
 
     Raises:
-        StoreError: the file is missing or damaged, or its accuracies are not those of the record.
+        StoreError: the file is missing or damaged, or its accuracies differ from the record.
     """
     import numpy as np
 

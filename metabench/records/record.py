@@ -215,7 +215,7 @@ class Data(_Part):
 class Record(_Part):
     """Settings, status, metrics and environment of one cell.
 
-    Its texts have no control characters, except those of `identity`, which are compared and not shown.
+    Control characters of all texts are escaped, except in `identity`, which is compared and not shown.
     """
 
     schema_version: int = SCHEMA_VERSION

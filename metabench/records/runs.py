@@ -124,7 +124,7 @@ class _Kept:
 
 
 def _checked(store: Store, record: Record) -> _Kept:
-    """Read a record's per-episode results; the record is invalid where they are not those that it sums up."""
+    """Read a record's per-episode results; the record is invalid if they contradict it."""
     if record.status != "ok":
         return _Kept(record, store)
     try:

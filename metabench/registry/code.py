@@ -34,7 +34,7 @@ def code_hash(target: type | str | Path) -> str:
         target: a class, ``"package.module"``, ``"package.module:Class"``, or the path of a file.
 
     Returns:
-        16 hexadecimal digits; those of no code where the module has no file.
+        16 hexadecimal digits; where the module has no file, the hash of no code.
 
     Raises:
         OSError: a file cannot be read.

@@ -19,7 +19,7 @@ def importable(path: Path) -> Iterator[None]:
     """Let a file import the files beside it.
 
     The folder stays the last one of `sys.path`, for imports inside functions: installed modules have precedence.
-    Neighbours of another folder, and those imported with other contents, are imported again.
+    A neighbour of another folder, or with other contents than before, is imported again.
 
     Args:
         path: the file that will be imported.

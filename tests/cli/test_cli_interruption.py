@@ -144,7 +144,9 @@ def test_two_interrupts_within_a_second_end_all_processes_without_a_traceback(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not start_is_cheap(), reason="without a fork server, one cell at a time has no worker")
+@pytest.mark.skipif(
+    not start_is_cheap(), reason="no fork server (Linux, Python ≥ 3.11): one cell at a time has no worker"
+)
 def test_a_worker_whose_main_process_is_killed_writes_a_checkpoint_and_ends(
     tripwire: Command, distributions: Distributions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,8 @@ from metabench.records.store import Store
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(
-        not start_is_cheap(), reason="one cell at a time runs in this process where workers start slowly"
+        not start_is_cheap(),
+        reason="no fork server (Linux, Python ≥ 3.11): one cell at a time has no worker",
     ),
 ]
 
