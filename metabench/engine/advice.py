@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from metabench.errors import CellFailed
 from metabench.machine.memory import is_out_of_memory
 from metabench.planning.plan import Cell
 
 
-@contextmanager
-def training_memory(cell: Cell) -> Iterator[None]:
+def training_memory(cell: Cell) -> AbstractContextManager[None]:
     """Turn an out-of-memory error of the training into a `CellFailed` that names settings to lower."""
     train = cell.train
-    with _advice(
+    return _advice(
         f"out of memory in training: lower train.meta_batch ({train.meta_batch}), train.way ({train.shape.way}), "
         f"train.queries ({train.shape.queries}) or the size of the backbone ({cell.backbone.label})"
-    ):
-        yield
+    )
 
 
-@contextmanager
-def testing_memory(cell: Cell) -> Iterator[None]:
+def testing_memory(cell: Cell) -> AbstractContextManager[None]:
     """Turn an out-of-memory error of a test or validation of single episodes into a `CellFailed`."""
     shape = cell.shape
-    with _advice(
+    return _advice(
         f"out of memory in a single test episode: lower ways ({shape.way}), shots ({shape.shot}), queries "
         f"({shape.queries}) or the size of the backbone ({cell.backbone.label})"
-    ):
-        yield
+    )
 
 
 @contextmanager
