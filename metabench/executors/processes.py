@@ -6,6 +6,7 @@ Code of plugins may exit, crash or change the state of its process: it then ends
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,19 @@ from metabench.errors import MetabenchError, in_one_line
 _POLL_SECONDS = 0.1
 #: Seconds that workers have to end after the request to stop; then they are killed.
 _STOP_SECONDS = 5.0
+#: Modules that the fork server imports, so that no worker has to; the server computes nothing. All but the first are
+#: imported late by a cell: by optimisers, intervals, pictures and checkpoints.
+_PRELOADED = [
+    "metabench.executors.driver",
+    "torch._dynamo",
+    "scipy.special",
+    "PIL.PngImagePlugin",
+    "PIL.BmpImagePlugin",
+    "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin",
+    "PIL.PpmImagePlugin",
+    "torch.utils.serialization.config",
+]
 #: Signals that ask the main process to stop; workers do not receive them.
 _STOPPING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
 
@@ -160,8 +174,7 @@ def _context() -> ForkServerContext | SpawnContext:
     if not start_is_cheap():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # The server imports the modules that take seconds (optimisers import torch._dynamo), and computes nothing.
-    context.set_forkserver_preload(["metabench.executors.driver", "torch._dynamo"])
+    context.set_forkserver_preload(_PRELOADED)
     return context
 
 
@@ -238,6 +251,7 @@ def _run_worker(
 
     The worker then ends at once: threads and exit handlers of plugins cannot hold it.
     """
+    gc.freeze()  # a collection would touch, and so copy, all that is shared with the fork server: .2 s
     os.environ.clear()  # the fork server's environment may be older than the main process's
     os.environ.update(environment)
     with suppress(OSError):
