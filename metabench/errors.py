@@ -27,6 +27,10 @@ class PluginError(MetabenchError):
     """A plugin, or a name that one provides, is unusable."""
 
 
+class PluginExited(PluginError):
+    """Code of a plugin asked the process to exit."""
+
+
 class DataError(MetabenchError):
     """A dataset is missing, damaged, or cannot be stored."""
 

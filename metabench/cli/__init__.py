@@ -11,6 +11,7 @@ import click
 from metabench import __version__
 from metabench.cli.compare import compare
 from metabench.cli.data import data
+from metabench.cli.ending import end_soon
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
 from metabench.cli.plugin import plugin
@@ -35,6 +36,15 @@ def cli() -> None:
 
 for command in (run, list_, validate, data, leaderboard, report, compare, plugin):
     cli.add_command(command)
+
+
+def script() -> None:
+    """Run `main` as a process of its own, which ends even where threads or exit handlers of a plugin do not."""
+    try:
+        main()
+    except SystemExit as ending:
+        end_soon(ending.code if isinstance(ending.code, int) else 1)
+        raise
 
 
 def main() -> None:

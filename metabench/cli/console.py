@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 import torch
@@ -47,12 +47,12 @@ class RunConsole:
         cells: Sequence[Cell],
         kept: Mapping[str, Record],
         device: torch.device,
-        datasets: Mapping[str, LoadedDataset],
+        datasets: Mapping[str, LoadedDataset] | None,
         plugins: PluginManager,
         file: SuiteFile,
         suite: Suite,
         jobs: int,
-        in_process: bool,
+        planned: Callable[[Suite, SuiteFile], Sequence[Cell]],
     ) -> dict[str, float]:
         """Time each setup, and print the cells, device, expected time and shorter profiles.
 
@@ -60,12 +60,12 @@ class RunConsole:
             cells: the cells of the run.
             kept: records of finished cells, by the cell's id.
             device: the device that cells run on.
-            datasets: the loaded datasets, by label.
+            datasets: the loaded datasets, by label, to time the setups in this process; None times them in a worker.
             plugins: the provider of the classes.
             file: the suite file.
             suite: the resolved suite.
             jobs: number of cells to run at once.
-            in_process: time them in this process, not in a worker.
+            planned: returns the plan of a resolved suite.
 
         Returns:
             The expected seconds of each cell, by its id; empty if unknown.
@@ -83,10 +83,11 @@ class RunConsole:
         at_once = f", {jobs} cells at once" if jobs > 1 else ""
         with in_threads(share_of_threads(jobs)):
             self.say(f"device: {describe_device(device)}{at_once}{missing}")
+            waiting = [cell for cell in waiting if not cell.problem]
             if not waiting:
                 return {}
             self.say("timing a few steps and episodes …")
-            if in_process:
+            if datasets is not None:
                 splits = {label: dataset.splits for label, dataset in datasets.items()}
                 expected = rehearse(waiting, splits, device, plugins)
             else:
@@ -99,7 +100,7 @@ class RunConsole:
             self.say("expected: unknown, because a cell fails")
             return {}
         seconds = sum(expected.values()) / jobs
-        shorter = shorter_profiles(file, suite, plugins) if seconds > _SHORT else []
+        shorter = shorter_profiles(file, suite, planned) if seconds > _SHORT else []
         hint = f" (shorter: {', '.join(f'--profile {name}' for name in shorter)})" if shorter else ""
         self.say(f"expected: about {duration(seconds)}{hint}")
         return expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,8 @@ def run(
     Finished cells are kept, and an interrupted cell resumes from its last checkpoint.
     """
     from metabench.cli.suites import find_suite
+    from metabench.executors.preparation import plan_in_worker
+    from metabench.executors.processes import start_is_cheap
     from metabench.filters import parse_filters
     from metabench.planning.plan import make_plan, select
     from metabench.planning.suite import resolve
@@ -83,8 +85,13 @@ def run(
         resolved = resolved.with_precision(precision)
     if in_process and jobs > 1:
         raise click.UsageError(f"--in-process runs one cell at a time: leave out --jobs {jobs}")
+    in_process = in_process or (jobs == 1 and not start_is_cheap())
     filters = parse_filters(only)
-    plan = make_plan(resolved, places, plugins)
+
+    def planned(suite: Suite, file: SuiteFile) -> list[Cell]:
+        return make_plan(suite, file, plugins) if in_process else plan_in_worker(suite, file)
+
+    plan = planned(resolved, places)
     cells = select(plan, filters)
     for logger in dict.fromkeys(loggers):
         plugins.add_logger(logger)
@@ -104,6 +111,7 @@ def run(
         fresh,
         jobs,
         in_process,
+        planned,
     )
 
 
@@ -118,6 +126,7 @@ def _execute(
     fresh: bool,
     jobs: int,
     in_process: bool,
+    planned: Callable[[Suite, SuiteFile], list[Cell]],
 ) -> int:
     """Run the cells of a plan, print the leaderboard, and return the exit code."""
     from metabench.cli.console import make_console
@@ -128,23 +137,27 @@ def _execute(
     from metabench.executors.driver import run_cells
     from metabench.executors.loading import load_datasets
     from metabench.executors.origin import kept_records
-    from metabench.executors.processes import start_is_cheap
+    from metabench.executors.preparation import load_in_workers
     from metabench.machine.device import choose_device
     from metabench.records.store import Store
 
     store = Store(output)
     store.check_own()
-    in_process = in_process or (jobs == 1 and not start_is_cheap())
     device = choose_device(device_name)
     check_precisions(cells, device)
-    datasets = load_datasets(cells, plugins, DataRoots.from_environment(os.environ), device, pack_progress)
+    roots = DataRoots.from_environment(os.environ)  # first of all, because it checks the variables
+    datasets = load_datasets(cells, plugins, roots, device, pack_progress) if in_process else None
+    if datasets is None:
+        cells, fingerprints = load_in_workers(cells, pack_progress)
+    else:
+        fingerprints = {label: dataset.fingerprint for label, dataset in datasets.items()}
     # Only read until `rehearse` has accepted all cells: a refused cell must not leave an output directory behind.
     earlier = store.records_by_name(without={cell.id for cell in cells} if fresh else ())
-    kept = kept_records(cells, earlier, datasets, device, plugins, store)
+    kept = kept_records(cells, earlier, fingerprints, device, plugins, store)
     settings = suite.model_dump(mode="json", exclude={"profile"})
     with make_console() as console:
         try:
-            expected = console.rehearse(cells, kept, device, datasets, plugins, file, suite, jobs, in_process)
+            expected = console.rehearse(cells, kept, device, datasets, plugins, file, suite, jobs, planned)
         except Interrupted:
             raise KeyboardInterrupt from None
         with store.locked():
@@ -153,7 +166,7 @@ def _execute(
             plugins.run_started(store.path, settings, len(cells))
             try:
                 records = run_cells(
-                    suite, cells, datasets, device, plugins, store, console, kept, fresh, jobs, in_process, expected
+                    suite, cells, fingerprints, device, plugins, store, console, kept, fresh, jobs, datasets, expected
                 )
             except Interrupted:
                 console.interrupted(store, fresh)

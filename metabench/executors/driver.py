@@ -17,6 +17,7 @@ from metabench.executors.origin import code_of, machine_of, origin_of
 from metabench.executors.processes import Died, run_jobs
 from metabench.machine.device import in_threads, share_of_threads
 from metabench.machine.environment import environment
+from metabench.machine.stops import watch_stops
 from metabench.planning.plan import Cell, sharing_a_training
 from metabench.planning.suite import Suite
 from metabench.records.record import Record
@@ -42,7 +43,7 @@ class Reporter(Protocol):
 def run_cells(
     suite: Suite,
     cells: Sequence[Cell],
-    datasets: Mapping[str, LoadedDataset],
+    fingerprints: Mapping[str, str],
     device: torch.device,
     plugins: PluginManager,
     store: Store,
@@ -50,7 +51,7 @@ def run_cells(
     kept: Mapping[str, Record],
     fresh: bool = False,
     jobs: int = 1,
-    in_process: bool = False,
+    datasets: Mapping[str, LoadedDataset] | None = None,
     expected: Mapping[str, float] | None = None,
 ) -> list[Record]:
     """Run the cells without a kept record; return the records of all cells.
@@ -58,7 +59,7 @@ def run_cells(
     Args:
         suite: the suite of the cells.
         cells: the cells that are to have a record.
-        datasets: the loaded datasets, by label.
+        fingerprints: fingerprints of the datasets, by label.
         device: the device that cells run on.
         plugins: the provider of the classes.
         store: the output directory.
@@ -66,7 +67,7 @@ def run_cells(
         kept: the good records of earlier runs, by cell.
         fresh: delete earlier checkpoints first, and the record of a cell when it starts.
         jobs: how many cells run at once, each in a worker with its share of the threads.
-        in_process: run one cell after the other in this process, without workers.
+        datasets: the loaded datasets, by label, to run one cell after the other in this process; None runs workers.
         expected: expected seconds of each cell; of several cells at once, the longest trainings start first.
 
     Raises:
@@ -77,7 +78,7 @@ def run_cells(
     records = dict(kept)
     trainings = sharing_a_training(cells)
     waiting = sharing_a_training(cell for cell in cells if cell.id not in kept)
-    jobs = 1 if in_process else max(1, min(jobs, len(waiting)))
+    jobs = 1 if datasets else max(1, min(jobs, len(waiting)))
     queue = _jobs(suite, cells, waiting, device, store, jobs, expected or {})
     unfinished = Counter({training: len(sharing) for training, sharing in waiting.items()})
     # Only checkpoints of earlier runs may hold shapes of other cells; checkpoints of this run need not be read.
@@ -85,7 +86,7 @@ def run_cells(
 
     def drop_checkpoints(cell: Cell) -> None:
         """Delete a finished cell's checkpoints unless a queued or interrupted cell will resume from them."""
-        origin = origin_of(datasets[cell.dataset.label], device, code_of(cell, plugins))
+        origin = origin_of(fingerprints.get(cell.dataset.label, ""), device, code_of(cell, plugins))
         of_this_run = {other.shape for other in trainings[cell.training_id]}
         for name in [cell.id] if unfinished[cell.training_id] else [cell.id, cell.training_id]:
             shapes = shapes_of(store.checkpoint(name), origin) if name in earlier else of_this_run
@@ -104,7 +105,7 @@ def run_cells(
         if cell.id in kept:
             reporter.cell_done(kept[cell.id], kept=True)
             drop_checkpoints(cell)
-    with closing(_attempts(queue, datasets, plugins, jobs, in_process, started)) as attempts:
+    with closing(_attempts(queue, fingerprints, plugins, jobs, datasets, started)) as attempts:
         for job, attempt in attempts:
             record, outcome = attempt.record, attempt.outcome
             if attempt.traceback:
@@ -159,21 +160,31 @@ def _jobs(
 
 def _attempts(
     queue: Sequence[CellJob],
-    datasets: Mapping[str, LoadedDataset],
+    fingerprints: Mapping[str, str],
     plugins: PluginManager,
     at_once: int,
-    in_process: bool,
+    datasets: Mapping[str, LoadedDataset] | None,
     started: Callable[[CellJob], Watcher],
 ) -> Generator[tuple[CellJob, Attempt], None, None]:
-    """Yield each job with its attempt, in workers or in this process."""
-    if in_process:
+    """Yield each job with its attempt: first the cells that cannot run, then the others in workers or this process."""
+
+    def died(job: CellJob, problem: str) -> Attempt:
+        fingerprint = fingerprints.get(job.cell.dataset.label, "")
+        return Attempt(job.record(code_of(job.cell, plugins), fingerprint, problem=problem), died=True)
+
+    for job in queue:
+        if job.cell.problem:
+            started(job)
+            yield job, died(job, job.cell.problem)
+    queue = [job for job in queue if not job.cell.problem]
+    if datasets is not None:
+        watch_stops()
         for job in queue:
             yield job, job.attempt(datasets[job.cell.dataset.label], plugins, started(job))
         return
     threads = share_of_threads(at_once)
     for job, result in run_jobs(queue, at_once, threads, started, lambda job: job.cell.training_id):
         if isinstance(result, Died):
-            data, code = datasets[job.cell.dataset.label], code_of(job.cell, plugins)
-            yield job, Attempt(job.record(data, code, problem=result.problem), died=True)
+            yield job, died(job, result.problem)
         else:
             yield job, result

@@ -91,20 +91,20 @@ class CellJob:
         """
         # First of all, because a class in a file may be edited while the cell runs.
         code = code_of(self.cell, plugins)
-        origin = origin_of(data, self.device, code)
+        origin = origin_of(data.fingerprint, self.device, code)
         try:
             checkpoint, shapes = self._checkpoint(origin)
             outcome = run_cell(self.cell, data.splits, self.device, plugins, checkpoint, watcher, origin, shapes)
-            return Attempt(self.record(data, code, outcome=outcome), outcome)
+            return Attempt(self.record(code, data.fingerprint, data, outcome=outcome), outcome)
         except (StoreError, Interrupted):
             raise
         except CellFailed as error:
-            return Attempt(self.record(data, code, problem=str(error)))
+            return Attempt(self.record(code, data.fingerprint, data, problem=str(error)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, e.g. SystemExit; the other cells must go on
             problem = f"{in_one_line(error)} (see {self.store.traceback_name(self.cell.id)})"
-            return Attempt(self.record(data, code, problem=problem), traceback=traceback.format_exc())
+            return Attempt(self.record(code, data.fingerprint, data, problem=problem), traceback=traceback.format_exc())
 
     def _checkpoint(self, origin: Mapping[str, str]) -> tuple[Path, Sequence[EpisodeShape]]:
         """Return the checkpoint path and the test shapes that share it.
@@ -118,12 +118,21 @@ class CellJob:
 
     def record(
         self,
-        data: LoadedDataset,
         code: Code,
+        fingerprint: str,
+        data: LoadedDataset | None = None,
         outcome: Outcome | None = None,
         problem: str | None = None,
     ) -> Record:
-        """Return the record of the cell: the outcome, or the problem."""
+        """Return the record of the cell: the outcome, or the problem.
+
+        Args:
+            code: the code of its classes.
+            fingerprint: fingerprint of its dataset; empty if that was not loaded.
+            data: its dataset, where this process has loaded it.
+            outcome: the outcome; None if the cell failed.
+            problem: the reason of the failure.
+        """
         cell = self.cell
         return Record(
             cell=cell.id,
@@ -151,14 +160,8 @@ class CellJob:
             parameters=outcome.parameters if outcome else None,
             device=str(self.machine),
             machine=self.machine,
-            dataset_fingerprint=data.fingerprint,
-            data=Data(
-                episodes=episodes_key(data.splits["test"], "test", cell.shape, cell.test.seed, data.test_content),
-                raw_files=data.raw_files,
-                overlapping=data.findings.overlapping,
-                duplicates=dict(data.findings.duplicates),
-                remarks=data.findings.remarks(),
-            ),
+            dataset_fingerprint=fingerprint,
+            data=self._data(data) if data else None,
             environment={
                 **self.environment,
                 "providers": dict(code.providers),
@@ -166,4 +169,13 @@ class CellJob:
                 "identity": IDENTITY_VERSION,
             },
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+    def _data(self, data: LoadedDataset) -> Data:
+        return Data(
+            episodes=episodes_key(data.splits["test"], "test", self.cell.shape, self.cell.test.seed, data.test_content),
+            raw_files=data.raw_files,
+            overlapping=data.findings.overlapping,
+            duplicates=dict(data.findings.duplicates),
+            remarks=data.findings.remarks(),
         )

@@ -52,7 +52,7 @@ def load_datasets(
     datasets: dict[str, LoadedDataset] = {}
     for cell in cells:
         choice = cell.dataset
-        if choice.label not in datasets:
+        if choice.label not in datasets and not cell.problem:
             with progress() as report:
                 datasets[choice.label] = load_dataset(choice, plugins, roots, device, report)
     return datasets

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 
-from metabench.executors.loading import LoadedDataset
 from metabench.machine.device import device_name
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import Cell
@@ -39,17 +38,17 @@ def code_of(cell: Cell, plugins: PluginManager) -> Code:
     )
 
 
-def origin_of(data: LoadedDataset, device: torch.device, code: Code) -> dict[str, str]:
+def origin_of(fingerprint: str, device: torch.device, code: Code) -> dict[str, str]:
     """Return the origin of a result, as a record and a checkpoint store it.
 
     Args:
-        data: the cell's dataset.
+        fingerprint: fingerprint of the cell's dataset.
         device: the device that it runs on.
         code: the code of the cell's classes.
     """
     return {
         "device": device.type,
-        "dataset_fingerprint": data.fingerprint,
+        "dataset_fingerprint": fingerprint,
         "torch": _minor(str(torch.__version__)),
         "identity": str(IDENTITY_VERSION),
         **code.hashes,
@@ -76,7 +75,7 @@ def _minor(version: str) -> str:
 def kept_records(
     cells: Sequence[Cell],
     records: Mapping[str, Record],
-    datasets: Mapping[str, LoadedDataset],
+    fingerprints: Mapping[str, str],
     device: torch.device,
     plugins: PluginManager,
     store: Store,
@@ -86,7 +85,7 @@ def kept_records(
     Args:
         cells: the cells that are to have a record.
         records: the records of earlier runs, by name (`metabench.records.store.Store.records_by_name`).
-        datasets: the loaded datasets, by label.
+        fingerprints: fingerprints of the datasets, by label.
         device: the device that cells run on.
         plugins: the provider of the classes.
         store: the output directory of `records`.
@@ -95,11 +94,11 @@ def kept_records(
     codes: dict[tuple[str, str, str], Code] = {}
     for cell in cells:
         record = records.get(cell.id)
-        if record is None:
+        if record is None or cell.problem:
             continue
         names = cell.algorithm.name, cell.dataset.name, cell.backbone.name
         codes[names] = codes.get(names) or code_of(cell, plugins)
-        origin = origin_of(datasets[cell.dataset.label], device, codes[names])
+        origin = origin_of(fingerprints[cell.dataset.label], device, codes[names])
         if is_valid(record, origin) and store.is_complete(record):
             kept[cell.id] = record
     return kept

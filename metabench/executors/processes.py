@@ -26,6 +26,7 @@ import torch
 
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import MetabenchError, in_one_line
+from metabench.machine.stops import watch_stops
 
 #: Seconds between a worker's progress messages, and between checks whether to stop.
 _POLL_SECONDS = 0.1
@@ -160,6 +161,21 @@ def run_jobs(
         raise failure or Interrupted
 
 
+def run_job(job: Job, threads: int, watcher: Watcher) -> Any:
+    """Return the result of one job, or `Died`.
+
+    Args:
+        job: the job.
+        threads: number of threads of its worker.
+        watcher: its progress watcher.
+
+    Raises:
+        Interrupted, MetabenchError: as `run_jobs`.
+    """
+    ((_, result),) = run_jobs([job], 1, threads, lambda job: watcher)
+    return result
+
+
 def start_is_cheap() -> bool:
     """Return whether a worker starts in hundredths of a second (fork server), not in the seconds of a new Python."""
     # The fork server imports torch._dynamo, which may initialise CUDA, and a fork cannot use an initialised CUDA.
@@ -256,6 +272,7 @@ def _run_worker(
     os.environ.update(environment)
     with suppress(OSError):
         os.dup2(2, 1)  # what plugins print must not mix with the leaderboard on standard output
+    watch_stops()
     torch.set_num_threads(threads)
     watcher = _SendingWatcher(connection, stop)
     threading.Thread(target=_end_with_parent, args=(watcher,), daemon=True).start()

@@ -22,12 +22,12 @@ from metabench.engine.streams import EpisodeStream, evaluation_stream, training_
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError
 from metabench.executors.loading import load_datasets
-from metabench.executors.processes import Died, run_jobs
+from metabench.executors.processes import Died, run_job
 from metabench.machine.clock import Stopwatch
 from metabench.machine.device import choose_device
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import deterministic
-from metabench.planning.plan import Cell, make_plan, sharing_a_training
+from metabench.planning.plan import Cell, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
@@ -125,13 +125,19 @@ def rehearse_in_worker(cells: Sequence[Cell], device: torch.device, threads: int
         SuiteError: an algorithm or backbone refuses its cell.
         Interrupted: `watcher` asked to stop.
     """
-    ((_, result),) = run_jobs([Rehearsal(cells, device)], 1, threads, lambda job: watcher)
+    result = run_job(Rehearsal(cells, device), threads, watcher)
     return {} if isinstance(result, Died) else result
 
 
-def shorter_profiles(file: SuiteFile, suite: Suite, plugins: PluginManager) -> list[str]:
-    """Return the profiles with less than half as many images in all as `suite`."""
-    images = {name: _images(make_plan(*resolve(file, name), plugins)) for name in ["", *file.profiles]}
+def shorter_profiles(file: SuiteFile, suite: Suite, planned: Callable[[Suite, SuiteFile], Sequence[Cell]]) -> list[str]:
+    """Return the profiles with less than half as many images in all as `suite`.
+
+    Args:
+        file: the suite file.
+        suite: the resolved suite.
+        planned: returns the plan of a resolved suite.
+    """
+    images = {name: _images(planned(*resolve(file, name))) for name in ["", *file.profiles]}
     return [name for name in file.profiles if images[name] < images[suite.profile] / 2]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from metabench.machine.stops import seconds_awake
 
 
 def synchronise(device: torch.device) -> None:
@@ -17,7 +18,7 @@ def synchronise(device: torch.device) -> None:
 
 
 class Stopwatch:
-    """Add up the time of work on a device.
+    """Add up the time of work on a device, without the time that the process is stopped.
 
     Attributes:
         seconds: total time so far.
@@ -31,12 +32,12 @@ class Stopwatch:
     def running(self) -> Iterator[None]:
         """Add the time of the block, from an idle device to an idle device."""
         synchronise(self._device)
-        start = time.perf_counter()
+        start = seconds_awake()
         try:
             yield
         finally:
             synchronise(self._device)
-            self.seconds += time.perf_counter() - start
+            self.seconds += seconds_awake() - start
 
 
 def percentiles_ms(seconds: list[float]) -> dict[str, float]:

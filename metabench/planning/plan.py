@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from metabench.data.sampler import EpisodeShape
-from metabench.data.validation import check_sizes
-from metabench.errors import CellFailed, DataError, PluginError, in_one_line
+from metabench.errors import CellFailed
 from metabench.filters import choose
-from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Precision, Suite, SuiteFile
-from metabench.registry.configs import InvalidConfig, complete_params
+from metabench.planning.suite import AlgorithmEntry, KeyPath, Precision, Suite, SuiteFile
+from metabench.planning.targets import Choice, Targets
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Algorithm, Backbone, Config, Dataset, Split, SplitSize
+    from metabench.api import Split, SplitSize
 
-
-@dataclass(frozen=True)
-class Choice:
-    """An algorithm, dataset or backbone, with its parameters.
-
-    Attributes:
-        label: its name in the suite and the leaderboard.
-        name: its name in the plugin.
-        params: all its parameters, defaults included.
-    """
-
-    label: str
-    name: str
-    params: Mapping[str, Any]
+__all__ = [
+    "Cell",
+    "Choice",
+    "Testing",
+    "Training",
+    "check_cell",
+    "fits",
+    "make_plan",
+    "select",
+    "sharing_a_training",
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,11 @@ class Testing:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its test: a row of the leaderboard for one seed."""
+    """One training and its test: a row of the leaderboard for one seed.
+
+    Attributes:
+        problem: why it cannot run; empty if it can.
+    """
 
     algorithm: Choice
     dataset: Choice
@@ -73,6 +73,7 @@ class Cell:
     precision: Precision
     train: Training
     test: Testing
+    problem: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -128,25 +129,25 @@ def _content_hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cell]:
+def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Targets | None = None) -> list[Cell]:
     """Return the cells of a suite, in running order.
 
     Args:
         suite: the resolved suite.
         file: the suite file, for the lines in error messages.
         plugins: the provider of the classes.
+        targets: the suite's classes; default: `Targets` of `file` and `plugins`.
 
     Raises:
         SuiteError: a parameter is wrong, or an episode needs more classes or images than a split has.
         PluginError: a name is unknown or claimed by two plugins, or its plugin is broken.
     """
-    datasets = {label: _choice(file, plugins, "dataset", label, entry) for label, entry in suite.datasets.items()}
-    sizes = {label: _sizes(plugins, choice) for label, choice in datasets.items()}
-    algorithms = {label: _choice(file, plugins, "algorithm", label, entry) for label, entry in suite.algorithms.items()}
-    shared = {label: _choice(file, plugins, "backbone", label, entry) for label, entry in suite.backbones.items()}
-    backbones = {
-        label: _backbones(file, plugins, suite, shared, label, entry) for label, entry in suite.algorithms.items()
-    }
+    targets = targets or Targets(file, plugins)
+    datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
+    sizes = {label: targets.sizes(choice) for label, choice in datasets.items()}
+    algorithms = {label: targets.choice("algorithm", label, entry) for label, entry in suite.algorithms.items()}
+    shared = {label: targets.choice("backbone", label, entry) for label, entry in suite.backbones.items()}
+    backbones = {label: targets.backbones(suite, shared, label, entry) for label, entry in suite.algorithms.items()}
     test = Testing(
         episodes=suite.eval.episodes,
         inductive_episodes=min(suite.eval.inductive_episodes, suite.eval.episodes),
@@ -162,11 +163,12 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager) -> list[Cel
             if split_sizes is not None:
                 _check_sizes(file, suite, label, shape, train.shape, dataset.label, split_sizes)
             precision = entry.precision or suite.precision
-            cells += [
-                Cell(algorithms[label], dataset, backbone, shape, seed, precision, train, test)
-                for backbone in backbones[label]
-                for seed in suite.seeds
-            ]
+            for backbone in backbones[label]:
+                problem = targets.problem(algorithms[label], dataset, backbone)
+                cells += [
+                    Cell(algorithms[label], dataset, backbone, shape, seed, precision, train, test, problem)
+                    for seed in suite.seeds
+                ]
     return cells
 
 
@@ -200,60 +202,6 @@ def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     for cell in cells:
         sharing.setdefault(cell.training_id, []).append(cell)
     return sharing
-
-
-def _choice(file: SuiteFile, plugins: PluginManager, kind: str, label: str, entry: Entry) -> Choice:
-    """Resolve an entry of a suite to a plugin's name and complete parameters."""
-    name = entry.use or label
-    kinds: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
-        "dataset": plugins.dataset_class,
-        "algorithm": plugins.algorithm_class,
-        "backbone": plugins.backbone_class,
-    }
-    place: KeyPath = (f"{kind}s", label)
-    try:
-        config: type[Config] = kinds[kind](name).Config
-    except PluginError as error:
-        raise file.error((*place, "use") if entry.use else place, str(error)) from error
-    return Choice(label, name, _params(file, config, entry.params, (*place, "params")))
-
-
-def _sizes(plugins: PluginManager, choice: Choice) -> Mapping[str, SplitSize] | None:
-    """Return the split sizes of a dataset; None if unknown before loading."""
-    dataset = plugins.build_dataset(choice.name, choice.params)
-    try:
-        return check_sizes(choice.name, dataset.sizes())
-    except DataError:
-        raise
-    except Exception as error:  # a plugin may raise anything
-        owner = f"the dataset '{choice.name}' of {plugins.provider('dataset', choice.name)}"
-        raise PluginError(f"{owner} failed to return its sizes: {in_one_line(error)}") from error
-
-
-def _params(file: SuiteFile, config: type[Config], params: Mapping[str, Any], place: KeyPath) -> dict[str, Any]:
-    try:
-        return complete_params(config, params)
-    except InvalidConfig as error:
-        raise file.error((*place, *error.problem.path), error.problem.message) from error
-
-
-def _backbones(
-    file: SuiteFile,
-    plugins: PluginManager,
-    suite: Suite,
-    shared: Mapping[str, Choice],
-    algorithm: str,
-    entry: AlgorithmEntry,
-) -> list[Choice]:
-    """Return the suite's backbones with this algorithm's changes of their parameters."""
-    if not entry.backbone:
-        return list(shared.values())
-    choices = []
-    for label, backbone in suite.backbones.items():
-        config = plugins.backbone_class(shared[label].name).Config
-        params = _params(file, config, {**backbone.params, **entry.backbone}, ("algorithms", algorithm, "backbone"))
-        choices.append(replace(shared[label], params=params))
-    return choices
 
 
 def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Training:

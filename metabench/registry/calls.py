@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-#: A function, its arguments, and the queue for its exception; None stands for success.
-_Call = tuple[Callable[..., object], tuple[Any, ...], "queue.SimpleQueue[BaseException | None]"]
+#: The value of a function, and its exception; None stands for success.
+_Answer = tuple[Any, BaseException | None]
+#: A function, its arguments, and the queue for its answer.
+_Call = tuple[Callable[..., Any], tuple[Any, ...], "queue.SimpleQueue[_Answer]"]
 
 
 class Stuck(Exception):
@@ -25,8 +27,8 @@ class LimitedCalls:
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[_Call] | None = None
 
-    def call(self, function: Callable[..., object], arguments: tuple[Any, ...], seconds: float) -> None:
-        """Call a function and wait for its return.
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> Any:
+        """Return the value of a function.
 
         Raises:
             Stuck: it has not returned after `seconds`.
@@ -35,23 +37,22 @@ class LimitedCalls:
         if self._calls is None:
             self._calls = queue.SimpleQueue()
             threading.Thread(target=_work, args=(self._calls,), daemon=True).start()
-        raised: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._calls.put((function, arguments, raised))
+        answer: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        self._calls.put((function, arguments, answer))
         try:
-            error = raised.get(timeout=seconds)
+            value, error = answer.get(timeout=seconds)
         except queue.Empty:
             self._calls = None
             raise Stuck(f"it has not returned after {seconds:g} s") from None
         if error is not None:
             raise error
+        return value
 
 
 def _work(calls: queue.SimpleQueue[_Call]) -> None:
     while True:
-        function, arguments, raised = calls.get()
+        function, arguments, answer = calls.get()
         try:
-            function(*arguments)
+            answer.put((function(*arguments), None))
         except BaseException as error:  # the caller raises it
-            raised.put(error)
-        else:
-            raised.put(None)
+            answer.put((None, error))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
-from metabench.errors import in_one_line, nearest, shown
+from metabench.errors import PluginExited, in_one_line, nearest, shown
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Config
@@ -42,6 +42,7 @@ def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:
 
     Raises:
         InvalidConfig: with the path of the wrong value; for an unknown key, with the nearest known one.
+        PluginExited: a validator exits.
     """
     try:
         # JSON mode accepts lists for tuples and strings for enumerations, and converts nothing else.
@@ -50,6 +51,8 @@ def validate_config(model: type[Config], params: Mapping[str, Any]) -> Config:
         raise InvalidConfig(first_problem(error, model)) from error
     except Exception as error:  # a validator of a plugin may raise anything
         raise InvalidConfig(ConfigProblem((), f"its Config failed: {in_one_line(error)}")) from error
+    except SystemExit as error:
+        raise PluginExited(f"the Config of {model.__module__} ended: {in_one_line(error)}") from error
 
 
 def complete_params(model: type[Config], params: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 from pydantic import BaseModel
 
-from metabench.errors import PluginError, in_one_line, nearest, shown
+from metabench.errors import PluginError, PluginExited, in_one_line, nearest, shown
 from metabench.registry import hookspecs
 from metabench.registry.calls import LimitedCalls, Stuck
 from metabench.registry.code import code_hash
@@ -195,6 +195,8 @@ class PluginManager:
             raise PluginError(f"{owner}: {f'{place}: ' if place else ''}{error}") from error
         except Exception as error:
             raise PluginError(f"{owner} cannot be constructed: {in_one_line(error)}") from error
+        except SystemExit as error:
+            raise PluginExited(f"{owner} cannot be constructed: {in_one_line(error)}") from error
 
     def kind_of(self, name: str) -> str:
         """Return the kind of a name: ``"algorithm"``, ``"backbone"`` or ``"dataset"``.
@@ -263,7 +265,8 @@ class PluginManager:
             PluginError: the logger is unknown, cannot be constructed, or needs a package that is not installed.
         """
         try:
-            logger = self._class("logger", name, LoggerSpec, object)()
+            # Constructed by the thread of its hooks, since trackers keep the current run by thread.
+            logger = self._calls.call(self._class("logger", name, LoggerSpec, object), (), EVENT_SECONDS)
             self._register(logger, f"logger {name}")
             if not self._pluggy.get_hookcallers(logger):
                 raise PluginError(
@@ -273,7 +276,9 @@ class PluginManager:
             spec = self.loggers().get(name)
             missing = spec.requires if spec and isinstance(error.__cause__, ImportError) else ""
             raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise PluginError(f"the logger '{name}' cannot be constructed: {in_one_line(error)}") from error
 
     def run_started(self, output: Path, suite: Mapping[str, Any], cells: int) -> None:
@@ -413,8 +418,10 @@ class PluginManager:
                 cls = getattr(importlib.import_module(module), attribute)
         except PluginError:
             raise
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise PluginError(f"{owner} cannot be imported: {in_one_line(error)}") from error
+        except SystemExit as error:
+            raise PluginExited(f"{owner} cannot be imported: {in_one_line(error)}") from error
         if not (is_class(cls) and issubclass(cls, base)):
             wanted = "class" if base is object else f"subclass of metabench.api.{base.__name__}"
             raise PluginError(f"{owner} is not a {wanted}")

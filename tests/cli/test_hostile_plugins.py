@@ -22,12 +22,10 @@ pytestmark = [
 HOSTILE = """
     import atexit, ctypes, os, signal, sys, threading, time
     import torch
-    from metabench.api import AlgorithmConfig
+    from pydantic import model_validator
+    from metabench.api import AlgorithmConfig, Config
     from metabench_plugins.algorithms.protonet import ProtoNet
-
-    class HostileConfig(AlgorithmConfig):
-        kind: str
-        place: str
+    from metabench_plugins.datasets.glyphs import Glyphs
 
     class Unspeakable(Exception):
         def __str__(self):
@@ -54,6 +52,16 @@ HOSTILE = """
         if kind == "seed and threads": torch.manual_seed(7), torch.set_num_threads(1)
         if kind == "prints": print("x" * 10**6), print("y" * 10**6, file=sys.stderr)
 
+    class HostileConfig(AlgorithmConfig):
+        kind: str
+        place: str
+
+        @model_validator(mode="after")
+        def act_in_validation(self):
+            if self.place == "validation":
+                act(self.kind)
+            return self
+
     class Hostile(ProtoNet):
         Config = HostileConfig
 
@@ -73,6 +81,28 @@ HOSTILE = """
             if not self.training:
                 self.act_in("prediction")
             return super().predict(*episodes)
+
+    class HostileDataConfig(Config):
+        kind: str
+        place: str
+
+    class HostileData(Glyphs):
+        Config = HostileDataConfig
+
+        def sizes(self):
+            if self.config.place == "sizes":
+                act(self.config.kind)
+            return super().sizes()
+
+        def pack(self, files, progress):
+            if self.config.place == "packing":
+                act(self.config.kind)
+            return super().pack(files, progress)
+
+        def split(self, pack):
+            if self.config.place == "splitting":
+                act(self.config.kind)
+            return super().split(pack)
     """
 
 FAILING = [
@@ -99,6 +129,10 @@ train: {steps: 4, validation_episodes: 3}
 eval: {episodes: 10}
 algorithms:
 """
+
+
+#: Kinds that end the process, or raise beyond `Exception`.
+ENDING = ["exit", "exit at once", "killed", "crash", "base exception", "keyboard interrupt"]
 
 
 def write_suite(place: str, kinds: list[str]) -> None:
@@ -130,6 +164,62 @@ def test_a_hostile_plugin_spoils_no_cell_but_its_own(metabench: Command, place: 
     assert "signal 11" in str(records["crash"].error)
     assert "SystemExit" in str(records["exit"].error)
     assert "\0" not in str(records["control characters"].error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_algorithm_that_ends_the_process_when_it_is_imported_spoils_no_other_cell(
+    metabench: Command, jobs: str
+) -> None:
+    write_suite("never", [])
+    for number, kind in enumerate(ENDING):
+        acting = HOSTILE + f"\n    act({kind!r})\n"
+        Path(f"target{number}.py").write_text(textwrap.dedent(acting), encoding="utf-8")
+    lines = [f"  {kind}: {{use: './target{i}.py:Hostile'}}\n" for i, kind in enumerate(ENDING)]
+    Path("hostile.yaml").write_text(SUITE + "".join(lines) + "  protonet: {}\n", encoding="utf-8")
+    ended = metabench("run", "hostile.yaml", "--output", "out", "--jobs", jobs)
+    assert ended.code == 1, ended.err
+    assert "Traceback" not in ended.err
+    records = Store(Path("out")).records()
+    assert {record.algorithm: record.status for record in records} == {
+        **dict.fromkeys(ENDING, "failed"),
+        "protonet": "ok",
+    }
+    errors = {record.algorithm: str(record.error) for record in records}
+    assert "SystemExit" in errors["exit"]
+    assert "exit code 3" in errors["exit at once"]
+    assert "signal 9" in errors["killed"]
+    assert "signal 11" in errors["crash"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_parameters_whose_check_ends_the_process_spoil_no_other_cell(metabench: Command, jobs: str) -> None:
+    write_suite("validation", ENDING)
+    ended = metabench("run", "hostile.yaml", "--output", "out", "--jobs", jobs)
+    assert ended.code == 1, ended.err
+    assert "Traceback" not in ended.err
+    statuses = {record.algorithm: record.status for record in Store(Path("out")).records()}
+    assert statuses == {**dict.fromkeys(ENDING, "failed"), **dict.fromkeys(["protonet", "again", "last"], "ok")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("place", ["sizes", "packing", "splitting"])
+def test_a_dataset_that_ends_the_process_spoils_no_other_cell(metabench: Command, place: str, jobs: str) -> None:
+    write_suite("never", [])
+    lines = [
+        f"  {kind}: {{use: './hostile.py:HostileData', params: {{kind: {kind}, place: {place}}}}}" for kind in ENDING
+    ]
+    suite = SUITE.replace("datasets: {glyphs: {}}", "\n".join(["datasets:", *lines, "  glyphs: {}"]))
+    Path("hostile.yaml").write_text(suite + "  protonet: {}\n", encoding="utf-8")
+    ended = metabench("run", "hostile.yaml", "--output", "out", "--jobs", jobs)
+    assert ended.code == 1, ended.err
+    assert "Traceback" not in ended.err
+    statuses = {record.dataset: record.status for record in Store(Path("out")).records()}
+    assert statuses == {**dict.fromkeys(ENDING, "failed"), "glyphs": "ok"}
+    again = metabench("run", "hostile.yaml", "--output", "out", "--only", "dataset=glyphs")
+    assert (again.code, "kept" in again.err) == (0, True), again.err
 
 
 @pytest.mark.slow

@@ -43,12 +43,11 @@ def run_all(
     ) -> list[Record]:
         suite, cells = cells_of(*algorithms, text=text)
         cells = [cell for cell in cells if cell.shape.shot in shots] if shots else cells
-        store, datasets = Store(tmp_path / output), {"blots": data}
+        store, fingerprints = Store(tmp_path / output), {"blots": data.fingerprint}
         earlier = {} if fresh else store.records_by_name()
-        kept = kept_records(cells, earlier, datasets, CPU, everything, store)
-        return run_cells(
-            suite, cells, datasets, CPU, everything, store, watcher or Watching(), kept, fresh, in_process=True
-        )
+        kept = kept_records(cells, earlier, fingerprints, CPU, everything, store)
+        watcher, datasets = watcher or Watching(), {"blots": data}
+        return run_cells(suite, cells, fingerprints, CPU, everything, store, watcher, kept, fresh, datasets=datasets)
 
     return start
 
@@ -199,8 +198,8 @@ def test_cells_that_share_a_training_are_ordered_by_their_total_time(
     suite, cells = cells_of("fading", "centroid", "relative", text=in_shots(1, 2))
     seconds = {"fading": 1.0, "centroid": 2.0, "relative": 1.5}
     expected = {cell.id: seconds[cell.algorithm.label] for cell in cells}
-    datasets = {"blots": data}
-    run_cells(suite, cells, datasets, CPU, everything, Store(tmp_path), Watching(), {}, jobs=2, expected=expected)
+    prints = {"blots": data.fingerprint}
+    run_cells(suite, cells, prints, CPU, everything, Store(tmp_path), Watching(), {}, jobs=2, expected=expected)
     assert order == 2 * ["centroid"] + 2 * ["relative"] + 2 * ["fading"]
 
 

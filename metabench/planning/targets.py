@@ -1,0 +1,179 @@
+"""Ask the classes of a suite for their parameters and sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from metabench.data.validation import check_sizes
+from metabench.errors import DataError, PluginError, PluginExited, in_one_line
+from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Suite, SuiteFile
+from metabench.registry.configs import InvalidConfig, complete_params
+from metabench.registry.manager import PluginManager
+
+if TYPE_CHECKING:  # imports torch
+    from metabench.api import Algorithm, Backbone, Config, Dataset, SplitSize
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An algorithm, dataset or backbone, with its parameters.
+
+    Attributes:
+        label: its name in the suite and the leaderboard.
+        name: its name in the plugin.
+        params: all its parameters, defaults included.
+    """
+
+    label: str
+    name: str
+    params: Mapping[str, Any]
+
+
+class Targets:
+    """The classes that a suite names.
+
+    An entry whose class exits or ends its process keeps the parameters of the suite, and has a problem.
+
+    Args:
+        file: the suite file, for the lines in error messages.
+        plugins: the provider of the classes.
+        asking: called with the place of an entry, e.g. ``"algorithms.maml"``, before its class is asked.
+        problems: problems that are known already, by place; these classes are not asked.
+    """
+
+    def __init__(
+        self,
+        file: SuiteFile,
+        plugins: PluginManager,
+        asking: Callable[[str], None] = lambda place: None,
+        problems: Mapping[str, str] | None = None,
+    ) -> None:
+        self._file = file
+        self._plugins = plugins
+        self._asking = asking
+        self._problems = dict(problems or {})
+
+    def choice(self, kind: str, label: str, entry: Entry) -> Choice:
+        """Return an entry's name and complete parameters.
+
+        Raises:
+            SuiteError: a parameter is wrong, or the name is unknown or its plugin broken.
+        """
+        name, place = entry.use or label, (f"{kind}s", label)
+
+        def complete() -> dict[str, Any]:
+            config = self._config(kind, name, (*place, "use") if entry.use else place)
+            return self._complete(config, entry.params, (*place, "params"))
+
+        return Choice(label, name, self._asked(place, complete, otherwise=_plain(entry.params)))
+
+    def backbones(
+        self, suite: Suite, shared: Mapping[str, Choice], algorithm: str, entry: AlgorithmEntry
+    ) -> list[Choice]:
+        """Return the suite's backbones with an algorithm's changes of their parameters.
+
+        Args:
+            suite: the resolved suite.
+            shared: the suite's backbones, by label.
+            algorithm: label of the algorithm.
+            entry: the algorithm's entry.
+
+        Raises:
+            SuiteError: a parameter is wrong.
+        """
+        if not entry.backbone:
+            return list(shared.values())
+        return [self._changed(choice, suite.backbones[label], algorithm, entry) for label, choice in shared.items()]
+
+    def sizes(self, dataset: Choice) -> Mapping[str, SplitSize] | None:
+        """Return the split sizes of a dataset; None if unknown before loading.
+
+        Raises:
+            DataError: the sizes are not as they must be.
+            PluginError: the dataset cannot be constructed, or fails.
+        """
+
+        def announced() -> Mapping[str, SplitSize] | None:
+            owner = f"the dataset '{dataset.name}' of {self._plugins.provider('dataset', dataset.name)}"
+            try:
+                return check_sizes(dataset.name, self._plugins.build_dataset(dataset.name, dataset.params).sizes())
+            except (DataError, PluginError):
+                raise
+            except Exception as error:  # a plugin may raise anything
+                raise PluginError(f"{owner} failed to return its sizes: {in_one_line(error)}") from error
+            except SystemExit as error:
+                raise PluginExited(f"{owner} ended in sizes(): {in_one_line(error)}") from error
+
+        return self._asked(("datasets", dataset.label), announced, otherwise=None)
+
+    def problem(self, algorithm: Choice, dataset: Choice, backbone: Choice) -> str:
+        """Return why a cell of these cannot run; empty if it can."""
+        places = [
+            ("algorithms", algorithm.label),
+            ("datasets", dataset.label),
+            ("backbones", backbone.label),
+            ("algorithms", algorithm.label, "backbone", backbone.label),
+        ]
+        return next((self._problems[_dotted(place)] for place in places if _dotted(place) in self._problems), "")
+
+    def _changed(self, shared: Choice, backbone: Entry, algorithm: str, entry: AlgorithmEntry) -> Choice:
+        place = ("algorithms", algorithm, "backbone", shared.label)
+        params = {**backbone.params, **entry.backbone}
+
+        def complete() -> dict[str, Any]:
+            config = self._config("backbone", shared.name, ("backbones", shared.label))
+            return self._complete(config, params, place[:3])
+
+        if _dotted(("backbones", shared.label)) in self._problems:
+            return replace(shared, params=_plain(params))
+        return replace(shared, params=self._asked(place, complete, otherwise=_plain(params)))
+
+    def _asked(self, place: tuple[str, ...], question: Callable[[], _T], otherwise: _T) -> _T:
+        """Return the answer of a class; `otherwise` if it exits, or ended an earlier process."""
+        if _dotted(place) in self._problems:
+            return otherwise
+        self._asking(_dotted(place))
+        try:
+            return question()
+        except PluginExited as error:
+            self._problems[_dotted(place)] = str(error)
+            return otherwise
+
+    def _config(self, kind: str, name: str, place: KeyPath) -> type[Config]:
+        """Return the `Config` of a class.
+
+        Raises:
+            PluginExited: importing the class ended the process.
+            SuiteError: the name is unknown, or its plugin broken.
+        """
+        kinds: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
+            "dataset": self._plugins.dataset_class,
+            "algorithm": self._plugins.algorithm_class,
+            "backbone": self._plugins.backbone_class,
+        }
+        try:
+            return kinds[kind](name).Config
+        except PluginExited:
+            raise
+        except PluginError as error:
+            raise self._file.error(place, str(error)) from error
+
+    def _complete(self, config: type[Config], params: Mapping[str, Any], place: KeyPath) -> dict[str, Any]:
+        try:
+            return complete_params(config, params)
+        except InvalidConfig as error:
+            raise self._file.error((*place, *error.problem.path), error.problem.message) from error
+
+
+def _dotted(place: KeyPath) -> str:
+    return ".".join(map(str, place))
+
+
+def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as plain data, without the help of a `Config`."""
+    return dict(json.loads(json.dumps(dict(params), default=str)))
