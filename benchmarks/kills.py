@@ -41,6 +41,7 @@ queries: 5
 train: {steps: 60, validate_every: 20, validation_episodes: 10}
 eval: {episodes: 100}
 """
+TRACEBACK = "Traceback (most recent call last)"
 #: Seconds after a kill within which all processes of the run must have ended.
 PATIENCE = 10.0
 
@@ -72,7 +73,9 @@ def main() -> None:
                 _, errors = run.communicate()
             else:
                 round_number += 1  # it ended before it was killed: the next run begins anew
-            counts["tracebacks"] += errors.count("Traceback (most recent call last)")
+            counts["tracebacks"] += errors.count(TRACEBACK)
+            if TRACEBACK in errors:
+                print(f"\n{errors[errors.index(TRACEBACK) :]}", file=sys.stderr)
             counts["alive"] += alive_after(run.pid, PATIENCE)
             after = finished(output)
             counts["torn"] += after.count(None)

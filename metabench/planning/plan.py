@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.filters import choose
-from metabench.planning.suite import AlgorithmEntry, KeyPath, Precision, Suite, SuiteFile
+from metabench.planning.suite import AlgorithmEntry, Precision, Suite, SuiteFile
+from metabench.planning.suite_text import KeyPath
 from metabench.planning.targets import Choice, Targets
 from metabench.registry.manager import PluginManager
 

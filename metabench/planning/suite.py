@@ -11,19 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from metabench.errors import SuiteError, nearest, shown
+from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
-from metabench.registry.configs import first_problem, short
+from metabench.registry.configs import first_problem
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 20_000
-MAX_DEPTH = 20
-
-#: The keys and list indices that lead to a value.
-KeyPath = tuple[str | int, ...]
 
 
 class _Section(BaseModel):
@@ -239,7 +234,7 @@ def read_suite(path: Path) -> SuiteFile:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SuiteError(f"{path}:{line}: not a text file in UTF-8 (byte {error.start})") from error
-    reader = _Reader(path)
+    reader = Reader(path)
     data = reader.read(text)
     if not isinstance(data, dict):
         raise SuiteError(f"{path}:1: a suite is a mapping of keys to values (name, datasets, algorithms, …)")
@@ -354,87 +349,3 @@ def _merge(base: Any, changes: Any) -> Any:
     if isinstance(base, dict) and isinstance(changes, dict):
         return {**base, **{key: _merge(base.get(key), value) for key, value in changes.items()}}
     return changes
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.2)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-_TAG = "tag:yaml.org,2002:"
-_PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
-
-
-class _Reader:
-    """Turns YAML nodes into plain values and records their lines.
-
-    Raises a `SuiteError` for files beyond MAX_DEPTH and MAX_NODES, repeated keys and tags of programming languages.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.places: dict[KeyPath, tuple[KeyPath, int]] = {}
-        self._path = path
-        self._nodes = 0
-
-    def read(self, text: str) -> Any:
-        try:
-            loader = _Loader(text)
-            node = loader.get_single_node()
-            return self._value(loader, node, (), 0) if node is not None else None
-        except yaml.MarkedYAMLError as error:
-            line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise SuiteError(f"{self._path}{line}: not valid YAML: {shown(error.problem, 120)}") from error
-        except yaml.reader.ReaderError as error:
-            place = f"{self._path}:{text.count(chr(10), 0, error.position) + 1}"
-            problem = f"the character #x{ord(text[error.position]):04x} is not allowed"
-            raise SuiteError(f"{place}: not valid YAML: {problem}; write it as an escape in double quotes") from error
-        except (yaml.YAMLError, ValueError) as error:
-            raise SuiteError(f"{self._path}: not valid YAML: {shown(error, 120)}") from error
-        except RecursionError as error:
-            raise SuiteError(f"{self._path}: nested too deeply (at most {MAX_DEPTH} levels)") from error
-
-    def _value(self, loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath, depth: int) -> Any:
-        self._nodes += 1
-        line = node.start_mark.line + 1
-        self.places.setdefault(path, (path, line))
-        # Aliases are expanded here, so both limits also stop aliases that multiply or refer to themselves.
-        if depth > MAX_DEPTH:
-            raise SuiteError(f"{self._path}:{line}: nested too deeply (at most {MAX_DEPTH} levels)")
-        if self._nodes > MAX_NODES:
-            raise SuiteError(f"{self._path}:{line}: more than {MAX_NODES} values: too many for a suite")
-        if node.tag.removeprefix(_TAG) not in _PLAIN_TAGS:
-            raise SuiteError(f"{self._path}:{line}: the tag {shown(node.tag)} is not allowed: use plain values only")
-        if isinstance(node, yaml.MappingNode):
-            mapping: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                key_line = key_node.start_mark.line + 1
-                if not isinstance(key_node, yaml.ScalarNode):
-                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not lists or mappings")
-                key = self._scalar(loader, key_node)
-                if not isinstance(key, str):
-                    raise SuiteError(f"{self._path}:{key_line}: keys are words, not {short(key_node.value)}")
-                if key in mapping:
-                    raise SuiteError(f"{self._path}:{key_line}: the key '{shown(key)}' is given twice: remove one")
-                self.places[(*path, key)] = ((*path, key), key_line)
-                mapping[key] = self._value(loader, value_node, (*path, key), depth + 1)
-            return mapping
-        if isinstance(node, yaml.SequenceNode):
-            return [self._value(loader, item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
-        return self._scalar(loader, node)
-
-    def _scalar(self, loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-        """Return the value of a scalar; dates stay text."""
-        if node.tag == _TAG + "timestamp":
-            return node.value
-        try:
-            return loader.construct_object(node)
-        except (LookupError, AttributeError, TypeError, ValueError) as error:  # raised by the YAML constructors
-            line = node.start_mark.line + 1
-            kind = node.tag.removeprefix(_TAG)
-            raise SuiteError(f"{self._path}:{line}: {short(node.value)} is not a valid {shown(kind)}") from error

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from metabench.data.validation import check_sizes
 from metabench.errors import DataError, PluginError, PluginExited, in_one_line
-from metabench.planning.suite import AlgorithmEntry, Entry, KeyPath, Suite, SuiteFile
+from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile
+from metabench.planning.suite_text import KeyPath
 from metabench.registry.configs import InvalidConfig, complete_params
 from metabench.registry.manager import PluginManager
 

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from metabench.errors import StoreError
 from metabench.files import atomic_file, is_foreign, read_regular
+from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, write_episodes
 from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Record
 from metabench.text import one_line
@@ -228,7 +228,7 @@ class Store:
 
     def write_suite(self, suite: Mapping[str, Any]) -> None:
         """Write the resolved suite."""
-        self.write_text("suite.yaml", yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True))
+        self.write_text("suite.yaml", write_suite_text(suite))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, by its path relative to the directory."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metabench.errors import SuiteError
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import Suite, SuiteFile, read_suite, resolve
+from metabench.planning.suite_text import write_suite_text
 from metabench.registry.manager import PluginManager
 
 Read = Callable[[str], SuiteFile]
@@ -432,6 +433,7 @@ def test_no_value_anywhere_raises_anything_but_a_suite_error(scratch: Path, suit
 
 
 @settings(max_examples=50, deadline=None)
+@example(ways=[5], seeds=[0], steps=1, lr=1e-3, text="0E0")
 @given(
     ways=st.lists(st.integers(2, 50), min_size=1, max_size=4, unique=True),
     seeds=st.lists(st.integers(0, 2**63), min_size=1, max_size=4, unique=True),
@@ -446,7 +448,7 @@ def test_valid_values_are_read_unchanged(
     suite = yaml.safe_load(PLAIN)
     suite |= {"ways": ways, "seeds": seeds, "train": {"steps": steps}, "description": text}
     suite["algorithms"]["protonet"]["params"]["lr"] = lr
-    scratch.write_text(yaml.safe_dump(suite, allow_unicode=True), encoding="utf-8")
+    scratch.write_text(write_suite_text(suite), encoding="utf-8")
     resolved, _ = resolve(read_suite(scratch))
     assert (resolved.ways, resolved.seeds, resolved.train.steps, resolved.description) == (ways, seeds, steps, text)
     assert resolved.algorithms["protonet"].params["lr"] == lr
