@@ -132,7 +132,7 @@ def run_jobs(
                 watcher = started(job)
                 receiver, sender = context.Pipe(duplex=False)
                 arguments = (job, sender, stop, threads, dict(os.environ))
-                process = context.Process(target=_run_worker, args=arguments, daemon=True)
+                process = context.Process(target=_run_worker, args=arguments)
                 with _signals_blocked():
                     process.start()
                 sender.close()
@@ -272,6 +272,7 @@ def _run_worker(
     os.environ.update(environment)
     with suppress(OSError):
         os.dup2(2, 1)  # what plugins print must not mix with the leaderboard on standard output
+    _ignore_signals()
     watch_stops()
     torch.set_num_threads(threads)
     watcher = _SendingWatcher(connection, stop)
@@ -287,7 +288,28 @@ def _run_worker(
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
+    for child in multiprocessing.active_children():  # e.g. of a DataLoader
+        child.kill()
     os._exit(0)
+
+
+def _ignore_signals() -> None:
+    """Let the signals that ask to stop pass by this worker, and reach the processes that a plugin starts.
+
+    They may reach the whole process group; only the main process handles them. A blocked or ignored signal would be so
+    in the children of a worker as well, and e.g. `multiprocessing.Pool` could not end them.
+    """
+    for number in _STOPPING:
+        signal.signal(number, lambda number, frame: None)
+    if hasattr(signal, "pthread_sigmask"):
+        os.register_at_fork(after_in_child=_restore_signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
+def _restore_signals() -> None:
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCONT})
 
 
 def _end_with_parent(watcher: _SendingWatcher) -> None:

@@ -20,6 +20,7 @@ from metabench.registry.calls import LimitedCalls, Stuck
 from metabench.registry.code import code_hash
 from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
 from metabench.registry.file_classes import FileClasses, is_local
+from metabench.registry.selection import PLUGINS_VARIABLE, select_plugins
 from metabench.specs import (
     API_VERSION,
     PROJECT,
@@ -34,9 +35,6 @@ from metabench.specs import (
 
 if TYPE_CHECKING:  # these import torch
     from metabench.api import Algorithm, Backbone, Dataset
-
-#: Environment variable: an allow list ("mine,other") or a block list ("-mine,-other") of distributions or entry points.
-PLUGINS_VARIABLE = "METABENCH_PLUGINS"
 
 #: Seconds after which an event's hook counts as stuck.
 EVENT_SECONDS = 120.0
@@ -96,12 +94,10 @@ class PluginManager:
         self._specs_by_kind: dict[str, list[tuple[PluginInfo, Any]]] = {}
         self._calls = LimitedCalls()
         self._stuck: set[str] = set()
-        installed = list(entries)
-        chosen = _selected(installed, selection)
-        # By identity: entry points of an installed backport of importlib.metadata cannot be compared with others.
-        hidden = {_owner(entry) for entry in installed if not any(entry is other for other in chosen)}
-        self._hidden = _Hidden(selection, sorted(hidden))
-        for entry in chosen:
+        self._imported: dict[str, str] = {}
+        selected = select_plugins(list(entries), selection)
+        self._hidden = selected.hidden
+        for entry in selected.entries:
             self._add(entry)
 
     @classmethod
@@ -141,7 +137,7 @@ class PluginManager:
 
     def hidden(self) -> str:
         """Return a line on the plugins that METABENCH_PLUGINS leaves out; empty if it leaves out none."""
-        return str(self._hidden)
+        return self._hidden
 
     def conflicts(self) -> list[str]:
         """Return an error message for each name that several plugins provide."""
@@ -218,7 +214,7 @@ class PluginManager:
                 return kind
         names = [known for kind, spec_class in bases.items() for known in self._provided(kind, spec_class)]
         message = f"no algorithm, backbone or dataset '{shown(name)}'{nearest(name, names)}"
-        raise PluginError(". ".join([message, *([str(self._hidden)] if self._hidden.distributions else [])]))
+        raise PluginError(". ".join([message, *([self._hidden] if self._hidden else [])]))
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides a name.
@@ -240,7 +236,7 @@ class PluginManager:
     def code(self, kind: str, name: str) -> str:
         """Return a hash of the code behind a name, or the `result_version` that its plugin gives.
 
-        Nothing is imported.
+        Nothing is imported. Of a class that this process has imported, it is the hash from before the import.
 
         Args:
             kind: ``"algorithm"``, ``"backbone"`` or ``"dataset"``.
@@ -253,7 +249,9 @@ class PluginManager:
             return self._files.version(name)
         for _, spec in self._specs(kind, _SPECS[kind]):
             if spec.name == name and isinstance(spec, Spec):
-                return f"version {spec.result_version}" if spec.result_version else code_hash(spec.target)
+                if spec.result_version:
+                    return f"version {spec.result_version}"
+                return self._imported.get(spec.target) or code_hash(spec.target)
         raise PluginError(f"no {kind} '{name}'")
 
     # --------------------------------------------------------------------------------------------- events
@@ -395,7 +393,7 @@ class PluginManager:
             return claims[0][1]
         names = sorted(spec.name for _, spec in specs)
         message = f"no {kind} '{shown(name)}'{nearest(name, names)}. Available: {', '.join(names) or 'none'}"
-        message += f". {self._hidden}" if self._hidden.distributions else ""
+        message += f". {self._hidden}" if self._hidden else ""
         for info in self.plugins():
             if info.problem:
                 message += f"\nThe plugin {info} may provide it, but cannot be used: {info.problem}"
@@ -414,6 +412,8 @@ class PluginManager:
             else:
                 spec = self._one(kind, name, spec_class)
                 owner = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
+                # The code that this process runs, also if a file is edited afterwards.
+                self._imported.setdefault(spec.target, code_hash(spec.target))
                 module, _, attribute = spec.target.partition(":")
                 cls = getattr(importlib.import_module(module), attribute)
         except PluginError:
@@ -451,50 +451,3 @@ def _conflict(kind: str, name: str, claimants: list[PluginInfo]) -> str:
         f"the {kind} '{name}' is provided by {providers}: set {PLUGINS_VARIABLE} to allow one of them, "
         f"or block one ({PLUGINS_VARIABLE}=-{claimants[-1].distribution})"
     )
-
-
-def _selected(entries: list[EntryPoint], selection: str) -> list[EntryPoint]:
-    """Apply an allow list or block list to entry points.
-
-    Raises:
-        PluginError: the list mixes both, or names a plugin that is not installed.
-    """
-    words = [word.strip() for word in selection.split(",") if word.strip()]
-    if not words:
-        return entries
-    blocked = {word[1:] for word in words if word.startswith("-")}
-    allowed = {word for word in words if not word.startswith("-")}
-    if blocked and allowed:
-        raise PluginError(f"{PLUGINS_VARIABLE}={selection!r} both allows and blocks: give either names, or -names")
-    known = {name for entry in entries for name in _names(entry)}
-    for word in sorted(blocked | allowed):
-        if word not in known:
-            raise PluginError(
-                f"{PLUGINS_VARIABLE} names '{word}', which is not installed{nearest(word, known)}. "
-                f"Installed: {', '.join(sorted(known)) or 'none'}"
-            )
-    if blocked:
-        return [entry for entry in entries if not blocked & _names(entry)]
-    return [entry for entry in entries if allowed & _names(entry)]
-
-
-@dataclass(frozen=True)
-class _Hidden:
-    """The installed distributions that a selection leaves out."""
-
-    selection: str
-    distributions: list[str]
-
-    def __str__(self) -> str:
-        names = ", ".join(self.distributions)
-        return f"{PLUGINS_VARIABLE}={self.selection} leaves out: {names}" if names else ""
-
-
-def _owner(entry: EntryPoint) -> str:
-    """Return the name of an entry point's distribution, or of itself without one."""
-    return entry.dist.name if entry.dist else entry.name
-
-
-def _names(entry: EntryPoint) -> set[str]:
-    """Return the names of an entry point and of its distribution."""
-    return {entry.name} | ({entry.dist.name} if entry.dist else set())

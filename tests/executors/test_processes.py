@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -149,3 +152,25 @@ def test_jobs_of_a_chain_run_one_after_the_other() -> None:
         events.append(("end", job.number))
     assert [number for event, number in events if event == "start"][:2] == [1, 2], "job 11 waits for job 1"
     assert [pair for pair in events if pair[1] != 2] == [(e, n) for n in (1, 11, 21) for e in ("start", "end")]
+
+
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """A job that starts processes of its own, and ends them by a signal."""
+
+    def run(self, watcher: Watcher) -> list[int]:
+        with multiprocessing.get_context("fork").Pool(2) as pool:  # leaving the block sends SIGTERM
+            results = pool.map(doubled, range(4))
+        lingering = subprocess.Popen(["sleep", "60"])
+        lingering.terminate()
+        return [*results, lingering.wait(timeout=30)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor sleep")
+def test_a_plugin_may_start_processes_in_a_worker() -> None:
+    ((_, result),) = run_jobs([Parallel()], 1, 1, lambda job: Recorder())
+    assert result == [0, 2, 4, 6, -signal.SIGTERM]
