@@ -29,6 +29,7 @@ def list_(kind: str) -> None:
         "loggers": lambda plugins: _specs(plugins.loggers(), links),
         "plugins": _plugins,
     }
+    kind = f"{kind}s" if f"{kind}s" in sections else kind
     if kind != "all" and kind not in sections:
         from metabench.cli.description import describe
 

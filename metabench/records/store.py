@@ -1,7 +1,8 @@
 """Output directories: records and their files, each written whole or not at all.
 
 An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record), ``cells/ID.npz`` (its
-per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/TRAINING.pt`` (of unfinished cells) and the
+per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/TRAINING.pt`` or ``checkpoints/ID.pt`` (of
+unfinished cells), ``checkpoints/NAME.other-code-HASH.pt`` (made by code that has changed since; never deleted) and the
 leaderboard.
 """
 

@@ -59,3 +59,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(metabench: Command) -> None
     ended = metabench("list", "protonett")
     assert ended.code == 2
     assert "did you mean 'protonet'?" in ended.err
+
+
+def test_a_kind_may_be_named_in_the_singular(metabench: Command) -> None:
+    assert metabench("list", "algorithm") == metabench("list", "algorithms")
