@@ -105,7 +105,7 @@ def bare_loop(cells: Sequence[Cell], data: LoadedDataset, device: torch.device, 
         set_batchings(algorithm, train.batch(0, min(2, cell.train.meta_batch)))
         for step in range(cell.train.steps):
             algorithm.train()
-            algorithm.meta_step(train.batch(step * cell.train.meta_batch, cell.train.meta_batch))
+            algorithm.train_step(train.batch(step * cell.train.meta_batch, cell.train.meta_batch))
         validation = validation_stream(cell, data.splits, cell.shape, device)
         evaluate(algorithm, validation, cell.train.validation_episodes, BatchSize(device), cell.test.seed)
         test = evaluation_stream(cell, data.splits, device)

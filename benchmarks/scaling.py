@@ -25,7 +25,8 @@ from matplotlib import pyplot as plt
 
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.sampler import EpisodeShape
-from metabench.engine.evaluation import evaluate, predict
+from metabench.engine.asking import predict
+from metabench.engine.evaluation import evaluate
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import set_batchings
 from metabench.machine.clock import synchronise
@@ -107,7 +108,7 @@ def _measure(curve: str, point: Point, device: torch.device) -> float:
     if phase == "training":
         algorithm.train()
         count = point.meta_batch
-        return _milliseconds(lambda i: algorithm.meta_step(stream.batch(i * count, count)), device) / count
+        return _milliseconds(lambda i: algorithm.train_step(stream.batch(i * count, count)), device) / count
     predict(algorithm, stream.batch(0, 2), 0, 0)  # warm-up
     start = time.perf_counter()
     evaluate(algorithm, stream, point.episodes, BatchSize(device), 0)

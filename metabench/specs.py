@@ -14,7 +14,7 @@ PROJECT = "metabench"
 
 #: The version of the plugin API: `metabench.api`, `metabench.specs` and the hooks. It goes up with every change that
 #: breaks a working plugin.
-API_VERSION = 1
+API_VERSION = 2
 
 #: Marks a plugin's function as the implementation of a hook of `metabench.registry.hookspecs`.
 hookimpl = pluggy.HookimplMarker(PROJECT)

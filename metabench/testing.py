@@ -29,8 +29,8 @@ import torch
 from metabench.api import Algorithm
 from metabench.conformance.algorithms import CHECKS, SmallNetwork, Subject, run_check
 from metabench.data.packing import DataRoots, load_splits
+from metabench.engine.asking import predict
 from metabench.engine.cell import build, image_shape_of
-from metabench.engine.evaluation import predict
 from metabench.engine.precision import tf32
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
@@ -100,12 +100,12 @@ class SuiteBenchmarks:
             cells = make_plan(*resolve(file, self.profile), plugins)
             metafunc.parametrize("cell", cells, ids=[_name(cell) for cell in cells])
 
-    def test_meta_step(self, benchmark: Benchmark, cell: Cell) -> None:
+    def test_train_step(self, benchmark: Benchmark, cell: Cell) -> None:
         """Time outer updates, data included."""
         batch = cell.train.meta_batch
         work = _Work(cell, self.device)
         work.algorithm.train()
-        self._time(benchmark, work, batch, lambda i: work.algorithm.meta_step(work.train.batch(i * batch, batch)))
+        self._time(benchmark, work, batch, lambda i: work.algorithm.train_step(work.train.batch(i * batch, batch)))
 
     def test_predict(self, benchmark: Benchmark, cell: Cell) -> None:
         """Time predictions of test episodes, data included."""

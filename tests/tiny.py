@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,44 +89,54 @@ class Centroid(api.Algorithm):
         self.weight = nn.Parameter(torch.ones(1))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def meta_step(self, episodes: api.Episodes) -> api.Metrics:
+    def train_step(self, episodes: api.Episodes) -> api.Metrics:
         self.steps += 1
         return {"loss": self.loss(int(self.steps))}
+
+    def training_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        pass
 
     def loss(self, step: int) -> Tensor:
         return torch.tensor(1.0 / step)
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        scores = []
-        for x, y, queries in zip(support_x.flatten(2), support_y, query_x.flatten(2), strict=True):
-            means = torch.stack([x[y == label].mean(0) for label in range(way)])
-            scores.append(-(queries.unsqueeze(1) - means).square().sum(-1))
-        return torch.stack(scores) * self.weight
+    def adapt(self, support: api.Support) -> Any:
+        x = support.x.flatten(1)
+        return torch.stack([x[support.y == label].mean(0) for label in range(support.way)])
+
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return -(query.flatten(1).unsqueeze(1) - state).square().sum(-1) * self.weight
 
 
 class Fading(Centroid):
     """Right until step 4 only; on test images, later only."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        right = (int(self.steps) <= 4) != is_test(query_x)
-        return super().predict(support_x, support_y, query_x, way) * (1 if right else -1)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        right = (int(self.steps) <= 4) != is_test(query)
+        return super().answer(state, query) * (1 if right else -1)
 
 
 class Shotwise(Centroid):
     """Right on 1-shot episodes until step 4, on others later."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        right = (int(self.steps) <= 4) == (support_x.shape[1] == way)
-        return super().predict(support_x, support_y, query_x, way) * (1 if right else -1)
+    def adapt(self, support: api.Support) -> Any:
+        right = (int(self.steps) <= 4) == (len(support.y) == support.way)
+        return super().adapt(support), 1 if right else -1
+
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        means, sign = state
+        return super().answer(means, query) * sign
 
 
 class Shortsighted(Centroid):
     """Raises an error on 1-shot episodes."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        if support_x.shape[1] == way:
+    def adapt(self, support: api.Support) -> Any:
+        if len(support.y) == support.way:
             raise ValueError("a variance of one image")
-        return super().predict(support_x, support_y, query_x, way)
+        return super().adapt(support)
 
 
 class Diverging(Centroid):
@@ -136,10 +147,10 @@ class Diverging(Centroid):
 
 
 class Blank(Centroid):
-    """Predicts scores of nan."""
+    """Answers scores of nan."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return super().predict(support_x, support_y, query_x, way) * torch.tensor(float("nan"))
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return super().answer(state, query) * torch.tensor(float("nan"))
 
 
 class Greedy(Centroid):
@@ -173,33 +184,27 @@ class Faulty(Centroid):
 class Relative(Centroid):
     """Subtracts the mean score of all queries: transductive."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        scores = super().predict(support_x, support_y, query_x, way)
-        return scores - scores.mean(dim=1, keepdim=True)
-
-
-class Eavesdropping(Relative):
-    """Uses the other queries in `predict_alone`, too."""
-
-    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return self.predict(support_x, support_y, query_x, way)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        scores = super().answer(state, query)
+        return scores - scores.mean(dim=0, keepdim=True)
 
 
 class Sociable(Relative):
     """Raises an error on a single query."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        if query_x.shape[1] == 1:
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        if len(query) == 1:
             raise ValueError("I am not used to be alone")
-        return super().predict(support_x, support_y, query_x, way)
+        return super().answer(state, query)
 
 
 class Gregarious(Centroid):
-    """Normalises the queries of all episodes of a batch together."""
+    """Subtracts the mean score of the episode before."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        scores = super().predict(support_x, support_y, query_x, way)
-        return scores - scores.mean(dim=(0, 1), keepdim=True)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        scores = super().answer(state, query)
+        before, self.last = vars(self).get("last", scores), scores
+        return scores - 3 * before.mean(dim=0, keepdim=True)
 
 
 class Remembering(Centroid):
@@ -209,68 +214,67 @@ class Remembering(Centroid):
         super().__init__(config, setup)
         self.answers: dict[bytes, Any] = {}
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        scores = super().predict(support_x, support_y, query_x, way).tolist()
-        pairs = zip(query_x.numpy(), scores, strict=True)
-        return torch.tensor([self.answers.setdefault(queries.tobytes(), answer) for queries, answer in pairs])
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        scores = super().answer(state, query).tolist()
+        return torch.tensor(self.answers.setdefault(query.numpy().tobytes(), scores))
 
 
 class Positional(Centroid):
     """Takes the classes from the order of the support images."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        in_order = torch.arange(way).repeat_interleave(support_x.shape[1] // way).expand(len(support_x), -1)
-        return super().predict(support_x, in_order, query_x, way)
+    def adapt(self, support: api.Support) -> Any:
+        in_order = torch.arange(support.way).repeat_interleave(len(support.y) // support.way)
+        return super().adapt(replace(support, y=in_order))
 
 
 class Guessing(Centroid):
-    """Draws its scores from torch's generator, for all episodes at once."""
+    """Draws its scores from torch's generator."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return torch.rand(*query_x.shape[:2], way)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return torch.rand(len(query), len(state))
 
 
 class Backwards(Centroid):
     """Returns distances as scores."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return -super().predict(support_x, support_y, query_x, way)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return -super().answer(state, query)
 
 
 class Labelling(Centroid):
     """Returns labels."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return super().predict(support_x, support_y, query_x, way).argmax(-1)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return super().answer(state, query).argmax(-1)
 
 
 class Padded(Centroid):
-    """Returns scores of five dimensions."""
+    """Returns scores of four dimensions."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return super().predict(support_x, support_y, query_x, way)[None, None]
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return super().answer(state, query)[None, None]
 
 
 class Listing(Centroid):
     """Returns a list."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return super().predict(support_x, support_y, query_x, way).tolist()  # type: ignore[no-any-return]
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return super().answer(state, query).tolist()  # type: ignore[no-any-return]
 
 
 class Infinite(Centroid):
     """Gives impossible classes a score of -inf."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        scores = super().predict(support_x, support_y, query_x, way)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        scores = super().answer(state, query)
         return scores.masked_fill(scores < scores.max(dim=-1, keepdim=True).values, float("-inf"))
 
 
 class Constant(Centroid):
-    """Predicts the same score for all classes."""
+    """Answers the same score for all classes."""
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        return torch.zeros(*query_x.shape[:2], way)
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        return torch.zeros(len(query), len(state))
 
 
 TINY = [
@@ -286,7 +290,6 @@ TINY = [
     Faulty,
     Relative,
     Sociable,
-    Eavesdropping,
     Gregarious,
     Remembering,
     Positional,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from metabench.api import Algorithm
+from metabench.api import Algorithm, Episodes
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.algorithms.protonet import ProtoNet
@@ -43,3 +44,8 @@ VARIANTS = (
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 every_norm = pytest.mark.parametrize("norm", ["running", "batch", "support"])
+
+
+def reordered(episodes: Episodes, order: Tensor) -> Episodes:
+    """Return the episodes with their support images in another order."""
+    return replace(episodes, support_x=episodes.support_x[:, order], support_y=episodes.support_y[:, order])

@@ -32,8 +32,9 @@ from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
 from metabench.api.batching import Sequential
+from metabench.engine.asking import predict
 from metabench.engine.cell import build, image_shape_of
-from metabench.engine.evaluation import evaluate, predict
+from metabench.engine.evaluation import evaluate
 from metabench.engine.precision import tf32
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
@@ -96,14 +97,14 @@ def in_double(drawn: Episodes, device: torch.device) -> Episodes:
     """Return the episodes in float64 on `device`."""
     images = [x.to(device, torch.float64) for x in (drawn.support_x, drawn.query_x)]
     support_y, query_y = drawn.support_y.to(device), drawn.query_y.to(device)
-    return Episodes(images[0], support_y, images[1], query_y, drawn.way)
+    return Episodes(images[0], support_y, images[1], query_y, drawn.task)
 
 
 def updated(algorithm: Algorithm, drawn: Episodes) -> Tensor:
     """Return all weights after one outer update, flattened."""
     algorithm.train()
     torch.manual_seed(0)
-    algorithm.meta_step(drawn)
+    algorithm.train_step(drawn)
     return torch.cat([weight.detach().flatten() for weight in algorithm.parameters()])
 
 
@@ -120,7 +121,7 @@ def print_training(device: torch.device, precision: str, seconds: float, rounds:
 
     def metabench_step() -> None:
         work.algorithm.train()
-        work.algorithm.meta_step(work.train.batch(next(numbers) * META_BATCH, META_BATCH))
+        work.algorithm.train_step(work.train.batch(next(numbers) * META_BATCH, META_BATCH))
 
     network = initial_classifier().to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=OUTER_RATE)

@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
 
-from metabench.api import OptimisedAlgorithm, Split
+from metabench.api import Split
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.streams import evaluation_stream, training_stream
@@ -59,7 +58,7 @@ class CellWork:
         cell = replace(cell, precision=precision)
         splits = splits_of(cell, plugins)
         device = device or choose_device("cpu")
-        self.algorithm = cast(OptimisedAlgorithm, build(cell, image_shape_of(splits), device, plugins))
+        self.algorithm = build(cell, image_shape_of(splits), device, plugins)
         self.train = training_stream(cell, splits, device)
         set_batchings(self.algorithm, self.train.batch(0, min(2, cell.train.meta_batch)))
         self.test = evaluation_stream(cell, splits, device)

@@ -13,8 +13,10 @@ from network import initial_classifier, initial_context, initial_embedding
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from metabench.api.algorithms import training_loss
 from metabench.api.batching import Sequential
-from metabench.engine.evaluation import class_accuracies, predict
+from metabench.engine.asking import predict
+from metabench.engine.evaluation import class_accuracies
 from metabench.machine.reproducible import derive_seed, deterministic
 
 
@@ -40,7 +42,7 @@ def maml_step(data: Path, precision: str) -> Contestant:
     def check() -> list[float]:
         work.algorithm.train()
         with deterministic():
-            losses = [work.algorithm.episode_loss(*task, way=batches[0].way) for task in batches[0]]
+            losses = [training_loss(work.algorithm, task) for task in batches[0]]
         return [float(loss) for loss in losses[:CHECKED_TASKS]]
 
     return _steps(work, lambda number: batches[number % PREPARED_BATCHES], check)
@@ -118,7 +120,7 @@ def _steps(work: CellWork, batch: Callable[[int], object], check: Callable[[], l
         work.algorithm.train()
         torch.manual_seed(derive_seed(work.seed, f"train {number}"))
         with deterministic():
-            work.algorithm.meta_step(batch(number))
+            work.algorithm.train_step(batch(number))
         return TASKS
 
     return Contestant(step, check, count_flops=_counted(work, step))

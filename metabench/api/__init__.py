@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from metabench.api.algorithms import Algorithm, Metrics, Setup
 from metabench.api.backbones import Backbone, embed_episode, embed_queries
 from metabench.api.batching import Batching, episode_generators
 from metabench.api.config import Config
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
-from metabench.api.embedding import EmbeddingAlgorithm
-from metabench.api.episodes import Episodes
+from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised
-from metabench.api.optimised import AlgorithmConfig, OptimisedAlgorithm
+from metabench.api.outer import AlgorithmConfig
+from metabench.api.tasks import Classification
+from metabench.api.version_1 import REMOVED, removed
 from metabench.errors import CellFailed, DataError
 from metabench.packs import Pack
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in REMOVED:
+        raise ImportError(removed(name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Algorithm",
@@ -20,19 +30,20 @@ __all__ = [
     "Backbone",
     "Batching",
     "CellFailed",
+    "Classification",
     "Config",
     "DataError",
     "Dataset",
     "DatasetFiles",
-    "EmbeddingAlgorithm",
+    "Episode",
     "Episodes",
     "Metrics",
-    "OptimisedAlgorithm",
     "Pack",
     "Progress",
     "Setup",
     "Split",
     "SplitSize",
+    "Support",
     "Weights",
     "embed_episode",
     "embed_queries",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from metabench.api.backbones import Backbone
+from metabench.api.backbones import Backbone, embed_episode
 from metabench.api.batching import Batching, Sequential
 from metabench.api.config import Config
-from metabench.api.episodes import Episodes
+from metabench.api.episodes import Episode, Episodes, Support
+from metabench.api.outer import AlgorithmConfig, OuterOptimiser
 
-#: The metrics of `Algorithm.meta_step`: scalar tensors, left on the device so that the host need not wait.
+#: The metrics of `Algorithm.train_step`: scalar tensors, left on the device so that the host need not wait.
 Metrics = Mapping[str, Tensor]
 
 
@@ -27,7 +27,7 @@ class Setup:
         backbone: the feature extractor, which the algorithm then owns.
         way: N of the test episodes.
         train_way: N of the training episodes.
-        train_steps: number of calls of `Algorithm.meta_step`.
+        train_steps: number of calls of `Algorithm.train_step`.
     """
 
     backbone: Backbone
@@ -38,18 +38,20 @@ class Setup:
 
 # No base `abc.ABC`: libraries that subclass it with a base of their own put ABC before Module, or after it.
 class Algorithm(nn.Module, metaclass=abc.ABCMeta):
-    """A few-shot learner.
+    """A few-shot learner: two functions of one episode, `adapt` and `answer`.
 
-    The engine calls `train()` before `meta_step` and `eval()` before `predict`, and seeds torch's default generator
-    before each. Draw all randomness from that generator: a step is then a function of the weights, the optimiser state
-    and the episodes.
+    The harness batches episodes, embeds images for an algorithm that reads features, asks all queries at once or one at
+    a time, and calls `train()` and `eval()`. It seeds torch's default generator before each episode; draw all
+    randomness from that generator.
 
     Args:
         config: an instance of `Config`.
         setup: the backbone, and the sizes of the cell.
     """
 
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[Config]] = AlgorithmConfig
+    #: Input of `adapt`, `answer` and `episode_loss`: images, or their features by the backbone.
+    reads: Literal["images", "features"] = "images"
     #: Whether the result for an episode is a function of the weights and the episode, made of tensor operations: no
     #: random numbers, no state, no control flow on tensor values (``.item()``, ``if``), and inner gradients taken with
     #: `gradients`. The engine may then vectorise over episodes on a GPU.
@@ -59,8 +61,6 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     inner_loop: bool = False
     #: The batching of test episodes; the engine sets the fastest one for the device.
     batching: Batching = Sequential()
-    #: Whether `predict` draws random numbers; the engine tries it, and then asks for one episode at a time.
-    draws: bool = False
     #: The batching of training episodes; in order if an episode draws random numbers or changes the next one.
     training_batching: Batching = Sequential()
 
@@ -68,40 +68,85 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         super().__init__()
         self.config = config
         self.backbone = setup.backbone
+        self._outer: OuterOptimiser | None = None
 
     @abc.abstractmethod
-    def meta_step(self, episodes: Episodes) -> Metrics:
-        """Make one outer update from a meta-batch; return at least ``{"loss": scalar}``."""
+    def adapt(self, support: Support) -> Any:
+        """Learn from the support set of one episode.
 
-    @abc.abstractmethod
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Classify the queries of B episodes, each episode on its own.
-
-        Parameters, buffers and optimiser state must stay as they were, bit for bit.
-
-        Args:
-            support_x: [B, N·K, C, H, W] support images.
-            support_y: [B, N·K] support labels 0 … N-1.
-            query_x: [B, M, C, H, W] queries, without their labels.
-            way: N.
+        At test, gradients are disabled: take inner gradients by `metabench.api.gradients`, which enables them for its
+        loss, or enable them by `torch.enable_grad`. Parameters and buffers must stay as they are.
 
         Returns:
-            [B, M, N] finite scores; the largest score of a query is its prediction. The scores of an episode must not
-            depend on the rest of the batch.
+            The state that `answer` needs, of any type.
         """
 
-    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Classify each query of one episode as if it were the only one.
+    @abc.abstractmethod
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        """Answer queries of the episode.
 
-        Takes and returns the same as `predict`, with B = 1. Override it only to return the same scores faster, e.g.
-        by learning from the support set once for all queries.
+        The same state is asked several times, for all queries or for one; the answers must not depend on earlier ones.
+
+        Args:
+            state: the result of `adapt`.
+            query: [M, C, H, W] images; [M, D] features for an algorithm that reads features.
+
+        Returns:
+            [M, N] finite scores; the largest score of a query is its prediction.
         """
-        scores = [self.predict(support_x, support_y, query, way) for query in torch.split(query_x, 1, dim=1)]
-        return torch.cat(scores, dim=1)
+
+    def episode_loss(self, episode: Episode) -> Tensor:
+        """Return the scalar loss of one training episode; by default, the task's loss of the answers."""
+        return episode.task.loss(self.answer(self.adapt(episode.support), episode.query_x), episode.query_y)
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Return [n, C, H, W] images of a training episode, distorted; by default, unchanged.
+
+        Called for the support images, then for the queries, of an algorithm that reads features.
+        """
+        return images
+
+    def train_step(self, episodes: Episodes) -> Metrics:
+        """Make one outer update from a meta-batch; return at least ``{"loss": scalar}``.
+
+        By default, one step of Adam (`AlgorithmConfig`) on the mean of `episode_loss`. `training_batching` accumulates
+        the gradients over the episodes, so that memory does not grow with the meta-batch.
+        """
+        self.train()
+        optimiser = self._optimiser()
+        optimiser.zero_grad()
+
+        def loss(learner: Algorithm, *episode: Tensor) -> Tensor:
+            support_x, support_y, query_x, query_y = episode
+            return training_loss(learner, Episode(Support(support_x, support_y, episodes.task), query_x, query_y))
+
+        batch = episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y
+        losses = self.training_batching.backward(loss, self, *batch)
+        optimiser.step()
+        return {"loss": losses.mean()}
 
     def training_state(self) -> dict[str, Any]:
         """Return the state that `state_dict` lacks (optimisers, counters), as plain data and tensors."""
-        return {}
+        return self._optimiser().state()
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restore the result of `training_state`."""
+        self._optimiser().load(state)
+
+    def _optimiser(self) -> OuterOptimiser:
+        """Return the outer optimiser, created on first use.
+
+        The constructor is too early: subclasses add parameters after it, and the engine then moves them to the device.
+        """
+        if self._outer is None:
+            self._outer = OuterOptimiser(list(self.parameters()), self.config)
+        return self._outer
+
+
+def training_loss(learner: Algorithm, episode: Episode) -> Tensor:
+    """Return the loss of a training episode of images; embed them for an algorithm that reads features."""
+    if learner.reads == "images":
+        return learner.episode_loss(episode)
+    support_x, query_x = learner.augment(episode.support.x), learner.augment(episode.query_x)
+    support_x, query_x = embed_episode(learner.backbone, support_x, query_x)
+    return learner.episode_loss(Episode(replace(episode.support, x=support_x), query_x, episode.query_y))

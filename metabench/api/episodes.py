@@ -7,24 +7,71 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from metabench.api.tasks import Classification
+
+
+@dataclass(frozen=True)
+class Support:
+    """The support set of one episode.
+
+    Attributes:
+        x: [S, C, H, W] float images; [S, D] features for an algorithm that reads features.
+        y: [S] labels 0 … N-1.
+        task: the task.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Classification
+
+    @property
+    def way(self) -> int:
+        """N, the number of classes."""
+        return self.task.way
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One training episode.
+
+    Attributes:
+        support: the support set.
+        query_x: [M, C, H, W] float queries, in random order; [M, D] features for an algorithm that reads features.
+        query_y: [M] labels 0 … N-1.
+    """
+
+    support: Support
+    query_x: Tensor
+    query_y: Tensor
+
+    @property
+    def task(self) -> Classification:
+        """The task of the support set."""
+        return self.support.task
+
 
 @dataclass(frozen=True)
 class Episodes:
     """A batch of B episodes on the device.
 
     Attributes:
-        support_x: [B, N·K, C, H, W] float support images.
-        support_y: [B, N·K] support labels 0 … N-1.
+        support_x: [B, S, C, H, W] float support images.
+        support_y: [B, S] support labels 0 … N-1.
         query_x: [B, M, C, H, W] float queries, in random order.
         query_y: [B, M] query labels 0 … N-1.
-        way: N.
+        task: the task of each episode.
     """
 
     support_x: Tensor
     support_y: Tensor
     query_x: Tensor
     query_y: Tensor
-    way: int
+    task: Classification
+
+    @property
+    def way(self) -> int:
+        """N, the number of classes."""
+        return self.task.way
 
     def __len__(self) -> int:
         return len(self.support_x)
@@ -32,8 +79,11 @@ class Episodes:
     def __getitem__(self, part: slice) -> Episodes:
         """Return some of the episodes, e.g. ``episodes[2:3]``."""
         support_x, support_y = self.support_x[part], self.support_y[part]
-        return Episodes(support_x, support_y, self.query_x[part], self.query_y[part], self.way)
+        return Episodes(support_x, support_y, self.query_x[part], self.query_y[part], self.task)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Yield ``(support_x, support_y, query_x, query_y)`` of each episode."""
-        return iter(zip(self.support_x, self.support_y, self.query_x, self.query_y, strict=True))
+    def __iter__(self) -> Iterator[Episode]:
+        """Yield each episode."""
+        for support_x, support_y, query_x, query_y in zip(
+            self.support_x, self.support_y, self.query_x, self.query_y, strict=True
+        ):
+            yield Episode(Support(support_x, support_y, self.task), query_x, query_y)

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from metabench.api import Algorithm, Backbone, Config, Setup, Split
 from metabench.api.batching import Sequential
 from metabench.data.sampler import EpisodeShape
+from metabench.engine.asking import ask, predict
 from metabench.engine.batching import Threaded, Vmapped
-from metabench.engine.controls import SHUFFLED_EPISODES, check_predict_alone, check_shuffled_labels, is_transductive
-from metabench.engine.evaluation import evaluate, predict
+from metabench.engine.controls import SHUFFLED_EPISODES, check_shuffled_labels, is_transductive
+from metabench.engine.evaluation import evaluate
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import purity_of, set_batchings
 from metabench.errors import CellFailed, MetabenchError, in_one_line
@@ -127,7 +128,7 @@ def train(algorithm: Algorithm, stream: EpisodeStream, first: int, count: int) -
     for step in range(first, first + count):
         algorithm.train()
         torch.manual_seed(step)
-        algorithm.meta_step(stream.batch(2 * step, 2))
+        algorithm.train_step(stream.batch(2 * step, 2))
 
 
 def state_of(algorithm: Algorithm) -> dict[str, Any]:
@@ -190,19 +191,19 @@ def check_resume(subject: Subject) -> None:
     drawn = episodes("test").batch(0, 2)
     if not same(predict(whole, drawn, 0, 0), predict(loaded, drawn, 0, 0)):
         raise NotConforming(
-            "weights that were saved and loaded predict otherwise: keep everything that predict needs in state_dict(), "
-            "see register_buffer() and get_extra_state()"
+            "weights that were saved and loaded answer otherwise: keep everything that adapt and answer need in "
+            "state_dict(), see register_buffer() and get_extra_state()"
         )
 
 
 def check_prediction_changes_nothing(subject: Subject) -> None:
-    """`predict` leaves parameters, buffers and training state unchanged."""
+    """`adapt` and `answer` leave parameters, buffers and training state unchanged."""
     algorithm = subject.build()
     train(algorithm, episodes("train"), 0, 2)
     before = state_of(algorithm)
     predict(algorithm, episodes("test").batch(0, 3), 0, 0)
     if not same(before, state_of(algorithm)):
-        raise NotConforming("predict changed its parameters, buffers or training state: work on copies of them")
+        raise NotConforming("adapt or answer changed its parameters, buffers or training state: work on copies of them")
 
 
 def check_batches(subject: Subject) -> None:
@@ -216,19 +217,38 @@ def check_batches(subject: Subject) -> None:
         if not torch.allclose(together, alone, rtol=1e-4, atol=1e-5):
             raise NotConforming(
                 f"scores move by up to {float((together - alone).abs().max()):.2g} with the batch that an episode is "
-                f"in{_with(norm)}: predict each episode on its own"
+                f"in{_with(norm)}: keep no state between episodes"
             )
 
 
-def check_alone(subject: Subject) -> None:
-    """`predict_alone` predicts a query as `predict` does an only one, with any normalisation."""
+def check_asked_twice(subject: Subject) -> None:
+    """A question gets the same answer before and after other questions, with any normalisation."""
     for norm in NORMS:
         algorithm = subject.build(norm=norm)
         train(algorithm, episodes("train"), 0, 2)
-        try:
-            check_predict_alone(algorithm, episodes("test"), 0)
-        except CellFailed as error:
-            raise NotConforming(f"{error}{_with(norm)}") from error
+        drawn, others = episodes("test").batch(0, 3), episodes("test").batch(3, 3)
+        questions = [drawn.query_x, others.query_x, drawn.query_x[:, :1], drawn.query_x]
+        first, _, _, again = ask(algorithm, drawn, questions, 0, 0)
+        if not torch.equal(first, again):
+            raise NotConforming(
+                f"the same state answers the same queries otherwise after other questions (scores move by up to "
+                f"{float((first - again).abs().max()):.2g}){_with(norm)}: answer must not change the state or itself"
+            )
+
+
+def check_asked_in_halves(subject: Subject) -> None:
+    """Queries asked in two halves get the answers of all at once, unless it is transductive."""
+    algorithm = subject.build()
+    train(algorithm, episodes("train"), 0, 2)
+    drawn = episodes("test").batch(0, 3)
+    half = drawn.query_x.shape[1] // 2
+    whole, *halves = ask(algorithm, drawn, [drawn.query_x, drawn.query_x[:, :half], drawn.query_x[:, half:]], 0, 0)
+    in_halves = torch.cat(halves, dim=1)
+    if not subject.transductive and not torch.allclose(whole, in_halves, rtol=1e-4, atol=1e-5):
+        raise NotConforming(
+            f"scores move by up to {float((whole - in_halves).abs().max()):.2g} when the queries are asked in two "
+            "halves: answer each query on its own, or declare the algorithm transductive"
+        )
 
 
 def check_labels(subject: Subject) -> None:
@@ -335,9 +355,8 @@ def check_relabelling(subject: Subject) -> None:
         for i in range(20):
             drawn = episodes_of_test().batch(i, 1)
             order = torch.arange(5).roll(turn)
-            torch.manual_seed(i)
-            algorithm.eval()
-            scores = algorithm.predict(drawn.support_x, order[drawn.support_y], drawn.query_x, 5).detach()
+            relabelled = replace(drawn, support_y=order[drawn.support_y])
+            scores = predict(algorithm, relabelled, 0, i)
             correct.append((scores.argmax(-1) == order[drawn.query_y]).double().mean().item())
         accuracies.append(float(np.mean(correct)))
     if abs(accuracies[0] - accuracies[1]) > 0.15:
@@ -390,7 +409,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "prediction changes nothing": check_prediction_changes_nothing,
     "batches": check_batches,
     "batchings": check_batchings,
-    "alone": check_alone,
+    "asked twice": check_asked_twice,
+    "asked in halves": check_asked_in_halves,
     "labels": check_labels,
     "shapes": check_shapes,
     "queries": check_queries,

@@ -16,8 +16,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from metabench.api.batching import Batching, Sequential, episode_seed
 from metabench.api.gradients import vectorised
+from metabench.api.outer import OuterOptimiser
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import seed_generators
+
+#: Attributes of a module that its copies share.
+_NOT_COPIED = (OuterOptimiser, Optimizer, LRScheduler, Batching)
 
 _M = TypeVar("_M", bound=nn.Module)
 _T = TypeVar("_T")
@@ -26,27 +30,33 @@ _T = TypeVar("_T")
 class InOrder(Sequential):
     """Work on one episode after the other, each with random draws of its own.
 
-    Before episode i of a batch, torch's generator is seeded from i and from its seed before the batch.
+    Args:
+        seeds: seeds of torch's generator for each episode of a batch; by default, from the episode's number in the
+            batch and the generator's seed before the batch.
     """
+
+    def __init__(self, seeds: Sequence[int] | None = None) -> None:
+        self._seeds = seeds
 
     def map(self, work: Callable[..., tuple[Tensor, ...]], module: _M, *batch: Tensor) -> tuple[Tensor, ...]:
         """See `metabench.api.Batching.map`."""
-        return super().map(_seeded(work), module, *batch)
+        return super().map(self._seeded(work), module, *batch)
 
     def add_gradients(self, loss: Callable[..., Tensor], module: _M, part: Sequence[Tensor], count: int) -> Tensor:
         """See `metabench.api.batching.Sequential.add_gradients`."""
-        return super().add_gradients(_seeded(loss), module, part, count)
+        return super().add_gradients(self._seeded(loss), module, part, count)
 
+    def _seeded(self, work: Callable[..., _T]) -> Callable[..., _T]:
+        """Return a function of one episode that seeds torch's generator at each call."""
+        before = torch.initial_seed()
+        numbered = (episode_seed(before, number) for number in itertools.count())
+        seeds = numbered if self._seeds is None else iter(self._seeds)
 
-def _seeded(work: Callable[..., _T]) -> Callable[..., _T]:
-    """Return a function of one episode that seeds torch's generator at each call."""
-    seed, number = torch.initial_seed(), itertools.count()
+        def seeded(*arguments: Any) -> _T:
+            seed_generators(next(seeds))
+            return work(*arguments)
 
-    def seeded(*arguments: Any) -> _T:
-        seed_generators(episode_seed(seed, next(number)))
-        return work(*arguments)
-
-    return seeded
+        return seeded
 
 
 class Threaded(Batching):
@@ -132,7 +142,8 @@ class Vmapped(Batching):
 
         def in_parts(size: int) -> tuple[Tensor, ...]:
             with vectorised():
-                return torch.vmap(partial(work, module), chunk_size=size)(*batch)
+                # Random numbers of a generator of the episode's own are the same in all episodes.
+                return torch.vmap(partial(work, module), chunk_size=size, randomness="same")(*batch)
 
         return self._size.fit(in_parts)
 
@@ -170,7 +181,7 @@ def weight_sharing_copy(module: _M) -> _M:
     memo |= {id(buffer): buffer for buffer in module.buffers()}
     for part in module.modules():
         values = vars(part).values()
-        memo |= {id(value): value for value in values if isinstance(value, (Optimizer, LRScheduler, Batching))}
+        memo |= {id(value): value for value in values if isinstance(value, _NOT_COPIED)}
     return copy.deepcopy(module, memo)
 
 

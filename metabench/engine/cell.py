@@ -14,16 +14,16 @@ from metabench.analysis.stats import DataIntervals, Floats, mean_interval
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.advice import testing_memory, training_memory
+from metabench.engine.asking import predict
 from metabench.engine.checkpoints import TrainingProgress
 from metabench.engine.controls import (
     SHUFFLED_EPISODES,
     check_batch_independence,
-    check_predict_alone,
     check_shuffled_labels,
     is_transductive,
 )
-from metabench.engine.costs import flops, latency_ms
-from metabench.engine.evaluation import evaluate, inductive_accuracies, predict
+from metabench.engine.costs import flops, latencies
+from metabench.engine.evaluation import evaluate, inductive_accuracies
 from metabench.engine.pictures import episode_png
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Interrupted, Watcher
@@ -169,7 +169,6 @@ def _test(
     remarks = _remarks(accuracies, cell.shape.way)
 
     def test_inductively() -> Floats:
-        check_predict_alone(algorithm, stream, test.seed)
         watcher.phase("test inductively", test.inductive_episodes)
         return inductive_accuracies(algorithm, stream, test.inductive_episodes, batch, test.seed, watcher)
 
@@ -179,6 +178,7 @@ def _test(
     if alone is not None:
         inductive_accuracy = _accuracy(alone, groups[: len(alone)])
     worst = int(accuracies.argmin())
+    timed = latencies(algorithm, stream, test.seed, device, test.episodes)
     return Outcome(
         accuracy=accuracy,
         inductive_accuracy=inductive_accuracy,
@@ -191,7 +191,9 @@ def _test(
             seconds=watch.seconds,
             episodes_per_second=_rate(test.episodes, watch.seconds),
             batch=batch.size,
-            latency_ms=Latency(**latency_ms(algorithm, stream, test.seed, device, test.episodes)),
+            latency_ms=Latency(**timed.whole),
+            adapt_ms=Latency(**timed.adapt) if timed.adapt else None,
+            answer_ms=Latency(**timed.answer) if timed.answer else None,
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, test.seed), remarks),
         peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes) or None,

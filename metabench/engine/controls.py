@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
-from metabench.engine.evaluation import credit, first_of_each_class, in_batches, predict, predict_alone
+from metabench.engine.asking import predict
+from metabench.engine.evaluation import credit, in_batches
 from metabench.engine.progress import Watcher
 from metabench.engine.streams import EpisodeStream
 from metabench.errors import CellFailed
@@ -17,8 +18,6 @@ from metabench.machine.reproducible import derive_seed
 
 #: Number of episodes in which queries or whole episodes are exchanged.
 PROBE_EPISODES = 8
-#: Number of episodes in which `predict_alone` is compared with `predict`.
-ALONE_EPISODES = 2
 #: Number of episodes with shuffled support labels.
 SHUFFLED_EPISODES = 50
 #: Standard errors above chance that shuffled labels may reach; 50 fair coins exceed it once in ten million times.
@@ -39,8 +38,10 @@ def is_transductive(
     def moved(first: int, count: int) -> Tensor:
         original, others = stream.batch(first, count), stream.batch(episodes + first, count)
         kept = original.query_x.shape[1] // 2
-        exchanged = replace(original, query_x=torch.cat([original.query_x[:, :kept], others.query_x[:, kept:]], dim=1))
-        before, after = (predict(algorithm, drawn, seed, first)[:, :kept] for drawn in (original, exchanged))
+        exchanged = torch.cat([original.query_x[:, :kept], others.query_x[:, kept:]], dim=1)
+        # Two predictions, not two questions: features of one pass may depend on all images of the pass.
+        episodes_of = (original, replace(original, query_x=exchanged))
+        before, after = (predict(algorithm, drawn, seed, first)[:, :kept] for drawn in episodes_of)
         return torch.full((count,), _differ(before, after))
 
     return bool(in_batches(moved, episodes, batch).any())
@@ -66,7 +67,7 @@ def check_batch_independence(algorithm: Algorithm, stream: EpisodeStream, seed: 
         torch.cat([original.support_y[:kept], others.support_y[kept:]]),
         torch.cat([original.query_x[:kept], others.query_x[kept:]]),
         torch.cat([original.query_y[:kept], others.query_y[kept:]]),
-        original.way,
+        original.task,
     )
     before, after = (predict(algorithm, drawn, seed, 0)[:kept] for drawn in (original, exchanged))
     by_itself = torch.cat([predict(algorithm, original[i : i + 1], seed, i) for i in range(kept)])
@@ -74,26 +75,8 @@ def check_batch_independence(algorithm: Algorithm, stream: EpisodeStream, seed: 
         moved = max(float((before - scores).abs().max()) for scores in (after, by_itself))
         raise CellFailed(
             f"the scores of an episode depend on the other episodes of its batch (they move by up to {moved:.2g}): "
-            "predict each episode on its own, and embed it in a pass of its own unless the backbone is per_image"
+            "keep no state between episodes; a backbone is per_image only if no other image moves the features of one"
         )
-
-
-def check_predict_alone(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> None:
-    """Check that `predict_alone` and `predict` agree on single queries.
-
-    Raises:
-        CellFailed: they disagree.
-    """
-    for number in range(ALONE_EPISODES):
-        episode = first_of_each_class(stream.batch(number, 1))
-        scores = predict_alone(algorithm, episode, seed, number)
-        for query in range(episode.way):
-            alone = replace(episode, query_x=episode.query_x[:, [query]], query_y=episode.query_y[:, [query]])
-            if _differ(predict(algorithm, alone, seed, number), scores[:, [query]]):
-                raise CellFailed(
-                    "predict_alone returns other scores than predict does for an episode of one query: "
-                    "correct it, or use `metabench.api.Algorithm.predict_alone`"
-                )
 
 
 def check_shuffled_labels(

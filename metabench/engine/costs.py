@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from metabench.api import Algorithm
+from metabench.api import Algorithm, Episodes
 from metabench.api.batching import Sequential
-from metabench.engine.evaluation import predict
+from metabench.engine.asking import predict
 from metabench.engine.streams import EpisodeStream
 from metabench.machine.clock import Stopwatch, percentiles_ms
 
@@ -33,12 +36,25 @@ def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
     return counter.get_total_flops()
 
 
-def latency_ms(
-    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device, episodes: int
-) -> dict[str, float]:
-    """Return median and 95th percentile of the time per single episode.
+@dataclass(frozen=True)
+class Latencies:
+    """Times of single episodes, each a median and a 95th percentile in milliseconds.
 
-    The episode's tensors are on the device before the clock starts.
+    Attributes:
+        whole: time of an episode.
+        adapt: time until the algorithm has adapted; None if the backbone embeds support and queries together.
+        answer: time to answer all queries after that.
+    """
+
+    whole: dict[str, float]
+    adapt: dict[str, float] | None
+    answer: dict[str, float] | None
+
+
+def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device, episodes: int) -> Latencies:
+    """Time episodes one by one, whole and in their two parts.
+
+    An episode's tensors are on the device before the clock starts.
 
     Args:
         algorithm: the trained algorithm.
@@ -47,11 +63,29 @@ def latency_ms(
         device: the device that it runs on.
         episodes: number of timed episodes, at most `LATENCY_EPISODES`.
     """
-    seconds = []
+    seconds: list[float] = []
+    parts: list[tuple[float, float]] = []
+    apart = algorithm.reads == "images" or algorithm.backbone.per_image
     for i in range(LATENCY_WARM_UP + min(episodes, LATENCY_EPISODES)):
         episode = stream.batch(i, 1)
         watch = Stopwatch(device)
         with watch.running():
             predict(algorithm, episode, seed, i)
         seconds.append(watch.seconds)
-    return percentiles_ms(seconds[LATENCY_WARM_UP:])
+        if apart:
+            parts.append(_seconds_apart(algorithm, episode, device))
+    timed = [percentiles_ms(list(part[LATENCY_WARM_UP:])) for part in (seconds, *zip(*parts, strict=True))]
+    return Latencies(*timed) if apart else Latencies(timed[0], None, None)
+
+
+@torch.no_grad()
+def _seconds_apart(algorithm: Algorithm, episodes: Episodes, device: torch.device) -> tuple[float, float]:
+    """Return the time to adapt to one episode, and the time to answer its queries."""
+    (episode,) = episodes
+    embedded = algorithm.backbone if algorithm.reads == "features" else nn.Identity()
+    adapt, answer = Stopwatch(device), Stopwatch(device)
+    with adapt.running():
+        state = algorithm.adapt(replace(episode.support, x=embedded(episode.support.x)))
+    with answer.running():
+        algorithm.answer(state, embedded(episode.query_x))
+    return adapt.seconds, answer.seconds

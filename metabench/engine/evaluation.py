@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from metabench.analysis.stats import Floats
 from metabench.api import Algorithm, Episodes
+from metabench.engine.asking import predict, predict_alone
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream
 from metabench.errors import CellFailed
 from metabench.machine.memory import BatchSize
-from metabench.machine.reproducible import derive_seed, seed_generators
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def inductive_accuracies(
 ) -> Floats:
     """Accuracy per episode when every query is predicted on its own (inductive protocol).
 
-    Only the first query of each class is predicted, one query of one episode at a time.
+    Only the first query of each class is predicted.
 
     Args:
         algorithm: the trained algorithm.
@@ -80,8 +80,7 @@ def inductive_accuracies(
 
     def accuracies(first: int, count: int) -> Tensor:
         drawn = first_of_each_class(stream.batch(first, count))
-        scores = torch.cat([predict_alone(algorithm, drawn[i : i + 1], seed, first + i) for i in range(count)])
-        return credit(scores, drawn.query_y).mean(dim=1)
+        return credit(predict_alone(algorithm, drawn, seed, first), drawn.query_y).mean(dim=1)
 
     return in_batches(accuracies, episodes, batch, watcher)
 
@@ -122,7 +121,7 @@ def first_of_each_class(episodes: Episodes) -> Episodes:
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
     chosen = (episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
     queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
-    return Episodes(episodes.support_x, episodes.support_y, queries, labels, episodes.way)
+    return Episodes(episodes.support_x, episodes.support_y, queries, labels, episodes.task)
 
 
 def class_accuracies(scores: Tensor, labels: Tensor) -> Tensor:
@@ -155,41 +154,3 @@ def credit(scores: Tensor, labels: Tensor) -> Tensor:
     best = scores == scores.max(dim=-1, keepdim=True).values
     share = best.double() / best.sum(dim=-1, keepdim=True)
     return share.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-
-
-def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
-    """Return the [B, M, N] scores of B episodes, detached from any graph.
-
-    An algorithm that draws random numbers predicts one episode a call, so that its draws do not depend on the batch.
-
-    Args:
-        algorithm: the algorithm.
-        episodes: the episodes.
-        seed: seed of the algorithm's random draws, with the number of the episode.
-        first: number of the first episode in its stream.
-
-    Raises:
-        CellFailed: the scores have another shape or type.
-    """
-    if algorithm.draws and len(episodes) > 1:
-        return torch.cat([predict(algorithm, episodes[i : i + 1], seed, first + i) for i in range(len(episodes))])
-    return _asked(algorithm, algorithm.predict, episodes, seed, first)
-
-
-def predict_alone(algorithm: Algorithm, episode: Episodes, seed: int, number: int) -> Tensor:
-    """Return the [1, M, N] scores of one episode whose queries are predicted on their own; see `predict`."""
-    return _asked(algorithm, algorithm.predict_alone, episode, seed, number)
-
-
-def _asked(algorithm: Algorithm, classify: Callable[..., Tensor], episodes: Episodes, seed: int, first: int) -> Tensor:
-    algorithm.eval()
-    seed_generators(derive_seed(seed, f"predict {first}"))
-    scores = classify(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
-    expected = (len(episodes), episodes.query_x.shape[1], episodes.way)
-    if isinstance(scores, Tensor) and scores.shape == expected and scores.is_floating_point():
-        return scores.detach()
-    returned = f"{tuple(scores.shape)} of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
-    raise CellFailed(
-        f"{classify.__name__} must return floating-point scores [episodes, queries, classes] = {expected}, the largest "
-        f"score of a query for its predicted class, not labels or distances; it returned {returned}"
-    )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metabench.api import Episodes, Split
+from metabench.api import Classification, Episodes, Split
 from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
 from metabench.planning.plan import Cell
@@ -42,7 +42,7 @@ class EpisodeStream:
         self._images = split.images.to(device)
         self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
         self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
-        self._way = shape.way
+        self._task = Classification(shape.way)
         # Without groups, each class is its own, numbered in sorted order.
         self._groups = np.argsort(self._order.classes) if split.groups is None else np.asarray(split.groups)
         self._ahead: EpisodeIndices | None = None
@@ -56,7 +56,7 @@ class EpisodeStream:
             support_y=torch.from_numpy(indices.support_labels.copy()).to(self._device),
             query_x=self._gather(torch.from_numpy(indices.query)),
             query_y=torch.from_numpy(indices.query_labels).to(self._device),
-            way=self._way,
+            task=self._task,
         )
 
     def classes(self, first: int, count: int) -> IntArray:

@@ -151,7 +151,7 @@ def _next_pause(step: int, validate_every: int, steps: int) -> int:
 
 
 def _loss(metrics: object) -> torch.Tensor:
-    """Return the loss of `Algorithm.meta_step`.
+    """Return the loss of `Algorithm.train_step`.
 
     Raises:
         CellFailed: it is no scalar tensor.
@@ -160,7 +160,7 @@ def _loss(metrics: object) -> torch.Tensor:
     if isinstance(loss, torch.Tensor) and loss.numel() == 1 and not loss.is_complex():
         return loss.detach()
     returned = f"{tuple(loss.shape)} tensor" if isinstance(loss, torch.Tensor) else short(metrics)
-    raise CellFailed(f"meta_step must return {{'loss': a scalar tensor}}; it returned {returned}")
+    raise CellFailed(f"train_step must return {{'loss': a scalar tensor}}; it returned {returned}")
 
 
 def _meta_steps(
@@ -182,7 +182,7 @@ def _meta_steps(
     while progress.step < until:
         # Each step has its own seed, so that a resumed run makes the same step.
         seed_generators(derive_seed(cell.seed, f"train {progress.step}"))
-        loss = _loss(algorithm.meta_step(stream.batch(progress.step * batch, batch)))
+        loss = _loss(algorithm.train_step(stream.batch(progress.step * batch, batch)))
         progress.step += 1
         watcher.advance(progress.step)
         if watcher.should_stop() or clock.is_due:

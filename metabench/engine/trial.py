@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metabench.api import Algorithm, Episodes
 from metabench.api.batching import Batching, Sequential
+from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Threaded, Vmapped
 from metabench.machine.reproducible import generator_states
 
@@ -44,12 +45,10 @@ class Purity:
     Attributes:
         training: whether a training episode neither draws random numbers nor changes a buffer (running averages).
         testing: the same of a test episode.
-        draws: whether `Algorithm.predict` draws random numbers, inside or outside its episodes.
     """
 
     training: bool = False
     testing: bool = False
-    draws: bool = False
 
 
 def purity_of(algorithm: Algorithm, episodes: Episodes) -> Purity:
@@ -64,13 +63,11 @@ def purity_of(algorithm: Algorithm, episodes: Episodes) -> Purity:
         tried = copy.deepcopy(algorithm)
         tried.batching, tried.training_batching = testing, training
         tried.train()
-        tried.meta_step(episodes)
-        tried.eval()
-        before = generator_states()
-        tried.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
+        tried.train_step(episodes)
+        predict(tried, episodes, 0, 0)
     except Exception:  # it cannot be copied, or the same error will end the cell with its own message
-        return Purity(draws=True)
-    return Purity(training.pure, testing.pure, draws=not _equal(before, generator_states()))
+        return Purity()
+    return Purity(training.pure, testing.pure)
 
 
 def set_batchings(algorithm: Algorithm, episodes: Episodes) -> None:
@@ -84,7 +81,6 @@ def set_batchings(algorithm: Algorithm, episodes: Episodes) -> None:
     purity = purity_of(algorithm, episodes)
     algorithm.training_batching = fastest if purity.training else InOrder()
     algorithm.batching = fastest if purity.testing else InOrder()
-    algorithm.draws = purity.draws
 
 
 class _Trial(Sequential):

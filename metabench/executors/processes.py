@@ -302,14 +302,19 @@ def _ignore_signals() -> None:
     for number in _STOPPING:
         signal.signal(number, lambda number, frame: None)
     if hasattr(signal, "pthread_sigmask"):
-        os.register_at_fork(after_in_child=_restore_signals)
+        # Blocked while it forks: a signal that reaches the child before its handlers are restored would be lost.
+        os.register_at_fork(
+            before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING),
+            after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING),
+            after_in_child=_restore_signals,
+        )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
 def _restore_signals() -> None:
     for number in _STOPPING:
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCONT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING | {signal.SIGCONT})
 
 
 def _end_with_parent(watcher: _SendingWatcher) -> None:

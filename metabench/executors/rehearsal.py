@@ -13,9 +13,10 @@ import torch
 
 from metabench.api import Algorithm, Split
 from metabench.data.packing import DataRoots
+from metabench.engine.asking import predict, predict_alone
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.controls import is_transductive
-from metabench.engine.evaluation import first_of_each_class, predict, predict_alone
+from metabench.engine.evaluation import first_of_each_class
 from metabench.engine.precision import tf32
 from metabench.engine.progress import Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
@@ -173,7 +174,7 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
             train = training_stream(cell, splits, device)
             batch = min(cell.train.meta_batch, _AT_ONCE)
             set_batchings(algorithm, train.batch(0, batch))
-            step = _median_seconds(device, lambda i: algorithm.meta_step(train.batch(i * batch, batch)))
+            step = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
             episode, alone = _timed_predictions(
                 algorithm, evaluation_stream(cell, splits, device), cell.test.seed, device
             )

@@ -135,12 +135,16 @@ class EvalMetrics(_Part):
         episodes_per_second: test episodes per second of `seconds`; None where no time was measured.
         batch: number of episodes predicted at once.
         latency_ms: latency of one episode.
+        adapt_ms: its part until the algorithm has adapted; None if the backbone embeds support and queries together.
+        answer_ms: its part from then on, for all queries.
     """
 
     seconds: Cost
     episodes_per_second: Cost | None
     batch: Count | None = None
     latency_ms: Latency
+    adapt_ms: Latency | None = None
+    answer_ms: Latency | None = None
 
 
 @dataclass(frozen=True)

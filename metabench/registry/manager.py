@@ -156,10 +156,18 @@ class PluginManager:
         return self._one("suite", name, SuiteSpec).path
 
     def algorithm_class(self, name: str) -> type[Algorithm]:
-        """Import the algorithm `name`."""
+        """Import the algorithm `name`.
+
+        Raises:
+            PluginError: the name is unknown, or its class cannot be imported or is of another version of the API.
+        """
         from metabench.api import Algorithm
+        from metabench.api.version_1 import version_1_problem
 
         cls: type[Algorithm] = self._class("algorithm", name, AlgorithmSpec, Algorithm)
+        problem = version_1_problem(cls)
+        if problem:
+            raise PluginError(f"the algorithm '{name}' of {self.provider('algorithm', name)} cannot be used: {problem}")
         return cls
 
     def backbone_class(self, name: str) -> type[Backbone]:

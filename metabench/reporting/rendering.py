@@ -177,6 +177,8 @@ def _csv_row(record: Record, row: Row) -> dict[str, Any]:
         "eval_episodes_per_second": evaluation and evaluation.episodes_per_second,
         "latency_ms_p50": evaluation and evaluation.latency_ms.p50,
         "latency_ms_p95": evaluation and evaluation.latency_ms.p95,
+        "adapt_ms_p50": evaluation and evaluation.adapt_ms and evaluation.adapt_ms.p50,
+        "answer_ms_p50": evaluation and evaluation.answer_ms and evaluation.answer_ms.p50,
         "flops_per_episode": record.flops_per_episode,
         "peak_memory_bytes": record.peak_memory_bytes,
         "parameters": record.parameters,

@@ -32,8 +32,8 @@ TRIPWIRE = """
     class Tripwire(ProtoNet):
         count = 0
 
-        def meta_step(self, episodes):
-            metrics = super().meta_step(episodes)
+        def train_step(self, episodes):
+            metrics = super().train_step(episodes)
             self.count += 1
             if self.count == int(os.environ.get("TRIP_AT", "-1")):
                 if os.environ["TRIP_WITH"] == "raise":

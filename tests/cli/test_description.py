@@ -11,7 +11,7 @@ from metabench.registry.manager import PluginManager
 
 IDEA = '''
 from pydantic import Field
-from metabench.api import AlgorithmConfig, EmbeddingAlgorithm
+from metabench.api import Algorithm, AlgorithmConfig
 
 class IdeaConfig(AlgorithmConfig):
     """Parameters of `Idea`.
@@ -23,12 +23,14 @@ class IdeaConfig(AlgorithmConfig):
 
     depth: int = Field(ge=1, le=9)
 
-class Idea(EmbeddingAlgorithm):
+class Idea(Algorithm):
     """Thinks twice."""
 
     Config = IdeaConfig
 
-    def feature_scores(self, support, support_y, query, way): ...
+    def adapt(self, support): ...
+
+    def answer(self, state, query): ...
 '''
 
 

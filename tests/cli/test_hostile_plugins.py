@@ -73,14 +73,14 @@ HOSTILE = """
             if self.config.place == place:
                 act(self.config.kind)
 
-        def meta_step(self, episodes):
+        def train_step(self, episodes):
             self.act_in("training")
-            return super().meta_step(episodes)
+            return super().train_step(episodes)
 
-        def predict(self, *episodes):
+        def answer(self, state, query):
             if not self.training:
                 self.act_in("prediction")
-            return super().predict(*episodes)
+            return super().answer(state, query)
 
     class HostileDataConfig(Config):
         kind: str

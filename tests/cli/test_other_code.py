@@ -35,8 +35,8 @@ def install(distributions: Distributions, result_version: str = "") -> None:
         from fake_edited_sign import SIGN
         from metabench_plugins.algorithms.protonet import ProtoNet
         class Edited(ProtoNet):
-            def predict(self, *episodes):
-                return SIGN * super().predict(*episodes)
+            def answer(self, state, query):
+                return (1 if self.training else SIGN) * super().answer(state, query)
         """
     (distributions.folder / "fake_edited_target.py").write_text(textwrap.dedent(target), encoding="utf-8")
     distributions.modules += ["fake_edited_target", "fake_edited_sign"]

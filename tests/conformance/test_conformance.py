@@ -40,10 +40,10 @@ BREAKING = {
     "batchings": (
         """
         class Broken(ProtoNet):
-            def episode_scores(self, support_x, support_y, query_x, way):
-                if int(support_y.max()) >= way:
+            def adapt(self, support):
+                if int(support.y.max()) >= support.way:
                     raise ValueError("a label beyond the way")
-                return super().episode_scores(support_x, support_y, query_x, way)
+                return super().adapt(support)
         """,
         "does not work for several episodes at once",
     ),
@@ -51,8 +51,8 @@ BREAKING = {
         """
         class Broken(ProtoNet):
             entropy = torch.Generator()
-            def meta_step(self, episodes):
-                metrics = super().meta_step(episodes)
+            def train_step(self, episodes):
+                metrics = super().train_step(episodes)
                 with torch.no_grad():
                     for weight in self.parameters():
                         weight += 1e-3 * torch.randn(weight.shape, generator=self.entropy)
@@ -73,31 +73,41 @@ BREAKING = {
     "prediction changes nothing": (
         """
         class Broken(ProtoNet):
-            def predict(self, support_x, support_y, query_x, way):
-                scores = super().predict(support_x, support_y, query_x, way)
+            def answer(self, state, query):
                 with torch.no_grad():
                     self.backbone.first.bias += 1e-8
-                return scores
+                return super().answer(state, query)
         """,
-        "predict changed its parameters",
+        "adapt or answer changed its parameters",
     ),
     "batches": (
         """
         class Broken(ProtoNet):
-            def predict(self, support_x, support_y, query_x, way):
-                scores = super().predict(support_x, support_y, query_x, way)
-                return scores - scores.mean(dim=0, keepdim=True)
+            earlier = 0
+            def answer(self, state, query):
+                scores = super().answer(state, query)
+                earlier, self.earlier = self.earlier, scores.mean()
+                return scores * (1 + earlier)
         """,
         "with the batch that an episode is in",
     ),
-    "alone": (
+    "asked twice": (
         """
         class Broken(ProtoNet):
-            def predict_alone(self, support_x, support_y, query_x, way):
-                return self.predict(support_x, support_y, query_x, way)
+            def answer(self, prototypes, query):
+                scores = super().answer(prototypes, query)
+                prototypes *= 1.5
+                return scores
         """,
-        "predict_alone returns other scores than predict does for an episode of one query: correct it, or use "
-        "`metabench.api.Algorithm.predict_alone` (on a network with norm: batch)",
+        "the same state answers the same queries otherwise after other questions",
+    ),
+    "asked in halves": (
+        """
+        class Broken(ProtoNet):
+            def answer(self, prototypes, query):
+                return super().answer(prototypes, query - query.mean(dim=0, keepdim=True))
+        """,
+        "when the queries are asked in two halves",
     ),
     "labels": (
         """
@@ -105,25 +115,25 @@ BREAKING = {
             def __init__(self, config, setup):
                 super().__init__(config, setup)
                 self.answers = {}
-            def predict(self, support_x, support_y, query_x, way):
-                scores = super().predict(support_x, support_y, query_x, way)
-                return torch.tensor(self.answers.setdefault(query_x.numpy().tobytes(), scores.tolist()))
+            def answer(self, state, query):
+                scores = super().answer(state, query)
+                return torch.tensor(self.answers.setdefault(query.numpy().tobytes(), scores.tolist()))
         """,
         "with shuffled support labels the accuracy is",
     ),
     "shapes": (
         """
         class Broken(ProtoNet):
-            def predict(self, support_x, support_y, query_x, way):
-                return super().predict(support_x, support_y, query_x, way)[..., :5]
+            def answer(self, state, query):
+                return super().answer(state, query)[..., :5]
         """,
-        "scores [episodes, queries, classes] = (2, 21, 7)",
+        "scores [queries, classes] = (21, 7)",
     ),
     "queries": (
         """
         class Broken(ProtoNet):
-            def episode_scores(self, support_x, support_y, query_x, way):
-                scores = super().episode_scores(support_x, support_y, query_x, way)
+            def answer(self, state, query):
+                scores = super().answer(state, query)
                 return scores - scores.mean(dim=0, keepdim=True)
         """,
         "when the other queries are exchanged",
@@ -131,10 +141,9 @@ BREAKING = {
     "relabelling": (
         """
         class Broken(ProtoNet):
-            def predict(self, support_x, support_y, query_x, way):
-                scores = super().predict(support_x, support_y, query_x, way)
+            def adapt(self, support):
                 # Believes that the support set always comes class by class.
-                return scores if bool((support_y[:, 0] == 0).all()) else -scores
+                return super().adapt(support) * (1 if int(support.y[0]) == 0 else -1)
         """,
         "with one order of the labels",
     ),
@@ -142,22 +151,17 @@ BREAKING = {
         """
         class Broken(ProtoNet):
             kept = []
-            def predict(self, support_x, support_y, query_x, way):
-                scores = super().predict(support_x, support_y, query_x, way)
-                self.kept.append(scores)
-                return scores
+            def answer(self, state, query):
+                self.kept.append(super().answer(state, query))
+                return self.kept[-1]
         """,
         "tensors more are alive",
     ),
     "learning": (
         """
         class Broken(ProtoNet):
-            def predict(self, support_x, support_y, query_x, way):
-                return torch.rand(*query_x.shape[:2], way, generator=torch.Generator().manual_seed(0)).expand(
-                    len(query_x), -1, -1
-                ) if len(query_x) == 1 else torch.cat(
-                    [self.predict(x[None], y[None], q[None], way) for x, y, q in zip(support_x, support_y, query_x)]
-                )
+            def answer(self, state, query):
+                return torch.rand(len(query), len(state), generator=torch.Generator().manual_seed(0))
         """,
         "where chance is 20 %",
     ),
@@ -233,7 +237,7 @@ def test_an_algorithm_declared_transductive_may_be_transductive(subject: Callabl
 def test_an_error_of_the_algorithm_is_a_broken_rule_with_its_message(subject: Callable[..., Subject]) -> None:
     source = """
         class Broken(ProtoNet):
-            def episode_loss(self, support_x, support_y, query_x, query_y, way):
+            def episode_loss(self, episode):
                 raise RuntimeError("not today")
         """
     with pytest.raises(NotConforming, match="RuntimeError: not today"):
@@ -299,11 +303,11 @@ def test_state_that_prediction_needs_must_be_saved_with_the_weights(subject: Cal
     source = """
         class Broken(ProtoNet):
             offset = 0.0
-            def meta_step(self, episodes):
+            def train_step(self, episodes):
                 self.offset += float(episodes.support_x.mean())
-                return super().meta_step(episodes)
-            def predict(self, support_x, support_y, query_x, way):
-                return super().predict(support_x, support_y, query_x, way) + self.offset
+                return super().train_step(episodes)
+            def answer(self, state, query):
+                return super().answer(state, query) + (0 if self.training else self.offset)
         """
-    with pytest.raises(NotConforming, match=r"predict otherwise: .*state_dict\(\)"):
+    with pytest.raises(NotConforming, match=r"answer otherwise: .*state_dict\(\)"):
         run_check("resume", subject(source))

@@ -143,7 +143,7 @@ def test_a_step_with_several_threads_is_deterministic(
     torch.set_num_threads(2)
     for _ in range(6 if name == "siamese" else 3):  # siamese gathers rows, whose gradient is the likeliest to differ
         algorithm = build(cell, (1, 16, 16), CPU, everything)
-        algorithm.meta_step(batch)
+        algorithm.train_step(batch)
         results.append(torch.cat([weight.detach().flatten() for weight in algorithm.parameters()]))
     assert [torch.equal(weights, results[0]) for weights in results] == [True] * len(results)
 
@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite_fails_the_cell_with_its_step(run: Run) -> Non
 def test_a_step_without_a_loss_fails_the_cell_with_what_came(
     run: Run, monkeypatch: pytest.MonkeyPatch, metrics: object, returned: str
 ) -> None:
-    monkeypatch.setattr(Centroid, "meta_step", lambda self, episodes: metrics)
+    monkeypatch.setattr(Centroid, "train_step", lambda self, episodes: metrics)
     with pytest.raises(CellFailed, match=re.escape(f"a scalar tensor}}; it returned {returned}")):
         run("centroid")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
+from metabench.api import Algorithm, Episodes, Support
+from metabench.engine import asking
 from metabench.engine.cell import Outcome, build
 from metabench.engine.controls import check_batch_independence
 from metabench.engine.evaluation import inductive_accuracies
@@ -19,7 +21,6 @@ from metabench.machine.memory import BatchSize
 from metabench.planning.plan import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
-from metabench_plugins.algorithms.protonet import ProtoNet
 from tiny import CPU, REAL, SUITE, Centroid
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
@@ -33,26 +34,16 @@ def test_scores_that_depend_on_other_episodes_fail_the_cell(run: Run) -> None:
         run("gregarious")
 
 
-class Pooling(ProtoNet):
-    """Embeds the images of all episodes of a batch in one pass."""
-
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        images = torch.cat([support_x, query_x], dim=1)
-        features = self.backbone(images.flatten(0, 1)).reshape(*images.shape[:2], -1)
-        support, query = features[:, : support_x.shape[1]], features[:, support_x.shape[1] :]
-        return torch.stack([self.feature_scores(*each, way) for each in zip(support, support_y, query, strict=True)])
-
-
 @pytest.mark.parametrize(("norm", "leaks"), [("running", False), ("batch", True)])
 def test_one_pass_over_several_episodes_leaks_through_batch_norm_only(
     norm: str, leaks: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
     algorithm = build(cell, (1, 16, 16), CPU, everything)
-    algorithm.__class__ = Pooling
+    algorithm.backbone.per_image = True  # all episodes of a batch are then embedded in one pass
     stream = evaluation_stream(cell, data.splits, CPU)
     if leaks:
-        with pytest.raises(CellFailed, match="embed it in a pass of its own"):
+        with pytest.raises(CellFailed, match="a backbone is per_image only if"):
             check_batch_independence(algorithm, stream, 0, BatchSize(CPU))
     else:
         check_batch_independence(algorithm, stream, 0, BatchSize(CPU))
@@ -82,14 +73,14 @@ def test_random_draws_of_a_prediction_do_not_depend_on_the_batch(run: Run) -> No
 
 def test_a_cell_with_memory_for_two_test_episodes_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run("relative", name="whole")
-    predict = Centroid.predict
+    ask = asking.ask
 
-    def in_pairs(self: Centroid, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        if len(support_x) > 2:
+    def in_pairs(algorithm: Algorithm, episodes: Episodes, *rest: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+        if len(episodes) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return predict(self, support_x, support_y, query_x, way)
+        return ask(algorithm, episodes, *rest, **options)
 
-    monkeypatch.setattr(Centroid, "predict", in_pairs)
+    monkeypatch.setattr(asking, "ask", in_pairs)
     narrow = run("relative", name="narrow")
     assert narrow.eval.batch == 2
     assert narrow.transductive is True
@@ -97,10 +88,10 @@ def test_a_cell_with_memory_for_two_test_episodes_is_done(run: Run, monkeypatch:
 
 
 def test_no_memory_for_a_test_episode_names_the_settings_of_the_test(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def greedy(self: Centroid, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
+    def greedy(self: Centroid, support: Support) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
-    monkeypatch.setattr(Centroid, "predict", greedy)
+    monkeypatch.setattr(Centroid, "adapt", greedy)
     with pytest.raises(CellFailed, match=r"in a single test episode: lower ways \(3\), shots \(2\), queries \(4\)"):
         run("centroid")
 
@@ -108,8 +99,8 @@ def test_no_memory_for_a_test_episode_names_the_settings_of_the_test(run: Run, m
 @pytest.mark.parametrize(
     ("name", "returned"),
     [
-        ("labelling", r"it returned \(5, 12\) of torch.int64"),
-        ("padded", r"it returned \(1, 1, 5, 12, 3\) of torch.float32"),
+        ("labelling", r"it returned \(12,\) of torch.int64"),
+        ("padded", r"it returned \(1, 1, 12, 3\) of torch.float32"),
         ("listing", "it returned list"),
         ("infinite", r"not finite \(a score is -inf\)"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metabench.api import Algorithm, Backbone, Config, Episodes, Setup
+from metabench.api import Algorithm, Backbone, Classification, Config, Episodes, Setup
 from metabench.engine.batching import InOrder, Threaded, Vmapped
 from metabench.engine.trial import batching_for, purity_of, set_batchings
 from metabench.machine.reproducible import seed_generators
@@ -24,7 +24,7 @@ def episodes_of(count: int, seed: int = 0) -> Episodes:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(3).expand(count, -1)
     support, query = (torch.randn(count, images, 1, 16, 16, generator=generator) for images in (3, 6))
-    return Episodes(support, labels, query, labels.repeat(1, 2), 3)
+    return Episodes(support, labels, query, labels.repeat(1, 2), Classification(3))
 
 
 class Pooled(Backbone):
@@ -79,14 +79,12 @@ def test_training_is_in_order_if_an_episode_draws_or_changes_the_next(module: nn
     set_batchings(learner, episodes_of(2))
     assert isinstance(learner.training_batching, InOrder if in_order else Threaded)
     assert isinstance(learner.batching, Threaded)
-    assert not learner.draws
 
 
 def test_a_network_that_draws_at_test_predicts_in_order() -> None:
     learner = maml(DropBlock(always=True))
     set_batchings(learner, episodes_of(2))
     assert isinstance(learner.batching, InOrder)
-    assert learner.draws
 
 
 def test_two_trainings_that_draw_from_one_seed_are_equal() -> None:
@@ -96,7 +94,7 @@ def test_two_trainings_that_draw_from_one_seed_are_equal() -> None:
         for step in range(3):
             seed_generators(step)
             learner.train()
-            learner.meta_step(episodes_of(4, seed=step))
+            learner.train_step(episodes_of(4, seed=step))
         return nn.utils.parameters_to_vector(learner.parameters())
 
     first = trained()
@@ -107,7 +105,7 @@ def test_threads_that_draw_are_refused() -> None:
     learner = maml(DropBlock()).train()
     learner.training_batching = Threaded(2)
     with pytest.raises(RuntimeError, match="an episode drew random numbers"):
-        learner.meta_step(episodes_of(4))
+        learner.train_step(episodes_of(4))
 
 
 def test_the_draws_of_an_episode_do_not_depend_on_the_others() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metabench.api import Algorithm, Backbone, Config, Episodes, Setup, Split
+from metabench.api import Algorithm, Backbone, Classification, Config, Episodes, Setup, Split
 from metabench.data.packing import DataRoots, load_pack
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.streams import EpisodeStream
@@ -109,7 +109,7 @@ def _episodes(
         support_y=torch.arange(way).repeat_interleave(shot).repeat(count, 1),
         query_x=images[:, :, shot:].flatten(1, 2)[:, order],
         query_y=torch.arange(way).repeat_interleave(queries).repeat(count, 1)[:, order],
-        way=way,
+        task=Classification(way),
     )
 
 
@@ -163,7 +163,7 @@ def trained(make_learner: Callable[..., Any], make_episodes: Callable[..., Any])
         dtype = next(learner.parameters()).dtype
         for step in range(steps):
             torch.manual_seed(step)
-            learner.meta_step(make_episodes(2, seed=100 + step, dtype=dtype))
+            learner.train_step(make_episodes(2, seed=100 + step, dtype=dtype))
         return learner
 
     return make

@@ -13,9 +13,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metabench.api import Algorithm, Episodes
-from metabench.engine import evaluation
-from metabench.engine.controls import is_transductive
+from metabench.api import Algorithm, Classification, Episodes, Support
+from metabench.engine import asking, evaluation
+from metabench.engine.controls import PROBE_EPISODES, is_transductive
 from metabench.engine.precision import autocast_of
 from metabench.engine.streams import EpisodeStream
 from metabench.machine.memory import BatchSize
@@ -32,13 +32,12 @@ Make = Callable[..., Any]
 
 
 def predict(learner: Algorithm, episodes: Episodes) -> Tensor:
-    torch.manual_seed(0)
-    return learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way).detach()
+    return asking.predict(learner, episodes, 0, 0)
 
 
 def chosen(episodes: Episodes, index: list[int]) -> Episodes:
     parts = (episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y)
-    return Episodes(*(part[index] for part in parts), way=episodes.way)
+    return Episodes(*(part[index] for part in parts), task=episodes.task)
 
 
 def snapshot(learner: Algorithm) -> dict[str, Any]:
@@ -87,17 +86,21 @@ def test_query_labels_reach_no_prediction(
     trained: Make, stream: EpisodeStream, monkeypatch: pytest.MonkeyPatch, variant: Variant
 ) -> None:
     learner = trained(variant, norm="batch", dtype=torch.float32)
-    seen: list[tuple[Any, ...]] = []
+    seen: list[Tensor] = []
     scores: list[Tensor] = []
-    original = learner.predict
+    adapt, answer = learner.adapt, learner.answer
 
-    def recording(*args: Any, **kwargs: Any) -> Tensor:
-        assert not kwargs
-        seen.append(args)
-        scores.append(original(*args))
+    def recorded_adapt(support: Support) -> Any:
+        seen.extend([support.x, support.y])
+        return adapt(support)
+
+    def recorded_answer(state: Any, query: Tensor) -> Tensor:
+        seen.append(query)
+        scores.append(answer(state, query))
         return scores[-1]
 
-    monkeypatch.setattr(learner, "predict", recording)
+    monkeypatch.setattr(learner, "adapt", recorded_adapt)
+    monkeypatch.setattr(learner, "answer", recorded_answer)
     runs = []
     for order in (torch.arange(6), torch.tensor([3, 5, 0, 4, 2, 1])):
         seen.clear()
@@ -105,16 +108,9 @@ def test_query_labels_reach_no_prediction(
         shuffled = ShuffledLabels(stream, order)
         accuracies = evaluation.evaluate(learner, shuffled, episodes=4, batch=BatchSize(torch.device("cpu"), 2), seed=0)  # type: ignore[arg-type]
         is_transductive(learner, shuffled, 0, BatchSize(torch.device("cpu")))  # type: ignore[arg-type]
-        assert len(seen) == 4
+        assert len(scores) == 4 + 2 * PROBE_EPISODES
         pointers = {labels.data_ptr() for labels in shuffled.labels}
-        for support_x, support_y, query_x, way in seen:
-            assert (support_x.shape[1:], support_y.shape[1:], query_x.shape[1:]) == (
-                (3, 1, 16, 16),
-                (3,),
-                (6, 1, 16, 16),
-            )
-            assert way == 3
-            assert pointers.isdisjoint({x.untyped_storage().data_ptr() for x in (support_x, support_y, query_x)})
+        assert pointers.isdisjoint({x.untyped_storage().data_ptr() for x in seen})
         runs.append(([tensor.clone() for tensor in scores], list(seen), accuracies))
     assert identical(runs[0][0], runs[1][0])
     assert identical(runs[0][1], runs[1][1])
@@ -146,7 +142,7 @@ def test_a_prediction_does_not_change_the_following_training(
     predict(learners[0], make_episodes(1))
     for learner in learners:
         torch.manual_seed(7)
-        learner.meta_step(make_episodes(2, seed=1))
+        learner.train_step(make_episodes(2, seed=1))
     assert identical(snapshot(learners[0]), snapshot(learners[1]))
 
 
@@ -191,11 +187,11 @@ def test_in_lower_precisions_the_batch_changes_scores_only_by_rounding(
 
 @every_norm
 @every_variant
-def test_predict_alone_equals_predict_on_episodes_of_one_query(
+def test_queries_alone_get_the_answers_of_episodes_of_one_query(
     trained: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
     learner, episodes = trained(variant, norm), make_episodes(2)
-    alone = learner.predict_alone(episodes.support_x, episodes.support_y, episodes.query_x, episodes.way)
+    alone = asking.predict_alone(learner, episodes, 0, 0)
     for i in range(episodes.query_x.shape[1]):
         only = predict(learner, replace(episodes, query_x=episodes.query_x[:, [i]]))
         torch.testing.assert_close(alone[:, [i]], only, rtol=1e-9, atol=1e-10)
@@ -223,7 +219,7 @@ def test_the_order_of_the_episodes_of_a_meta_batch_is_irrelevant(
     for order in ([0, 1, 2], [2, 0, 1]):
         learner = make_learner(variant.algorithm, norm="batch", **params)
         for seed in (0, 1):
-            metrics = learner.meta_step(chosen(make_episodes(3, seed=seed), order))
+            metrics = learner.train_step(chosen(make_episodes(3, seed=seed), order))
         # Of a bias before a batch norm the gradient is zero but for rounding, and Adam makes steps of it.
         weights = [value for name, value in learner.named_parameters() if not name.endswith("conv.bias")]
         results.append([metrics["loss"], *weights])
@@ -287,7 +283,7 @@ def test_a_saved_and_loaded_training_continues_identically(
         losses = []
         for one in (learner, loaded):
             torch.manual_seed(step)
-            losses.append(one.meta_step(make_episodes(2, seed=step))["loss"])
+            losses.append(one.train_step(make_episodes(2, seed=step))["loss"])
         assert torch.equal(*losses)
     assert identical(snapshot(loaded), snapshot(learner))
     assert torch.equal(predict(loaded, make_episodes(1)), predict(learner, make_episodes(1)))
@@ -338,7 +334,7 @@ def formula_episodes(step: int) -> Episodes:
         ]
     ).reshape(2, 12, 1, 16, 16)
     labels = labels.repeat(2, 1)
-    return Episodes(images[:, :6], labels[:, :6], images[:, 6:], labels[:, 6:], way=3)
+    return Episodes(images[:, :6], labels[:, :6], images[:, 6:], labels[:, 6:], task=Classification(3))
 
 
 # The losses of two steps and one score after them, computed by this implementation when it had the properties above.
@@ -367,6 +363,6 @@ def test_losses_and_scores_are_the_stored_numbers(
     for i, parameter in enumerate(learner.parameters()):
         values = wave(parameter.numel(), 0.9 * i).reshape(parameter.shape)
         parameter.data.copy_(1 + 0.1 * values if parameter.ndim == 1 else 0.4 * values)
-    losses = [learner.meta_step(formula_episodes(step))["loss"].item() for step in range(2)]
+    losses = [learner.train_step(formula_episodes(step))["loss"].item() for step in range(2)]
     score = predict(learner, formula_episodes(2))[1, 4, 1].item()
     assert (*losses, score) == pytest.approx(GOLDEN[variant.name], rel=1e-6)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from metabench.api import Algorithm, Episodes, Setup
 from metabench.api.batching import Batching, Sequential
+from metabench.engine.asking import predict, predict_alone
 from metabench.engine.batching import Threaded, Vmapped, weight_sharing_copy
 from metabench.engine.trial import purity_of
 from metabench_plugins.algorithms.maml import MAML, MAMLConfig
@@ -31,9 +32,8 @@ def batchings(functional: bool) -> list[Batching]:
 
 
 def predicted(learner: Algorithm, episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Return the scores of `predict` and of `predict_alone`."""
-    given = episodes.support_x, episodes.support_y, episodes.query_x, episodes.way
-    return learner.predict(*given).detach(), learner.predict_alone(*given).detach()
+    """Return the scores of all queries asked at once, and alone."""
+    return predict(learner, episodes, 0, 0), predict_alone(learner, episodes, 0, 0)
 
 
 def trained_state(learner: Algorithm) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def test_every_batching_trains_like_sequential(trained: Make, make_episodes: Mak
             learner.training_batching = batching
         for step in range(2):
             torch.manual_seed(step)
-            loss = learner.meta_step(make_episodes(EPISODES, seed=step))["loss"]
+            loss = learner.train_step(make_episodes(EPISODES, seed=step))["loss"]
         return {**trained_state(learner), "loss": loss}
 
     plain = after_training(Sequential())
@@ -81,8 +81,8 @@ def test_every_batching_has_the_same_meta_gradient(make_episodes: Make, downsamp
         learner = MAML(MAMLConfig(inner_steps=2, first_order=first_order), Setup(backbone, 3, 3, 10)).double()
         learner.training_batching = batching
         drawn = make_episodes(EPISODES, seed=3)
-        flat = Episodes(drawn.support_x.relu(), drawn.support_y, drawn.query_x.relu(), drawn.query_y, drawn.way)
-        learner.meta_step(flat)
+        flat = Episodes(drawn.support_x.relu(), drawn.support_y, drawn.query_x.relu(), drawn.query_y, drawn.task)
+        learner.train_step(flat)
         return [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
 
     plain = gradient(Sequential())

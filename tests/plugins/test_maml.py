@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, Backbone, Episodes
+from metabench.api.algorithms import training_loss
+from metabench.engine.asking import predict
 from metabench.engine.controls import is_transductive
 from metabench.engine.streams import EpisodeStream
 from metabench.machine.memory import BatchSize
@@ -23,7 +26,7 @@ ALPHA = 0.4
 
 def meta_gradient(learner: MAML, episodes: Episodes) -> Tensor:
     """Return the gradient of the first episode's loss as one vector."""
-    loss = learner.episode_loss(*next(iter(episodes)), way=episodes.way)
+    loss = training_loss(learner, next(iter(episodes)))
     return flat_vector(torch.autograd.grad(loss, list(learner.parameters())))
 
 
@@ -63,7 +66,7 @@ def test_the_meta_gradient_is_the_finite_difference_of_the_query_loss(
         losses = []
         for sign in (1, -1):
             set_weights(learner, start + sign * size * direction)
-            losses.append(learner.episode_loss(*next(iter(episodes)), way=3).item())
+            losses.append(training_loss(learner, next(iter(episodes))).item())
         expected = (losses[0] - losses[1]) / (2 * size)
         assert abs(expected) > 1e-3
         assert float(gradient @ direction) == pytest.approx(expected, rel=1e-5, abs=1e-8)
@@ -133,7 +136,7 @@ def test_first_and_second_order_agree_when_the_inner_step_vanishes(
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_weight_has_a_gradient(make_learner: Make, make_episodes: Make, norm: str, first_order: bool) -> None:
     learner = make_learner(MAML, norm=norm, inner_lr=ALPHA, inner_steps=2, first_order=first_order)
-    learner.meta_step(make_episodes(2))
+    learner.train_step(make_episodes(2))
     for name, parameter in learner.named_parameters():
         assert parameter.grad is not None, name
         largest = float(parameter.grad.abs().max())
@@ -153,10 +156,10 @@ def test_the_gradient_and_loss_of_a_meta_batch_are_the_means_over_its_episodes(
     losses, gradients = [], []
     for episode in episodes:
         alone = copy.deepcopy(learner).train()
-        loss = alone.episode_loss(*episode, way=3)
+        loss = training_loss(alone, episode)
         losses.append(loss.item())
         gradients.append(flat_vector(torch.autograd.grad(loss, list(alone.parameters()))))
-    metrics = learner.meta_step(episodes)
+    metrics = learner.train_step(episodes)
     assert metrics["loss"].item() == pytest.approx(sum(losses) / 3, rel=1e-12)
     result = flat_vector(parameter.grad for parameter in learner.parameters())
     torch.testing.assert_close(result, torch.stack(gradients).mean(dim=0), rtol=1e-10, atol=1e-14)
@@ -166,9 +169,9 @@ def test_the_gradient_and_loss_of_a_meta_batch_are_the_means_over_its_episodes(
 def test_prediction_is_plain_gradient_descent_on_a_copy(make_learner: Make, make_episodes: Make, norm: str) -> None:
     episodes: Episodes = make_episodes(1)
     learner = make_learner(MAML, norm=norm, inner_lr=ALPHA, test_inner_steps=3)
-    learner.meta_step(episodes)
+    learner.train_step(episodes)
     expected = adapted_by_sgd(learner.eval(), episodes, steps=3)(episodes.query_x[0])
-    scores = learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, 3)
+    scores = predict(learner, episodes, 0, 0)
     torch.testing.assert_close(scores[0], expected, rtol=1e-10, atol=1e-12)
 
 
@@ -178,7 +181,7 @@ def test_adaptation_at_test_lowers_the_support_loss(make_learner: Make, make_epi
     for steps in (1, 10):
         learner = make_learner(MAML, norm="batch", inner_lr=ALPHA, test_inner_steps=steps)
         # The support images as queries: how well they are fitted.
-        scores = learner.predict(episodes.support_x, episodes.support_y, episodes.support_x, 3)
+        scores = predict(learner, replace(episodes, query_x=episodes.support_x), 0, 0)
         losses.append(F.cross_entropy(scores[0], episodes.support_y[0]).item())
     assert losses[1] < 0.5 * losses[0]
 
@@ -187,7 +190,9 @@ def test_the_order_of_the_support_set_is_irrelevant(make_learner: Make, make_epi
     episodes: Episodes = make_episodes(2)
     learner = make_learner(MAML, norm="batch", inner_lr=ALPHA)
     before, after = (
-        learner.predict(episodes.support_x[:, i], episodes.support_y[:, i], episodes.query_x, 3)
+        predict(
+            learner, replace(episodes, support_x=episodes.support_x[:, i], support_y=episodes.support_y[:, i]), 0, 0
+        )
         for i in (torch.arange(6), torch.tensor([4, 1, 0, 5, 3, 2]))
     )
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-10)
@@ -203,5 +208,5 @@ def test_it_is_transductive_if_the_queries_are_normalised_together(
     make_learner: Make, make_episodes: Make, stream: EpisodeStream, norm: str, transductive: bool
 ) -> None:
     learner: Algorithm = make_learner(MAML, norm=norm, inner_lr=ALPHA, dtype=torch.float32)
-    learner.meta_step(make_episodes(2, dtype=torch.float32))
+    learner.train_step(make_episodes(2, dtype=torch.float32))
     assert is_transductive(learner, stream, 0, BatchSize(torch.device("cpu"))) is transductive

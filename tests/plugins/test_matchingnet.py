@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from metabench.api import Backbone, Episodes
+from metabench.api.algorithms import training_loss
+from metabench.engine.asking import predict
 from metabench_plugins.algorithms.matchingnet import FullContext, MatchingNet, attended_labels
 
 Make = Callable[..., Any]
@@ -34,9 +37,7 @@ def direct_probabilities(query: Tensor, support: Tensor, labels: Tensor, way: in
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_probabilities_sum_to_one(make_learner: Make, make_episodes: Make, scale: float, fce: bool) -> None:
     episodes: Episodes = make_episodes(2)
-    scores = make_learner(MatchingNet, scale=scale, fce=fce).predict(
-        episodes.support_x, episodes.support_y, episodes.query_x, episodes.way
-    )
+    scores = predict(make_learner(MatchingNet, scale=scale, fce=fce), episodes, 0, 0)
     torch.testing.assert_close(scores.exp().sum(dim=-1), torch.ones(2, 6, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
@@ -51,7 +52,7 @@ def test_the_loss_is_the_negative_log_likelihood_of_the_probabilities(
     make_learner: Make, make_episodes: Make, flat: Callable[..., Backbone]
 ) -> None:
     episodes: Episodes = make_episodes(1, size=4)
-    loss = make_learner(MatchingNet, flat((1, 4, 4)), scale=3.0).episode_loss(*next(iter(episodes)), way=3)
+    loss = training_loss(make_learner(MatchingNet, flat((1, 4, 4)), scale=3.0), next(iter(episodes)))
     query, support = episodes.query_x[0].flatten(1), episodes.support_x[0].flatten(1)
     p = direct_probabilities(query, support, episodes.support_y[0], 3, 3.0)
     expected = -sum(math.log(p[m, label]) for m, label in enumerate(episodes.query_y[0].tolist())) / len(p)
@@ -107,7 +108,9 @@ def test_the_order_of_the_support_set_matters_to_full_context(make_learner: Make
 
 def predictions_before_and_after_reordering(learner: MatchingNet, episodes: Episodes) -> list[Tensor]:
     return [
-        learner.predict(episodes.support_x[:, i], episodes.support_y[:, i], episodes.query_x, episodes.way)
+        predict(
+            learner, replace(episodes, support_x=episodes.support_x[:, i], support_y=episodes.support_y[:, i]), 0, 0
+        )
         for i in (torch.arange(6), ORDER)
     ]
 
@@ -116,7 +119,7 @@ def test_full_context_learns_all_its_weights(make_learner: Make, make_episodes: 
     learner = make_learner(MatchingNet, norm="batch", fce=True)
     names = [name for name, _ in learner.named_parameters() if name.startswith("context.")]
     assert len(names) == 12
-    learner.meta_step(make_episodes(2))
+    learner.train_step(make_episodes(2))
     for name in names:
         gradient = learner.get_parameter(name).grad
         assert gradient is not None, name

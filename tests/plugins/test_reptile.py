@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Episodes, episode_generators
+from metabench.engine.asking import predict
 from metabench.engine.controls import is_transductive
 from metabench.engine.streams import EpisodeStream
 from metabench.machine.memory import BatchSize
@@ -91,7 +92,7 @@ def test_the_outer_update_moves_weights_towards_the_mean_of_the_adapted_ones(
         squares = means(all_squares)
         epsilon = 0.7 * (1 - step / 10)
         torch.manual_seed(step)
-        learner.meta_step(episodes)
+        learner.train_step(episodes)
         for now, before, mean in zip(weights(learner), start, means(results), strict=True):
             torch.testing.assert_close(now, before + epsilon * (mean - before), rtol=1e-8, atol=1e-10)
 
@@ -99,7 +100,7 @@ def test_the_outer_update_moves_weights_towards_the_mean_of_the_adapted_ones(
 def test_an_outer_step_of_zero_is_the_identity(make_learner: Make, make_episodes: Make) -> None:
     learner = make_learner(Reptile, inner_lr=LR, outer_step=0.0)
     start = [parameter.clone() for parameter in learner.parameters()]
-    learner.meta_step(make_episodes(2))
+    learner.train_step(make_episodes(2))
     assert all(torch.equal(a, b) for a, b in zip(learner.parameters(), start, strict=True))
 
 
@@ -108,7 +109,7 @@ def test_an_outer_step_of_one_on_one_episode_gives_its_adapted_weights(make_lear
     learner = make_learner(Reptile, norm="batch", inner_lr=LR, inner_steps=4, inner_batch=ALL).train()
     x, y = task(episodes, 0)
     adapted, _ = plain_inner_loop(learner, x, y, [torch.arange(len(y))] * 4)
-    learner.meta_step(episodes)
+    learner.train_step(episodes)
     for now, expected in zip(weights(learner), weights(adapted), strict=True):
         torch.testing.assert_close(now, expected, rtol=1e-8, atol=1e-10)
 
@@ -127,7 +128,7 @@ def test_one_inner_step_on_the_whole_episode_follows_the_normalised_gradient(
     loss.backward()
     gradients = [p.grad for name, p in learner.named_parameters() if not name.endswith("conv.bias")]
     start = weights(learner)
-    metrics = learner.meta_step(episodes)
+    metrics = learner.train_step(episodes)
     assert metrics["loss"].item() == pytest.approx(loss.item(), rel=1e-12)
     for now, before, gradient in zip(weights(learner), start, gradients, strict=True):
         # Adam's first step: the gradient divided by its own size, apart from the 1e-8.
@@ -144,7 +145,7 @@ def test_the_outer_step_falls_linearly_to_zero(make_learner: Make, make_episodes
         learner = make_learner(Reptile, inner_lr=LR, inner_batch=ALL, outer_step=1.0, train_steps=8)
         learner.load_training_state({"outer_steps": steps})
         start = weights(learner)
-        learner.meta_step(episodes)
+        learner.train_step(episodes)
         moved.append([now - before for now, before in zip(weights(learner), start, strict=True)])
     assert max(float(move.abs().max()) for move in moved[0]) > 1e-3
     for full, part in zip(*moved, strict=True):
@@ -155,7 +156,7 @@ def test_the_annealing_counts_the_outer_steps(make_learner: Make, make_episodes:
     learner = make_learner(Reptile)
     for done in range(3):
         assert learner.training_state() == {"outer_steps": done}
-        learner.meta_step(make_episodes(1))
+        learner.train_step(make_episodes(1))
 
 
 @pytest.mark.parametrize(("images", "size"), [(10, 5), (10, 4), (7, 3), (3, 10), (5, 1)])
@@ -185,7 +186,7 @@ def test_prediction_is_adam_on_a_copy(make_learner: Make, make_episodes: Make, n
     ).train()
     x, y = task(episodes, 0)
     _, squares = plain_inner_loop(learner, x, y, [torch.arange(len(y))] * 3)
-    learner.meta_step(episodes)
+    learner.train_step(episodes)
     learner.eval()
     support, queries = episodes.support_x[0], episodes.query_x[0]
     adapted, _ = plain_inner_loop(learner, support, episodes.support_y[0], [torch.arange(6)] * 4, squares, 3)
@@ -194,7 +195,7 @@ def test_prediction_is_adam_on_a_copy(make_learner: Make, make_episodes: Make, n
             expected = adapted(queries)
         else:
             expected = torch.stack([adapted(torch.cat([support, query[None]]))[-1] for query in queries])
-    scores = learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, 3)
+    scores = predict(learner, episodes, 0, 0)
     torch.testing.assert_close(scores[0], expected, rtol=1e-7, atol=1e-9)
 
 
@@ -210,7 +211,7 @@ def test_with_norm_support_a_query_is_normalised_by_the_support_set_only(
     with torch.no_grad():
         images = torch.cat([episodes.support_x[0], episodes.query_x[0]])
         expected = learner.head(learner.backbone(images, support=6))[6:]
-    scores = learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, 3)
+    scores = predict(learner, episodes, 0, 0)
     torch.testing.assert_close(scores[0], expected, rtol=1e-6, atol=1e-8)
 
 
@@ -227,5 +228,5 @@ def test_it_is_transductive_only_if_all_queries_are_normalised_together(
     make_learner: Make, make_episodes: Make, stream: EpisodeStream, norm: str, together: bool, expected: bool
 ) -> None:
     learner = make_learner(Reptile, norm=norm, transductive=together, test_inner_steps=5, dtype=torch.float32)
-    learner.meta_step(make_episodes(2, dtype=torch.float32))
+    learner.train_step(make_episodes(2, dtype=torch.float32))
     assert is_transductive(learner, stream, 0, BatchSize(torch.device("cpu"))) is expected

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metabench.api import Backbone, Episodes
+from metabench.api import Backbone, Classification, Episodes, Support
+from metabench.api.algorithms import training_loss
 from metabench.engine import evaluation
+from metabench.engine.asking import predict
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.siamese import Siamese, SiameseConfig, distort, draw_pairs
 
@@ -75,7 +78,7 @@ def test_the_loss_is_the_cross_entropy_of_the_pairs_probabilities(
     episodes: Episodes = make_episodes(1, size=4)
     learner = spread_out(make_learner(Siamese, flat((1, 4, 4)), pairs=6, distortion=0))
     torch.manual_seed(5)
-    loss = learner.episode_loss(*next(iter(episodes)), way=3)
+    loss = training_loss(learner, next(iter(episodes)))
     torch.manual_seed(5)
     labels = torch.cat([episodes.support_y[0], episodes.query_y[0]])
     first, second = draw_pairs(labels, 6)
@@ -100,7 +103,7 @@ def test_a_similarity_that_is_constant_gives_equal_scores_and_earns_chance(
     learner = make_learner(Siamese)
     torch.nn.init.zeros_(learner.distance.weight)
     episodes: Episodes = make_episodes(3, way=4, shot=shot)
-    scores = learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, 4)
+    scores = predict(learner, episodes, 0, 0)
     assert torch.equal(scores, scores[..., :1].expand_as(scores))
     assert evaluation.credit(scores, episodes.query_y).mean(dim=1).tolist() == [0.25] * 3
 
@@ -111,7 +114,7 @@ def test_a_class_is_as_similar_as_its_support_images_on_average(
 ) -> None:
     episodes: Episodes = make_episodes(1, shot=shot, size=4)
     learner = spread_out(make_learner(Siamese, flat((1, 4, 4))))
-    scores = learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, 3)[0]
+    scores = predict(learner, episodes, 0, 0)[0]
     for m, query in enumerate(episodes.query_x[0].flatten(1)):
         for c in range(3):
             members = episodes.support_x[0, episodes.support_y[0] == c].flatten(1)
@@ -124,7 +127,9 @@ def test_the_order_of_the_support_set_is_irrelevant(make_learner: Make, make_epi
     episodes: Episodes = make_episodes(2)
     learner = make_learner(Siamese, norm="batch", distortion=0)
     before, after = (
-        learner.predict(episodes.support_x[:, i], episodes.support_y[:, i], episodes.query_x, 3)
+        predict(
+            learner, replace(episodes, support_x=episodes.support_x[:, i], support_y=episodes.support_y[:, i]), 0, 0
+        )
         for i in (torch.arange(6), torch.tensor([4, 1, 0, 5, 3, 2]))
     )
     torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
@@ -136,8 +141,9 @@ def test_similarities_near_one_do_not_tie(make_learner: Make, flat: Callable[...
     torch.nn.init.constant_(learner.distance.weight, -1.0)
     torch.nn.init.constant_(learner.distance.bias, 30.0)
     support, query = torch.tensor([[0.0], [2.0]]), torch.tensor([[0.1]])
-    scores = learner.predict(support.reshape(1, 2, 1, 1, 1), torch.tensor([[0, 1]]), query.reshape(1, 1, 1, 1, 1), 2)
-    assert float(scores[0, 0, 0]) > float(scores[0, 0, 1])
+    state = learner.adapt(Support(support.reshape(2, 1), torch.tensor([0, 1]), Classification(2)))
+    scores = learner.answer(state, query.reshape(1, 1)).detach()
+    assert float(scores[0, 0]) > float(scores[0, 1])
 
 
 def test_without_a_chance_of_distortion_images_stay_as_they_are() -> None:
@@ -179,6 +185,6 @@ def test_only_training_images_are_distorted_and_only_on_request(
     monkeypatch.setattr(siamese, "distort", recording)
     learner = make_learner(Siamese, distortion=chance)
     episodes: Episodes = make_episodes(1)
-    learner.meta_step(episodes)
-    learner.predict(episodes.support_x, episodes.support_y, episodes.query_x, 3)
+    learner.train_step(episodes)
+    predict(learner, episodes, 0, 0)
     assert chances == [chance] * calls

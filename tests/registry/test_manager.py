@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
@@ -376,7 +377,7 @@ def test_a_dataset_that_fails_is_named(distributions: Distributions, suite_file:
 
 
 @pytest.mark.parametrize(
-    ("version", "advice"), [("2", "update metabench"), ("0", "update the plugin"), ("'1'", "update the plugin")]
+    ("version", "advice"), [("3", "update metabench"), ("1", "update the plugin"), ("'2'", "update the plugin")]
 )
 def test_a_plugin_of_another_api_version_is_broken_with_advice(
     distributions: Distributions, version: str, advice: str
@@ -385,13 +386,13 @@ def test_a_plugin_of_another_api_version_is_broken_with_advice(
     distributions.add("other-one", f"        METABENCH_API_VERSION = {version}\n{source}")
     message = refusal(manager().algorithm_class, "mine")
     assert "'other-one' 1.0 may provide it" in message
-    assert f"of the plugin API, and this is 1: {advice}" in message
+    assert f"of the plugin API, and this is 2: {advice}" in message
     assert manager().algorithm_class("protonet").__name__ == "ProtoNet"
 
 
 def test_a_plugin_of_this_api_version_works(distributions: Distributions) -> None:
     source = announcing("mine", "metabench_plugins.algorithms.protonet:ProtoNet")
-    distributions.add("this-one", f"        METABENCH_API_VERSION = 1\n{source}")
+    distributions.add("this-one", f"        METABENCH_API_VERSION = 2\n{source}")
     assert manager().algorithm_class("mine").__name__ == "ProtoNet"
 
 
@@ -529,3 +530,30 @@ def test_the_kind_of_a_name_is_recognised(tmp_path: Path, plugins: PluginManager
         plugins.kind_of(f"{path}:number")
     with pytest.raises(PluginError, match=r"no algorithm, backbone or dataset 'conv' \(did you mean 'conv4'\?\)"):
         plugins.kind_of("conv")
+
+
+OLD = """
+    import torch
+    from metabench.api import Algorithm
+    class Old(Algorithm):
+        def meta_step(self, episodes): return {"loss": torch.zeros(())}
+        def predict(self, support_x, support_y, query_x, way): return torch.zeros(*query_x.shape[:2], way)
+    """
+OLDER = """
+    from metabench.api import EmbeddingAlgorithm
+    class Old(EmbeddingAlgorithm):
+        def feature_scores(self, support, support_y, query, way): return query
+    """
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [(OLD, "(it defines predict, meta_step)"), (OLDER, "EmbeddingAlgorithm belongs to version 1 of the plugin API")],
+    ids=["methods", "bases"],
+)
+def test_a_class_of_version_1_is_told_what_to_change(tmp_path: Path, source: str, said: str) -> None:
+    (tmp_path / "old.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    with pytest.raises(PluginError) as refused:
+        PluginManager.from_environment({}).algorithm_class(f"{tmp_path / 'old.py'}:Old")
+    assert said in str(refused.value)
+    assert "write adapt(support) and answer(state, query)" in str(refused.value)

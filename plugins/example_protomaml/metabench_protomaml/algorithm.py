@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, OptimisedAlgorithm
+from metabench.api import Algorithm, AlgorithmConfig, Support
+
+#: Weights of the backbone, weights of the head, and the support images.
+Adapted = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
 
 
 class ProtoMAMLConfig(AlgorithmConfig):
@@ -27,7 +30,7 @@ class ProtoMAMLConfig(AlgorithmConfig):
     first_order: bool = False
 
 
-class ProtoMAML(OptimisedAlgorithm):
+class ProtoMAML(Algorithm):
     """MAML with a linear layer initialised from class prototypes.
 
     The negative squared Euclidean distance to a prototype c is, up to a constant, a linear layer with weights 2c and
@@ -37,18 +40,18 @@ class ProtoMAML(OptimisedAlgorithm):
 
     Config = ProtoMAMLConfig
 
-    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return [M, N] query scores under the adapted weights."""
-        weights = dict(self.backbone.named_parameters())
+    def adapt(self, support: Support) -> Adapted:
+        """Return the adapted weights of backbone and head, and the support images."""
+        weights: dict[str, Tensor] = dict(self.backbone.named_parameters())
         second_order = self.training and not self.config.first_order
         steps = self.config.inner_steps if self.training else self.config.test_inner_steps
         with torch.enable_grad():
-            embedded = self._embed(weights, support_x)
-            prototypes = torch.stack([embedded[support_y == label].mean(dim=0) for label in range(way)])
+            embedded = self._embed(weights, support.x)
+            prototypes = torch.stack([embedded[support.y == label].mean(dim=0) for label in range(support.way)])
             head = {"weight": 2 * prototypes, "bias": -prototypes.square().sum(dim=1)}
             for _ in range(steps):
-                scores = F.linear(self._embed(weights, support_x), head["weight"], head["bias"])
-                loss, values = F.cross_entropy(scores, support_y), [*weights.values(), *head.values()]
+                scores = F.linear(self._embed(weights, support.x), head["weight"], head["bias"])
+                loss, values = F.cross_entropy(scores, support.y), [*weights.values(), *head.values()]
                 # In training, retain the graph: the outer gradient passes through the prototypes, first order or not.
                 gradients = torch.autograd.grad(loss, values, create_graph=second_order, retain_graph=self.training)
                 adapted = [value - self.config.inner_lr * g for value, g in zip(values, gradients, strict=True)]
@@ -56,7 +59,12 @@ class ProtoMAML(OptimisedAlgorithm):
                     adapted = [value.detach().requires_grad_() for value in adapted]
                 weights = dict(zip(weights, adapted, strict=False))
                 head = dict(zip(head, adapted[len(weights) :], strict=True))
-        return F.linear(self._embed_queries(weights, support_x, query_x), head["weight"], head["bias"])
+        return weights, head, support.x
+
+    def answer(self, state: Adapted, query: Tensor) -> Tensor:
+        """Return the [M, N] query scores of the adapted weights."""
+        weights, head, support_x = state
+        return F.linear(self._embed_queries(weights, support_x, query), head["weight"], head["bias"])
 
     def _embed(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         features: Tensor = functional_call(self.backbone, weights, (x,))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, OptimisedAlgorithm, Weights, gradients
+from metabench.api import AlgorithmConfig, Support, Weights, gradients
 from metabench_plugins.algorithms.foreach import foreach
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -30,44 +29,30 @@ class MAMLConfig(AlgorithmConfig):
     first_order: bool = False
 
 
-class MAML(LinearHead, OptimisedAlgorithm):
+class MAML(LinearHead):
     """Learn initial weights from which a few gradient steps on the support set solve an episode (algorithm 2)."""
 
     Config = MAMLConfig
     functional = True
     inner_loop = True
 
-    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
-        """Return the query loss of the adapted weights, differentiable through the adaptation."""
-        adapted = self._adapt(support_x, support_y, self.config.inner_steps, not self.config.first_order)
-        return F.cross_entropy(self.under(adapted, query_x, support_x), query_y)
-
-    def episode_scores(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """Return the [M, N] query scores of the weights adapted to the support set."""
-        adapted = self._adapt(support_x, support_y, self.config.test_inner_steps, second_order=False)
-        return self.under(adapted, query_x, support_x)
-
-    @torch.no_grad()
-    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """See `metabench.api.Algorithm.predict_alone`."""
-        self.eval()
-
-        def scores(learner: MAML, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
-            adapted = learner._adapt(x, y, learner.config.test_inner_steps, second_order=False)
-            return (torch.cat([learner.under(adapted, query, x) for query in torch.split(queries, 1)]),)
-
-        return self.batching.map(scores, self, support_x, support_y, query_x)[0]
-
-    def _adapt(self, x: Tensor, y: Tensor, steps: int, second_order: bool) -> Weights:
-        """Return the weights after `steps` gradient steps on the support set (equation 1)."""
+    def adapt(self, support: Support) -> tuple[Weights, Tensor]:
+        """Return the weights after gradient steps on the support set (equation 1), and its images."""
+        steps = self.config.inner_steps if self.training else self.config.test_inner_steps
+        second_order = self.training and not self.config.first_order
         weights: Weights = dict(self.named_parameters())
 
         def loss(weights: Weights) -> Tensor:
-            return F.cross_entropy(self.under(weights, x), y)
+            return F.cross_entropy(self.under(weights, support.x), support.y)
 
         for _ in range(steps):
             slopes, _ = gradients(loss, weights, differentiable=second_order)
             # With first-order gradients ∇ is a constant, and θ′ = θ - α∇ passes the gradient of L(θ′) on to θ.
             moved = foreach("add", list(weights.values()), list(slopes.values()), alpha=-self.config.inner_lr)
             weights = dict(zip(weights, moved, strict=True))
-        return weights
+        return weights, support.x
+
+    def answer(self, state: tuple[Weights, Tensor], query: Tensor) -> Tensor:
+        """Return the [M, N] query scores of the adapted weights."""
+        weights, support_x = state
+        return self.under(weights, query, support_x)

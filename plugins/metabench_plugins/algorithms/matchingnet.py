@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, EmbeddingAlgorithm, Setup
+from metabench.api import Algorithm, AlgorithmConfig, Episode, Setup, Support
 from metabench_plugins.algorithms.per_class import log_sum_per_class
 
 
@@ -26,25 +28,30 @@ class MatchingNetConfig(AlgorithmConfig):
     fce_steps: PositiveInt = 5
 
 
-class MatchingNet(EmbeddingAlgorithm):
+class MatchingNet(Algorithm):
     """Averages the support labels by cosine attention (equation 1)."""
 
     Config = MatchingNetConfig
+    reads = "features"
 
     def __init__(self, config: MatchingNetConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.functional = not config.fce  # torch.vmap does not support LSTMs
         self.context = FullContext(setup.backbone.features, config.fce_steps) if config.fce else None
 
-    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
-        """Return the negative log-likelihood of the queries (equation 6)."""
-        return F.nll_loss(self.episode_scores(support_x, support_y, query_x, way), query_y)
+    def adapt(self, support: Support) -> Support:
+        """Return the support set, with full context embeddings if configured."""
+        return support if self.context is None else replace(support, x=self.context.support(support.x))
 
-    def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
+    def answer(self, support: Support, query: Tensor) -> Tensor:
         """Return the [M, N] log-probabilities of the queries."""
         if self.context is not None:
-            support, query = self.context(support, query)
-        return attended_labels(query, support, support_y, way, self.config.scale)
+            query = self.context.query(query, support.x)
+        return attended_labels(query, support.x, support.y, support.way, self.config.scale)
+
+    def episode_loss(self, episode: Episode) -> Tensor:
+        """Return the negative log-likelihood of the queries (equation 6)."""
+        return F.nll_loss(self.answer(self.adapt(episode.support), episode.query_x), episode.query_y)
 
 
 def attended_labels(query: Tensor, support: Tensor, labels: Tensor, way: int, scale: float) -> Tensor:
@@ -84,11 +91,19 @@ class FullContext(nn.Module):
 
     def forward(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Embed [S, D] support and [M, D] queries in context."""
+        embedded = self.support(support)
+        return embedded, self.query(query, embedded)
+
+    def support(self, support: Tensor) -> Tensor:
+        """Return [S, D] embeddings g of the support set in context."""
         forwards, backwards = self.support_lstm(support)[0].chunk(2, dim=-1)
-        support = support + forwards + backwards
+        return support + forwards + backwards  # type: ignore[no-any-return]
+
+    def query(self, query: Tensor, support: Tensor) -> Tensor:
+        """Return [M, D] embeddings f of queries in the context of [S, D] embeddings g."""
         hidden, cell = query, torch.zeros_like(query)
         for _ in range(self.steps):
             read = F.softmax(hidden @ support.T, dim=-1) @ support
             output, cell = self.query_lstm(torch.cat([query, read], dim=-1), (hidden, cell))
             hidden = output + query
-        return support, hidden
+        return hidden

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, EmbeddingAlgorithm
+from metabench.api import Algorithm, AlgorithmConfig, Support
 
 
 class ProtoNetConfig(AlgorithmConfig):
@@ -20,7 +20,7 @@ class ProtoNetConfig(AlgorithmConfig):
     halve_lr_every: int = Field(default=2000, ge=0)
 
 
-class ProtoNet(EmbeddingAlgorithm):
+class ProtoNet(Algorithm):
     """Assigns a query to the class with the nearest prototype.
 
     A prototype is the mean support embedding of a class; distances are squared Euclidean. ProtoNet has no parameters
@@ -28,11 +28,16 @@ class ProtoNet(EmbeddingAlgorithm):
     """
 
     Config = ProtoNetConfig
+    reads = "features"
     functional = True
 
-    def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
+    def adapt(self, support: Support) -> Tensor:
+        """Return [N, D] prototypes (equation 1)."""
+        return class_means(support.x, support.y, support.way)
+
+    def answer(self, prototypes: Tensor, query: Tensor) -> Tensor:
         """Return [M, N] negative squared distances to prototypes (algorithm 1)."""
-        return -squared_distances(query, class_means(support, support_y, way))
+        return -squared_distances(query, prototypes)
 
 
 def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:

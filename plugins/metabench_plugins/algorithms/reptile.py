@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import Config, Episodes, Metrics, Setup, Weights, episode_generators, gradients
+from metabench.api import Config, Episodes, Metrics, Setup, Support, Weights, episode_generators, gradients
 from metabench_plugins.algorithms.foreach import foreach
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -87,7 +87,7 @@ class Reptile(LinearHead):
         for i, weight in enumerate(self.parameters()):
             self.register_buffer(f"square_{i}", torch.zeros_like(weight))
 
-    def meta_step(self, episodes: Episodes) -> Metrics:
+    def train_step(self, episodes: Episodes) -> Metrics:
         """Set θ ← θ + ε · mean(φ - θ) over the episodes of the meta-batch."""
         self.train()
         x = torch.cat([episodes.support_x, episodes.query_x], dim=1)
@@ -96,7 +96,7 @@ class Reptile(LinearHead):
         batches = torch.stack([minibatches(*shape, generator) for generator in episode_generators(len(episodes))])
 
         def train(learner: Reptile, *episode: Tensor) -> tuple[Tensor, ...]:
-            adapted, squares, loss = learner._adapt(*episode)
+            adapted, squares, loss = learner._trained(*episode)
             return (*adapted.values(), *squares, loss)
 
         *adapted_and_squares, losses = self.training_batching.map(train, self, x, y, batches.to(y.device))
@@ -107,28 +107,21 @@ class Reptile(LinearHead):
         self._inner_steps += self.config.inner_steps
         return {"loss": losses.mean()}
 
-    def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """See `metabench.api.Algorithm.predict`."""
-        return self._predict(support_x, support_y, query_x, at_once=query_x.shape[1])
+    def adapt(self, support: Support) -> tuple[Weights, Tensor]:
+        """Return the weights after training on the support set, and its images."""
+        # The same minibatches for every episode: its result must not depend on its number.
+        shape = len(support.y), self.config.test_inner_batch, self.config.test_inner_steps
+        batches = minibatches(*shape, torch.Generator().manual_seed(0)).to(support.y.device)
+        weights, _, _ = self._trained(support.x, support.y, batches)
+        return weights, support.x
 
-    def predict_alone(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, way: int) -> Tensor:
-        """See `metabench.api.Algorithm.predict_alone`."""
-        return self._predict(support_x, support_y, query_x, at_once=1)
-
-    def _predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, at_once: int) -> Tensor:
-        """Return the [B, M, N] scores, with `at_once` queries of an episode per forward pass."""
-        self.eval()
-        # The same minibatches for every episode: its result must not depend on its place in the batch.
-        shape = support_y.shape[1], self.config.test_inner_batch, self.config.test_inner_steps
-        batches = minibatches(*shape, torch.Generator().manual_seed(0)).to(support_y.device)
-
-        def scores(learner: Reptile, x: Tensor, y: Tensor, queries: Tensor) -> tuple[Tensor]:
-            adapted, _, _ = learner._adapt(x, y, batches)
-            with torch.no_grad():
-                parts = torch.split(queries, at_once)
-                return (torch.cat([learner._query_scores(adapted, x, part) for part in parts]),)
-
-        return self.batching.map(scores, self, support_x, support_y, query_x)[0]
+    def answer(self, state: tuple[Weights, Tensor], query: Tensor) -> Tensor:
+        """Return the [M, N] query scores of the adapted weights."""
+        weights, support_x = state
+        if self.config.transductive or self.backbone.needs_support:
+            return self.under(weights, query, support_x)
+        with_support = [torch.cat([support_x, image.unsqueeze(0)]) for image in query]
+        return torch.stack([self.under(weights, batch)[-1] for batch in with_support])
 
     def training_state(self) -> dict[str, Any]:
         """Return the number of outer steps, which determines ε."""
@@ -153,7 +146,7 @@ class Reptile(LinearHead):
         squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(self.parameters())]
         return InnerAdam(self.config.inner_lr, squares, self._inner_steps)
 
-    def _adapt(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
+    def _trained(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
         """Make one inner-loop step per minibatch.
 
         Args:
@@ -183,13 +176,6 @@ class Reptile(LinearHead):
         for weight, adapted_weight in zip(self.parameters(), adapted, strict=True):
             weight.add_(epsilon * (adapted_weight.mean(dim=0) - weight))
         self._outer_steps += 1
-
-    def _query_scores(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
-        """Return the [M, N] query scores of the adapted weights."""
-        if self.config.transductive or self.backbone.needs_support:
-            return self.under(weights, query_x, support_x)
-        with_support = [torch.cat([support_x, query.unsqueeze(0)]) for query in query_x]
-        return torch.stack([self.under(weights, batch)[-1] for batch in with_support])
 
 
 def minibatches(images: int, size: int, count: int, generator: torch.Generator) -> Tensor:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, EmbeddingAlgorithm, Setup, embed_episode
+from metabench.api import Algorithm, AlgorithmConfig, Episode, Setup, Support
 from metabench_plugins.algorithms.per_class import log_sum_per_class
 
 
@@ -31,7 +32,7 @@ class SiameseConfig(AlgorithmConfig):
     distortion: float = Field(default=8 / 9, ge=0, le=1)
 
 
-class Siamese(EmbeddingAlgorithm):
+class Siamese(Algorithm):
     """Learns the probability that two images are of one class.
 
     The probability is p = σ(Σ_j w_j |e_j(a) - e_j(b)| + c), a weighted L1 distance of embeddings e. The embeddings are
@@ -40,6 +41,7 @@ class Siamese(EmbeddingAlgorithm):
     """
 
     Config = SiameseConfig
+    reads = "features"
 
     def __init__(self, config: SiameseConfig, setup: Setup) -> None:
         super().__init__(config, setup)
@@ -55,25 +57,30 @@ class Siamese(EmbeddingAlgorithm):
         """Return [n, units] sigmoid embeddings of [n, D] features."""
         return self.dense(features).sigmoid()  # type: ignore[no-any-return]
 
-    def episode_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int) -> Tensor:
+    def augment(self, images: Tensor) -> Tensor:
+        """Distort training images (section 3.2)."""
+        return distort(images, self.config.distortion) if self.config.distortion else images
+
+    def episode_loss(self, episode: Episode) -> Tensor:
         """Return the binary cross-entropy over pairs of the episode's images."""
-        if self.config.distortion:
-            support_x, query_x = (distort(x, self.config.distortion) for x in (support_x, query_x))
-        features = self.embed(torch.cat(embed_episode(self.backbone, support_x, query_x)))
-        first, second = draw_pairs(torch.cat([support_y, query_y]), self.config.pairs)
+        features = self.embed(torch.cat([episode.support.x, episode.query_x]))
+        first, second = draw_pairs(torch.cat([episode.support.y, episode.query_y]), self.config.pairs)
         same = features.new_zeros(len(first))
         same[: len(first) // 2] = 1
         return F.binary_cross_entropy_with_logits(
             self.similarity(features.index_select(0, first), features.index_select(0, second)), same
         )
 
-    def feature_scores(self, support: Tensor, support_y: Tensor, query: Tensor, way: int) -> Tensor:
+    def adapt(self, support: Support) -> Support:
+        """Return the support set with [S, units] embeddings."""
+        return replace(support, x=self.embed(support.x))
+
+    def answer(self, support: Support, query: Tensor) -> Tensor:
         """Return [M, N] log mean probabilities for the classes."""
-        support, query = self.embed(support), self.embed(query)
-        log_similarity = F.logsigmoid(self.similarity(query.unsqueeze(1), support.unsqueeze(0)))
+        log_similarity = F.logsigmoid(self.similarity(self.embed(query).unsqueeze(1), support.x.unsqueeze(0)))
         # Average over the images of a class in log space: in float32, probabilities near 1 would tie.
-        shots = support_y.bincount(minlength=way).to(support.dtype)
-        return log_sum_per_class(log_similarity, support_y, way) - shots.log()
+        shots = support.y.bincount(minlength=support.way).to(log_similarity.dtype)
+        return log_sum_per_class(log_similarity, support.y, support.way) - shots.log()
 
 
 def draw_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:

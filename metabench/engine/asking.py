@@ -1,0 +1,133 @@
+"""Let an algorithm adapt to episodes, and ask it queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metabench.api import Algorithm, Classification, Episodes, Support, embed_episode
+from metabench.api.batching import Batching
+from metabench.engine.batching import InOrder
+from metabench.errors import CellFailed
+from metabench.machine.reproducible import derive_seed, seed_generators
+
+#: Largest number of pixels that a CPU embeds in one pass over several episodes: activations then stay in its cache.
+_PIXELS_AT_ONCE = 2**19
+
+
+def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
+    """Return the [B, M, N] scores of all queries, each episode asked at once.
+
+    Args:
+        algorithm: the algorithm.
+        episodes: B episodes.
+        seed: seed of the algorithm's random draws, with the number of the episode.
+        first: number of the first episode in its stream.
+
+    Raises:
+        CellFailed: the scores have another shape or type.
+    """
+    (scores,) = ask(algorithm, episodes, [episodes.query_x], seed, first)
+    return scores
+
+
+def predict_alone(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
+    """Return the [B, M, N] scores of all queries, asked one query of one episode at a time.
+
+    An algorithm that reads features gets those of support set and query in a pass of their own: a backbone may call
+    itself `per_image` and not be so. Arguments and errors are those of `predict`.
+    """
+    queries = torch.split(episodes.query_x, 1, dim=1)
+    return torch.cat(ask(algorithm, episodes, queries, seed, first, together=True), dim=1)
+
+
+@torch.no_grad()
+def ask(
+    algorithm: Algorithm,
+    episodes: Episodes,
+    questions: Sequence[Tensor],
+    seed: int,
+    first: int,
+    together: bool = False,
+) -> tuple[Tensor, ...]:
+    """Let the algorithm adapt once to each episode, and ask it questions one after the other.
+
+    An algorithm that reads features adapts anew for each question, if the backbone has to embed support set and queries
+    together.
+
+    Args:
+        algorithm: the algorithm.
+        episodes: B episodes, of which the support sets are used.
+        questions: [B, m, C, H, W] queries each.
+        seed: seed of the algorithm's random draws, with the number of the episode.
+        first: number of the first episode in its stream.
+        together: embed support set and queries of each episode together, also if the backbone is `per_image`.
+
+    Returns:
+        [B, m, N] scores of each question.
+
+    Raises:
+        CellFailed: the scores have another shape or type.
+    """
+    algorithm.eval()
+    task = episodes.task
+    support, asked = episodes.support_x, list(questions)
+    reads_features = algorithm.reads == "features"
+    together = reads_features and (together or not algorithm.backbone.per_image)
+    if reads_features and not together:
+        support, *asked = _embedded(algorithm, [support, *asked])
+
+    def work(learner: Algorithm, x: Tensor, y: Tensor, *queries: Tensor) -> tuple[Tensor, ...]:
+        if together:
+            return tuple(_answer_together(learner, x, y, query, task) for query in queries)
+        state = learner.adapt(Support(x, y, task))
+        return tuple(_answer(learner, state, query, task) for query in queries)
+
+    batching = _seeded(algorithm.batching, seed, first, len(episodes))
+    return tuple(scores.detach() for scores in batching.map(work, algorithm, support, episodes.support_y, *asked))
+
+
+def _seeded(batching: Batching, seed: int, first: int, count: int) -> Batching:
+    """Return the batching; in order, with a seed for each episode that depends on its number only."""
+    if not isinstance(batching, InOrder):
+        return batching
+    return InOrder([derive_seed(seed, f"predict {number}") for number in range(first, first + count)])
+
+
+def _answer_together(learner: Algorithm, x: Tensor, y: Tensor, query: Tensor, task: Classification) -> Tensor:
+    """Embed support images and queries in one pass, adapt and answer."""
+    support, query = embed_episode(learner.backbone, x, query)
+    return _answer(learner, learner.adapt(Support(support, y, task)), query, task)
+
+
+def _answer(learner: Algorithm, state: Any, query: Tensor, task: Classification) -> Tensor:
+    """Return the checked answers; each question has the same random numbers.
+
+    Raises:
+        CellFailed: the answers have another shape or type.
+    """
+    if isinstance(learner.batching, InOrder):
+        seed_generators(torch.initial_seed())
+    scores = learner.answer(state, query)
+    expected = (len(query), task.way)
+    if isinstance(scores, Tensor) and scores.shape == expected and scores.is_floating_point():
+        return scores
+    returned = f"{tuple(scores.shape)} of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
+    raise CellFailed(
+        f"answer must return floating-point scores [queries, classes] = {expected}, the largest score of a query for "
+        f"its predicted class, not labels or distances; it returned {returned}"
+    )
+
+
+def _embedded(algorithm: Algorithm, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Return the [B, m, D] features of [B, m, C, H, W] images, in one pass over several episodes."""
+    images = torch.cat(list(parts), dim=1)
+    at_once = len(images)
+    if images.device.type == "cpu":
+        at_once = max(1, _PIXELS_AT_ONCE // images[0, :, 0].numel())
+    features = torch.cat([algorithm.backbone(part.flatten(0, 1)) for part in torch.split(images, at_once)])
+    features = features.reshape(images.shape[:2] + features.shape[1:])
+    return list(torch.split(features, [part.shape[1] for part in parts], dim=1))
