@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -27,7 +28,7 @@ import pytest
 import torch
 
 from metabench.api import Algorithm
-from metabench.conformance import algorithms, backbones
+from metabench.conformance import algorithms, backbones, datasets
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.cell import build, image_shape_of
@@ -43,7 +44,7 @@ from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
-__all__ = ["AlgorithmChecks", "BackboneChecks", "SmallNetwork", "SuiteBenchmarks"]
+__all__ = ["AlgorithmChecks", "BackboneChecks", "DatasetChecks", "SmallNetwork", "SuiteBenchmarks"]
 
 
 class AlgorithmChecks:
@@ -86,6 +87,28 @@ class BackboneChecks:
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.backbones.CHECKS`."""
         backbones.run_check(check, backbones.Subject(self.backbone, self.params, self.image_shapes))
+
+
+class DatasetChecks:
+    """Checks a dataset, packed into a temporary cache; subclass it as ``Test…``.
+
+    The raw data are those that METABENCH_DATA names.
+
+    Attributes:
+        dataset: name of the dataset, as its plugin announces it.
+        params: its parameters.
+    """
+
+    dataset: ClassVar[str]
+    params: ClassVar[Mapping[str, Any]] = {}
+
+    @pytest.mark.parametrize("check", list(datasets.CHECKS))
+    def test_conforms(self, check: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Run one of `metabench.conformance.datasets.CHECKS`."""
+        # All checks of a session share the packs, whose names contain code and parameters.
+        cache = tmp_path_factory.getbasetemp() / "metabench-packs"
+        roots = replace(DataRoots.from_environment(os.environ), cache=cache)
+        datasets.run_check(check, datasets.Subject(self.dataset, roots, self.params))
 
 
 class Benchmark(Protocol):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,12 +69,13 @@ def new(name: str, kind: str, folder: Path) -> None:
 def check(
     name: str, params: str, transductive: bool, steps: int, image_shapes: tuple[tuple[int, int, int], ...]
 ) -> int:
-    """Check the algorithm or backbone NAME against the contract of its kind.
+    """Check the algorithm, backbone or dataset NAME against the contract of its kind.
 
     NAME is announced by a plugin, or is a class in a file (./file.py:Class). The exit code is 1 where a check fails.
+    A dataset is packed into a temporary cache.
     """
-    from metabench.conformance import algorithms, backbones
-    from metabench.errors import UsageError
+    from metabench.conformance import algorithms, backbones, datasets
+    from metabench.data.packing import DataRoots
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
 
@@ -88,10 +92,10 @@ def check(
         _refuse_wrong_parameters(name, plugins.backbone_class(name).Config, given)
         shapes = image_shapes or backbones.IMAGE_SHAPES
         return _report(backbones.CHECKS, backbones.Subject(name, given, shapes, plugins))
-    raise UsageError(
-        f"'{name}' is a {kind}, and the checks are for algorithms and backbones: try it in a suite by `metabench run "
-        f"--profile smoke`; `metabench plugin new --kind {kind}` writes tests of one"
-    )
+    _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, given)
+    with tempfile.TemporaryDirectory() as folder:
+        roots = replace(DataRoots.from_environment(os.environ), cache=Path(folder))
+        return _report(datasets.CHECKS, datasets.Subject(name, roots, given, plugins))
 
 
 #: The kind of plugin that an option of `check` is for, by the option's parameter.

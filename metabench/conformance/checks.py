@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from metabench.api import Config
-from metabench.errors import CellFailed, MetabenchError, in_one_line
+from metabench.errors import CellFailed, InvalidData, MetabenchError, in_one_line
 from metabench.registry.configs import InvalidConfig, validate_config
 
 _Subject = TypeVar("_Subject")
@@ -24,14 +24,15 @@ def run(check: Callable[[_Subject], None], subject: _Subject) -> None:
     Raises:
         NotConforming: the plugin breaks the rule, or raised an exception.
         PluginError: no plugin provides the name.
+        DataError: raw data is missing or damaged.
     """
     with torch.random.fork_rng(devices=[]):
         try:
             check(subject)
+        except (CellFailed, InvalidData) as error:
+            raise NotConforming(str(error)) from error
         except MetabenchError:
             raise
-        except CellFailed as error:
-            raise NotConforming(str(error)) from error
         except Exception as error:
             raise NotConforming(f"{in_one_line(error)}") from error
 
