@@ -28,7 +28,7 @@ import pytest
 import torch
 
 from metabench.api import Algorithm
-from metabench.conformance import algorithms, backbones, datasets
+from metabench.conformance import algorithms, backbones, datasets, loggers
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.cell import build, image_shape_of
@@ -44,7 +44,7 @@ from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
-__all__ = ["AlgorithmChecks", "BackboneChecks", "DatasetChecks", "SmallNetwork", "SuiteBenchmarks"]
+__all__ = ["AlgorithmChecks", "BackboneChecks", "DatasetChecks", "LoggerChecks", "SmallNetwork", "SuiteBenchmarks"]
 
 
 class AlgorithmChecks:
@@ -109,6 +109,25 @@ class DatasetChecks:
         cache = tmp_path_factory.getbasetemp() / "metabench-packs"
         roots = replace(DataRoots.from_environment(os.environ), cache=cache)
         datasets.run_check(check, datasets.Subject(self.dataset, roots, self.params))
+
+
+class LoggerChecks:
+    """Checks a logger by the records of a made-up suite, ``plugin-check``; subclass it as ``Test…``.
+
+    A logger that sends records to a server does so: let the environment name one for tests.
+
+    Attributes:
+        logger: name of the logger, as its plugin announces it.
+        seconds: most seconds that a call of a hook may take.
+    """
+
+    logger: ClassVar[str]
+    seconds: ClassVar[float] = loggers.SECONDS
+
+    @pytest.mark.parametrize("check", list(loggers.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.loggers.CHECKS`."""
+        loggers.run_check(check, loggers.Subject(self.logger, self.seconds))
 
 
 class Benchmark(Protocol):

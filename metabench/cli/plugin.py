@@ -69,12 +69,13 @@ def new(name: str, kind: str, folder: Path) -> None:
 def check(
     name: str, params: str, transductive: bool, steps: int, image_shapes: tuple[tuple[int, int, int], ...]
 ) -> int:
-    """Check the algorithm, backbone or dataset NAME against the contract of its kind.
+    """Check the algorithm, backbone, dataset or logger NAME against the contract of its kind.
 
     NAME is announced by a plugin, or is a class in a file (./file.py:Class). The exit code is 1 where a check fails.
-    A dataset is packed into a temporary cache.
+    A dataset is packed into a temporary cache. A logger gets the records of a made-up suite, plugin-check: one that
+    sends them to a server does so.
     """
-    from metabench.conformance import algorithms, backbones, datasets
+    from metabench.conformance import algorithms, backbones, datasets, loggers
     from metabench.data.packing import DataRoots
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
@@ -92,25 +93,31 @@ def check(
         _refuse_wrong_parameters(name, plugins.backbone_class(name).Config, given)
         shapes = image_shapes or backbones.IMAGE_SHAPES
         return _report(backbones.CHECKS, backbones.Subject(name, given, shapes, plugins))
+    if kind == "logger":
+        plugins.logger_class(name)
+        return _report(loggers.CHECKS, loggers.Subject(name, plugins=plugins))
     _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, given)
     with tempfile.TemporaryDirectory() as folder:
         roots = replace(DataRoots.from_environment(os.environ), cache=Path(folder))
         return _report(datasets.CHECKS, datasets.Subject(name, roots, given, plugins))
 
 
-#: The kind of plugin that an option of `check` is for, by the option's parameter.
-_KIND_OF_OPTION = {
-    "transductive": ("--transductive", "algorithm"),
-    "steps": ("--steps", "algorithm"),
-    "image_shapes": ("--image-shape", "backbone"),
+#: The kinds of plugins that an option of `check` is for, by the option's parameter.
+_KINDS_OF_OPTION = {
+    "params": ("--params", ("algorithm", "backbone", "dataset")),
+    "transductive": ("--transductive", ("algorithm",)),
+    "steps": ("--steps", ("algorithm",)),
+    "image_shapes": ("--image-shape", ("backbone",)),
 }
 
 
 def _refuse_options_of_other_kinds(name: str, kind: str) -> None:
     context = click.get_current_context()
-    for parameter, (option, wanted) in _KIND_OF_OPTION.items():
-        if wanted != kind and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{option} is for {wanted}s, and '{name}' is a {kind}: leave it out")
+    for parameter, (option, kinds) in _KINDS_OF_OPTION.items():
+        if kind not in kinds and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+            *others, last = (f"{one}s" for one in kinds)
+            wanted = f"{', '.join(others)} and {last}" if others else last
+            raise click.UsageError(f"{option} is for {wanted}, and '{name}' is a {kind}: leave it out")
 
 
 def _parsed(params: str) -> dict[str, Any]:
