@@ -35,6 +35,10 @@ class DataError(MetabenchError):
     """A dataset is missing, damaged, or cannot be stored."""
 
 
+class InvalidData(DataError):
+    """A dataset's class fails, or returns values that break its contract."""
+
+
 class StoreError(MetabenchError):
     """An output directory cannot be read or written."""
 

@@ -1,6 +1,6 @@
 """Checks and benchmarks for the tests of plugins, under pytest.
 
-Three lines check an algorithm against the contract of `metabench.api.Algorithm`::
+Three lines check an algorithm against the contract of `metabench.api.Algorithm`, and likewise other kinds of plugins::
 
     from metabench.testing import AlgorithmChecks
 
@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -27,7 +28,8 @@ import pytest
 import torch
 
 from metabench.api import Algorithm
-from metabench.conformance.algorithms import CHECKS, SmallNetwork, Subject, run_check
+from metabench.conformance import algorithms, backbones, datasets, loggers
+from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
 from metabench.engine.cell import build, image_shape_of
@@ -42,7 +44,7 @@ from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
-__all__ = ["AlgorithmChecks", "SmallNetwork", "SuiteBenchmarks"]
+__all__ = ["AlgorithmChecks", "BackboneChecks", "DatasetChecks", "LoggerChecks", "SmallNetwork", "SuiteBenchmarks"]
 
 
 class AlgorithmChecks:
@@ -60,10 +62,72 @@ class AlgorithmChecks:
     transductive: ClassVar[bool] = False
     steps: ClassVar[int] = 400
 
-    @pytest.mark.parametrize("check", list(CHECKS))
+    @pytest.mark.parametrize("check", list(algorithms.CHECKS))
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.algorithms.CHECKS`."""
-        run_check(check, Subject(self.algorithm, self.params, self.transductive, self.steps))
+        subject = algorithms.Subject(self.algorithm, self.params, self.transductive, self.steps)
+        algorithms.run_check(check, subject)
+
+
+class BackboneChecks:
+    """Checks a backbone; subclass it as ``Test…``.
+
+    Attributes:
+        backbone: name of the backbone, as its plugin announces it.
+        params: its parameters.
+        image_shapes: (C, H, W) of the images to try. The backbone takes at least one, and refuses others by a
+            ValueError that names their height and width.
+    """
+
+    backbone: ClassVar[str]
+    params: ClassVar[Mapping[str, Any]] = {}
+    image_shapes: ClassVar[Sequence[tuple[int, int, int]]] = backbones.IMAGE_SHAPES
+
+    @pytest.mark.parametrize("check", list(backbones.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.backbones.CHECKS`."""
+        backbones.run_check(check, backbones.Subject(self.backbone, self.params, self.image_shapes))
+
+
+class DatasetChecks:
+    """Checks a dataset, packed into a temporary cache; subclass it as ``Test…``.
+
+    The raw data are those that METABENCH_DATA names.
+
+    Attributes:
+        dataset: name of the dataset, as its plugin announces it.
+        params: its parameters.
+    """
+
+    dataset: ClassVar[str]
+    params: ClassVar[Mapping[str, Any]] = {}
+
+    @pytest.mark.parametrize("check", list(datasets.CHECKS))
+    def test_conforms(self, check: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Run one of `metabench.conformance.datasets.CHECKS`."""
+        # All checks of a session share the packs, whose names contain code and parameters.
+        cache = tmp_path_factory.getbasetemp() / "metabench-packs"
+        roots = replace(DataRoots.from_environment(os.environ), cache=cache)
+        datasets.run_check(check, datasets.Subject(self.dataset, roots, self.params))
+
+
+class LoggerChecks:
+    """Checks a logger by the records of a made-up suite, ``plugin-check``; subclass it as ``Test…``.
+
+    A logger that sends records to a server does so: let the environment name one for tests.
+
+    Attributes:
+        logger: name of the logger, as its plugin announces it.
+        seconds: most seconds that a call of a hook may take.
+    """
+
+    logger: ClassVar[str]
+    seconds: ClassVar[float] = loggers.SECONDS
+
+    @pytest.mark.parametrize("check", list(loggers.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.loggers.CHECKS`."""
+        loggers.run_check(check, loggers.Subject(self.logger, self.seconds))
 
 
 class Benchmark(Protocol):

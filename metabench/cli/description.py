@@ -17,14 +17,14 @@ from metabench.registry.file_classes import absolute, is_local
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Algorithm, Backbone, Config, Dataset
+    from metabench.api import Config
 
 #: Columns of a description.
 _WIDTH = 100
 
 
 def describe(name: str, plugins: PluginManager) -> str:
-    """Return docs and parameters of an algorithm, backbone or dataset.
+    """Return docs and parameters of an algorithm, backbone, dataset or logger.
 
     Args:
         name: its name, or ``FILE.py:CLASS``.
@@ -36,12 +36,13 @@ def describe(name: str, plugins: PluginManager) -> str:
     if is_local(name):
         name = absolute(name, Path.cwd())
     kind = plugins.kind_of(name)
-    cls: type[Algorithm | Backbone | Dataset] = getattr(plugins, f"{kind}_class")(name)
-    spec = {**plugins.algorithms(), **plugins.backbones(), **plugins.datasets()}.get(name)
+    cls = getattr(plugins, f"{kind}_class")(name)
+    spec = {**plugins.loggers(), **plugins.datasets(), **plugins.backbones(), **plugins.algorithms()}.get(name)
     source = [spec.reference, spec.link] if spec else []
     lines = [f"{name}: {kind} of {plugins.provider(kind, name)} ({cls.__module__}:{cls.__qualname__})"]
     lines += [", ".join(filter(None, source))] if any(source) else []
-    return "\n".join([*lines, "", _docs(cls), "", _parameters(cls.Config)])
+    parameters = "parameters: none" if kind == "logger" else _parameters(cls.Config)
+    return "\n".join([*lines, "", _docs(cls), "", parameters])
 
 
 def _docs(cls: type) -> str:

@@ -16,8 +16,8 @@ from metabench.specs import Spec
 def list_(kind: str) -> None:
     """List what is installed, or describe NAME.
 
-    KIND is algorithms, backbones, datasets, suites, loggers or plugins. NAME is an algorithm, a backbone, a dataset or
-    FILE.py:CLASS: its docs, parameters and defaults are printed.
+    KIND is algorithms, backbones, datasets, suites, loggers or plugins. NAME is an algorithm, a backbone, a dataset, a
+    logger or FILE.py:CLASS: its docs, parameters and defaults are printed.
     """
     plugins = PluginManager.from_environment()
     links = kind != "all"

@@ -1,18 +1,29 @@
-"""`metabench plugin`: write a new plugin, check an algorithm."""
+"""`metabench plugin`: write a new plugin, check one."""
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from metabench.cli.streams import say
+
+if TYPE_CHECKING:  # imports torch
+    from metabench.api import Config
+
+_Subject = TypeVar("_Subject")
 
 
 @click.group()
 def plugin() -> None:
-    """Write a new plugin, and check an algorithm."""
+    """Write a new plugin, and check one."""
 
 
 @plugin.command()
@@ -38,45 +49,108 @@ def new(name: str, kind: str, folder: Path) -> None:
 
 @plugin.command()
 @click.argument("name")
-@click.option("--params", default="{}", metavar="JSON", help="Parameters of the algorithm, as a JSON object.")
-@click.option("--transductive", is_flag=True, help="Scores of a query may depend on other queries.")
+@click.option("--params", default="{}", metavar="JSON", help="Parameters, as a JSON object.")
+@click.option("--transductive", is_flag=True, help="Algorithms: scores of a query may depend on other queries.")
 @click.option(
-    "--steps", type=click.IntRange(1), default=400, show_default=True, help="Most outer updates until it beats chance."
+    "--steps",
+    type=click.IntRange(1),
+    default=400,
+    show_default=True,
+    help="Algorithms: most outer updates until it beats chance.",
 )
-def check(name: str, params: str, transductive: bool, steps: int) -> int:
-    """Check the algorithm NAME against the contract of algorithms.
+@click.option(
+    "--image-shape",
+    "image_shapes",
+    type=(click.IntRange(1), click.IntRange(1), click.IntRange(1)),
+    multiple=True,
+    metavar="C H W",
+    help="Backbones: an image shape to try, instead of several; may be repeated.",
+)
+def check(
+    name: str, params: str, transductive: bool, steps: int, image_shapes: tuple[tuple[int, int, int], ...]
+) -> int:
+    """Check the algorithm, backbone, dataset or logger NAME against the contract of its kind.
 
-    NAME is an algorithm of a plugin, or a class in a file (./file.py:Class). The exit code is 1 where a check fails.
+    NAME is announced by a plugin, or is a class in a file (./file.py:Class). The exit code is 1 where a check fails.
+    A dataset is packed into a temporary cache. A logger gets the records of a made-up suite, plugin-check: one that
+    sends them to a server does so.
     """
-    from metabench.conformance.algorithms import CHECKS, NotConforming, Subject, run_check
-    from metabench.errors import UsageError
+    from metabench.conformance import algorithms, backbones, datasets, loggers
+    from metabench.data.packing import DataRoots
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
 
+    plugins = PluginManager.from_environment()
+    given = _parsed(params)
+    if file_classes.is_local(name):
+        name = file_classes.absolute(name, Path.cwd())
+    kind = plugins.kind_of(name)
+    _refuse_options_of_other_kinds(name, kind)
+    if kind == "algorithm":
+        _refuse_wrong_parameters(name, plugins.algorithm_class(name).Config, given)
+        return _report(algorithms.CHECKS, algorithms.Subject(name, given, transductive, steps, plugins))
+    if kind == "backbone":
+        _refuse_wrong_parameters(name, plugins.backbone_class(name).Config, given)
+        shapes = image_shapes or backbones.IMAGE_SHAPES
+        return _report(backbones.CHECKS, backbones.Subject(name, given, shapes, plugins))
+    if kind == "logger":
+        plugins.logger_class(name)
+        return _report(loggers.CHECKS, loggers.Subject(name, plugins=plugins))
+    _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, given)
+    with tempfile.TemporaryDirectory() as folder:
+        roots = replace(DataRoots.from_environment(os.environ), cache=Path(folder))
+        return _report(datasets.CHECKS, datasets.Subject(name, roots, given, plugins))
+
+
+#: The kinds of plugins that an option of `check` is for, by the option's parameter.
+_KINDS_OF_OPTION = {
+    "params": ("--params", ("algorithm", "backbone", "dataset")),
+    "transductive": ("--transductive", ("algorithm",)),
+    "steps": ("--steps", ("algorithm",)),
+    "image_shapes": ("--image-shape", ("backbone",)),
+}
+
+
+def _refuse_options_of_other_kinds(name: str, kind: str) -> None:
+    context = click.get_current_context()
+    for parameter, (option, kinds) in _KINDS_OF_OPTION.items():
+        if kind not in kinds and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+            *others, last = (f"{one}s" for one in kinds)
+            wanted = f"{', '.join(others)} and {last}" if others else last
+            raise click.UsageError(f"{option} is for {wanted}, and '{name}' is a {kind}: leave it out")
+
+
+def _parsed(params: str) -> dict[str, Any]:
     try:
         parsed = json.loads(params)
     except ValueError as error:
         raise click.UsageError(f"--params {params}: not valid JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise click.UsageError(f"--params {params}: give a JSON object, e.g. --params '{{\"lr\": 0.01}}'")
-    plugins = PluginManager.from_environment()
-    if file_classes.is_local(name):
-        name = file_classes.absolute(name, Path.cwd())
-    kind = plugins.kind_of(name)
-    if kind != "algorithm":
-        raise UsageError(
-            f"'{name}' is a {kind}, and the checks are for algorithms: try it in a suite by `metabench run "
-            f"--profile smoke`; `metabench plugin new --kind {kind}` writes tests of one"
-        )
-    plugins.algorithm_class(name)
-    subject = Subject(name, parsed, transductive, steps, plugins)
+    return parsed
+
+
+def _refuse_wrong_parameters(name: str, config: type[Config], params: Mapping[str, Any]) -> None:
+    from metabench.registry.configs import InvalidConfig, validate_config
+
+    try:
+        validate_config(config, params)
+    except InvalidConfig as error:
+        place = ".".join(map(str, error.problem.path))
+        raise click.UsageError(f"--params of '{name}': {f'{place}: ' if place else ''}{error}") from error
+
+
+def _report(checks: Mapping[str, Callable[[_Subject], None]], subject: _Subject) -> int:
+    """Run and print all checks; return the exit code."""
+    from metabench.conformance.checks import NotConforming, run
+
     failed = 0
-    for title, rule in CHECKS.items():
+    for title, rule in checks.items():
         try:
-            run_check(title, subject)
+            run(rule, subject)
             say(f"ok      {title}")
         except NotConforming as error:
             failed += 1
             say(f"FAILED  {title}: {(rule.__doc__ or '').splitlines()[0]}\n        {error}")
-    say(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed")
+    say(f"{len(checks) - failed} of {len(checks)} checks passed")
     return 1 if failed else 0

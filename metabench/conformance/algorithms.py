@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from metabench.api import Algorithm, Backbone, Config, Setup, Split
 from metabench.api.batching import Sequential
+from metabench.conformance import checks
+from metabench.conformance.checks import NotConforming
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import ask, predict
 from metabench.engine.batching import Threaded, Vmapped
@@ -25,9 +27,9 @@ from metabench.engine.controls import SHUFFLED_EPISODES, check_shuffled_labels, 
 from metabench.engine.evaluation import evaluate
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import purity_of, set_batchings
-from metabench.errors import CellFailed, MetabenchError, in_one_line
+from metabench.errors import CellFailed, in_one_line
 from metabench.machine.memory import BatchSize
-from metabench.registry.configs import InvalidConfig, validate_config
+from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
 CPU = torch.device("cpu")
@@ -41,10 +43,6 @@ LEARNT = 0.35
 _STEPS_AT_ONCE = 20
 #: Outer updates before the check of relabelling: the scores of fewer depend on the order of the labels by chance.
 _RELABELLING_STEPS = 60
-
-
-class NotConforming(MetabenchError):
-    """An algorithm breaks a rule of the contract."""
 
 
 class SmallNetwork(Backbone):
@@ -152,11 +150,7 @@ def same(one: Any, other: Any) -> bool:
 
 def check_parameters(subject: Subject) -> None:
     """Unknown parameters are refused by its Config."""
-    try:
-        validate_config(subject.plugins.algorithm_class(subject.name).Config, {"no_such_parameter": 1})
-    except InvalidConfig:
-        return
-    raise NotConforming("its Config takes a parameter that it does not know: subclass metabench.api.Config")
+    checks.refuse_unknown_parameters(subject.plugins.algorithm_class(subject.name).Config)
 
 
 def check_seed(subject: Subject) -> None:
@@ -427,12 +421,4 @@ def run_check(name: str, subject: Subject) -> None:
         NotConforming: the algorithm breaks the rule, or raised an exception.
         PluginError: no plugin provides the algorithm.
     """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            CHECKS[name](subject)
-        except MetabenchError:
-            raise
-        except CellFailed as error:
-            raise NotConforming(str(error)) from error
-        except Exception as error:
-            raise NotConforming(f"{in_one_line(error)}") from error
+    checks.run(CHECKS[name], subject)

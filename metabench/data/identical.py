@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabench.data.validation import normalised
-from metabench.errors import DataError
+from metabench.errors import InvalidData
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Split
@@ -66,7 +66,7 @@ def examine(name: str, splits: Mapping[str, Split], overlapping: bool) -> Findin
         overlapping: whether the dataset's splits share classes or images on purpose.
 
     Raises:
-        DataError: a class or an image is in two splits, and `overlapping` is false.
+        InvalidData: a class or an image is in two splits, and `overlapping` is false.
     """
     shared_classes = _shared_classes(name, splits, overlapping)
     images = {split: content.images.cpu().numpy() for split, content in splits.items()}
@@ -88,7 +88,7 @@ def examine(name: str, splits: Mapping[str, Split], overlapping: bool) -> Findin
         one = shared[0][0]
         other = next(copy for copy in shared[0] if copy[0] != one[0])
         places = [f"{split} (class '{splits[split].class_names[class_of[split][i]]}')" for split, i in (one, other)]
-        raise DataError(
+        raise InvalidData(
             f"the dataset '{name}' has {_count(len(shared), 'image')} in more than one split, e.g. image {one[1]} of "
             f"{places[0]} is image {other[1]} of {places[1]}: {_ADVICE}"
         )
@@ -113,7 +113,7 @@ def _shared_classes(name: str, splits: Mapping[str, Split], overlapping: bool) -
             first.setdefault(class_name, split)
     if shared and not overlapping:
         class_name, (one, other) = next(iter(shared.items()))
-        raise DataError(
+        raise InvalidData(
             f"the dataset '{name}' has {_count(len(shared), 'class')} in more than one split, e.g. '{class_name}' in "
             f"{one} and {other}: {_ADVICE}"
         )

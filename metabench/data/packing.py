@@ -22,7 +22,7 @@ import platformdirs
 from metabench.data.identical import Findings, examine
 from metabench.data.order import content_of
 from metabench.data.validation import check_pack, check_sizes, check_splits
-from metabench.errors import DataError, MetabenchError, in_one_line
+from metabench.errors import DataError, InvalidData, MetabenchError, in_one_line
 from metabench.packs import Pack, read_pack, write_pack
 from metabench.registry.code import code_hash
 from metabench.registry.file_classes import is_local
@@ -264,7 +264,7 @@ def _files_below(place: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _guarded(name: str, method: str, call: Callable[[], _T]) -> _T:
-    """Call a method of a plugin's dataset; turn its exceptions into a `DataError`."""
+    """Call a method of a plugin's dataset; turn its exceptions into `InvalidData`."""
     try:
         return call()
     except MetabenchError:
@@ -272,7 +272,7 @@ def _guarded(name: str, method: str, call: Callable[[], _T]) -> _T:
     except Exception as error:
         path = _file_read_by(error)
         where = f" (when it read {path})" if path and path not in str(error) else ""
-        raise DataError(f"the dataset '{name}' failed in {method}: {in_one_line(error)}{where}") from error
+        raise InvalidData(f"the dataset '{name}' failed in {method}: {in_one_line(error)}{where}") from error
 
 
 def _file_read_by(error: BaseException) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metabench.errors import DataError
+from metabench.errors import InvalidData
 from metabench.packs import Pack
 
 if TYPE_CHECKING:  # imports torch
@@ -27,7 +27,7 @@ def check_pack(name: str, pack: object) -> Pack:
         pack: the value that its `pack` returned.
 
     Raises:
-        DataError: says what was expected and what came.
+        InvalidData: says what was expected and what came.
     """
     owner = f"the dataset '{name}', pack()"
     if not isinstance(pack, Pack):
@@ -51,7 +51,7 @@ def check_splits(name: str, splits: object, announced: Mapping[str, SplitSize] |
         announced: the value that its `sizes` returned, checked by `check_sizes`.
 
     Raises:
-        DataError: says what was expected and what came, and in which split.
+        InvalidData: says what was expected and what came, and in which split.
     """
     from metabench.api import Split
 
@@ -77,7 +77,7 @@ def check_sizes(name: str, sizes: object) -> Mapping[str, SplitSize] | None:
     """Return the announced sizes if they are complete; None means unknown.
 
     Raises:
-        DataError: says what was expected and what came.
+        InvalidData: says what was expected and what came.
     """
     from metabench.api import SplitSize
 
@@ -121,7 +121,7 @@ def _check_split(owner: str, split: Split) -> None:
 def _check_complete(name: str, method: str, splits: Mapping[str, object]) -> None:
     missing = [split for split in SPLITS if split not in splits]
     if missing:
-        raise DataError(
+        raise InvalidData(
             f"the dataset '{name}' has no split {' and no split '.join(missing)}: its {method} must return "
             f"train, val and test, and returned {', '.join(map(str, splits)) or 'nothing'}"
         )
@@ -221,5 +221,5 @@ def _described(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def _wrong(owner: str, field: str, expected: str, came: str) -> DataError:
-    return DataError(f"{owner}: {field} must be {expected}; it is {came}")
+def _wrong(owner: str, field: str, expected: str, came: str) -> InvalidData:
+    return InvalidData(f"{owner}: {field} must be {expected}; it is {came}")

@@ -11,15 +11,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pluggy
 from pydantic import BaseModel
 
 from metabench.errors import PluginError, PluginExited, in_one_line, nearest, shown
-from metabench.registry import hookspecs
 from metabench.registry.calls import LimitedCalls, Stuck
 from metabench.registry.code import code_hash
 from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
 from metabench.registry.file_classes import FileClasses, is_local
+from metabench.registry.hooks import Hooks, implements_hooks
 from metabench.registry.selection import PLUGINS_VARIABLE, select_plugins
 from metabench.specs import (
     API_VERSION,
@@ -87,8 +86,7 @@ class PluginManager:
     """
 
     def __init__(self, entries: Iterable[EntryPoint], selection: str = "") -> None:
-        self._pluggy = pluggy.PluginManager(PROJECT)
-        self._pluggy.add_hookspecs(hookspecs)
+        self._hooks = Hooks()
         self._files = FileClasses()
         self._infos: dict[str, PluginInfo] = {}
         self._specs_by_kind: dict[str, list[tuple[PluginInfo, Any]]] = {}
@@ -184,6 +182,20 @@ class PluginManager:
         cls: type[Dataset] = self._class("dataset", name, DatasetSpec, Dataset)
         return cls
 
+    def logger_class(self, name: str) -> type:
+        """Import the logger `name`.
+
+        Raises:
+            PluginError: the logger is unknown, or needs a package that is not installed.
+        """
+        try:
+            cls: type = self._class("logger", name, LoggerSpec, object)
+        except PluginError as error:
+            spec = self.loggers().get(name)
+            missing = spec.requires if spec and isinstance(error.__cause__, ImportError) else ""
+            raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
+        return cls
+
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
         """Construct the dataset `name` with parameters.
 
@@ -203,25 +215,30 @@ class PluginManager:
             raise PluginExited(f"{owner} cannot be constructed: {in_one_line(error)}") from error
 
     def kind_of(self, name: str) -> str:
-        """Return the kind of a name: ``"algorithm"``, ``"backbone"`` or ``"dataset"``.
+        """Return the kind of a name: ``"algorithm"``, ``"backbone"``, ``"dataset"`` or ``"logger"``.
 
         Raises:
             PluginError: the name is none of these, or a class in a file cannot be imported.
         """
-        bases = {"algorithm": AlgorithmSpec, "backbone": BackboneSpec, "dataset": DatasetSpec}
         if is_local(name):
             from metabench.api import Algorithm, Backbone, Dataset
 
             cls = self._class("class", name, Spec, object)
-            for kind, base in zip(bases, (Algorithm, Backbone, Dataset), strict=True):
+            for kind, base in {"algorithm": Algorithm, "backbone": Backbone, "dataset": Dataset}.items():
                 if issubclass(cls, base):
                     return kind
-            raise PluginError(f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api")
-        for kind, spec_class in bases.items():
+            if implements_hooks(cls):
+                return "logger"
+            raise PluginError(
+                f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api, and no logger: none of its "
+                "methods is marked with metabench.specs.hookimpl"
+            )
+        named = {kind: spec_class for kind, spec_class in _SPECS.items() if kind != "suite"}
+        for kind, spec_class in named.items():
             if name in self._provided(kind, spec_class):
                 return kind
-        names = [known for kind, spec_class in bases.items() for known in self._provided(kind, spec_class)]
-        message = f"no algorithm, backbone or dataset '{shown(name)}'{nearest(name, names)}"
+        names = [known for kind, spec_class in named.items() for known in self._provided(kind, spec_class)]
+        message = f"no algorithm, backbone, dataset or logger '{shown(name)}'{nearest(name, names)}"
         raise PluginError(". ".join([message, *([self._hidden] if self._hidden else [])]))
 
     def provider(self, kind: str, name: str) -> str:
@@ -272,17 +289,9 @@ class PluginManager:
         """
         try:
             # Constructed by the thread of its hooks, since trackers keep the current run by thread.
-            logger = self._calls.call(self._class("logger", name, LoggerSpec, object), (), EVENT_SECONDS)
-            self._register(logger, f"logger {name}")
-            if not self._pluggy.get_hookcallers(logger):
-                raise PluginError(
-                    f"the logger '{name}' implements no hook: mark its methods with metabench.specs.hookimpl"
-                )
-        except PluginError as error:
-            spec = self.loggers().get(name)
-            missing = spec.requires if spec and isinstance(error.__cause__, ImportError) else ""
-            raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
-        except KeyboardInterrupt:
+            logger = self._calls.call(self.logger_class(name), (), EVENT_SECONDS)
+            self._hooks.register_logger(logger, name)
+        except (PluginError, KeyboardInterrupt):
             raise
         except BaseException as error:
             raise PluginError(f"the logger '{name}' cannot be constructed: {in_one_line(error)}") from error
@@ -303,7 +312,7 @@ class PluginManager:
 
     def _tell(self, hook: str, **arguments: Any) -> None:
         """Call a hook of every plugin; log the plugins that fail, and call no more the ones that do not return."""
-        for implementation in self._implementations(hook):
+        for implementation in self._hooks.implementations(hook):
             name = implementation.plugin_name
             if name in self._stuck:
                 continue
@@ -319,14 +328,6 @@ class PluginManager:
             except BaseException as error:
                 logging.getLogger(__name__).warning("%s of %s failed: %s", hook, plugin, in_one_line(error))
 
-    def _implementations(self, hook: str) -> Iterator[pluggy.HookImpl]:
-        """Yield a hook's implementations in pluggy's calling order.
-
-        The order is tryfirst, the last registered, …, trylast. Each is called on its own, so that a plugin that raises
-        does not stop the others.
-        """
-        yield from reversed(getattr(self._pluggy.hook, hook).get_hookimpls())
-
     def _add(self, entry: EntryPoint) -> None:
         distribution = entry.dist.name if entry.dist else "unknown"
         version = entry.dist.version if entry.dist else ""
@@ -335,32 +336,11 @@ class PluginManager:
         try:
             plugin = entry.load()
             _check_api_version(plugin)
-            self._register(plugin, key)
+            self._hooks.register(plugin, key)
+            self._specs_by_kind.clear()
         except (Exception, SystemExit) as error:  # a plugin may raise anything; metabench must go on
             problem = in_one_line(error)
         self._infos[key] = PluginInfo(entry.name, distribution, version, problem)
-
-    def _register(self, plugin: object, key: str) -> None:
-        """Register a plugin; after an error, leave no trace of it.
-
-        Raises:
-            PluginError: the plugin wraps a hook.
-            PluginValidationError: the plugin implements an unknown hook, or a hook with unknown arguments.
-        """
-        try:
-            self._pluggy.register(plugin, name=key)
-            self._pluggy.check_pending()
-            for caller in self._pluggy.get_hookcallers(plugin) or []:
-                implementations = [hook for hook in caller.get_hookimpls() if hook.plugin is plugin]
-                if any(hook.wrapper or hook.hookwrapper for hook in implementations):
-                    raise PluginError(
-                        f"it wraps {caller.name}: metabench calls no wrappers; mark it with plain @hookimpl"
-                    )
-        except BaseException:
-            if self._pluggy.has_plugin(key):
-                self._pluggy.unregister(name=key)
-            raise
-        self._specs_by_kind.clear()
 
     def _provided(self, kind: str, spec_class: type[_Named]) -> dict[str, _Named]:
         return {spec.name: spec for _, spec in sorted(self._specs(kind, spec_class), key=lambda pair: pair[1].name)}
@@ -373,7 +353,7 @@ class PluginManager:
 
     def _call_spec_hook(self, hook: str, spec_class: type[_Provided]) -> Iterator[tuple[PluginInfo, _Provided]]:
         """Yield the specs that a hook returns; mark a plugin whose hook fails as broken."""
-        for implementation in self._implementations(hook):
+        for implementation in self._hooks.implementations(hook):
             info = self._infos[implementation.plugin_name]
             try:
                 returned: Any = implementation.function()

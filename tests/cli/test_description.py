@@ -57,6 +57,18 @@ def test_a_class_in_a_file_is_described_with_inherited_parameters(metabench: Com
     assert "learning rate of Adam." in ended.out
 
 
+def test_a_logger_is_described_without_parameters(metabench: Command) -> None:
+    Path("tracker.py").write_text(
+        'from metabench.specs import hookimpl\n\n\nclass Tracker:\n    """Keeps track."""\n\n'
+        "    @hookimpl\n    def metabench_run_started(self): ...\n",
+        encoding="utf-8",
+    )
+    ended = metabench("list", "./tracker.py:Tracker")
+    assert ended.code == 0
+    assert "tracker.py:Tracker: logger of tracker.py" in ended.out
+    assert ended.out.endswith("\n\nKeeps track.\n\nparameters: none\n")
+
+
 def test_an_unknown_name_is_refused_with_the_nearest(metabench: Command) -> None:
     ended = metabench("list", "protonett")
     assert ended.code == 2

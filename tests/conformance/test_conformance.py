@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from metabench.cli import cli
-from metabench.conformance.algorithms import CHECKS, LEARNT, NotConforming, Subject, run_check, train_until_learnt
-from metabench.errors import MetabenchError
+from metabench.conformance.algorithms import CHECKS, LEARNT, Subject, run_check, train_until_learnt
+from metabench.conformance.checks import NotConforming
 from metabench.testing import AlgorithmChecks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -276,13 +276,6 @@ def test_the_command_names_what_is_broken(tmp_path: Path, monkeypatch: pytest.Mo
     assert result.return_value == 1
     assert "FAILED  queries: A query's scores do not depend on the other queries" in result.output
     assert message in result.output
-
-
-@pytest.mark.parametrize(("name", "kind"), [("conv4", "backbone"), ("glyphs", "dataset")])
-def test_a_name_of_another_kind_is_refused_with_its_kind(name: str, kind: str) -> None:
-    result = CliRunner().invoke(cli, ["plugin", "check", name])
-    assert isinstance(result.exception, MetabenchError)
-    assert str(result.exception).startswith(f"'{name}' is a {kind}, and the checks are for algorithms: ")
 
 
 def test_training_ends_when_the_algorithm_has_learnt() -> None:

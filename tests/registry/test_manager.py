@@ -519,16 +519,20 @@ def test_the_kind_of_a_name_is_recognised(tmp_path: Path, plugins: PluginManager
     path = tmp_path / "things.py"
     path.write_text(
         "from metabench.api import Algorithm, Backbone, Dataset\n"
-        "class A(Algorithm): pass\nclass B(Backbone): pass\nclass D(Dataset): pass\nclass N: pass\nnumber = 3\n",
+        "from metabench.specs import hookimpl\n"
+        "class A(Algorithm): pass\nclass B(Backbone): pass\nclass D(Dataset): pass\nclass N: pass\nnumber = 3\n"
+        "class L:\n    @hookimpl\n    def metabench_run_started(self): pass\nclass M(L): pass\n",
         encoding="utf-8",
     )
-    names = ["protonet", "conv4", "glyphs", f"{path}:A", f"{path}:B", f"{path}:D"]
-    assert [plugins.kind_of(name) for name in names] == ["algorithm", "backbone", "dataset"] * 2
+    names = ["protonet", "conv4", "glyphs", "mlflow", f"{path}:A", f"{path}:B", f"{path}:D", f"{path}:M"]
+    assert [plugins.kind_of(name) for name in names] == ["algorithm", "backbone", "dataset", "logger"] * 2
     with pytest.raises(PluginError, match=r"things\.py:N is no subclass of Algorithm, Backbone or Dataset"):
         plugins.kind_of(f"{path}:N")
     with pytest.raises(PluginError, match=r"things\.py:number is not a class"):
         plugins.kind_of(f"{path}:number")
-    with pytest.raises(PluginError, match=r"no algorithm, backbone or dataset 'conv' \(did you mean 'conv4'\?\)"):
+    with pytest.raises(
+        PluginError, match=r"no algorithm, backbone, dataset or logger 'conv' \(did you mean 'conv4'\?\)"
+    ):
         plugins.kind_of("conv")
 
 

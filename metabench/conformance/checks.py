@@ -1,0 +1,50 @@
+"""Run one check of a plugin, and tell a broken rule from wrong input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from metabench.api import Config
+from metabench.errors import CellFailed, InvalidData, MetabenchError, in_one_line
+from metabench.registry.configs import InvalidConfig, validate_config
+
+_Subject = TypeVar("_Subject")
+
+
+class NotConforming(MetabenchError):
+    """A plugin breaks a rule of its contract."""
+
+
+def run(check: Callable[[_Subject], None], subject: _Subject) -> None:
+    """Run a check; leave torch's generator as it is.
+
+    Raises:
+        NotConforming: the plugin breaks the rule, or raised an exception.
+        PluginError: no plugin provides the name.
+        DataError: raw data is missing or damaged.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            check(subject)
+        except (CellFailed, InvalidData) as error:
+            raise NotConforming(str(error)) from error
+        except MetabenchError:
+            raise
+        except Exception as error:
+            raise NotConforming(f"{in_one_line(error)}") from error
+
+
+def refuse_unknown_parameters(config: type[Config]) -> None:
+    """Check that a `Config` refuses unknown parameters.
+
+    Raises:
+        NotConforming: it takes one.
+    """
+    try:
+        validate_config(config, {"no_such_parameter": 1})
+    except InvalidConfig:
+        return
+    raise NotConforming("its Config takes a parameter that it does not know: subclass metabench.api.Config")
