@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from metabench.errors import SuiteError, nearest, shown
+from metabench.planning.grids import expand_grids
 from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
 from metabench.registry.configs import first_problem
@@ -131,8 +132,8 @@ class Gate(_Section):
 #: Names of suites and profiles are also names of directories.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
-#: The leaderboard shows labels: at most 80 characters, without control characters.
-Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=80)]
+#: The leaderboard shows labels: at most 160 characters, without control characters.
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=160)]
 
 
 class Suite(_Section):
@@ -245,14 +246,15 @@ def read_suite(path: Path) -> SuiteFile:
 
 
 def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFile]:
-    """Apply a profile and validate the suite.
+    """Apply a profile, expand grids, and validate the suite.
 
     Args:
         file: the result of `read_suite`.
         profile: name of the profile, ``""`` for none; None takes the file's `default_profile`.
 
     Returns:
-        The suite, and a `SuiteFile` with the profile merged in, whose `places` point into the original file.
+        The suite, and a `SuiteFile` with the profile merged in and grids expanded, whose `places` point into the
+        original file.
 
     Raises:
         SuiteError: with the file, line, key path and nearest known key.
@@ -287,7 +289,7 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
         for path, place_and_line in file.places.items():
             if path[:2] == prefix and len(path) > 2:
                 places[path[2:]] = place_and_line
-    resolved = SuiteFile(file.path, {**base, "profile": name}, places)
+    resolved = expand_grids(SuiteFile(file.path, {**base, "profile": name}, places))
     try:
         return _with_absolute_files(Suite.model_validate(resolved.data), file.path.parent), resolved
     except ValidationError as error:

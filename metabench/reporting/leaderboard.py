@@ -19,6 +19,7 @@ from metabench.analysis.costs import (
 )
 from metabench.analysis.standings import Row, Table
 from metabench.specs import PublishedResult
+from metabench.text import value_text
 
 
 @dataclass(frozen=True)
@@ -219,9 +220,28 @@ def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
 
 
 def shown_columns(tables: Sequence[Table]) -> list[Column]:
-    """Return the columns without optional ones that are empty in all tables."""
+    """Return the columns without optional ones that are empty in all tables, then the varying parameters."""
     rows = [row for table in tables for row in table.rows]
-    return [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
+    columns = [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
+    return [*columns, *(_parameter(name) for name in parameter_names(tables))]
+
+
+def parameter_names(tables: Sequence[Table]) -> list[str]:
+    """Return the names of the parameters that vary within a table."""
+    return list(dict.fromkeys(name for table in tables for row in table.rows for name in row.params))
+
+
+def _parameter(name: str) -> Column:
+    """Return the column of a parameter that varies within a table."""
+
+    def number_of(row: Row) -> float | None:
+        value = row.params.get(name)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def text(row: Row) -> str:
+        return value_text(row.params[name]) if name in row.params else ""
+
+    return Column(name, text, number_of)
 
 
 def legend(columns: Sequence[Column]) -> list[str]:
