@@ -104,6 +104,17 @@ def test_a_dry_run_shows_the_cells_and_writes_nothing(metabench: Command) -> Non
     assert everything_below(Path()) == before
 
 
+def test_a_dry_run_leaves_out_excluded_cells(metabench: Command) -> None:
+    Path("small.yaml").write_text(f"{SUITE}exclude: [{{algorithm: siamese, seed: 0}}]\n", encoding="utf-8")
+    ended = metabench("run", "small.yaml", "--dry-run", "--seeds", "0,1")
+    assert re.findall(r"(\w+) · glyphs .* seed (\d)", ended.out) == [
+        ("protonet", "0"),
+        ("protonet", "1"),
+        ("siamese", "1"),
+    ]
+    assert metabench("run", "small.yaml", "--dry-run", "--seeds", "1").out.endswith("2 cells\n")
+
+
 def test_a_dry_run_shows_which_cells_share_a_training(metabench: Command) -> None:
     text = SUITE.replace("shots: [1]", "shots: [1, 2]").replace("siamese:\n", "siamese:\n    train: {shot: 2}\n")
     Path("small.yaml").write_text(text, encoding="utf-8")
