@@ -41,20 +41,20 @@ class Row:
 
     Attributes:
         name: label of the algorithm; methods with the same label also show profile, suite, device or cell.
-        records: the records of all training seeds on one machine, failed ones included.
-        accuracy: mean over seeds and episodes, with its interval over episodes; None where every seed failed.
+        records: the records of all training seeds on one machine, failed and skipped ones included.
+        accuracy: mean over seeds and episodes, with its interval over episodes; None where no seed is ok.
         data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`).
         seed_ci95: half the 95 % interval between training seeds; None for a single seed.
         inductive: mean over seeds and episodes of the accuracy when every query is predicted on its own.
         inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `accuracy`.
-        rank: rank in the table; ties share the rank of the best. None where every seed failed, or where the method
+        rank: rank in the table; ties share the rank of the best. None where no seed is ok, or where the method
             was tested on other episodes than most of the table.
         tie: whether the difference to the best is not significant.
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
         p_holm: adjusted p of the difference to each other ranked method, by its name (`Comparisons.p_holm`).
         published: the published result for the method, with differences of protocol.
-        accuracies: [n] accuracy of each episode, mean over the seeds; None where every seed failed.
-        tested_on: key of the test episodes, see `episodes_of`; None where all seeds failed.
+        accuracies: [n] accuracy of each episode, mean over the seeds; None where no seed is ok.
+        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok.
         params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
     """
 
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def finished(self) -> list[Record]:
-        """Return the records that did not fail."""
+        """Return the records that are ok."""
         return [record for record in self.records if record.status == "ok"]
 
 
@@ -84,7 +84,7 @@ class Row:
 class Table:
     """All methods on one dataset, backbone, way and shot.
 
-    Rows are sorted by accuracy; failed methods come last.
+    Rows are sorted by accuracy; failed and skipped methods come last.
     """
 
     dataset: str

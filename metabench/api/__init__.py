@@ -11,7 +11,7 @@ from metabench.api.embedding import EmbeddingAlgorithm
 from metabench.api.episodes import Episodes
 from metabench.api.gradients import Weights, gradients, is_vectorised
 from metabench.api.optimised import AlgorithmConfig, OptimisedAlgorithm
-from metabench.errors import CellFailed, DataError
+from metabench.errors import CellFailed, DataError, Unfit
 from metabench.packs import Pack
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Setup",
     "Split",
     "SplitSize",
+    "Unfit",
     "Weights",
     "embed_episode",
     "embed_queries",

@@ -209,7 +209,7 @@ def _negative(value: float | None) -> float | None:
 def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
     """Return the tables with rows sorted by one of `SORT_KEYS`.
 
-    Rows without a value come last, by name; failed ones after all others.
+    Rows without a value come last, by name; those without an accuracy after all others.
     """
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
@@ -250,8 +250,8 @@ def legend(columns: Sequence[Column]) -> list[str]:
 
 
 def remarks(table: Table) -> list[str]:
-    """Return the remarks on a table: failures, other test episodes, ties, oddities of the data."""
-    return [*_failures(table), *_other_episodes(table), *_ties(table), *_data(table)]
+    """Return the remarks on a table: failed and skipped cells, other test episodes, ties, oddities of the data."""
+    return [*_unfinished(table), *_other_episodes(table), *_ties(table), *_data(table)]
 
 
 def _data(table: Table) -> list[str]:
@@ -260,13 +260,13 @@ def _data(table: Table) -> list[str]:
     return list(dict.fromkeys(f"{table.dataset}: {remark}" for part in data for remark in part.remarks))
 
 
-def _failures(table: Table) -> list[str]:
+def _unfinished(table: Table) -> list[str]:
     lines = []
     for row in table.rows:
         for record in row.records:
             seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
             if record.status != "ok":
-                verb = "failed" if record.status == "failed" else "is invalid"
+                verb = "failed" if record.status == "failed" else f"is {record.status}"
                 lines.append(f"{row.name}{seed} {verb}: {record.error}")
             lines += [f"{row.name}{seed}: {remark}" for remark in record.remarks]
     return lines

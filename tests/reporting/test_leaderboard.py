@@ -120,6 +120,20 @@ def test_the_text_says_what_was_measured(records: list[Record], tables_of: Table
     assert "95 % interval" in text
 
 
+def test_skipped_cells_are_named_with_the_reason(make_record: Make, tables_of: Tables) -> None:
+    skipped = {"status": "skipped", "error": "one output per class"}
+    tables = tables_of([make_record(0.5), make_record(None, algorithm="two", cell="b", **skipped)])
+    first, last = lines_of_table(render_text(tables))
+    assert re.match(r"\s*1\s+one\s", first)
+    assert re.match(r"\s+two\s+skipped\s+–", last)
+    for render in (render_text, render_markdown, render_html, render_latex):
+        assert "two is skipped: one output per class" in render(tables)
+        assert "failed" not in render(tables)
+    of_csv = pd.read_csv(io.StringIO(render_csv(tables))).iloc[1]
+    of_json = json.loads(render_json(tables))[1]
+    assert (of_csv["status"], of_csv["error"]) == (of_json["status"], of_json["error"]) == ("skipped", skipped["error"])
+
+
 def test_seeds_are_one_row_with_their_own_interval(make_record: Make, tables_of: Tables) -> None:
     one = render_text(tables_of([make_record(0.5, seed=3)]))
     assert "seeds" not in one

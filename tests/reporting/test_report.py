@@ -286,6 +286,13 @@ def test_reasons_of_failures_are_shown_even_if_every_method_failed(
     assert column(browser, "task") == ["glyphs · 5-way 1-shot · conv4"]
 
 
+def test_skipped_cells_are_named_with_the_reason(report: Report, make_record: Make) -> None:
+    skipped = make_record(None, algorithm="two", cell=f"{2:016}", status="skipped", error="one output per class")
+    text = report(make_record(0.5), skipped).read_text(encoding="utf-8")
+    assert "two is skipped: one output per class" in text
+    assert "failed" not in text.partition("<main>")[2].partition("<script")[0]
+
+
 def test_a_link_that_is_no_web_address_is_not_clickable(
     report: Report, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
