@@ -223,7 +223,7 @@ def shown_columns(tables: Sequence[Table]) -> list[Column]:
     """Return the columns without optional ones that are empty in all tables, then the varying parameters."""
     rows = [row for table in tables for row in table.rows]
     columns = [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
-    return [*columns, *(_parameter(name) for name in parameter_names(tables))]
+    return [*columns, *(_parameter(name, rows) for name in parameter_names(tables))]
 
 
 def parameter_names(tables: Sequence[Table]) -> list[str]:
@@ -231,17 +231,14 @@ def parameter_names(tables: Sequence[Table]) -> list[str]:
     return list(dict.fromkeys(name for table in tables for row in table.rows for name in row.params))
 
 
-def _parameter(name: str) -> Column:
+def _parameter(name: str, rows: Sequence[Row]) -> Column:
     """Return the column of a parameter that varies within a table."""
-
-    def number_of(row: Row) -> float | None:
-        value = row.params.get(name)
-        return float(value) if isinstance(value, (int, float)) else None
 
     def text(row: Row) -> str:
         return value_text(row.params[name]) if name in row.params else ""
 
-    return Column(name, text, number_of)
+    are_numbers = all(isinstance(row.params[name], (int, float)) for row in rows if name in row.params)
+    return Column(name, text, (lambda row: row.params.get(name)) if are_numbers else None, left=not are_numbers)
 
 
 def legend(columns: Sequence[Column]) -> list[str]:

@@ -293,6 +293,16 @@ def test_skipped_cells_are_named_with_the_reason(report: Report, make_record: Ma
     assert "failed" not in text.partition("<main>")[2].partition("<script")[0]
 
 
+def test_parameters_that_vary_are_sorted_by_number_or_text(report: Report, make_record: Make) -> None:
+    def tuned(i: int, lr: float, norm: str) -> Record:
+        identity = {"algorithm": {"name": "maml", "params": {"lr": lr}}, "backbone": {"params": {"norm": norm}}}
+        return make_record(0.5, algorithm=f"maml[lr={lr}]", cell=f"{i:016}", identity=identity)
+
+    text = report(tuned(1, 0.1, "batch"), tuned(2, 0.2, "support")).read_text(encoding="utf-8")
+    for cell in ('data-value="0.1">0.1</td>', '<td class="left">support</td>'):
+        assert text.count(cell) == 1
+
+
 def test_a_link_that_is_no_web_address_is_not_clickable(
     report: Report, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
