@@ -50,6 +50,20 @@ class CellFailed(Exception):
     """
 
 
+class Unfit(Exception):
+    """An algorithm or backbone does not fit a cell, e.g. its images are too small.
+
+    Raised by constructors. The cell is recorded as skipped; the other cells of the run continue. A wrong parameter is a
+    ValueError, which refuses the run.
+
+    Args:
+        reason: one sentence that names the setting to change.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
 def shown(text: object, limit: int = 60) -> str:
     """Return text for a message: control characters escaped, cut to `limit` characters."""
     line = "".join(

@@ -36,6 +36,7 @@ from metabench.engine.cell import build, image_shape_of
 from metabench.engine.precision import tf32
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
+from metabench.errors import Unfit
 from metabench.machine.clock import synchronise
 from metabench.machine.device import choose_device, describe_device
 from metabench.machine.memory import BatchSize
@@ -207,7 +208,10 @@ class _Work:
         self.device = choose_device(device)
         self.tf32 = cell.precision == "tf32"
         with torch.random.fork_rng(devices=[]):
-            self.algorithm: Algorithm = build(cell, image_shape_of(splits), self.device, plugins)
+            try:
+                self.algorithm: Algorithm = build(cell, image_shape_of(splits), self.device, plugins)
+            except Unfit as error:
+                pytest.skip(f"{cell.title}: {error}")
             self.train: EpisodeStream = training_stream(cell, splits, self.device)
             set_batchings(self.algorithm, self.train.batch(0, min(2, cell.train.meta_batch)))
         self.test: EpisodeStream = evaluation_stream(cell, splits, self.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 #: Control characters, among them terminal escapes; line and paragraph separators; what reverses the direction of
 #: writing; surrogates, which no encoding has.
@@ -43,6 +45,13 @@ def visible_lines(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the text in one line, with single spaces, as `visible` shows it."""
     return visible(" ".join(text.split()))
+
+
+def value_text(value: Any) -> str:
+    """Return a plain value in one line: ``0.1``, ``true``, ``batch`` or ``[3,3]``."""
+    if isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value):
+        return value
+    return visible(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def encodable(text: str, encoding: str) -> str:

@@ -74,6 +74,14 @@ NAMES = [
 ]
 
 
+def test_a_cell_that_does_not_fit_is_skipped_with_the_reason(project: Pytest, tmp_path: Path) -> None:
+    (tmp_path / "timed.yaml").write_text(SUITE.replace('mine: {use: "./mine.py:Mine"}', "maml: {train: {way: 3}}"))
+    ended = project("-rs")
+    assert ended.returncode == 0, ended.stdout
+    assert "2 passed, 2 skipped" in ended.stdout
+    assert "train.way (3) must be the tested way (2)" in ended.stdout
+
+
 @pytest.mark.slow
 def test_pytest_benchmark_compares_a_suite_with_an_earlier_run(project: Pytest) -> None:
     saved = project("--benchmark-autosave")

@@ -174,6 +174,22 @@ class GreedyGpu(Centroid):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
 
+class Choosy(Centroid):
+    """Does not fit episodes of three classes."""
+
+    def __init__(self, config: Any, setup: api.Setup) -> None:
+        super().__init__(config, setup)
+        if setup.way == 3:
+            raise api.Unfit("three classes are a crowd: change ways")
+
+
+class Contradictory(Centroid):
+    """Refuses its parameters."""
+
+    def __init__(self, config: Any, setup: api.Setup) -> None:
+        raise ValueError("parameters that contradict each other")
+
+
 class Faulty(Centroid):
     """Raises a KeyError in the first outer update."""
 
@@ -287,6 +303,8 @@ TINY = [
     Greedy,
     GreedyPython,
     GreedyGpu,
+    Choosy,
+    Contradictory,
     Faulty,
     Relative,
     Sociable,

@@ -15,7 +15,7 @@ from metabench.errors import UsageError
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 
-Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "new"]
+Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "skipped", "new"]
 
 #: Verdicts that fail the gate.
 BREAKING: tuple[Word, ...] = ("worse", "missing", "invalid")
@@ -37,7 +37,7 @@ class Verdict:
         cell: title of the cell.
         word: the verdict.
         reason: one sentence that explains the verdict.
-        base: mean accuracy in the base run; None where the cell is missing or failed.
+        base: mean accuracy in the base run; None where the cell is missing, failed or skipped.
         candidate: mean accuracy in the candidate run; None likewise.
         difference: candidate minus base, on identical episodes.
         p: p-value of a loss (or gain) beyond the tolerance, adjusted over all cells (Holm); None where neither is
@@ -104,6 +104,8 @@ def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
             verdicts.append(_compared(title, old, new, intervals[title], losses[title], gains[title], tolerance))
         elif wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
             verdicts.append(Verdict(title, "invalid", "; ".join(wrong)))
+        elif any(record and record.status == "skipped" for record in (old, new)):
+            verdicts.append(_skipped(title, old, new))
         else:
             verdicts.append(_uncompared(title, old, new))
     return sorted(verdicts, key=lambda verdict: (not verdict.breaks, verdict.cell))
@@ -157,6 +159,24 @@ def _compared(
     unlike = _unlike(old, new)
     ratios = () if unlike else _ratios(old, new)
     return Verdict(title, word, reason, old.accuracy.mean, new.accuracy.mean, interval, p, ratios, unlike)
+
+
+def _skipped(title: str, old: Record | None, new: Record | None) -> Verdict:
+    """Judge a cell that a run skipped: it breaks only if the candidate lacks an accuracy of the base."""
+    before = old.accuracy.mean if old and old.accuracy else None
+    after = new.accuracy.mean if new and new.accuracy else None
+    word: Word = "skipped" if before is None else "missing"
+    if new is not None and new.status != "skipped":
+        word = "new"
+    return Verdict(title, word, f"the base {_state(old)}; the candidate {_state(new)}", before, after)
+
+
+def _state(record: Record | None) -> str:
+    """Return what a run has of a cell, as a verb."""
+    if record is None:
+        return "does not have this cell"
+    verbs = {"ok": "has an accuracy of this cell", "skipped": f"skips this cell: {record.error}"}
+    return verbs.get(record.status, f"failed in this cell: {record.error}")
 
 
 def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:

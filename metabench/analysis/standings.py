@@ -9,12 +9,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
+from metabench.analysis.parameters import varying_parameters
 from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
 from metabench.records.record import Record
@@ -40,20 +41,21 @@ class Row:
 
     Attributes:
         name: label of the algorithm; methods with the same label also show profile, suite, device or cell.
-        records: the records of all training seeds on one machine, failed ones included.
-        accuracy: mean over seeds and episodes, with its interval over episodes; None where every seed failed.
+        records: the records of all training seeds on one machine, failed and skipped ones included.
+        accuracy: mean over seeds and episodes, with its interval over episodes; None where no seed is ok.
         data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`).
         seed_ci95: half the 95 % interval between training seeds; None for a single seed.
         inductive: mean over seeds and episodes of the accuracy when every query is predicted on its own.
         inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `accuracy`.
-        rank: rank in the table; ties share the rank of the best. None where every seed failed, or where the method
+        rank: rank in the table; ties share the rank of the best. None where no seed is ok, or where the method
             was tested on other episodes than most of the table.
         tie: whether the difference to the best is not significant.
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
         p_holm: adjusted p of the difference to each other ranked method, by its name (`Comparisons.p_holm`).
         published: the published result for the method, with differences of protocol.
-        accuracies: [n] accuracy of each episode, mean over the seeds; None where every seed failed.
-        tested_on: key of the test episodes, see `episodes_of`; None where all seeds failed.
+        accuracies: [n] accuracy of each episode, mean over the seeds; None where no seed is ok.
+        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok.
+        params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
     """
 
     name: str
@@ -70,10 +72,11 @@ class Row:
     published: Comparison | None = None
     accuracies: Floats | None = field(default=None, repr=False)
     tested_on: tuple[int, str] | None = field(default=None, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[Record]:
-        """Return the records that did not fail."""
+        """Return the records that are ok."""
         return [record for record in self.records if record.status == "ok"]
 
 
@@ -81,7 +84,7 @@ class Row:
 class Table:
     """All methods on one dataset, backbone, way and shot.
 
-    Rows are sorted by accuracy; failed methods come last.
+    Rows are sorted by accuracy; failed and skipped methods come last.
     """
 
     dataset: str
@@ -122,7 +125,7 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
     tables = []
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
-        rows = _sorted(_named([_row(seeds, results, published) for seeds in members]))
+        rows = _sorted(_with_params(_named([_row(seeds, results, published) for seeds in members])))
         dataset, backbone, way, shot = table
         tables.append(Table(dataset, backbone, way, shot, rows))
     contests = compare([_contest(table.rows, results) for table in tables])
@@ -164,6 +167,11 @@ def _distinction(namesakes: Sequence[Row]) -> Callable[[Row], str]:
         if len({getattr(row.records[0], key) for row in namesakes}) == len(namesakes):
             return lambda row, key=key: f" ({getattr(row.records[0], key) or 'no ' + key})"  # type: ignore[misc]
     return lambda row: ""
+
+
+def _with_params(rows: Sequence[Row]) -> list[Row]:
+    varying = varying_parameters([row.records[0] for row in rows])
+    return [replace(row, params=params) for row, params in zip(rows, varying, strict=True)]
 
 
 def _row(records: Sequence[Record], results: Results, published_results: Sequence[PublishedResult]) -> Row:

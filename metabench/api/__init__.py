@@ -14,7 +14,7 @@ from metabench.api.gradients import Weights, gradients, is_vectorised
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.tasks import Classification
 from metabench.api.version_1 import REMOVED, removed
-from metabench.errors import CellFailed, DataError
+from metabench.errors import CellFailed, DataError, Unfit
 from metabench.packs import Pack
 
 
@@ -44,6 +44,7 @@ __all__ = [
     "Split",
     "SplitSize",
     "Support",
+    "Unfit",
     "Weights",
     "embed_episode",
     "embed_queries",

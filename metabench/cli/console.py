@@ -119,12 +119,13 @@ class RunConsole:
 
     def cell_done(self, record: Record, kept: bool) -> None:
         """See `metabench.executors.driver.Reporter`."""
-        cell = f"{record.algorithm} · {record.dataset} · {record.way}-way {record.shot}-shot · seed {record.seed}"
+        shape = f"{record.way}-way {record.shot}-shot"
+        cell = f"{record.algorithm} · {record.dataset} · {record.backbone} · {shape} · seed {record.seed}"
         if record.accuracy is None:
-            self.say(f"FAILED  {cell}: {record.error}")
+            self.say(f"{'skipped' if record.status == 'skipped' else 'FAILED':<7} {cell}: {record.error}")
         else:
             accuracy = f"{record.accuracy.mean * 100:.2f} ± {record.accuracy.ci95 * 100:.2f} %"
-            self.say(f"{'kept' if kept else 'done':<6}  {cell}: {accuracy}")
+            self.say(f"{'kept' if kept else 'done':<7} {cell}: {accuracy}")
         if record.cell in self._lines:
             self._lines.pop(record.cell).end()
 

@@ -80,7 +80,7 @@ def run(
     file = find_suite(suite, plugins)
     resolved, places = resolve(file, profile)
     if seeds is not None:
-        resolved = resolved.model_copy(update={"seeds": _numbers(seeds)})
+        resolved = resolved.with_seeds(_numbers(seeds))
     if precision is not None:
         resolved = resolved.with_precision(precision)
     if in_process and jobs > 1:

@@ -27,7 +27,7 @@ from metabench.engine.controls import SHUFFLED_EPISODES, check_shuffled_labels, 
 from metabench.engine.evaluation import evaluate
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import purity_of, set_batchings
-from metabench.errors import CellFailed, in_one_line
+from metabench.errors import CellFailed, Unfit, in_one_line
 from metabench.machine.memory import BatchSize
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
@@ -293,7 +293,7 @@ def check_batchings(subject: Subject) -> None:
 def check_shapes(subject: Subject) -> None:
     """Any way and shot works; another training way may fail.
 
-    An algorithm may refuse a training way that differs from the test's, with a ValueError.
+    An algorithm may refuse a training way that differs from the test's, by `Unfit`.
     """
     for way, shot in ((2, 1), (3, 4), (7, 2)):
         algorithm = subject.build(way)
@@ -303,7 +303,7 @@ def check_shapes(subject: Subject) -> None:
             raise NotConforming(f"scores of {way}-way {shot}-shot are not finite")
     try:
         algorithm = subject.build(5, train_way=8)
-    except ValueError:
+    except Unfit:
         return
     train(algorithm, episodes("train", 8), 0, 1)
     predict(algorithm, episodes("test").batch(0, 1), 0, 0)

@@ -18,13 +18,13 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.cell import Outcome, run_cell
 from metabench.engine.checkpoints import shapes_of
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.errors import CellFailed, StoreError, in_one_line
+from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import Code, code_of, origin_of
 from metabench.machine.device import choose_device
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import Cell
-from metabench.records.record import Data, Machine, Record
+from metabench.records.record import Data, Machine, Record, Status
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
@@ -35,7 +35,7 @@ class Attempt:
 
     Attributes:
         record: the cell's record.
-        outcome: the per-episode results and the picture; None if the cell failed.
+        outcome: the per-episode results and the picture; None if the cell failed or was skipped.
         traceback: the traceback of an unexpected error; empty otherwise.
         died: whether the cell's worker ended without a result; its checkpoint may serve another attempt.
     """
@@ -83,7 +83,7 @@ class CellJob:
         return self.attempt(data, plugins, watcher)
 
     def attempt(self, data: LoadedDataset, plugins: PluginManager, watcher: Watcher) -> Attempt:
-        """Run the cell; an error inside it becomes a failed record.
+        """Run the cell; an error inside it becomes a failed record, `Unfit` a skipped one.
 
         Raises:
             Interrupted: the watcher asked for it.
@@ -100,6 +100,8 @@ class CellJob:
             raise
         except CellFailed as error:
             return Attempt(self.record(code, data.fingerprint, data, problem=str(error)))
+        except Unfit as error:
+            return Attempt(self.record(code, data.fingerprint, data, problem=str(error), status="skipped"))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, e.g. SystemExit; the other cells must go on
@@ -123,6 +125,7 @@ class CellJob:
         data: LoadedDataset | None = None,
         outcome: Outcome | None = None,
         problem: str | None = None,
+        status: Status = "failed",
     ) -> Record:
         """Return the record of the cell: the outcome, or the problem.
 
@@ -130,8 +133,9 @@ class CellJob:
             code: the code of its classes.
             fingerprint: fingerprint of its dataset; empty if that was not loaded.
             data: its dataset, where this process has loaded it.
-            outcome: the outcome; None if the cell failed.
-            problem: the reason of the failure.
+            outcome: the outcome; None if the cell failed or was skipped.
+            problem: the reason.
+            status: the status of a cell without an outcome.
         """
         cell = self.cell
         return Record(
@@ -146,7 +150,7 @@ class CellJob:
             queries=cell.shape.queries,
             seed=cell.seed,
             identity=cell.identity,
-            status="failed" if outcome is None else "ok",
+            status="ok" if outcome else status,
             error=problem,
             accuracy=outcome.accuracy if outcome else None,
             inductive_accuracy=outcome.inductive_accuracy if outcome else None,

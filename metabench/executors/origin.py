@@ -56,7 +56,7 @@ def origin_of(fingerprint: str, device: torch.device, code: Code) -> dict[str, s
 
 
 def is_valid(record: Record, origin: Mapping[str, str]) -> bool:
-    """Return whether a record is good, and of this origin."""
+    """Return whether a record is of this origin, and would be the same again: ok or skipped."""
     of_record = {
         "device": record.machine.kind,
         "dataset_fingerprint": record.dataset_fingerprint,
@@ -64,7 +64,7 @@ def is_valid(record: Record, origin: Mapping[str, str]) -> bool:
         "identity": str(record.environment.get("identity", 1)),
         **record.environment.get("code", {}),
     }
-    return record.status == "ok" and of_record == dict(origin)
+    return record.status in ("ok", "skipped") and of_record == dict(origin)
 
 
 def _minor(version: str) -> str:

@@ -21,7 +21,7 @@ from metabench.engine.precision import tf32
 from metabench.engine.progress import Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
-from metabench.errors import SuiteError
+from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
 from metabench.executors.processes import Died, run_job
 from metabench.machine.clock import Stopwatch
@@ -159,6 +159,8 @@ def _setup(cell: Cell) -> str:
 def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> Pace | None:
     """Return the pace of a cell's setup; None if it fails, as the cell then will, with its reason.
 
+    A setup that does not fit takes no time: its cells are skipped.
+
     Raises:
         SuiteError: the algorithm or the backbone refuses the cell.
     """
@@ -166,6 +168,8 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
     with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
         try:
             algorithm = build(cell, image_shape_of(splits), device, plugins)
+        except Unfit:
+            return Pace(0.0, 0.0, 0.0)
         except ValueError as error:
             raise SuiteError(f"{cell.title}: {error}") from error
         except Exception:  # a plugin may raise anything

@@ -113,6 +113,18 @@ class Cell:
         return _content_hash(identity)
 
     @property
+    def labels(self) -> dict[str, str]:
+        """Return what ``--only`` and a suite's `exclude` select by."""
+        return {
+            "algorithm": self.algorithm.label,
+            "dataset": self.dataset.label,
+            "backbone": self.backbone.label,
+            "way": str(self.shape.way),
+            "shot": str(self.shape.shot),
+            "seed": str(self.seed),
+        }
+
+    @property
     def title(self) -> str:
         """Return a one-line description for people."""
         parts = [
@@ -140,7 +152,8 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Ta
         targets: the suite's classes; default: `Targets` of `file` and `plugins`.
 
     Raises:
-        SuiteError: a parameter is wrong, or an episode needs more classes or images than a split has.
+        SuiteError: a parameter is wrong, an episode needs more classes or images than a split has, or every cell is
+            excluded.
         PluginError: a name is unknown or claimed by two plugins, or its plugin is broken.
     """
     targets = targets or Targets(file, plugins)
@@ -160,16 +173,21 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Ta
         shape = EpisodeShape(way, shot, suite.queries)
         for label, entry in suite.algorithms.items():
             train = _training(suite, entry, shape)
-            split_sizes = sizes[dataset.label]
-            if split_sizes is not None:
-                _check_sizes(file, suite, label, shape, train.shape, dataset.label, split_sizes)
             precision = entry.precision or suite.precision
+            planned: list[Cell] = []
             for backbone in backbones[label]:
                 problem = targets.problem(algorithms[label], dataset, backbone)
-                cells += [
+                planned += [
                     Cell(algorithms[label], dataset, backbone, shape, seed, precision, train, test, problem)
                     for seed in suite.seeds
                 ]
+            planned = [cell for cell in planned if not suite.excludes(cell.labels)]
+            split_sizes = sizes[dataset.label]
+            if planned and split_sizes is not None:
+                _check_sizes(file, suite, label, shape, train.shape, dataset.label, split_sizes)
+            cells += planned
+    if not cells:
+        raise file.error(("exclude",), "it leaves no cell: remove a pattern")
     return cells
 
 
@@ -183,18 +201,7 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
     Raises:
         UsageError: a filter or a value is unknown.
     """
-
-    def labels(cell: Cell) -> dict[str, str]:
-        return {
-            "algorithm": cell.algorithm.label,
-            "dataset": cell.dataset.label,
-            "backbone": cell.backbone.label,
-            "way": str(cell.shape.way),
-            "shot": str(cell.shape.shot),
-            "seed": str(cell.seed),
-        }
-
-    return choose(cells, labels, only, "the suite")
+    return choose(cells, lambda cell: cell.labels, only, "the suite")
 
 
 def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:

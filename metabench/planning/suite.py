@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from metabench.errors import SuiteError, nearest, shown
+from metabench.planning.exclusions import Exclusion, check_exclusions
+from metabench.planning.grids import expand_grids
 from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
 from metabench.registry.configs import first_problem
@@ -131,14 +133,14 @@ class Gate(_Section):
 #: Names of suites and profiles are also names of directories.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
-#: The leaderboard shows labels: at most 80 characters, without control characters.
-Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=80)]
+#: The leaderboard shows labels: at most 160 characters, without control characters.
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=160)]
 
 
 class Suite(_Section):
     """All settings of a benchmark.
 
-    Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed.
+    Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except those of `exclude`.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
@@ -151,6 +153,7 @@ class Suite(_Section):
     shots: list[PositiveInt] = Field(min_length=1)
     queries: PositiveInt = 15
     seeds: list[int] = Field(default=[0], min_length=1)
+    exclude: list[Exclusion] = []
     precision: Precision = "float32"
     train: Train
     eval: Evaluation = Evaluation()
@@ -171,6 +174,15 @@ class Suite(_Section):
         if min(values) < 2:
             raise ValueError("a way must be at least 2")
         return values
+
+    def excludes(self, labels: Mapping[str, str]) -> bool:
+        """Return whether a cell with these labels is left out."""
+        return any(pattern.matches(labels) for pattern in self.exclude)
+
+    def with_seeds(self, seeds: list[int]) -> Suite:
+        """Return this suite with other seeds, without patterns of `exclude` for seeds that it then lacks."""
+        exclude = [pattern for pattern in self.exclude if pattern.seed is None or pattern.seed in seeds]
+        return self.model_copy(update={"seeds": seeds, "exclude": exclude})
 
     def with_precision(self, precision: Precision) -> Suite:
         """Return this suite with one precision for all algorithms."""
@@ -245,14 +257,15 @@ def read_suite(path: Path) -> SuiteFile:
 
 
 def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFile]:
-    """Apply a profile and validate the suite.
+    """Apply a profile, expand grids, and validate the suite.
 
     Args:
         file: the result of `read_suite`.
         profile: name of the profile, ``""`` for none; None takes the file's `default_profile`.
 
     Returns:
-        The suite, and a `SuiteFile` with the profile merged in, whose `places` point into the original file.
+        The suite, and a `SuiteFile` with the profile merged in and grids expanded, whose `places` point into the
+        original file.
 
     Raises:
         SuiteError: with the file, line, key path and nearest known key.
@@ -287,12 +300,14 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
         for path, place_and_line in file.places.items():
             if path[:2] == prefix and len(path) > 2:
                 places[path[2:]] = place_and_line
-    resolved = SuiteFile(file.path, {**base, "profile": name}, places)
+    resolved = expand_grids(SuiteFile(file.path, {**base, "profile": name}, places))
     try:
-        return _with_absolute_files(Suite.model_validate(resolved.data), file.path.parent), resolved
+        suite = Suite.model_validate(resolved.data)
     except ValidationError as error:
         problem = first_problem(error, Suite)
         raise resolved.error(problem.path, problem.message) from error
+    check_exclusions(suite, resolved)
+    return _with_absolute_files(suite, file.path.parent), resolved
 
 
 def read_gate(file: SuiteFile) -> Gate:

@@ -40,6 +40,8 @@ Width = Annotated[float, Field(ge=0)]
 Cost = Annotated[float, Field(ge=0, le=1e12), AfterValidator(_measurable)]
 #: A number of things.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+#: ok; failed or skipped, with the reason in `Record.error`; invalid, if the results of a stored record are wrong.
+Status = Literal["ok", "failed", "skipped", "invalid"]
 #: A text without control characters, so that tables, pages and messages can show it.
 Text = Annotated[str, AfterValidator(visible)]
 #: A text in one line.
@@ -234,7 +236,7 @@ class Record(_Part):
     queries: Count
     seed: int
     identity: dict[str, Any]
-    status: Literal["ok", "failed", "invalid"]
+    status: Status
     error: Line | None = None
     accuracy: Accuracy | None = None
     inductive_accuracy: Accuracy | None = None

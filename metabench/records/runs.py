@@ -24,8 +24,8 @@ _Key = tuple[str, Machine, str]
 class Runs:
     """The records of several output directories.
 
-    Of several records of one cell, machine and dataset, only the one that finished last is kept; a failed one is kept
-    only if all have failed.
+    Of several records of one cell, machine and dataset, only the one that finished last is kept; a failed or skipped
+    one is kept only if none is ok.
 
     Args:
         results: pairs of an output directory and its records.

@@ -162,7 +162,7 @@ class Store:
                     temporary.write_bytes(picture)
             with atomic_file(self._cells / f"{record.cell}.json") as temporary:
                 temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            if record.status == "ok":  # an earlier attempt may have failed
+            if record.status != "failed":  # an earlier attempt may have failed
                 (self._cells / f"{record.cell}.traceback.txt").unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.path, error) from error

@@ -59,13 +59,14 @@ def metabench_run_started(output: Path, suite: Mapping[str, Any], cells: int) ->
 
 @hookspec
 def metabench_cell_finished(output: Path, record: Mapping[str, Any]) -> None:
-    """Called when a cell has finished or failed.
+    """Called when a cell has finished, failed or been skipped.
 
     The hook is not called for cells whose record is kept from an earlier run.
 
     Args:
         output: the output directory.
-        record: the record as stored (docs/records.md); its status is ``"ok"`` or ``"failed"``.
+        record: the record as stored (docs/records.md); its status is ``"ok"``, ``"failed"`` or
+            ``"skipped"``.
     """
 
 

@@ -19,6 +19,7 @@ from metabench.analysis.costs import (
 )
 from metabench.analysis.standings import Row, Table
 from metabench.specs import PublishedResult
+from metabench.text import value_text
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _negative(value: float | None) -> float | None:
 def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
     """Return the tables with rows sorted by one of `SORT_KEYS`.
 
-    Rows without a value come last, by name; failed ones after all others.
+    Rows without a value come last, by name; those without an accuracy after all others.
     """
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
@@ -219,9 +220,25 @@ def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
 
 
 def shown_columns(tables: Sequence[Table]) -> list[Column]:
-    """Return the columns without optional ones that are empty in all tables."""
+    """Return the columns without optional ones that are empty in all tables, then the varying parameters."""
     rows = [row for table in tables for row in table.rows]
-    return [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
+    columns = [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
+    return [*columns, *(_parameter(name, rows) for name in parameter_names(tables))]
+
+
+def parameter_names(tables: Sequence[Table]) -> list[str]:
+    """Return the names of the parameters that vary within a table."""
+    return list(dict.fromkeys(name for table in tables for row in table.rows for name in row.params))
+
+
+def _parameter(name: str, rows: Sequence[Row]) -> Column:
+    """Return the column of a parameter that varies within a table."""
+
+    def text(row: Row) -> str:
+        return value_text(row.params[name]) if name in row.params else ""
+
+    are_numbers = all(isinstance(row.params[name], (int, float)) for row in rows if name in row.params)
+    return Column(name, text, (lambda row: row.params.get(name)) if are_numbers else None, left=not are_numbers)
 
 
 def legend(columns: Sequence[Column]) -> list[str]:
@@ -230,8 +247,8 @@ def legend(columns: Sequence[Column]) -> list[str]:
 
 
 def remarks(table: Table) -> list[str]:
-    """Return the remarks on a table: failures, other test episodes, ties, oddities of the data."""
-    return [*_failures(table), *_other_episodes(table), *_ties(table), *_data(table)]
+    """Return the remarks on a table: failed and skipped cells, other test episodes, ties, oddities of the data."""
+    return [*_unfinished(table), *_other_episodes(table), *_ties(table), *_data(table)]
 
 
 def _data(table: Table) -> list[str]:
@@ -240,13 +257,13 @@ def _data(table: Table) -> list[str]:
     return list(dict.fromkeys(f"{table.dataset}: {remark}" for part in data for remark in part.remarks))
 
 
-def _failures(table: Table) -> list[str]:
+def _unfinished(table: Table) -> list[str]:
     lines = []
     for row in table.rows:
         for record in row.records:
             seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
             if record.status != "ok":
-                verb = "failed" if record.status == "failed" else "is invalid"
+                verb = "failed" if record.status == "failed" else f"is {record.status}"
                 lines.append(f"{row.name}{seed} {verb}: {record.error}")
             lines += [f"{row.name}{seed}: {remark}" for remark in record.remarks]
     return lines

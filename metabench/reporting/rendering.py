@@ -13,8 +13,8 @@ from tabulate import tabulate
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
 from metabench.reporting.json_text import to_json
-from metabench.reporting.leaderboard import Column, devices, legend, remarks, shown_columns, sources
-from metabench.text import encodable, one_line
+from metabench.reporting.leaderboard import Column, devices, legend, parameter_names, remarks, shown_columns, sources
+from metabench.text import encodable, one_line, value_text
 
 if TYPE_CHECKING:
     import pandas as pd  # imported only for CSV
@@ -47,7 +47,7 @@ def render_markdown(tables: Sequence[Table]) -> str:
     columns = shown_columns(tables)
     parts = []
     for table in tables:
-        text = _tabulated(table, columns, "github", escape=escape_markdown)
+        text = _tabulated(table, columns, "github", escape=escape_markdown, titles=_markdown_title)
         lines = "".join(f"\n\n{escape_markdown(line)}" for line in remarks(table))
         parts.append(f"### {escape_markdown(table.title)}\n\n{text}{lines}")
     notes = [*legend(columns), *devices(tables), *sources(tables)]
@@ -104,7 +104,8 @@ def frame(tables: Sequence[Table]) -> pd.DataFrame:
     """Return unrounded metrics, one row per record, in the leaderboard's order."""
     import pandas as pd
 
-    return pd.DataFrame([_csv_row(record, row) for row, record in _rows_and_records(tables)])
+    names = parameter_names(tables)
+    return pd.DataFrame([_csv_row(record, row, names) for row, record in _rows_and_records(tables)])
 
 
 def _rows_and_records(tables: Sequence[Table]) -> list[tuple[Row, Record]]:
@@ -116,6 +117,7 @@ def _ranking(row: Row) -> dict[str, Any]:
     return {
         "rank": row.rank,
         "tie": row.tie,
+        "params": dict(row.params),
         "mean_over_seeds": row.accuracy and row.accuracy.mean,
         "seed_ci95": row.seed_ci95,
         "versus_best": versus
@@ -138,7 +140,7 @@ def _ranking(row: Row) -> dict[str, Any]:
     }
 
 
-def _csv_row(record: Record, row: Row) -> dict[str, Any]:
+def _csv_row(record: Record, row: Row, parameters: Sequence[str]) -> dict[str, Any]:
     accuracy, train, evaluation = record.accuracy, record.train, record.eval
     alone, versus, published = record.inductive_accuracy, row.versus_best, row.published
     return {
@@ -149,6 +151,7 @@ def _csv_row(record: Record, row: Row) -> dict[str, Any]:
         "queries": record.queries,
         "algorithm": record.algorithm,
         "seed": record.seed,
+        **{f"params.{name}": _csv_value(row.params.get(name)) for name in parameters},
         "profile": record.profile,
         "status": record.status,
         "rank": row.rank,
@@ -186,6 +189,11 @@ def _csv_row(record: Record, row: Row) -> dict[str, Any]:
         "cell": record.cell,
         "error": record.error,
     }
+
+
+def _csv_value(value: Any) -> float | str | None:
+    """Return a parameter as a number or text."""
+    return value if value is None or isinstance(value, (int, float)) else value_text(value)
 
 
 def _alignment(columns: Sequence[Column]) -> list[str]:
@@ -226,6 +234,10 @@ def _fitting_table(
 def escape_markdown(text: str) -> str:
     """Escape a text for Markdown and for HTML within it."""
     return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(one_line(text), quote=False))
+
+
+def _markdown_title(title: str) -> str:
+    return title if title == "#" else escape_markdown(title)
 
 
 #: Titles of the columns that fit on a page.

@@ -104,6 +104,17 @@ def test_a_dry_run_shows_the_cells_and_writes_nothing(metabench: Command) -> Non
     assert everything_below(Path()) == before
 
 
+def test_a_dry_run_leaves_out_excluded_cells(metabench: Command) -> None:
+    Path("small.yaml").write_text(f"{SUITE}exclude: [{{algorithm: siamese, seed: 0}}]\n", encoding="utf-8")
+    ended = metabench("run", "small.yaml", "--dry-run", "--seeds", "0,1")
+    assert re.findall(r"(\w+) · glyphs .* seed (\d)", ended.out) == [
+        ("protonet", "0"),
+        ("protonet", "1"),
+        ("siamese", "1"),
+    ]
+    assert metabench("run", "small.yaml", "--dry-run", "--seeds", "1").out.endswith("2 cells\n")
+
+
 def test_a_dry_run_shows_which_cells_share_a_training(metabench: Command) -> None:
     text = SUITE.replace("shots: [1]", "shots: [1, 2]").replace("siamese:\n", "siamese:\n    train: {shot: 2}\n")
     Path("small.yaml").write_text(text, encoding="utf-8")
@@ -130,6 +141,28 @@ def test_validate_checks_the_suite_without_a_profile_too(metabench: Command) -> 
     ended = metabench("validate", "small.yaml")
     assert ended.code == 2, "`metabench run small.yaml` runs the bare suite, which is wrong"
     assert "201 ways" in ended.err
+
+
+# ------------------------------------------------------------------------------------------------ skips
+
+
+@pytest.mark.parametrize("options", [(), ("--in-process",), ("--jobs", "2")])
+def test_a_cell_that_does_not_fit_is_skipped_and_the_others_run(metabench: Command, options: tuple[str, ...]) -> None:
+    text = SUITE.replace("siamese:\n    params: {pairs: 8, units: 8}", "maml: {train: {way: 3}}")
+    Path("small.yaml").write_text(text, encoding="utf-8")
+    command = ("run", "small.yaml", "--profile", "smoke", "--output", "out", *options)
+    ended = metabench(*command)
+    assert ended.code == 0
+    reason = "train.way (3) must be the tested way (2): there is one output per class"
+    assert f"skipped maml · glyphs · conv4 · 2-way 1-shot · seed 0: {reason}" in ended.err
+    assert "done    protonet" in ended.err
+    assert "expected: about " in ended.err
+    assert f"maml is skipped: {reason}" in ended.out
+    again = metabench(*command)
+    assert (again.code, again.err.count("kept    protonet"), again.err.count("skipped maml")) == (0, 1, 1)
+    assert "2 of them finished before" in again.err
+    (skipped,) = json.loads(metabench("leaderboard", "out", "--only", "status=skipped", "--format", "json").out)
+    assert (skipped["algorithm"], skipped["error"]) == ("maml", reason)
 
 
 # ------------------------------------------------------------------------------------------------- others

@@ -91,6 +91,35 @@ def test_each_cell_has_its_verdict(write: Write) -> None:
     assert lost.reason == "accuracy -2.00 ± 0.08 points on 600 episodes: a loss of more than 0.5 (p < .001)"
 
 
+SKIPPED = {"status": "skipped", "error": "one output per class"}
+
+
+@pytest.mark.parametrize(
+    ("base", "candidate", "word", "breaks"),
+    [
+        (SKIPPED, SKIPPED, "skipped", False),
+        (SKIPPED, {}, "new", False),
+        (SKIPPED, {"status": "failed"}, "new", False),
+        (SKIPPED, None, "skipped", False),
+        (None, SKIPPED, "skipped", False),
+        ({"status": "failed"}, SKIPPED, "skipped", False),
+        ({}, SKIPPED, "missing", True),
+    ],
+)
+def test_a_skipped_cell_breaks_only_where_the_base_has_an_accuracy(
+    write: Write, base: dict[str, object] | None, candidate: dict[str, object] | None, word: str, breaks: bool
+) -> None:
+    def run(name: str, changes: dict[str, object] | None) -> Runs:
+        """Return a run whose cell of maml has these changes; without such a cell for None."""
+        accuracies = None if changes else episodes(0.8, 1)
+        return write(name, {"other" if changes is None else "maml": accuracies}, **(changes or {}))
+
+    verdicts = judge(run("base", base), run("candidate", candidate), 0.005)
+    (verdict,) = [verdict for verdict in verdicts if verdict.cell.startswith("maml")]
+    assert (verdict.word, verdict.breaks) == (word, breaks)
+    assert "skips this cell: one output per class" in verdict.reason
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"dataset_fingerprint": "0" * 64}, {"identity": {"test": {"seed": 1}}}, {"queries": 5}],

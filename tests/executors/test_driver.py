@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,39 @@ def test_a_bug_in_a_plugin_fails_its_cell_and_no_other(run_all: RunAll, tmp_path
     assert faulty.accuracy is faulty.train is faulty.eval is faulty.transductive is None
     assert first.dataset_fingerprint == data.fingerprint
     assert {record.cell for record in Store(tmp_path / "out").records()} == {first.cell, faulty.cell, last.cell}
+
+
+def test_a_cell_that_does_not_fit_is_skipped_with_the_reason(run_all: RunAll, tmp_path: Path) -> None:
+    first, skipped, last = run_all("centroid", "choosy", "relative")
+    assert [first.status, skipped.status, last.status] == ["ok", "skipped", "ok"]
+    assert skipped.error == "three classes are a crowd: change ways"
+    assert skipped.accuracy is skipped.train is skipped.eval is skipped.transductive is None
+    assert {path.name for path in (tmp_path / "out" / "cells").glob(f"{skipped.cell}*")} == {f"{skipped.cell}.json"}
+    assert Store(tmp_path / "out").records_by_name()[skipped.cell] == skipped
+
+
+def test_a_backbone_that_does_not_fit_the_images_skips_its_cells(
+    tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+) -> None:
+    small = {name: replace(split, images=split.images[..., :8, :8]) for name, split in data.splits.items()}
+    suite, cells = cells_of("protonet", text=REAL)
+    datasets, prints = {"blots": replace(data, splits=small)}, {"blots": data.fingerprint}
+    store = Store(tmp_path)
+    (record,) = run_cells(suite, cells, prints, CPU, everything, store, Watching(), {}, datasets=datasets)
+    assert record.status == "skipped"
+    assert record.error == "conv4 halves an image four times: (8, 8) is too small (at least 16×16)"
+
+
+def test_a_skipped_cell_is_run_again_only_if_its_code_changed(run_all: RunAll, tmp_path: Path) -> None:
+    (first,) = run_all("choosy")
+    again = Watching()
+    assert run_all("choosy", watcher=again) == [first]
+    assert again.done == [("choosy", True)]
+    of_other_code = {**first.environment, "code": {"algorithm": "0" * 16}}
+    Store(tmp_path / "out").write(first.model_copy(update={"environment": of_other_code}))
+    changed = Watching()
+    run_all("choosy", watcher=changed)
+    assert changed.done == [("choosy", False)]
 
 
 def test_a_divergence_is_a_failed_record_without_a_traceback(run_all: RunAll, tmp_path: Path) -> None:

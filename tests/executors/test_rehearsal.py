@@ -14,7 +14,7 @@ from metabench.executors.rehearsal import rehearse
 from metabench.planning.plan import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
-from tiny import CPU, REAL, SUITE
+from tiny import CPU, SUITE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,9 +95,17 @@ def test_the_expected_time_is_unknown_if_a_cell_fails(
     assert rehearse(cells, {"blots": data.splits}, CPU, everything) == {}
 
 
+def test_a_cell_that_will_be_skipped_takes_no_time(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, cells = cells_of("centroid", "choosy")
+    runs, skipped = rehearse(cells, {"blots": data.splits}, CPU, everything).values()
+    assert runs > skipped == 0
+
+
 def test_a_refused_cell_is_found_even_after_a_failing_cell(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
-    _, cells = cells_of("faulty", "maml", text=REAL.replace("train: {{", "train: {{way: 4, "))
-    with pytest.raises(SuiteError, match=r"maml · blots .*train\.way"):
+    _, cells = cells_of("faulty", "contradictory")
+    with pytest.raises(SuiteError, match=r"contradictory · blots .*: parameters that contradict each other"):
         rehearse(cells, {"blots": data.splits}, CPU, everything)

@@ -51,6 +51,7 @@ CHANGING = {
 NOT_CHANGING = {
     "description",
     "eval.batch",
+    "exclude",
     "gate.memory_growth",
     "gate.slowdown",
     "gate.tolerance",

@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from metabench.api import Unfit
 from metabench_plugins.backbones import conv4
 from metabench_plugins.backbones.conv4 import Conv4, Conv4Config, channels_last, halved
 
@@ -56,7 +57,7 @@ def test_each_strided_block_halves_the_image_rounding_up() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 15, 28), (1, 28, 15)])
 def test_an_image_that_would_be_halved_to_nothing_is_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(Unfit, match="too small"):
         Conv4(Conv4Config(), shape)
 
 

@@ -137,6 +137,17 @@ def test_a_failed_cell_is_logged_as_failed(metabench: Command) -> None:
     assert "error/text_summary" in tensorboard_runs()[0].Tags()["tensors"]
 
 
+def test_a_skipped_cell_is_not_logged_as_failed(metabench: Command) -> None:
+    suite = Path("small.yaml")
+    suite.write_text(suite.read_text().replace("protonet: {}", "protonet: {use: maml, train: {way: 3}}"))
+    assert metabench(*ONE, "--log", "mlflow", "--log", "tensorboard").code == 0
+    (run,) = mlflow_runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["metabench.status"] == "skipped"
+    assert run.data.tags["metabench.error"] == records()[0].error
+    assert "error/text_summary" in tensorboard_runs()[0].Tags()["tensors"]
+
+
 def test_a_label_with_odd_characters_stays_in_its_folder(metabench: Command) -> None:
     suite = Path("small.yaml")
     suite.write_text(suite.read_text().replace("protonet: {}", '"../../odd": {use: protonet}'))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from metabench.api import Algorithm, Backbone, Episodes
+from metabench.api import Algorithm, Backbone, Episodes, Unfit
 from metabench.api.algorithms import training_loss
 from metabench.engine.asking import predict
 from metabench.engine.controls import is_transductive
@@ -199,7 +199,7 @@ def test_the_order_of_the_support_set_is_irrelevant(make_learner: Make, make_epi
 
 
 def test_training_with_another_way_is_refused(make_learner: Make) -> None:
-    with pytest.raises(ValueError, match=r"train\.way \(5\) must be the tested way \(3\)"):
+    with pytest.raises(Unfit, match=r"train\.way \(5\) must be the tested way \(3\)"):
         make_learner(MAML, way=3, train_way=5)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import Episodes, episode_generators
+from metabench.api import Episodes, Unfit, episode_generators
 from metabench.engine.asking import predict
 from metabench.engine.controls import is_transductive
 from metabench.engine.streams import EpisodeStream
@@ -216,7 +216,7 @@ def test_with_norm_support_a_query_is_normalised_by_the_support_set_only(
 
 
 def test_training_with_another_way_is_refused(make_learner: Make) -> None:
-    with pytest.raises(ValueError, match=r"train\.way \(5\) must be the tested way \(3\)"):
+    with pytest.raises(Unfit, match=r"train\.way \(5\) must be the tested way \(3\)"):
         make_learner(Reptile, way=3, train_way=5)
 
 

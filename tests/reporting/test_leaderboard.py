@@ -120,6 +120,20 @@ def test_the_text_says_what_was_measured(records: list[Record], tables_of: Table
     assert "95 % interval" in text
 
 
+def test_skipped_cells_are_named_with_the_reason(make_record: Make, tables_of: Tables) -> None:
+    skipped = {"status": "skipped", "error": "one output per class"}
+    tables = tables_of([make_record(0.5), make_record(None, algorithm="two", cell="b", **skipped)])
+    first, last = lines_of_table(render_text(tables))
+    assert re.match(r"\s*1\s+one\s", first)
+    assert re.match(r"\s+two\s+skipped\s+–", last)
+    for render in (render_text, render_markdown, render_html, render_latex):
+        assert "two is skipped: one output per class" in render(tables)
+        assert "failed" not in render(tables)
+    of_csv = pd.read_csv(io.StringIO(render_csv(tables))).iloc[1]
+    of_json = json.loads(render_json(tables))[1]
+    assert (of_csv["status"], of_csv["error"]) == (of_json["status"], of_json["error"]) == ("skipped", skipped["error"])
+
+
 def test_seeds_are_one_row_with_their_own_interval(make_record: Make, tables_of: Tables) -> None:
     one = render_text(tables_of([make_record(0.5, seed=3)]))
     assert "seeds" not in one
@@ -186,6 +200,82 @@ def test_a_published_result_stands_beside_with_what_differs(make_record: Make, t
     tables = tables_of([make_record(0.9, identity=identity)], [same])
     assert re.search(r"\s98\.7\s", render_text(tables))
     assert "in Doe 2020; the same protocol" in unescaped(render_markdown(tables))
+
+
+# ------------------------------------------------------------------------------------ varying parameters
+
+
+def tuned(make_record: Make, label: str, use: str = "maml", shot: int = 1, **params: object) -> Record:
+    """Return a record of an algorithm with parameters; `norm` is that of its backbone."""
+    norm = params.pop("norm", "running")
+    identity = {"algorithm": {"name": use, "params": params}, "backbone": {"params": {"channels": 4, "norm": norm}}}
+    return make_record(0.5 + len(label) / 100, algorithm=label, cell=f"{label}{shot}", shot=shot, identity=identity)
+
+
+@pytest.fixture
+def grid(make_record: Make, tables_of: Tables) -> list[Table]:
+    return tables_of(
+        [
+            tuned(make_record, "maml", lr=0.1, steps=5, order=[1, 2]),
+            tuned(make_record, "fast", lr=0.2, steps=5, order=[1, 2]),
+            tuned(make_record, "support", lr=0.1, steps=5, order=[2, 1], norm="support"),
+            tuned(make_record, "protonet", "protonet", lr=1.0, norm="batch"),
+            tuned(make_record, "alone", shot=5, lr=7.0, steps=9),
+        ]
+    )
+
+
+def test_parameters_that_vary_between_entries_of_one_algorithm_are_columns(grid: list[Table]) -> None:
+    lines = render_text(grid).splitlines()
+    assert lines[1].split("device")[1].split() == ["lr", "order", "backbone.norm"]
+    assert {line.split()[1]: line.partition(" cpu ")[2].split() for line in lines_of_table("\n".join(lines))} == {
+        "maml": ["0.1", "[1,2]", "running"],
+        "fast": ["0.2", "[1,2]", "running"],
+        "support": ["0.1", "[2,1]", "support"],
+        "protonet": [],
+        "alone": [],
+    }
+
+
+def test_columns_of_parameters_are_the_first_to_leave_a_narrow_terminal(grid: list[Table]) -> None:
+    whole = max(map(len, render_text(grid[:1]).splitlines()[1:3]))
+    narrow = render_text(grid[:1], whole - 1)
+    assert "left out of a narrow terminal: backbone.norm (see --format csv)" in narrow
+    assert re.search(r"device +lr +order$", narrow.splitlines()[1])
+
+
+def test_csv_and_json_have_the_parameters_that_vary(grid: list[Table]) -> None:
+    read = pd.read_csv(io.StringIO(render_csv(grid))).set_index("algorithm")
+    assert [name for name in read.columns if name.startswith("params.")] == [
+        "params.lr",
+        "params.order",
+        "params.backbone.norm",
+    ]
+    assert read.loc["fast", "params.lr"] == 0.2
+    assert read.loc["support", "params.order"] == "[2,1]"
+    assert np.isnan(read.loc["protonet", "params.lr"])
+    params = {entry["algorithm"]: entry["params"] for entry in json.loads(render_json(grid))}
+    assert params["support"] == {"lr": 0.1, "order": [2, 1], "backbone.norm": "support"}
+    assert params["protonet"] == params["alone"] == {}
+
+
+def test_hostile_parameters_do_nothing(make_record: Make, tables_of: Tables) -> None:
+    records = [tuned(make_record, label, **{HOSTILE: f"{HOSTILE}\x1b{label}"}) for label in ("one", "three")]
+    tables = tables_of(records)
+    assert "\x1b" not in render_text(tables) + render_csv(tables) + render_markdown(tables)
+    rows = [line for line in render_markdown(tables).splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1, "a parameter made a column"
+    reader = Reader()
+    reader.feed(render_html(tables))
+    assert "script" not in reader.tags
+
+
+@pytest.mark.parametrize("identity", [{"algorithm": 3}, {"algorithm": {"params": [1]}}, {"backbone": {"params": None}}])
+def test_records_without_parameters_have_no_columns_of_them(
+    identity: dict[str, object], make_record: Make, tables_of: Tables
+) -> None:
+    records = [make_record(0.5, identity=identity), make_record(0.6, cell="b", identity={**identity, "seed": 1})]
+    assert [row.params for table in tables_of(records) for row in table.rows] == [{}]
 
 
 # --------------------------------------------------------------------------------- markdown, latex, html

@@ -286,6 +286,23 @@ def test_reasons_of_failures_are_shown_even_if_every_method_failed(
     assert column(browser, "task") == ["glyphs · 5-way 1-shot · conv4"]
 
 
+def test_skipped_cells_are_named_with_the_reason(report: Report, make_record: Make) -> None:
+    skipped = make_record(None, algorithm="two", cell=f"{2:016}", status="skipped", error="one output per class")
+    text = report(make_record(0.5), skipped).read_text(encoding="utf-8")
+    assert "two is skipped: one output per class" in text
+    assert "failed" not in text.partition("<main>")[2].partition("<script")[0]
+
+
+def test_parameters_that_vary_are_sorted_by_number_or_text(report: Report, make_record: Make) -> None:
+    def tuned(i: int, lr: float, norm: str) -> Record:
+        identity = {"algorithm": {"name": "maml", "params": {"lr": lr}}, "backbone": {"params": {"norm": norm}}}
+        return make_record(0.5, algorithm=f"maml[lr={lr}]", cell=f"{i:016}", identity=identity)
+
+    text = report(tuned(1, 0.1, "batch"), tuned(2, 0.2, "support")).read_text(encoding="utf-8")
+    for cell in ('data-value="0.1">0.1</td>', '<td class="left">support</td>'):
+        assert text.count(cell) == 1
+
+
 def test_a_link_that_is_no_web_address_is_not_clickable(
     report: Report, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

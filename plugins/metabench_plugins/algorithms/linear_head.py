@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metabench.api import Algorithm, Setup, Weights, embed_queries
+from metabench.api import Algorithm, Setup, Unfit, Weights, embed_queries
 
 
 class LinearHead(Algorithm):
     """An algorithm whose `forward` classifies images into the N classes of an episode.
 
     Raises:
-        ValueError: the ways of training and test episodes differ.
+        Unfit: the ways of training and test episodes differ.
     """
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__(config, setup)
         if setup.train_way != setup.way:
-            raise ValueError(
+            raise Unfit(
                 f"train.way ({setup.train_way}) must be the tested way ({setup.way}): there is one output per class"
             )
         self.head = nn.Linear(setup.backbone.features, setup.way)

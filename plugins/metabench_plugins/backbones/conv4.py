@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metabench.api import Backbone, Config, is_vectorised
+from metabench.api import Backbone, Config, Unfit, is_vectorised
 from metabench_plugins.backbones.episode_norm import EpisodeNorm, folded
 
 #: Convolution outputs per part, sized so that pooling reads them from the L3 cache.
@@ -42,7 +42,7 @@ class Conv4(Backbone):
     With 64 channels and pooling, D is 64 for 28×28 images and 1600 for 84×84 images.
 
     Raises:
-        ValueError: the image is too small to be halved four times.
+        Unfit: the image is too small to be halved four times.
     """
 
     Config = Conv4Config
@@ -56,7 +56,7 @@ class Conv4(Backbone):
             channels = config.channels
             height, width = (size // 2 if config.downsample == "pool" else (size + 1) // 2 for size in (height, width))
         if height == 0 or width == 0:
-            raise ValueError(f"conv4 halves an image four times: {image_shape[1:]} is too small (at least 16×16)")
+            raise Unfit(f"conv4 halves an image four times: {image_shape[1:]} is too small (at least 16×16)")
         self.blocks = nn.ModuleList(blocks)
         self.needs_support = config.norm == "support"
         self.per_image = config.norm == "running"

@@ -41,6 +41,7 @@ class MLflowLogger:
             "metabench.finished": record["finished"],
             "metabench.output": str(output.resolve()),
             "metabench.device": record["device"],
+            "metabench.status": record["status"],
             "metabench.error": record["error"] or "",
         }
         short = {name: value[:_MAX_VALUE_LENGTH] for name, value in tags.items()}
@@ -49,7 +50,7 @@ class MLflowLogger:
         self._client.log_batch(run, params=params)
         for first in range(0, len(points), _MAX_METRICS_PER_REQUEST):
             self._client.log_batch(run, metrics=points[first : first + _MAX_METRICS_PER_REQUEST])
-        self._client.set_terminated(run, "FINISHED" if record["status"] == "ok" else "FAILED")
+        self._client.set_terminated(run, "FAILED" if record["status"] == "failed" else "FINISHED")
 
     @hookimpl
     def metabench_run_finished(self, output: Path, records: Iterable[Mapping[str, Any]]) -> None:
