@@ -2,8 +2,9 @@
 
 python benchmarks/overhead.py --cells 1000
 
-Runs `metabench run` on a suite of many cells of three steps each, then the same cells by a bare loop of build, train
-and test in one process, and prints the difference a cell; then the time of the same command again, which keeps them.
+Runs `metabench run` on a suite of many cells of three steps each, with a worker for each cell and `--in-process`, then
+the same cells by a bare loop of build, train and test in one process, and prints the differences a cell; and the time
+of the same command again, which keeps them.
 """
 
 from __future__ import annotations
@@ -70,8 +71,13 @@ def main() -> None:
         metabench = Path(sys.executable).with_name("metabench")
         command = [metabench, "run", suite, "--device", "cpu", "--output", f"{folder}/out"]
         environment = {**os.environ, "METABENCH_CACHE": f"{folder}/cache"}
-        run = timed(lambda: subprocess.run(command, check=True, capture_output=True, env=environment))
-        kept = timed(lambda: subprocess.run(command, check=True, capture_output=True, env=environment))
+
+        def run_command(*options: str) -> float:
+            return timed(lambda: subprocess.run([*command, *options], check=True, capture_output=True, env=environment))
+
+        in_process = run_command("--in-process")
+        kept = run_command()
+        run = run_command("--fresh")
         plugins = PluginManager.from_environment()
         cells = make_plan(*resolve(read_suite(suite)), plugins)
         device = choose_device("cpu")
@@ -81,11 +87,13 @@ def main() -> None:
         engine = timed(lambda: engine_loop(cells, data, device, plugins, Path(folder)))
     for name, seconds in (
         ("metabench run", run),
+        ("metabench run --in-process", in_process),
         ("bare loop", bare),
         ("loop of the engine, with all that it measures", engine),
     ):
         print(f"{name}: {seconds:.1f} s, {1000 * seconds / count:.1f} ms a cell")
     print(f"metabench run, less the bare loop: {1000 * (run - bare) / count:.1f} ms a cell")
+    print(f"metabench run --in-process, less the bare loop: {1000 * (in_process - bare) / count:.1f} ms a cell")
     print(f"metabench run, less the loop of the engine: {1000 * (run - engine) / count:.1f} ms a cell")
     print(f"the same command again, all {count} cells kept: {kept:.1f} s")
 

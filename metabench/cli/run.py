@@ -70,12 +70,18 @@ def run(
     """
     from metabench.cli.suites import find_suite
     from metabench.executors.preparation import plan_in_worker
-    from metabench.executors.processes import start_is_cheap
+    from metabench.executors.processes import prepare_workers, start_is_cheap
     from metabench.filters import parse_filters
     from metabench.planning.plan import make_plan, select
     from metabench.planning.suite import resolve
     from metabench.registry.manager import PluginManager
 
+    in_process = in_process or (jobs == 1 and not start_is_cheap())
+    if not in_process:
+        prepare_workers()
+    if not dry_run:
+        # Needed later, and as slow as the start of the fork server: now both run side by side.
+        import metabench.executors.driver  # noqa: F401
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
     resolved, places = resolve(file, profile)
@@ -85,7 +91,6 @@ def run(
         resolved = resolved.with_precision(precision)
     if in_process and jobs > 1:
         raise click.UsageError(f"--in-process runs one cell at a time: leave out --jobs {jobs}")
-    in_process = in_process or (jobs == 1 and not start_is_cheap())
     filters = parse_filters(only)
 
     def planned(suite: Suite, file: SuiteFile) -> list[Cell]:

@@ -18,6 +18,8 @@ from metabench.machine.clock import Stopwatch, percentiles_ms
 LATENCY_EPISODES = 30
 #: Number of untimed episodes before them.
 LATENCY_WARM_UP = 3
+#: Largest number of episodes whose two parts are timed.
+LATENCY_PARTS = 10
 
 
 def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
@@ -72,7 +74,7 @@ def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: to
         with watch.running():
             predict(algorithm, episode, seed, i)
         seconds.append(watch.seconds)
-        if apart:
+        if apart and i < LATENCY_WARM_UP + LATENCY_PARTS:
             parts.append(_seconds_apart(algorithm, episode, device))
     timed = [percentiles_ms(list(part[LATENCY_WARM_UP:])) for part in (seconds, *zip(*parts, strict=True))]
     return Latencies(*timed) if apart else Latencies(timed[0], None, None)

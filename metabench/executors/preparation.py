@@ -6,17 +6,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from metabench.api import Progress
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.progress import Watcher
 from metabench.errors import PluginError
 from metabench.executors.processes import Died, run_job
-from metabench.machine.device import share_of_threads
 from metabench.planning.plan import Cell, Choice, make_plan
 from metabench.planning.suite import Suite, SuiteFile
 from metabench.planning.targets import Targets
 from metabench.registry.manager import PluginManager
+
+if TYPE_CHECKING:  # imports torch, which a dry run does not need
+    from metabench.api import Progress
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def plan_in_worker(suite: Suite, file: SuiteFile) -> list[Cell]:
     problems: dict[str, str] = {}
     while True:
         planned = _LastPlace()
-        result = run_job(Planning(suite, file, problems), share_of_threads(1), planned)
+        result = run_job(Planning(suite, file, problems), 1, planned)
         if not isinstance(result, Died):
             cells: list[Cell] = result
             return cells
@@ -98,6 +100,8 @@ def load_in_workers(
     Raises:
         DataError: raw data is missing or damaged, or the cache is not writable.
     """
+    from metabench.machine.device import share_of_threads
+
     fingerprints: dict[str, str] = {}
     problems: dict[str, str] = {}
     for choice in {cell.dataset.label: cell.dataset for cell in cells if not cell.problem}.values():

@@ -22,8 +22,6 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
-
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import MetabenchError, in_one_line
 from metabench.machine.stops import watch_stops
@@ -45,6 +43,8 @@ _PRELOADED = [
     "PIL.PpmImagePlugin",
     "torch.utils.serialization.config",
 ]
+#: Files of CUDA devices on Linux, also within WSL.
+_CUDA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-ctrl", "/dev/dxg")
 #: Signals that ask the main process to stop; workers do not receive them.
 _STOPPING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
 
@@ -115,10 +115,9 @@ def run_jobs(
         MetabenchError: a job raised it, and the other workers have been stopped.
     """
     context = _context()
-    resource_tracker.ensure_running()  # first, because it would unblock the signals that are blocked below
+    _start_fork_server(context)
     # Without a lock: a worker that is killed while it holds one would block all others.
     stop = context.RawValue(ctypes.c_bool, False)
-    _start_fork_server(context)
     queue, workers = list(waiting), dict[Connection, _Worker[_Job]]()
     failure: MetabenchError | Interrupted | None = None
     try:
@@ -179,7 +178,24 @@ def run_job(job: Job, threads: int, watcher: Watcher) -> Any:
 def start_is_cheap() -> bool:
     """Return whether a worker starts in hundredths of a second (fork server), not in the seconds of a new Python."""
     # The fork server imports torch._dynamo, which may initialise CUDA, and a fork cannot use an initialised CUDA.
-    return sys.platform == "linux" and sys.version_info >= (3, 11) and not torch.cuda.is_available()
+    return sys.platform == "linux" and sys.version_info >= (3, 11) and not _has_cuda()
+
+
+def _has_cuda() -> bool:
+    """Return whether CUDA can be used; import torch only where there is a device."""
+    if not any(os.path.exists(device) for device in _CUDA_DEVICES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def prepare_workers() -> None:
+    """Let the fork server import its modules, while this process does other things.
+
+    Workers need no such call; the first one then starts earlier.
+    """
+    _start_fork_server(_context())
 
 
 def _context() -> ForkServerContext | SpawnContext:
@@ -199,6 +215,7 @@ def _start_fork_server(context: ForkServerContext | SpawnContext) -> None:
 
     A file in the current directory then cannot shadow an installed module.
     """
+    resource_tracker.ensure_running()  # first, because it would unblock the signals that are blocked below
     if not isinstance(context, ForkServerContext):
         return
     previous = os.environ.get("PYTHONSAFEPATH")
@@ -267,6 +284,8 @@ def _run_worker(
 
     The worker then ends at once: threads and exit handlers of plugins cannot hold it.
     """
+    import torch
+
     gc.freeze()  # a collection would touch, and so copy, all that is shared with the fork server: .2 s
     os.environ.clear()  # the fork server's environment may be older than the main process's
     os.environ.update(environment)
