@@ -86,12 +86,14 @@ def run_cells(
 
     def drop_checkpoints(cell: Cell) -> None:
         """Delete a finished cell's checkpoints unless a queued or interrupted cell will resume from them."""
-        origin = origin_of(fingerprints.get(cell.dataset.label, ""), device, code_of(cell, plugins))
         of_this_run = {other.shape for other in trainings[cell.training_id]}
         for name in [cell.id] if unfinished[cell.training_id] else [cell.id, cell.training_id]:
-            shapes = shapes_of(store.checkpoint(name), origin) if name in earlier else of_this_run
-            if shapes is not None and of_this_run.issuperset(shapes):
-                store.drop_checkpoint(name)
+            if name in earlier:
+                origin = origin_of(fingerprints.get(cell.dataset.label, ""), device, code_of(cell, plugins))
+                shapes = shapes_of(store.checkpoint(name), origin)
+                if shapes is None or not of_this_run.issuperset(shapes):
+                    continue
+            store.drop_checkpoint(name)
 
     def started(job: CellJob) -> Watcher:
         if fresh:
