@@ -19,7 +19,7 @@ LATENCY_EPISODES = 30
 #: Number of untimed episodes before them.
 LATENCY_WARM_UP = 3
 #: Largest number of episodes whose two parts are timed.
-LATENCY_PARTS = 10
+LATENCY_PARTS = 5
 
 
 def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
@@ -74,10 +74,13 @@ def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: to
         with watch.running():
             predict(algorithm, episode, seed, i)
         seconds.append(watch.seconds)
-        if apart and i < LATENCY_WARM_UP + LATENCY_PARTS:
+        if apart and 0 <= i - LATENCY_WARM_UP < LATENCY_PARTS:
             parts.append(_seconds_apart(algorithm, episode, device))
-    timed = [percentiles_ms(list(part[LATENCY_WARM_UP:])) for part in (seconds, *zip(*parts, strict=True))]
-    return Latencies(*timed) if apart else Latencies(timed[0], None, None)
+    whole = percentiles_ms(seconds[LATENCY_WARM_UP:])
+    if not apart:
+        return Latencies(whole, None, None)
+    adapt, answer = zip(*parts, strict=True)
+    return Latencies(whole, percentiles_ms(list(adapt)), percentiles_ms(list(answer)))
 
 
 @torch.no_grad()

@@ -216,3 +216,13 @@ def test_the_worst_episode_is_drawn(run: Run) -> None:
     with Image.open(io.BytesIO(drawn)) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 40
+
+
+@pytest.mark.parametrize(("norm", "apart"), [("running", True), ("batch", False)])
+def test_adapting_and_answering_are_timed_apart_where_they_can_be(run: Run, norm: str, apart: bool) -> None:
+    timed = run("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}")).eval
+    assert timed.latency_ms.p50 > 0
+    assert (timed.adapt_ms is not None, timed.answer_ms is not None) == (apart, apart)
+    if timed.adapt_ms and timed.answer_ms:
+        assert timed.adapt_ms.p95 >= timed.adapt_ms.p50 > 0
+        assert timed.answer_ms.p50 > 0
