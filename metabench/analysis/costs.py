@@ -1,4 +1,4 @@
-"""Costs of a record: throughput, latency, memory, operations; and where it ran."""
+"""Costs of a record: throughput, latency, memory, operations; its validation; and where it ran."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def mean_over_seeds(row: Row, cost: Cost) -> float | None:
     """Return the mean cost over the training seeds that have it."""
     values = [value for value in map(cost, row.finished) if value is not None]
     return sum(values) / len(values) if values else None
+
+
+def validation(record: Record) -> float | None:
+    """Return the validation accuracy of the tested weights."""
+    return record.train.validation_accuracy if record.train else None
 
 
 def eval_rate(record: Record) -> float | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from metabench.records.runs import Runs
 
 FORMATS = ["table", "markdown", "latex", "html", "csv", "json"]
-SORTS = ["accuracy", "alone", "algorithm", "throughput", "training", "latency", "memory", "flops"]
+SORTS = ["accuracy", "alone", "validation", "algorithm", "throughput", "training", "latency", "memory", "flops"]
 
 
 @click.command()

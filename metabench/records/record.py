@@ -116,6 +116,11 @@ class TrainMetrics(_Part):
     best_step: Count
     validation: list[Validation]
 
+    @property
+    def validation_accuracy(self) -> float | None:
+        """Return the validation accuracy of the tested weights; None without validation."""
+        return next((point.accuracy for point in self.validation if point.step == self.best_step), None)
+
 
 class Latency(_Part):
     """Milliseconds from one episode's tensors to its predictions.

@@ -16,6 +16,7 @@ from metabench.analysis.costs import (
     precision,
     slow_latency,
     train_rate,
+    validation,
 )
 from metabench.analysis.standings import Row, Table
 from metabench.specs import PublishedResult
@@ -105,6 +106,10 @@ def _parameters(row: Row) -> int | None:
     return row.finished[0].parameters if row.finished else None
 
 
+def _validation(row: Row) -> float | None:
+    return mean_over_seeds(row, validation)
+
+
 #: In order of importance: a narrow terminal drops columns from the end.
 COLUMNS = (
     Column(
@@ -168,6 +173,13 @@ COLUMNS = (
         "published: * if the protocol differs; sources and differences are in leaderboard.md and the report",
         optional=True,
     ),
+    Column(
+        "val %",
+        lambda row: "" if (mean := _validation(row)) is None else f"{mean * 100:.2f}",
+        _validation,
+        "val: validation accuracy of the tested weights; choose methods and parameters by it, not by the test accuracy",
+        optional=True,
+    ),
     _cost("test ep/s", eval_rate),
     _cost("train ep/s", train_rate),
     _cost("peak MiB", memory),
@@ -193,6 +205,7 @@ COLUMNS = (
 SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
     "accuracy": lambda row: -row.accuracy.mean if row.accuracy else None,
     "alone": lambda row: -row.inductive if row.inductive is not None else None,
+    "validation": lambda row: _negative(_validation(row)),
     "algorithm": lambda row: 0.0,
     "throughput": lambda row: _negative(mean_over_seeds(row, eval_rate)),
     "training": lambda row: _negative(mean_over_seeds(row, train_rate)),

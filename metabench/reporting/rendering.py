@@ -174,6 +174,7 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str]) -> dict[str, A
         "published": published and published.result.accuracy,
         "published_source": published and published.result.source,
         "published_differences": published and "; ".join(published.differences),
+        "validation_accuracy": train and train.validation_accuracy,
         "train_episodes": train and train.episodes,
         "train_seconds": train and train.seconds,
         "train_episodes_per_second": train and train.episodes_per_second,

@@ -388,6 +388,23 @@ def test_sorting_keeps_the_ranks_and_the_unfinished_last(key: str, records: list
     assert table.rows[-1].name == "broken"
 
 
+def test_the_validation_accuracy_of_the_tested_weights_is_shown_and_sorted_by(
+    make_record: Make, tables_of: Tables
+) -> None:
+    def validated(name: str, *curve: float, best_step: int) -> Record:
+        points = [{"step": 5 * (i + 1), "accuracy": accuracy} for i, accuracy in enumerate(curve)]
+        train = make_record().model_dump()["train"] | {"validation": points, "best_step": best_step}
+        return make_record(0.5 if name == "low" else 0.6, algorithm=name, cell=name, train=train)
+
+    records = [validated("low", 0.7, 0.9, 0.8, best_step=10), validated("high", 0.85, 0.6, best_step=5)]
+    tables = sort_tables(tables_of(records), "validation")
+    assert [row.name for row in tables[0].rows] == ["low", "high"]
+    text = render_text(tables)
+    assert re.search(r"low .* 90\.00 ", text)
+    assert re.search(r"high .* 85\.00 ", text)
+    assert [entry["validation_accuracy"] for _, entry in frame(tables).iterrows()] == [0.9, 0.85]
+
+
 # ----------------------------------------------------------------------------------------------- command
 
 
