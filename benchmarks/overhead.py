@@ -115,7 +115,7 @@ def bare_loop(cells: Sequence[Cell], data: LoadedDataset, device: torch.device, 
             algorithm.train()
             algorithm.train_step(train.batch(step * cell.train.meta_batch, cell.train.meta_batch))
         validation = validation_stream(cell, data.splits, cell.shape, device)
-        evaluate(algorithm, validation, cell.train.validation_episodes, BatchSize(device), cell.test.seed)
+        evaluate(algorithm, validation, cell.train.validation_episodes, BatchSize(device), cell.train.validation_seed)
         test = evaluation_stream(cell, data.splits, device)
         evaluate(algorithm, test, cell.test.episodes, BatchSize(device), cell.test.seed)
 

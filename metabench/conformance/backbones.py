@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from metabench.api import Backbone
 from metabench.conformance import checks
 from metabench.conformance.checks import NotConforming
-from metabench.errors import in_one_line
+from metabench.errors import Unfit, in_one_line
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
@@ -69,7 +69,7 @@ class Subject:
         for shape in self.image_shapes:
             try:
                 backbone = self.build(shape)
-            except ValueError:
+            except Unfit:
                 continue
             yield shape, backbone
 
@@ -150,12 +150,12 @@ def check_parameters(subject: Subject) -> None:
 def check_shapes(subject: Subject) -> None:
     """It takes several image shapes, or refuses one by name.
 
-    A refusal is a ValueError whose message has the height and the width of the images.
+    A refusal is `metabench.api.Unfit` whose message has the height and the width of the images.
     """
     for shape in subject.image_shapes:
         try:
             subject.build(shape)
-        except ValueError as error:
+        except Unfit as error:
             if not set(map(str, shape[1:])) <= set(re.findall(r"\d+", str(error))):
                 raise NotConforming(
                     f"it refuses images of {_text(shape)} by a message that does not name their shape "
@@ -163,8 +163,8 @@ def check_shapes(subject: Subject) -> None:
                 ) from error
         except Exception as error:
             raise NotConforming(
-                f"{in_one_line(error)}, for images of {_text(shape)}: take them, or refuse them by a ValueError that "
-                "names their shape"
+                f"{in_one_line(error)}, for images of {_text(shape)}: take them, or refuse them by a "
+                "metabench.api.Unfit that names their shape"
             ) from error
     _ = subject.image_shape  # it takes at least one
 

@@ -63,6 +63,8 @@ def finished(at: str = "2025-01-01T00:00:00+00:00") -> dict[str, Any]:
             "episodes_per_second": 160.0,
             "batch": 8,
             "latency_ms": {"p50": 1.5, "p95": 2.5},
+            "adapt_ms": {"p50": 0.5, "p95": 1.0},
+            "answer_ms": {"p50": 1.0, "p95": 1.5},
         },
         flops_per_episode=10**9,
         peak_memory_bytes=2**28,

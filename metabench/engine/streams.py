@@ -96,7 +96,7 @@ def validation_stream(
     cell: Cell, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
 ) -> EpisodeStream:
     """Return the validation episodes of a test shape."""
-    return EpisodeStream(splits["val"], shape, "val", cell.test.seed, device)
+    return EpisodeStream(splits["val"], shape, "val", cell.train.validation_seed, device)
 
 
 def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:

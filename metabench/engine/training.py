@@ -128,7 +128,9 @@ def _validate(
         watcher.phase("validate" if len(validations) == 1 else f"validate {shape.shot}-shot", count)
         try:
             with testing_memory(cell):
-                accuracies[shape] = float(evaluate(algorithm, episodes, count, batch, cell.test.seed, watcher).mean())
+                accuracies[shape] = float(
+                    evaluate(algorithm, episodes, count, batch, cell.train.validation_seed, watcher).mean()
+                )
         except Interrupted:
             raise
         except Exception:

@@ -43,6 +43,7 @@ class Training:
     shape: EpisodeShape
     validate_every: int
     validation_episodes: int
+    validation_seed: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Cell:
             "train": {**vars(self.train), "shape": asdict(self.train.shape)},
             "test": test,
         }
+        if self.train.validation_seed == 0:  # keeps the hashes from before the setting existed
+            del identity["train"]["validation_seed"]
         if self.precision != "float32":  # keeps the hashes of float32 cells from before the setting existed
             identity["precision"] = self.precision
         return identity
@@ -101,15 +104,16 @@ class Cell:
 
     @cached_property
     def training_id(self) -> str:
-        """Return the hash of the training and the seed of its validation episodes.
+        """Return the hash of the training; no setting of the test but the way is part of it.
 
-        Cells share a training if they differ only in labels, or in the shots, queries or number of their test episodes.
+        Cells share a training if they differ only in labels, or in the shots, queries, number or seed of their test
+        episodes.
         """
         identity = self.identity
         for choice in ("algorithm", "dataset", "backbone"):
             del identity[choice]["label"]
         identity["shape"] = {"way": self.shape.way}
-        identity["test"] = {"seed": self.test.seed}
+        del identity["test"]
         return _content_hash(identity)
 
     @property
@@ -224,6 +228,7 @@ def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Traini
         ),
         validate_every=min(settings["validate_every"], steps),
         validation_episodes=settings["validation_episodes"],
+        validation_seed=settings["validation_seed"],
     )
 
 

@@ -82,6 +82,7 @@ class Train(_Section):
         queries: query images of each class of a training episode; None means as in the test.
         validate_every: steps between validations; the test uses the weights with the best validation accuracy.
         validation_episodes: episodes per validation.
+        validation_seed: seed of the validation episodes.
     """
 
     steps: PositiveInt
@@ -91,6 +92,7 @@ class Train(_Section):
     queries: PositiveInt | None = None
     validate_every: PositiveInt = 500
     validation_episodes: PositiveInt = 100
+    validation_seed: int = Field(default=0, ge=0)
 
 
 class Evaluation(_Section):

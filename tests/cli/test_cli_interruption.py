@@ -70,6 +70,8 @@ def tripwire(distributions: Distributions, metabench: Command) -> Command:
 def run_and_signal(folder: Path, step: int, number: int, *options: str) -> Ended:
     """Run the suite in a new process, which gets a signal at a step of its second cell."""
     script = (
+        # A shell starts background processes with SIGINT ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from metabench.engine.checkpoints import CheckpointClock; CheckpointClock.is_due = True\n"
         "import torch; torch.set_num_threads(1)\n"
         "from metabench.cli import main; main()"

@@ -8,7 +8,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from metabench.api import Backbone, Config
+from metabench.api import Backbone, Config, Unfit
 
 Shape = tuple[int, int, int]
 
@@ -64,7 +64,7 @@ class OneSize(Sound):
 
     def __init__(self, config: Any, image_shape: Shape) -> None:
         if image_shape[1:] != (20, 20):
-            raise ValueError(f"images must be 20×20, not {image_shape[1]}×{image_shape[2]}")
+            raise Unfit(f"images must be 20×20, not {image_shape[1]}×{image_shape[2]}")
         super().__init__(config, image_shape)
 
 
@@ -73,7 +73,7 @@ class LargeOnly(Sound):
 
     def __init__(self, config: Any, image_shape: Shape) -> None:
         if image_shape[1:] != (84, 84):
-            raise ValueError(f"images must be 84×84, not {image_shape[1]}×{image_shape[2]}")
+            raise Unfit(f"images must be 84×84, not {image_shape[1]}×{image_shape[2]}")
         super().__init__(config, image_shape)
 
 
@@ -91,7 +91,7 @@ class Loose(Sound):
 class Taciturn(Sound):
     def __init__(self, config: Any, image_shape: Shape) -> None:
         if image_shape[1] < 28:
-            raise ValueError("the image is too small")
+            raise Unfit("the image is too small")
         super().__init__(config, image_shape)
 
 

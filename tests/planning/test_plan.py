@@ -146,6 +146,7 @@ SHARED = BASE.replace("{steps: 10}", "{steps: 10, shot: 5, queries: 5}")
         ("queries: 4", "queries: 3"),
         ("protonet: {}", "other: {use: protonet}"),
         ("{episodes: 20}", "{episodes: 21}"),
+        ("{episodes: 20}", "{episodes: 20, seed: 1}"),
     ],
 )
 def test_cells_that_differ_only_in_their_test_share_a_training(plan: Plan, old: str, new: str) -> None:
@@ -169,7 +170,7 @@ def test_cells_that_differ_only_in_their_test_share_a_training(plan: Plan, old: 
         ("steps: 10", "steps: 10, validation_episodes: 5"),
         ("shot: 5", "shot: 4"),
         ("queries: 5", "queries: 6"),
-        ("{episodes: 20}", "{episodes: 20, seed: 1}"),
+        ("steps: 10", "steps: 10, validation_seed: 1"),
         ("eval:", "precision: bf16\neval:"),
     ],
 )
