@@ -24,10 +24,17 @@ class SplitSize:
     Attributes:
         classes: number of classes.
         images_per_class: number of images of the smallest class.
+        largest: number of images of the largest class; None if all classes have as many.
     """
 
     classes: int
     images_per_class: int
+    largest: int | None = None
+
+    @property
+    def most_images(self) -> int:
+        """Return the number of images of the largest class."""
+        return self.images_per_class if self.largest is None else self.largest
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,9 @@ class Split:
     @property
     def size(self) -> SplitSize:
         """Return the size of the split."""
-        return SplitSize(len(self.offsets) - 1, int(self.offsets.diff().min()))
+        counts = self.offsets.diff()
+        least, most = int(counts.min()), int(counts.max())
+        return SplitSize(len(counts), least, None if least == most else most)
 
 
 class DatasetFiles(Protocol):

@@ -18,13 +18,13 @@ if TYPE_CHECKING:  # imports torch
 
 @dataclass(frozen=True)
 class Order:
-    """Classes sorted by name (Unicode's NFC form), and images by name where they have names.
+    """Classes that can be drawn, sorted by name (Unicode's NFC form), and images by name where they have names.
 
     Who has the same data then has the same episodes, however the classes and files came.
 
     Attributes:
-        names: [classes] sorted names.
-        classes: [classes] index of each sorted class in the split.
+        names: [classes] sorted names of the classes that can be drawn.
+        classes: [classes] index of each of them in the split.
         images: [n] index of each sorted image in the split.
         offsets: [classes + 1] index in `images` of the first image of each sorted class, and n.
     """
@@ -35,11 +35,17 @@ class Order:
     offsets: IntArray
 
     @classmethod
-    def of(cls, split: Split) -> Order:
-        """Return the order of a split."""
+    def of(cls, split: Split, least: int = 0) -> Order:
+        """Return the order of a split.
+
+        Args:
+            split: the split.
+            least: number of images that a class must have to be drawn.
+        """
         names = [normalised(name) for name in split.class_names]
-        classes = sorted(range(len(names)), key=names.__getitem__)
         bounds = split.offsets.tolist()
+        large_enough = [c for c in range(len(names)) if bounds[c + 1] - bounds[c] >= least]
+        classes = sorted(large_enough, key=names.__getitem__)
         members = [list(range(bounds[c], bounds[c + 1])) for c in classes]
         if split.image_names is not None:
             image_names = [normalised(name) for name in split.image_names]
@@ -74,7 +80,7 @@ def episodes_key(split: Split, name: str, shape: EpisodeShape, seed: int, conten
         seed: seed of the episodes.
         content: its `content_of`.
     """
-    key = sampler_key(Order.of(split).stream(name), shape, seed)
+    key = sampler_key(Order.of(split, shape.per_class).stream(name), shape, seed)
     return hashlib.sha256(f"{key}|{content}".encode()).hexdigest()[:32]
 
 

@@ -29,9 +29,14 @@ class EpisodeShape:
     queries: int
 
     @property
+    def per_class(self) -> int:
+        """Return the number of images of each class in an episode."""
+        return self.shot + self.queries
+
+    @property
     def images(self) -> int:
         """Return the number of images in an episode."""
-        return self.way * (self.shot + self.queries)
+        return self.way * self.per_class
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def check_sizes(name: str, sizes: object) -> Mapping[str, SplitSize] | None:
     for split, size in sizes.items():
         if not isinstance(size, SplitSize):
             raise _wrong(f"the dataset '{name}', sizes()", f"'{split}'", "a SplitSize", _described(size))
-        if not all(_is_count(count) for count in (size.classes, size.images_per_class)):
+        if not all(_is_count(count) for count in (size.classes, size.images_per_class, size.most_images)):
             raise _wrong(f"the dataset '{name}', sizes()", f"'{split}'", "counts of at least 1", str(size))
     return sizes
 

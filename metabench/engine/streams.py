@@ -21,6 +21,8 @@ _AHEAD = 256
 class EpisodeStream:
     """The episodes of one split, as tensors on one device.
 
+    Classes with too few images for the shape are not drawn.
+
     The sampler gives indices; one gather on the device gives their images. The episodes depend on names and sizes of
     the classes, never on where the data lie, what a suite calls them, or the order of classes and named images.
 
@@ -36,15 +38,16 @@ class EpisodeStream:
     """
 
     def __init__(self, split: Split, shape: EpisodeShape, stream: str, seed: int, device: torch.device) -> None:
-        self._order = Order.of(split)
+        self._order = Order.of(split, shape.per_class)
         self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
         self._device = device
         self._images = split.images.to(device)
         self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
         self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
         self._task = Classification(shape.way)
-        # Without groups, each class is its own, numbered in sorted order.
-        self._groups = np.argsort(self._order.classes) if split.groups is None else np.asarray(split.groups)
+        self._groups = (
+            np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
+        )
         self._ahead: EpisodeIndices | None = None
         self._ahead_from = 0
 
@@ -66,6 +69,12 @@ class EpisodeStream:
     def groups(self, first: int, count: int) -> IntArray:
         """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
         return self._groups[self.classes(first, count)]
+
+    def _own_groups(self, classes: int) -> IntArray:
+        """Return a group for each class, numbered in sorted order; that of a class that is not drawn is of no use."""
+        groups = np.zeros(classes, dtype=np.int64)
+        groups[self._order.classes] = np.arange(len(self._order.classes))
+        return groups
 
     def _draw(self, first: int, count: int) -> EpisodeIndices:
         """Return indices of episodes; draw ahead, because many cost little more than one."""

@@ -23,7 +23,7 @@ from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import Code, code_of, origin_of
 from metabench.machine.device import choose_device
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.planning.plan import Cell
+from metabench.planning.plan import Cell, classes_left_out
 from metabench.records.record import Data, Machine, Record, Status
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
@@ -176,10 +176,21 @@ class CellJob:
         )
 
     def _data(self, data: LoadedDataset) -> Data:
+        shapes = {"train": self.cell.train.shape, "val": self.cell.shape, "test": self.cell.shape}
+        left_out = {name: classes_left_out(data.splits[name], shape) for name, shape in shapes.items()}
+        left_out = {name: count for name, count in left_out.items() if count}
         return Data(
             episodes=episodes_key(data.splits["test"], "test", self.cell.shape, self.cell.test.seed, data.test_content),
             raw_files=data.raw_files,
             overlapping=data.findings.overlapping,
             duplicates=dict(data.findings.duplicates),
-            remarks=data.findings.remarks(),
+            left_out=left_out,
+            remarks=[
+                *data.findings.remarks(),
+                *(
+                    f"{count} of {data.splits[name].size.classes} classes of {name} have fewer than "
+                    f"{shapes[name].per_class} images, and are not drawn"
+                    for name, count in left_out.items()
+                ),
+            ],
         )

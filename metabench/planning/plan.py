@@ -27,6 +27,7 @@ __all__ = [
     "Testing",
     "Training",
     "check_cell",
+    "classes_left_out",
     "fits",
     "make_plan",
     "select",
@@ -233,26 +234,35 @@ def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Traini
 
 
 def check_cell(cell: Cell, splits: Mapping[str, Split]) -> None:
-    """Check that every split has enough classes and images for the cell's episodes.
+    """Check that every split has enough classes that can be drawn for the cell's episodes.
 
     `make_plan` checks the datasets that know their sizes before loading; this checks the loaded data.
 
     Raises:
-        CellFailed: a split is too small; the message names its smallest class.
+        CellFailed: a split is too small.
     """
     for name, shape in (("train", cell.train.shape), ("val", cell.shape), ("test", cell.shape)):
-        split = splits[name]
-        problem = _misfit(shape, cell.dataset.label, name, split.size)
-        if problem and problem.dimension == "shot":
-            smallest = split.class_names[int(split.offsets.diff().argmin())]
-            raise CellFailed(f"{problem.message} (class '{smallest}' is the smallest)")
-        if problem:
-            raise CellFailed(problem.message)
+        drawn = splits[name].size.classes - classes_left_out(splits[name], shape)
+        if drawn < shape.way:
+            problem = _misfit(shape, cell.dataset.label, name, splits[name].size)
+            raise CellFailed(
+                problem.message
+                if problem
+                else f"{shape.way} ways asked of '{cell.dataset.label}', but only {drawn} of the "
+                f"{splits[name].size.classes} classes of its {name} split have {shape.per_class} images "
+                f"({shape.shot} shots + {shape.queries} queries): lower the ways, the shots or the queries"
+            )
+
+
+def classes_left_out(split: Split, shape: EpisodeShape) -> int:
+    """Return the number of classes with too few images for episodes of a shape, which are not drawn."""
+    return int((split.offsets.diff() < shape.per_class).sum())
 
 
 def fits(shape: EpisodeShape, splits: Mapping[str, Split]) -> bool:
     """Return whether loaded data have enough classes and images for test episodes of a shape."""
-    return not any(_misfit(shape, "", name, splits[name].size) for name in ("val", "test"))
+    held_out = [splits[name] for name in ("val", "test")]
+    return all(split.size.classes - classes_left_out(split, shape) >= shape.way for split in held_out)
 
 
 @dataclass(frozen=True)
@@ -274,12 +284,12 @@ def _misfit(shape: EpisodeShape, dataset: str, split: str, size: SplitSize) -> _
             "way",
             f"{shape.way} ways asked of '{dataset}', whose {split} split has {size.classes} classes: lower the ways",
         )
-    images = shape.shot + shape.queries
-    if images > size.images_per_class:
+    if shape.per_class > size.most_images:
+        at_most = "" if size.most_images == size.images_per_class else "at most "
         return _Misfit(
             "shot",
-            f"{images} images of a class asked of '{dataset}' ({shape.shot} shots + {shape.queries} queries), "
-            f"whose {split} split has {size.images_per_class}: lower the shots or the queries",
+            f"{shape.per_class} images of a class asked of '{dataset}' ({shape.shot} shots + {shape.queries} queries), "
+            f"whose {split} split has {at_most}{size.most_images}: lower the shots or the queries",
         )
     return None
 

@@ -213,6 +213,7 @@ class Data(_Part):
         raw_files: number of raw files that the pack was compared with; 0 where there were none.
         overlapping: whether the dataset allows that its splits share classes or images.
         duplicates: by split, the number of images identical to another of the split.
+        left_out: by split, the number of classes with too few images for an episode, which are not drawn.
         remarks: oddities of the images, for people.
     """
 
@@ -220,6 +221,7 @@ class Data(_Part):
     raw_files: Count
     overlapping: bool = False
     duplicates: dict[str, Count] = {}
+    left_out: dict[str, Count] = {}
     remarks: list[Line] = []
 
 

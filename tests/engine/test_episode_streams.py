@@ -129,3 +129,29 @@ def test_the_first_episode_matches_its_golden_value() -> None:
     shown = (drawn(split()).query_x[0] * 255).round().long().flatten().tolist()
     assert shown == [4, 9, 8, 0, 10, 1]
     assert key(split()) == "f5442cbb0612655d45c0170bbbff532c"
+
+
+def without(content: Split, dropped: int) -> Split:
+    """Return the split without one of its classes."""
+    bounds = content.offsets.tolist()
+    kept = [c for c in range(len(content.class_names)) if c != dropped]
+    images = [i for c in kept for i in range(bounds[c], bounds[c + 1])]
+    assert content.groups is not None
+    assert content.image_names is not None
+    return Split(
+        content.images[images],
+        torch.tensor([0, *(bounds[c + 1] - bounds[c] for c in kept)]).cumsum(0),
+        [content.class_names[c] for c in kept],
+        groups=[content.groups[c] for c in kept],
+        image_names=[content.image_names[i] for i in images],
+    )
+
+
+def test_a_class_with_too_few_images_is_not_drawn() -> None:
+    shape = EpisodeShape(3, 1, 3)
+    stream = EpisodeStream(split(), shape, "test", 0, CPU)
+    assert set(stream.classes(0, 200).flatten()) == {0, 1, 3, 4}, "classes 2 and 5 have three images"
+    assert same(drawn(split(), shape=shape), drawn(without(without(split(), 5), 2), shape=shape))
+    assert set(stream.groups(0, 200).flatten()) == {9, 8, 6, 5}
+    ungrouped = EpisodeStream(replace(split(), groups=None), shape, "test", 0, CPU)
+    assert set(ungrouped.groups(0, 200).flatten()) == {0, 1, 2, 3}

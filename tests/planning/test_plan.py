@@ -303,8 +303,12 @@ def test_loaded_data_is_checked_too(plan: Plan) -> None:
     check_cell(cell, enough)
     with pytest.raises(CellFailed, match=r"^5 ways asked of 'glyphs', whose test split has 4 classes"):
         check_cell(cell, {**enough, "test": split(5, 5, 5, 5)})
-    with pytest.raises(CellFailed, match=r"^5 images of a class asked of 'glyphs' .*train split has 4: .*class 'c'"):
+    with pytest.raises(CellFailed, match=r"^5 images of a class asked of 'glyphs' .*train split has at most 4: "):
+        check_cell(cell, {**enough, "train": split(4, 4, 3, 4, 4)})
+    only = r"^5 ways asked of 'glyphs', but only 4 of the 5 classes of its train split have 5 images \(1 shots"
+    with pytest.raises(CellFailed, match=only):
         check_cell(cell, {**enough, "train": split(5, 5, 4, 5, 5)})
+    check_cell(cell, {**enough, "train": split(5, 5, 4, 5, 5, 9)})
     wide = replace(cell, train=replace(cell.train, shape=EpisodeShape(9, 1, 1)))
     with pytest.raises(CellFailed, match=r"^9 ways .* train split has 5 classes"):
         check_cell(wide, enough)
