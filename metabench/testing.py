@@ -77,7 +77,7 @@ class BackboneChecks:
         backbone: name of the backbone, as its plugin announces it.
         params: its parameters.
         image_shapes: (C, H, W) of the images to try. The backbone takes at least one, and refuses others by a
-            ValueError that names their height and width.
+            `metabench.api.Unfit` that names their height and width.
     """
 
     backbone: ClassVar[str]

@@ -10,7 +10,7 @@ from metabench.api.batching import Batching, episode_generators
 from metabench.api.config import Config
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.episodes import Episode, Episodes, Support
-from metabench.api.gradients import Weights, gradients, is_vectorised
+from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.tasks import Classification
 from metabench.api.version_1 import REMOVED, removed
@@ -51,4 +51,5 @@ __all__ = [
     "episode_generators",
     "gradients",
     "is_vectorised",
+    "trained_weights",
 ]

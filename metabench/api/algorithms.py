@@ -13,6 +13,7 @@ from metabench.api.backbones import Backbone, embed_episode
 from metabench.api.batching import Batching, Sequential
 from metabench.api.config import Config
 from metabench.api.episodes import Episode, Episodes, Support
+from metabench.api.gradients import trained_weights
 from metabench.api.outer import AlgorithmConfig, OuterOptimiser
 
 #: The metrics of `Algorithm.train_step`: scalar tensors, left on the device so that the host need not wait.
@@ -68,6 +69,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         super().__init__()
         self.config = config
         self.backbone = setup.backbone
+        if self.backbone.frozen:
+            self.backbone.requires_grad_(False)
         self._outer: OuterOptimiser | None = None
 
     @abc.abstractmethod
@@ -139,7 +142,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         The constructor is too early: subclasses add parameters after it, and the engine then moves them to the device.
         """
         if self._outer is None:
-            self._outer = OuterOptimiser(list(self.parameters()), self.config)
+            self._outer = OuterOptimiser(list(trained_weights(self).values()), self.config)
         return self._outer
 
 

@@ -28,6 +28,8 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     #: Whether, at test, the features of an image depend on that image only; images of several episodes may then be
     #: embedded in one pass.
     per_image: bool = False
+    #: Whether its weights stay as they are: no gradient, no inner loop, no running average changes them.
+    frozen: bool = False
     #: Dtype of convolutions and matrix products; weights, gradients and features stay in float32. The engine sets it;
     #: None means float32.
     autocast: torch.dtype | None = None
@@ -43,6 +45,10 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
         with torch.autocast(x.device.type, self.autocast):
             features: Tensor = super().__call__(x, support)
         return features.float()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set the training mode; a frozen backbone stays in eval mode."""
+        return super().train(mode and not self.frozen)
 
     @abc.abstractmethod
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:

@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 #: Tensors by name, as from `nn.Module.named_parameters`.
 Weights = Mapping[str, Tensor]
+
+
+def trained_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that training may change, by name: those with requires_grad."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
 
 _VECTORISED = ContextVar("vectorised", default=False)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 
 from metabench.api.config import Config
+from metabench.errors import Unfit
 
 
 class AlgorithmConfig(Config):
@@ -38,14 +39,17 @@ class OuterOptimiser:
 
     Raises:
         TypeError: the config has no learning rate.
+        Unfit: there is no trained parameter.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], config: Config) -> None:
+    def __init__(self, parameters: Sequence[Tensor], config: Config) -> None:
         if not isinstance(config, AlgorithmConfig):
             raise TypeError(
                 f"{type(config).__name__} is no metabench.api.AlgorithmConfig: subclass it, or override train_step, "
                 "training_state and load_training_state"
             )
+        if not parameters:
+            raise Unfit("the backbone is frozen and the algorithm has no weights of its own: there is nothing to train")
         self._parameters = parameters
         self._clip = config.clip
         # Fused: in a small network, one call per weight would take longer than the computation.

@@ -22,7 +22,9 @@ def _end_late(code: int) -> None:
     threads = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
     waiting = ", ".join(name for name in threads if name != threading.main_thread().name)
     left = f"the thread {waiting}" if waiting else "an exit handler"
-    say(f"metabench: {left} of a plugin has not ended after {EVENT_SECONDS:g} s: ended the process", err=True)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
+    try:
+        say(f"metabench: {left} of a plugin has not ended after {EVENT_SECONDS:g} s: ended the process", err=True)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:  # the reader of a stream may have gone
+        os._exit(code)

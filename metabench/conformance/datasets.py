@@ -204,13 +204,14 @@ def check_episodes(subject: Subject) -> None:
     """Episodes can be drawn from every split."""
     splits = subject.splits()
     for name in SPLITS:
-        size = splits[name].size
-        if size.classes < 2 or size.images_per_class < 2:
+        counts = splits[name].offsets.diff()
+        drawn = counts[counts >= 2]  # smaller classes are left out of the draw
+        if len(drawn) < 2:
             raise NotConforming(
-                f"the split '{name}' has {size.classes} classes, the smallest of {size.images_per_class} images: an "
+                f"the split '{name}' has {len(counts)} classes, {len(drawn)} of them with two images or more: an "
                 "episode needs two classes, each with a support image and a query"
             )
-        shape = EpisodeShape(min(5, size.classes), shot=1, queries=min(5, size.images_per_class - 1))
+        shape = EpisodeShape(min(5, len(drawn)), shot=1, queries=min(5, int(drawn.min()) - 1))
         EpisodeStream(splits[name], shape, name, 0, _CPU).batch(0, 4)
 
 

@@ -69,6 +69,7 @@ def finished(at: str = "2025-01-01T00:00:00+00:00") -> dict[str, Any]:
         flops_per_episode=10**9,
         peak_memory_bytes=2**28,
         parameters=1234,
+        all_parameters=1234,
         finished=at,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,13 +81,18 @@ def ask(
     if reads_features and not together:
         support, *asked = _embedded(algorithm, [support, *asked])
 
-    def work(learner: Algorithm, x: Tensor, y: Tensor, *queries: Tensor) -> tuple[Tensor, ...]:
-        if together:
-            return tuple(_answer_together(learner, x, y, query, task) for query in queries)
-        state = learner.adapt(Support(x, y, task))
-        return tuple(_answer(learner, state, query, task) for query in queries)
-
     batching = _seeded(algorithm.batching, seed, first, len(episodes))
+    in_order = isinstance(batching, InOrder)
+
+    def work(learner: Algorithm, x: Tensor, y: Tensor, *queries: Tensor) -> tuple[Tensor, ...]:
+        draws = _Draws(torch.initial_seed()) if in_order else None
+        if together:
+            return tuple(_answer_together(learner, x, y, query, task, draws) for query in queries)
+        if draws:
+            draws.begin("adapt")
+        state = learner.adapt(Support(x, y, task))
+        return tuple(_answer(learner, state, query, task, draws) for query in queries)
+
     return tuple(scores.detach() for scores in batching.map(work, algorithm, support, episodes.support_y, *asked))
 
 
@@ -97,20 +103,39 @@ def _seeded(batching: Batching, seed: int, first: int, count: int) -> Batching:
     return InOrder([derive_seed(seed, f"predict {number}") for number in range(first, first + count)])
 
 
-def _answer_together(learner: Algorithm, x: Tensor, y: Tensor, query: Tensor, task: Classification) -> Tensor:
+@dataclass(frozen=True)
+class _Draws:
+    """The random numbers of one episode: one sequence to adapt, another for each answer.
+
+    Attributes:
+        seed: seed of the episode.
+    """
+
+    seed: int
+
+    def begin(self, part: str) -> None:
+        """Begin the sequence of ``"adapt"`` or ``"answer"``."""
+        seed_generators(derive_seed(self.seed, part))
+
+
+def _answer_together(
+    learner: Algorithm, x: Tensor, y: Tensor, query: Tensor, task: Classification, draws: _Draws | None
+) -> Tensor:
     """Embed support images and queries in one pass, adapt and answer."""
+    if draws:
+        draws.begin("adapt")
     support, query = embed_episode(learner.backbone, x, query)
-    return _answer(learner, learner.adapt(Support(support, y, task)), query, task)
+    return _answer(learner, learner.adapt(Support(support, y, task)), query, task, draws)
 
 
-def _answer(learner: Algorithm, state: Any, query: Tensor, task: Classification) -> Tensor:
+def _answer(learner: Algorithm, state: Any, query: Tensor, task: Classification, draws: _Draws | None) -> Tensor:
     """Return the checked answers; each question has the same random numbers.
 
     Raises:
         CellFailed: the answers have another shape or type.
     """
-    if isinstance(learner.batching, InOrder):
-        seed_generators(torch.initial_seed())
+    if draws:
+        draws.begin("answer")
     scores = learner.answer(state, query)
     expected = (len(query), task.way)
     if isinstance(scores, Tensor) and scores.shape == expected and scores.is_floating_point():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from metabench.analysis.stats import DataIntervals, Floats, mean_interval
-from metabench.api import Algorithm, Setup, Split
+from metabench.api import Algorithm, Setup, Split, trained_weights
 from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.advice import testing_memory, training_memory
 from metabench.engine.asking import predict
@@ -73,6 +73,7 @@ class Outcome:
     flops_per_episode: int | None
     peak_memory_bytes: int | None
     parameters: int
+    all_parameters: int
     remarks: list[str]
 
 
@@ -197,7 +198,8 @@ def _test(
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, test.seed), remarks),
         peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes) or None,
-        parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
+        parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
+        all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
     )
 

@@ -67,6 +67,7 @@ def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: to
     """
     seconds: list[float] = []
     parts: list[tuple[float, float]] = []
+    # A GPU may vectorise whole episodes, but never the parts: let it warm up for them.
     apart = algorithm.reads == "images" or algorithm.backbone.per_image
     for i in range(LATENCY_WARM_UP + min(episodes, LATENCY_EPISODES)):
         episode = stream.batch(i, 1)
@@ -74,12 +75,12 @@ def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: to
         with watch.running():
             predict(algorithm, episode, seed, i)
         seconds.append(watch.seconds)
-        if apart and 0 <= i - LATENCY_WARM_UP < LATENCY_PARTS:
+        if apart and i < 1 + LATENCY_PARTS:
             parts.append(_seconds_apart(algorithm, episode, device))
     whole = percentiles_ms(seconds[LATENCY_WARM_UP:])
     if not apart:
         return Latencies(whole, None, None)
-    adapt, answer = zip(*parts, strict=True)
+    adapt, answer = zip(*parts[1:], strict=True)
     return Latencies(whole, percentiles_ms(list(adapt)), percentiles_ms(list(answer)))
 
 

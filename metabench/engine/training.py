@@ -87,7 +87,7 @@ def train(
             first, timed = progress.step, progress.step >= timed_from
             until = min(_next_pause(first, cell.train.validate_every, steps), steps if timed else timed_from)
             with (watch if timed else Stopwatch(device)).running():
-                loss = _meta_steps(cell, algorithm, stream, progress, until, watcher, clock)
+                loss = _train_steps(cell, algorithm, stream, progress, until, watcher, clock)
             progress.timed_steps += (progress.step - first) * timed
             progress.seconds = watch.seconds
             if not np.isfinite(loss):
@@ -165,7 +165,7 @@ def _loss(metrics: object) -> torch.Tensor:
     raise CellFailed(f"train_step must return {{'loss': a scalar tensor}}; it returned {returned}")
 
 
-def _meta_steps(
+def _train_steps(
     cell: Cell,
     algorithm: Algorithm,
     stream: EpisodeStream,

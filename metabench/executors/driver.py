@@ -17,7 +17,6 @@ from metabench.executors.origin import code_of, machine_of, origin_of
 from metabench.executors.processes import Died, run_jobs
 from metabench.machine.device import in_threads, share_of_threads
 from metabench.machine.environment import environment
-from metabench.machine.stops import watch_stops
 from metabench.planning.plan import Cell, sharing_a_training
 from metabench.planning.suite import Suite
 from metabench.records.record import Record
@@ -96,7 +95,7 @@ def run_cells(
             store.drop_checkpoint(name)
 
     def started(job: CellJob) -> Watcher:
-        if fresh:
+        if fresh and not job.cell.problem:
             store.forget(job.cell.id)
         return reporter.cell_started(job.cell, job.number, job.of)
 
@@ -112,10 +111,11 @@ def run_cells(
             record, outcome = attempt.record, attempt.outcome
             if attempt.traceback:
                 store.write_text(store.traceback_name(record.cell), attempt.traceback)
-            if outcome is None:
-                store.write(record)
-            else:
+            if outcome is not None:
                 store.write(record, outcome.episodes, outcome.picture)
+            elif not (job.cell.problem and store.has_results(record.cell)):
+                # A cell that could not be tried, perhaps this time only, leaves its earlier results alone.
+                store.write(record)
             unfinished[job.cell.training_id] -= 1
             plugins.cell_finished(store.path, record.model_dump())
             reporter.cell_done(record, kept=False)
@@ -180,7 +180,6 @@ def _attempts(
             yield job, died(job, job.cell.problem)
     queue = [job for job in queue if not job.cell.problem]
     if datasets is not None:
-        watch_stops()
         for job in queue:
             yield job, job.attempt(datasets[job.cell.dataset.label], plugins, started(job))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from metabench.records.record import Data, Machine, Record, Status
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
+#: Seconds after a signal in which a worker learns that the run is to stop.
+_STOP_DELAY = 0.3
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -44,6 +48,14 @@ class Attempt:
     outcome: Outcome | None = None
     traceback: str = ""
     died: bool = False
+
+
+def _is_asked_to_stop(watcher: Watcher) -> bool:
+    """Return whether the run is to stop; wait until the main process has had the time to say so."""
+    deadline = time.monotonic() + _STOP_DELAY
+    while not watcher.should_stop() and time.monotonic() < deadline:
+        time.sleep(_STOP_DELAY / 10)
+    return watcher.should_stop()
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,9 @@ class CellJob:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, e.g. SystemExit; the other cells must go on
+            # The signal that stops the run may have ended processes that the plugin has started.
+            if _is_asked_to_stop(watcher):
+                raise Interrupted from error
             problem = f"{in_one_line(error)} (see {self.store.traceback_name(self.cell.id)})"
             return Attempt(self.record(code, data.fingerprint, data, problem=problem), traceback=traceback.format_exc())
 
@@ -162,6 +177,7 @@ class CellJob:
             flops_per_episode=outcome.flops_per_episode if outcome else None,
             peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
             parameters=outcome.parameters if outcome else None,
+            all_parameters=outcome.all_parameters if outcome else None,
             device=str(self.machine),
             machine=self.machine,
             dataset_fingerprint=fingerprint,

@@ -181,6 +181,11 @@ class Suite(_Section):
         """Return whether a cell with these labels is left out."""
         return any(pattern.matches(labels) for pattern in self.exclude)
 
+    def excludes_pair(self, algorithm: str, backbone: str) -> bool:
+        """Return whether every cell of an algorithm and a backbone is left out by one pattern."""
+        labels = {"algorithm": algorithm, "backbone": backbone}
+        return any(pattern.labels.keys() <= labels.keys() and pattern.matches(labels) for pattern in self.exclude)
+
     def with_seeds(self, seeds: list[int]) -> Suite:
         """Return this suite with other seeds, without patterns of `exclude` for seeds that it then lacks."""
         exclude = [pattern for pattern in self.exclude if pattern.seed is None or pattern.seed in seeds]

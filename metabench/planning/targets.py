@@ -76,7 +76,7 @@ class Targets:
     def backbones(
         self, suite: Suite, shared: Mapping[str, Choice], algorithm: str, entry: AlgorithmEntry
     ) -> list[Choice]:
-        """Return the suite's backbones with an algorithm's changes of their parameters.
+        """Return an algorithm's backbones, with its changes of their parameters.
 
         Args:
             suite: the resolved suite.
@@ -87,9 +87,10 @@ class Targets:
         Raises:
             SuiteError: a parameter is wrong.
         """
+        used = {label: choice for label, choice in shared.items() if not suite.excludes_pair(algorithm, label)}
         if not entry.backbone:
-            return list(shared.values())
-        return [self._changed(choice, suite.backbones[label], algorithm, entry) for label, choice in shared.items()]
+            return list(used.values())
+        return [self._changed(choice, suite.backbones[label], algorithm, entry) for label, choice in used.items()]
 
     def sizes(self, dataset: Choice) -> Mapping[str, SplitSize] | None:
         """Return the split sizes of a dataset; None if unknown before loading.

@@ -255,6 +255,7 @@ class Record(_Part):
     flops_per_episode: Count | None = None
     peak_memory_bytes: Count | None = None
     parameters: Count | None = None
+    all_parameters: Count | None = None
     device: Text
     machine: Machine
     dataset_fingerprint: Text

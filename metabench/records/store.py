@@ -178,17 +178,21 @@ class Store:
     def supersede(self, records: Mapping[str, Record], plan: Sequence[Cell]) -> list[Record]:
         """Move records of earlier settings to ``superseded/``; return the others.
 
-        A record stays if a cell of the plan has its settings, with any seed. The leaderboard must not mix settings.
+        A record stays if a cell of the plan has its settings, with any seed. The leaderboard must not mix settings. It
+        also stays if its labels are those of a cell with a problem, whose complete settings are not known.
 
         Args:
             records: the result of `records_by_name`.
             plan: all cells of the current suite.
         """
         expected = {_without_seed(cell.identity) for cell in plan}
+        unknown = {(cell.algorithm.label, cell.dataset.label, cell.backbone.label) for cell in plan if cell.problem}
         current = []
         for name, record in records.items():
             if _without_seed(record.identity) in expected:
                 current.append(record)
+                continue
+            if (record.algorithm, record.dataset, record.backbone) in unknown:
                 continue
             try:
                 (self.path / "superseded").mkdir(exist_ok=True)
@@ -199,6 +203,10 @@ class Store:
             except OSError as error:
                 raise _cannot_write(self.path, error) from error
         return current
+
+    def has_results(self, cell: str) -> bool:
+        """Return whether a cell has per-episode results of this or an earlier run."""
+        return os.path.exists(self._cells / f"{cell}.npz")
 
     def traceback_name(self, cell: str) -> str:
         """Return the path of a failed cell's traceback, relative to the directory."""

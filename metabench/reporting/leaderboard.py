@@ -106,6 +106,12 @@ def _parameters(row: Row) -> int | None:
     return row.finished[0].parameters if row.finished else None
 
 
+def _frozen_too(row: Row) -> int | None:
+    """Return the number of all parameters where some are frozen."""
+    every = row.finished[0].all_parameters if row.finished else None
+    return None if every == _parameters(row) else every
+
+
 def _validation(row: Row) -> float | None:
     return mean_over_seeds(row, validation)
 
@@ -192,6 +198,13 @@ COLUMNS = (
         _parameters,
     ),
     Column(
+        "all params",
+        lambda row: "" if (parameters := _frozen_too(row)) is None else f"{parameters:,}",
+        _frozen_too,
+        "params: trained parameters; all params: those of frozen backbones, too",
+        optional=True,
+    ),
+    Column(
         "precision",
         lambda row: ", ".join(sorted({precision(record) for record in row.records} - {"float32"})),
         legend="precision: precision of the backbone, if not float32",
@@ -251,7 +264,8 @@ def _parameter(name: str, rows: Sequence[Row]) -> Column:
         return value_text(row.params[name]) if name in row.params else ""
 
     are_numbers = all(isinstance(row.params[name], (int, float)) for row in rows if name in row.params)
-    return Column(name, text, (lambda row: row.params.get(name)) if are_numbers else None, left=not are_numbers)
+    title = f"params.{name}" if any(name == column.title for column in COLUMNS) else name
+    return Column(title, text, (lambda row: row.params.get(name)) if are_numbers else None, left=not are_numbers)
 
 
 def legend(columns: Sequence[Column]) -> list[str]:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
 from metabench.reporting.json_text import to_json
-from metabench.reporting.leaderboard import Column, devices, legend, parameter_names, remarks, shown_columns, sources
+from metabench.reporting.leaderboard import COLUMNS, Column, devices, legend, parameter_names, remarks, shown_columns, sources
 from metabench.text import encodable, one_line, value_text
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def render_markdown(tables: Sequence[Table]) -> str:
 
 def render_latex(tables: Sequence[Table]) -> str:
     """Return the leaderboard as LaTeX tables, which need ``\\usepackage{booktabs}``."""
-    columns = [column for column in shown_columns(tables) if column.title in _LATEX_COLUMNS]
+    columns = [column for column in shown_columns(tables) if column in COLUMNS and column.title in _LATEX_COLUMNS]
     parts = ["% \\usepackage{booktabs}"]
     for table in tables:
         caption = escape_latex(table.title)
@@ -186,6 +186,7 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str]) -> dict[str, A
         "flops_per_episode": record.flops_per_episode,
         "peak_memory_bytes": record.peak_memory_bytes,
         "parameters": record.parameters,
+        "all_parameters": record.all_parameters,
         "device": record.device,
         "cell": record.cell,
         "error": record.error,

@@ -222,6 +222,39 @@ def test_a_dataset_that_ends_the_process_spoils_no_other_cell(metabench: Command
     assert (again.code, "kept" in again.err) == (0, True), again.err
 
 
+def test_finished_cells_stay_when_their_data_cannot_be_loaded_or_their_class_not_imported(
+    metabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = """
+        import os, signal
+        from metabench_plugins.datasets.glyphs import Glyphs
+        from metabench_plugins.algorithms.protonet import ProtoNet
+
+        if os.environ.get("DYING") == "import":
+            os._exit(3)
+
+        class Data(Glyphs):
+            def split(self, pack):
+                if os.environ.get("DYING") == "split":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return super().split(pack)
+
+        class Mine(ProtoNet): ...
+        """
+    Path("dying.py").write_text(textwrap.dedent(dying), encoding="utf-8")
+    suite = SUITE.replace("glyphs: {}", "mine: {use: './dying.py:Data'}")
+    Path("hostile.yaml").write_text(suite + "  mine: {use: './dying.py:Mine'}\n", encoding="utf-8")
+    assert metabench("run", "hostile.yaml", "--output", "out").code == 0
+    for place in ("split", "import"):
+        monkeypatch.setenv("DYING", place)
+        assert metabench("run", "hostile.yaml", "--output", "out").code == 1
+        (record,) = [record for record in Store(Path("out")).records() if record.status == "ok"]
+        monkeypatch.delenv("DYING")
+        again = metabench("run", "hostile.yaml", "--output", "out")
+        assert "kept    mine" in again.err, again.err
+        assert Store(Path("out")).records() == [record]
+
+
 @pytest.mark.slow
 def test_the_healthy_cell_has_the_results_of_a_run_without_hostile_plugins(metabench: Command) -> None:
     write_suite("prediction", DISTURBING)

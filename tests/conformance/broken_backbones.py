@@ -38,15 +38,6 @@ class Fixed(Sound):
 
     frozen = True
 
-    def __init__(self, config: Any, image_shape: Shape) -> None:
-        super().__init__(config, image_shape)
-        self.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Fixed:
-        super().train(mode)
-        self.norm.eval()
-        return self
-
 
 class Pixels(Sound):
     """The pixels themselves, without any parameter."""
@@ -219,13 +210,9 @@ class Drifting(Sound):
 class LooseStatistics(Sound):
     frozen = True
 
-    def __init__(self, config: Any, image_shape: Shape) -> None:
-        super().__init__(config, image_shape)
-        self.requires_grad_(False)
-
-
-class FrozenInName(Sound):
-    frozen = True
+    def train(self, mode: bool = True) -> LooseStatistics:
+        nn.Module.train(self, mode)
+        return self
 
 
 class HalfPrecision(Sound):

@@ -40,7 +40,6 @@ BROKEN = [
     ("frozen", "Thawing", "conv.weight was frozen, and is trainable after train()"),
     ("frozen", "Drifting", "conv.weight has requires_grad=False, and changes in training"),
     ("frozen", "LooseStatistics", "it sets `frozen`, but norm.running_mean changes in train mode"),
-    ("frozen", "FrozenInName", "it sets `frozen`, but all its parameters are trainable"),
     ("autocast", "HalfPrecision", "with autocast in bfloat16, features are bfloat16"),
     ("autocast", "Cancelling", "with autocast in bfloat16, features are"),
 ]

@@ -109,6 +109,17 @@ BREAKING = {
         """,
         "when the queries are asked in two halves",
     ),
+    "frozen": (
+        """
+        class Broken(ProtoNet):
+            def train_step(self, episodes):
+                with torch.no_grad():
+                    for weight in self.backbone.parameters():
+                        weight *= 0.99
+                return {"loss": torch.zeros(())}
+        """,
+        "it changes a frozen backbone: train and adapt metabench.api.trained_weights",
+    ),
     "labels": (
         """
         class Broken(ProtoNet):

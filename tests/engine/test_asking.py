@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from metabench.api import Algorithm, Backbone, Classification, Config, Episodes, Setup, Support
 from metabench.conformance.algorithms import SIZE, episodes
 from metabench.engine.asking import predict, predict_alone
+from metabench.engine.batching import InOrder
 from metabench.engine.controls import is_transductive
 from metabench.machine.memory import BatchSize
 
@@ -143,3 +145,35 @@ def test_an_algorithm_that_reads_images_adapts_once_for_all_queries_alone() -> N
     alone = predict_alone(algorithm, batch, 0, 0)
     assert algorithm.adapted == 3
     torch.testing.assert_close(alone, predict(algorithm, batch, 0, 0), rtol=1e-12, atol=1e-12)
+
+
+class Noisy(NearestPixels):
+    """Draws random numbers to adapt, and others to answer."""
+
+    drawn: ClassVar[list[list[float]]] = []
+
+    def adapt(self, support: Support) -> Tensor:
+        self.drawn.append(torch.rand(2).tolist())
+        return super().adapt(support)
+
+    def answer(self, means: Tensor, query: Tensor) -> Tensor:
+        self.drawn.append(torch.rand(2).tolist())
+        return super().answer(means, query)
+
+
+def test_adapting_and_answering_draw_different_numbers_and_each_answer_the_same() -> None:
+    algorithm, _ = build(per_image=True, cls=Noisy)
+    algorithm.batching = InOrder()
+    batch = random_episodes(2)
+    drawn: list[list[list[float]]] = []
+    for episodes_of_batch, first in ((batch, 0), (batch[1:2], 1)):
+        Noisy.drawn = []
+        predict_alone(algorithm, episodes_of_batch, 0, first)
+        drawn.append(Noisy.drawn)
+    per_episode = 1 + QUERIES
+    whole, second = drawn
+    assert whole[per_episode:] == second, "they depend on the number of the episode, not on its batch"
+    for adapted, *answers in (whole[:per_episode], second):
+        assert adapted not in answers
+        assert answers == [answers[0]] * QUERIES
+    assert whole[0] != second[0]

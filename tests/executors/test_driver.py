@@ -118,6 +118,18 @@ def test_a_cell_that_the_data_is_too_small_for_fails_alone(run_all: RunAll) -> N
     assert re.match(r"9 images of a class asked of 'blots' \(5 shots.*val split has 8: lower the shots", large.error)
 
 
+def test_a_failure_while_the_run_is_stopped_is_an_interruption(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager, tmp_path: Path
+) -> None:
+    suite, (cell,) = cells_of("faulty")
+    (job,) = driver._jobs(suite, [cell], {cell.training_id: [cell]}, CPU, Store(tmp_path), 1, {})
+    stopping = Watching("train", 0)
+    stopping.phase("train", 1)
+    stopping.advance(0)
+    with pytest.raises(Interrupted):
+        job.attempt(data, everything, stopping)
+
+
 def test_a_record_has_the_providers_and_versions(run_all: RunAll) -> None:
     (record,) = run_all("centroid")
     assert record.environment["providers"]["algorithm"] == "unknown", "an entry point of no distribution"

@@ -147,3 +147,13 @@ def test_a_pattern_that_matches_no_cell_of_a_profile_names_the_profile(complaint
     assert message.startswith(
         ":17: exclude.0.shot: it matches no cell: the suite with profile 'single' has no shot '5'"
     )
+
+
+def test_the_parameters_of_an_excluded_pair_are_not_checked(plan: Plan) -> None:
+    text = SUITE.replace("{grid: [.1, .2]}}", "0.1}, backbone: {channels: 5}")
+    with pytest.raises(MetabenchError, match="unknown key 'colour'"):
+        plan(text.replace("channels: 5", "colour: 5"), "all")
+    allowed = text.replace("channels: 5", "colour: 5").replace(
+        "exclude: []", "exclude: [{algorithm: maml, backbone: conv4}]"
+    )
+    assert {cell.algorithm.label for cell in plan(allowed, "all")} == {"protonet"}

@@ -85,7 +85,7 @@ def digest(text: str) -> str:
 
 
 #: A change here changes what users measured before: raise IDENTITY_VERSION, and pin the new hashes.
-IDS, EPISODES, ACCURACIES = "5bcb5710453b68ac", "7f12f845ad7cd8af", "fceebfbb0bff5ce2"
+IDS, EPISODES, ACCURACIES = "5bcb5710453b68ac", "7f12f845ad7cd8af", "3620a1184060509f"
 
 
 def test_the_ids_of_cells_are_pinned(suite_file: Callable[[str], SuiteFile], plugins: PluginManager) -> None:

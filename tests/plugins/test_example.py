@@ -21,4 +21,4 @@ def test_protomaml_keeps_all_rules(check: str) -> None:
 def test_it_uses_the_public_api_alone() -> None:
     lines = (EXAMPLE / "metabench_protomaml" / "algorithm.py").read_text(encoding="utf-8").splitlines()
     ours = [line for line in lines if line.startswith(("from metabench", "import metabench"))]
-    assert ours == ["from metabench.api import Algorithm, AlgorithmConfig, Support"]
+    assert ours == ["from metabench.api import Algorithm, AlgorithmConfig, Support, trained_weights"]

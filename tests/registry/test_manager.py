@@ -550,10 +550,21 @@ OLDER = """
     """
 
 
+HALF = """
+    from metabench_plugins.algorithms.protonet import ProtoNet
+    class Old(ProtoNet):
+        def meta_step(self, episodes): return {}
+    """
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
-    [(OLD, "(it defines predict, meta_step)"), (OLDER, "EmbeddingAlgorithm belongs to version 1 of the plugin API")],
-    ids=["methods", "bases"],
+    [
+        (HALF, "(it defines meta_step)"),
+        (OLD, "(it defines meta_step, predict)"),
+        (OLDER, "EmbeddingAlgorithm belongs to version 1 of the plugin API"),
+    ],
+    ids=["half", "methods", "bases"],
 )
 def test_a_class_of_version_1_is_told_what_to_change(tmp_path: Path, source: str, said: str) -> None:
     (tmp_path / "old.py").write_text(textwrap.dedent(source), encoding="utf-8")

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from metabench.api import Algorithm, AlgorithmConfig, Support
+from metabench.api import Algorithm, AlgorithmConfig, Support, trained_weights
 
 #: Weights of the backbone, weights of the head, and the support images.
 Adapted = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
@@ -42,7 +42,7 @@ class ProtoMAML(Algorithm):
 
     def adapt(self, support: Support) -> Adapted:
         """Return the adapted weights of backbone and head, and the support images."""
-        weights: dict[str, Tensor] = dict(self.backbone.named_parameters())
+        weights = trained_weights(self.backbone)
         second_order = self.training and not self.config.first_order
         steps = self.config.inner_steps if self.training else self.config.test_inner_steps
         with torch.enable_grad():

@@ -6,7 +6,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, Support, Weights, gradients
+from metabench.api import AlgorithmConfig, Support, Weights, gradients, trained_weights
 from metabench_plugins.algorithms.foreach import foreach
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -40,7 +40,7 @@ class MAML(LinearHead):
         """Return the weights after gradient steps on the support set (equation 1), and its images."""
         steps = self.config.inner_steps if self.training else self.config.test_inner_steps
         second_order = self.training and not self.config.first_order
-        weights: Weights = dict(self.named_parameters())
+        weights: Weights = trained_weights(self)
 
         def loss(weights: Weights) -> Tensor:
             return F.cross_entropy(self.under(weights, support.x), support.y)

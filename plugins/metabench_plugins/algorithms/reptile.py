@@ -12,7 +12,17 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import Config, Episodes, Metrics, Setup, Support, Weights, episode_generators, gradients
+from metabench.api import (
+    Config,
+    Episodes,
+    Metrics,
+    Setup,
+    Support,
+    Weights,
+    episode_generators,
+    gradients,
+    trained_weights,
+)
 from metabench_plugins.algorithms.foreach import foreach
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -84,7 +94,7 @@ class Reptile(LinearHead):
         self._train_steps = setup.train_steps
         self._outer_steps = 0
         self._inner_steps = 0
-        for i, weight in enumerate(self.parameters()):
+        for i, weight in enumerate(trained_weights(self).values()):
             self.register_buffer(f"square_{i}", torch.zeros_like(weight))
 
     def train_step(self, episodes: Episodes) -> Metrics:
@@ -143,7 +153,7 @@ class Reptile(LinearHead):
         self._inner_steps = int(state["inner_steps"])
 
     def _inner_adam(self) -> InnerAdam:
-        squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(self.parameters())]
+        squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(trained_weights(self).values())]
         return InnerAdam(self.config.inner_lr, squares, self._inner_steps)
 
     def _trained(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
@@ -158,7 +168,7 @@ class Reptile(LinearHead):
             The weights φ, Adam's mean squares, and the last loss.
         """
         adam = self._inner_adam()
-        weights: Weights = dict(self.named_parameters())
+        weights: Weights = trained_weights(self)
         loss = torch.zeros(())
         for batch in batches:
             slopes, loss = gradients(partial(self._loss, x[batch], y[batch]), weights)
@@ -173,7 +183,7 @@ class Reptile(LinearHead):
     @torch.no_grad()
     def _outer_update(self, adapted: list[Tensor]) -> None:
         epsilon = self.config.outer_step * (1 - self._outer_steps / self._train_steps)
-        for weight, adapted_weight in zip(self.parameters(), adapted, strict=True):
+        for weight, adapted_weight in zip(trained_weights(self).values(), adapted, strict=True):
             weight.add_(epsilon * (adapted_weight.mean(dim=0) - weight))
         self._outer_steps += 1
 
