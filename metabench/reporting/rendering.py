@@ -13,7 +13,16 @@ from tabulate import tabulate
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
 from metabench.reporting.json_text import to_json
-from metabench.reporting.leaderboard import COLUMNS, Column, devices, legend, parameter_names, remarks, shown_columns, sources
+from metabench.reporting.leaderboard import (
+    COLUMNS,
+    Column,
+    devices,
+    legend,
+    parameter_names,
+    remarks,
+    shown_columns,
+    sources,
+)
 from metabench.text import encodable, one_line, value_text
 
 if TYPE_CHECKING:

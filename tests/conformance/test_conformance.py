@@ -74,7 +74,7 @@ BREAKING = {
         """
         class Broken(ProtoNet):
             def answer(self, state, query):
-                with torch.no_grad():
+                if not self.training:
                     self.backbone.first.bias += 1e-8
                 return super().answer(state, query)
         """,
@@ -86,7 +86,9 @@ BREAKING = {
             earlier = 0
             def answer(self, state, query):
                 scores = super().answer(state, query)
-                earlier, self.earlier = self.earlier, scores.mean()
+                if self.training:
+                    return scores
+                earlier, self.earlier = self.earlier, float(scores.mean())
                 return scores * (1 + earlier)
         """,
         "with the batch that an episode is in",
@@ -96,7 +98,8 @@ BREAKING = {
         class Broken(ProtoNet):
             def answer(self, prototypes, query):
                 scores = super().answer(prototypes, query)
-                prototypes *= 1.5
+                if not self.training:
+                    prototypes *= 1.5
                 return scores
         """,
         "the same state answers the same queries otherwise after other questions",
@@ -128,6 +131,8 @@ BREAKING = {
                 self.answers = {}
             def answer(self, state, query):
                 scores = super().answer(state, query)
+                if self.training:
+                    return scores
                 return torch.tensor(self.answers.setdefault(query.numpy().tobytes(), scores.tolist()))
         """,
         "with shuffled support labels the accuracy is",
@@ -136,7 +141,8 @@ BREAKING = {
         """
         class Broken(ProtoNet):
             def answer(self, state, query):
-                return super().answer(state, query)[..., :5]
+                scores = super().answer(state, query)
+                return scores if self.training else scores[..., :5]
         """,
         "scores [queries, classes] = (21, 7)",
     ),
@@ -154,7 +160,10 @@ BREAKING = {
         class Broken(ProtoNet):
             def adapt(self, support):
                 # Believes that the support set always comes class by class.
-                return super().adapt(support) * (1 if int(support.y[0]) == 0 else -1)
+                return super().adapt(support), 1 if int(support.y[0]) == 0 else -1
+            def answer(self, state, query):
+                prototypes, sign = state
+                return sign * super().answer(prototypes, query)
         """,
         "with one order of the labels",
     ),
@@ -172,10 +181,27 @@ BREAKING = {
         """
         class Broken(ProtoNet):
             def answer(self, state, query):
-                return torch.rand(len(query), len(state), generator=torch.Generator().manual_seed(0))
+                scores = super().answer(state, query)
+                if self.training:
+                    return scores
+                return torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
         """,
         "where chance is 20 %",
     ),
+}
+
+
+#: Rules that a class cannot keep if it breaks another.
+ALSO_BROKEN = {
+    "seed": {"resume"},  # what no seed determines, no checkpoint brings back
+    "labels": {"relabelling", "batchings"},  # the answers are remembered for other labels, too
+    "prediction changes nothing": {"frozen", "asked twice"},
+    "asked twice": {"asked in halves"},
+    "batches": {"asked twice", "resume", "asked in halves", "queries", "batchings"},
+    "asked in halves": {"queries"},
+    "queries": {"asked in halves"},
+    "relabelling": {"batchings"},
+    "learning": {"asked in halves"},
 }
 
 
@@ -213,11 +239,7 @@ def test_a_broken_rule_is_seen_by_its_check_and_by_no_other(rule: str, subject: 
     source, message = BREAKING[rule]
     found = verdicts(subject(source))
     assert message in found.pop(rule)
-    if rule == "seed":  # what no seed determines, no checkpoint brings back
-        found.pop("resume")
-    if rule == "labels":  # the answers are remembered for other labels, too
-        found.pop("relabelling")
-    assert found == {}
+    assert set(found) <= ALSO_BROKEN.get(rule, set()), found
 
 
 def test_every_check_has_an_algorithm_that_breaks_it() -> None:
