@@ -197,7 +197,7 @@ ALSO_BROKEN = {
     "labels": {"relabelling", "batchings"},  # the answers are remembered for other labels, too
     "prediction changes nothing": {"frozen", "asked twice"},
     "asked twice": {"asked in halves"},
-    "batches": {"asked twice", "resume", "asked in halves", "queries", "batchings"},
+    "batches": {"asked twice", "resume", "asked in halves", "queries", "batchings", "learning"},
     "asked in halves": {"queries"},
     "queries": {"asked in halves"},
     "relabelling": {"batchings"},
