@@ -93,7 +93,7 @@ class BackboneChecks:
 class DatasetChecks:
     """Checks a dataset, packed into a temporary cache; subclass it as ``Test…``.
 
-    The raw data are those that METABENCH_DATA names.
+    METABENCH_DATA names the folders of the raw data.
 
     Attributes:
         dataset: name of the dataset, as its plugin announces it.

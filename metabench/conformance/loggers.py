@@ -46,7 +46,7 @@ class Listening:
     """A new logger whose hooks are called as in a run: in one thread, with a limit of time.
 
     Raises:
-        NotConforming: the logger cannot be constructed, or its hooks are not those of metabench.
+        NotConforming: the logger cannot be constructed, or implements a hook that metabench does not have.
         PluginError: no plugin provides the logger, or it needs a package that is not installed.
     """
 

@@ -38,8 +38,8 @@ def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> 
 def predict_alone(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
     """Return the [B, M, N] scores of all queries, asked one query of one episode at a time.
 
-    An algorithm that reads features gets those of support set and query in a pass of their own: a backbone may call
-    itself `per_image` and not be so. Arguments and errors are those of `predict`.
+    Support set and query are embedded in a pass of their own, for an algorithm that reads features: a backbone may call
+    itself `per_image` and mix images. Arguments and errors are as in `predict`.
     """
     queries = torch.split(episodes.query_x, 1, dim=1)
     return torch.cat(ask(algorithm, episodes, queries, seed, first, together=True), dim=1)

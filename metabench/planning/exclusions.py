@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # `suite` imports this module
 
 
 class Exclusion(BaseModel):
-    """A pattern of cells: those that match all its keys.
+    """A pattern; it matches a cell whose labels match all its keys.
 
-    The keys are those of ``--only``; None matches every cell. A label also matches the entries of its grid.
+    It has the keys of ``--only``; None matches every label. A label also matches the entries of its grid.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -142,7 +142,8 @@ Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=160
 class Suite(_Section):
     """All settings of a benchmark.
 
-    Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except those of `exclude`.
+    Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
+    pattern of `exclude`.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)

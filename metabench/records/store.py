@@ -179,7 +179,7 @@ class Store:
         """Move records of earlier settings to ``superseded/``; return the others.
 
         A record stays if a cell of the plan has its settings, with any seed. The leaderboard must not mix settings. It
-        also stays if its labels are those of a cell with a problem, whose complete settings are not known.
+        also stays if a cell with a problem has its labels: the complete settings of that cell are not known.
 
         Args:
             records: the result of `records_by_name`.
