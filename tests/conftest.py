@@ -18,7 +18,7 @@ from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
     from command_line import Ended
-    from metabench.engine.cell import Outcome
+    from metabench.engine.outcome import Outcome
     from metabench.executors.loading import LoadedDataset
 
 

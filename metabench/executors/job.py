@@ -16,8 +16,9 @@ import torch
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.data.sampler import EpisodeShape
-from metabench.engine.cell import Outcome, run_cell
+from metabench.engine.cell import run_cell
 from metabench.engine.checkpoints import shapes_of
+from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from metabench.engine.cell import Outcome, build, run_cell
+from metabench.engine.cell import build, run_cell
 from metabench.engine.checkpoints import CheckpointClock
+from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed, StoreError

@@ -11,9 +11,10 @@ import torch
 
 from metabench.api import Algorithm, Episodes, Support
 from metabench.engine import asking
-from metabench.engine.cell import Outcome, build
+from metabench.engine.cell import build
 from metabench.engine.controls import check_batch_independence
 from metabench.engine.evaluation import inductive_accuracies
+from metabench.engine.outcome import Outcome
 from metabench.engine.streams import evaluation_stream
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset

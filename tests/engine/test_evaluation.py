@@ -14,10 +14,11 @@ from torch import Tensor
 
 from metabench.api import Config
 from metabench.engine.asking import predict
-from metabench.engine.cell import Outcome, build
+from metabench.engine.cell import build
 from metabench.engine.controls import is_transductive
 from metabench.engine.costs import flops
 from metabench.engine.evaluation import class_accuracies, credit, evaluate, inductive_accuracies
+from metabench.engine.outcome import Outcome
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from metabench.data.sampler import EpisodeSampler, EpisodeShape
-from metabench.engine.cell import Outcome
+from metabench.engine.outcome import Outcome
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile, resolve

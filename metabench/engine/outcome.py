@@ -1,0 +1,214 @@
+"""Test a trained algorithm: the outcome of one cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from metabench.analysis.stats import DataIntervals, Floats, mean_interval
+from metabench.api import Algorithm, Split, trained_weights
+from metabench.data.sampler import IntArray
+from metabench.engine.asking import predict
+from metabench.engine.checkpoints import TrainingProgress
+from metabench.engine.controls import (
+    SHUFFLED_EPISODES,
+    check_batch_independence,
+    check_shuffled_labels,
+    is_transductive,
+)
+from metabench.engine.costs import flops, latencies
+from metabench.engine.evaluation import evaluate, inductive_accuracies
+from metabench.engine.pictures import episode_png
+from metabench.engine.progress import Interrupted, Watcher
+from metabench.engine.streams import EpisodeStream, evaluation_stream
+from metabench.errors import in_one_line
+from metabench.machine.clock import Stopwatch
+from metabench.machine.memory import BatchSize, PeakMemory
+from metabench.planning.plan import Cell
+from metabench.records.record import (
+    Accuracy,
+    ClassAccuracy,
+    EpisodeResults,
+    EvalMetrics,
+    Latency,
+    TrainMetrics,
+    Validation,
+)
+
+_T = TypeVar("_T")
+
+#: Number of classes listed as the worst.
+WORST_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results of a cell; fields as in `metabench.records.record.Record`.
+
+    Attributes:
+        episodes: the per-episode results.
+        picture: PNG of the worst episode; None if it could not be drawn.
+    """
+
+    accuracy: Accuracy
+    inductive_accuracy: Accuracy | None
+    episodes: EpisodeResults
+    worst_classes: list[ClassAccuracy]
+    picture: bytes | None
+    transductive: bool
+    train: TrainMetrics
+    eval: EvalMetrics
+    flops_per_episode: int | None
+    peak_memory_bytes: int | None
+    parameters: int
+    all_parameters: int
+    remarks: list[str]
+
+
+def test(
+    cell: Cell,
+    algorithm: Algorithm,
+    splits: Mapping[str, Split],
+    device: torch.device,
+    progress: TrainingProgress,
+    memory: PeakMemory,
+    watcher: Watcher,
+) -> Outcome:
+    """Test a trained algorithm.
+
+    Args:
+        cell: the cell.
+        algorithm: the algorithm with its selected weights.
+        splits: the splits of its dataset.
+        device: the device that it runs on.
+        progress: the progress of its finished training.
+        memory: the peak memory since the algorithm was built.
+        watcher: sees the progress, and may ask to stop.
+
+    Raises:
+        CellFailed: a score is not finite, or the answers depend on more than their episode.
+        Interrupted: `watcher` asked to stop.
+    """
+    settings = cell.test
+    stream = evaluation_stream(cell, splits, device)
+    watcher.phase("test", settings.episodes)
+    batch = BatchSize(device, settings.batch, most=settings.episodes)
+    batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
+    watch = Stopwatch(device)
+    with watch.running():
+        by_class = evaluate(algorithm, stream, settings.episodes, batch, settings.seed, watcher)
+    accuracies = by_class.mean(axis=1)
+    groups = stream.groups(0, settings.episodes)
+    accuracy = _accuracy(accuracies, groups)
+    check_batch_independence(algorithm, stream, settings.seed, batch)
+    watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
+    check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
+    transductive = is_transductive(algorithm, stream, settings.seed, batch)
+    remarks = _remarks(accuracies, cell.shape.way)
+
+    def test_inductively() -> Floats:
+        watcher.phase("test inductively", settings.inductive_episodes)
+        return inductive_accuracies(algorithm, stream, settings.inductive_episodes, batch, settings.seed, watcher)
+
+    alone = _optional("inductive accuracy", test_inductively, remarks) if transductive else None
+    # The queries of a method that is not transductive are alone anyway.
+    inductive_accuracy = None if transductive else accuracy
+    if alone is not None:
+        inductive_accuracy = _accuracy(alone, groups[: len(alone)])
+    worst = int(accuracies.argmin())
+    timed = latencies(algorithm, stream, settings.seed, device, settings.episodes)
+    return Outcome(
+        accuracy=accuracy,
+        inductive_accuracy=inductive_accuracy,
+        episodes=EpisodeResults(accuracies, groups, alone),
+        worst_classes=_worst_classes(by_class, stream.classes(0, settings.episodes), splits["test"]),
+        picture=_optional("picture", lambda: _picture(algorithm, stream, worst, settings.seed), remarks),
+        transductive=transductive,
+        train=_train_metrics(cell, progress),
+        eval=EvalMetrics(
+            seconds=watch.seconds,
+            episodes_per_second=_rate(settings.episodes, watch.seconds),
+            batch=batch.size,
+            latency_ms=Latency(**timed.whole),
+            adapt_ms=Latency(**timed.adapt) if timed.adapt else None,
+            answer_ms=Latency(**timed.answer) if timed.answer else None,
+        ),
+        flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, settings.seed), remarks),
+        peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes) or None,
+        parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
+        all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
+        remarks=remarks,
+    )
+
+
+def _train_metrics(cell: Cell, progress: TrainingProgress) -> TrainMetrics:
+    selection = progress.selections[cell.shape]
+    return TrainMetrics(
+        steps=cell.train.steps,
+        episodes=cell.train.steps * cell.train.meta_batch,
+        seconds=progress.seconds,
+        episodes_per_second=_rate(progress.timed_steps * cell.train.meta_batch, progress.seconds),
+        best_step=selection.best_step,
+        validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in selection.validation],
+    )
+
+
+def _optional(name: str, measure: Callable[[], _T], remarks: list[str]) -> _T | None:
+    """Return an optional metric; if measuring it fails, None, and add a remark."""
+    try:
+        return measure()
+    except Interrupted:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        remarks.append(f"not measured: {name} ({in_one_line(error)})")
+        return None
+
+
+def _accuracy(accuracies: Floats, groups: IntArray) -> Accuracy:
+    return Accuracy(**asdict(mean_interval(accuracies)), data_ci95=DataIntervals(groups).ci95(accuracies))
+
+
+def _remarks(accuracies: Floats, way: int) -> list[str]:
+    """Return remarks on accuracies that are more likely a fault than a result."""
+    mean, chance = float(accuracies.mean()), 1 / way
+    error = float(accuracies.std(ddof=1)) / len(accuracies) ** 0.5
+    if (accuracies == 1).all():
+        return ["every query of every episode is right: ± 0.00 is no interval, more or harder episodes are needed"]
+    if np.allclose(accuracies, chance, rtol=0, atol=1e-9):
+        return ["every episode is at chance exactly: all scores of a query tie, or all queries get the same label"]
+    if mean < 0.8 * chance and chance - mean > 5 * error:
+        return [
+            f"the accuracy is far below chance ({chance:.1%}): the largest score is the prediction, not the smallest"
+        ]
+    return []
+
+
+def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:
+    """Return the classes with the lowest accuracy, worst first."""
+    counts = np.bincount(classes.reshape(-1), minlength=split.size.classes)
+    sums = np.bincount(classes.reshape(-1), by_class.reshape(-1), minlength=split.size.classes)
+    means = np.divide(sums, counts, out=np.ones(len(counts)), where=counts > 0)
+    worst = [int(c) for c in np.argsort(means, kind="stable")[:WORST_CLASSES] if means[c] < 1]
+    return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]
+
+
+def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes:
+    """Return a picture of an episode and its wrong predictions."""
+    episode = stream.batch(number, 1)
+    predicted = predict(algorithm, episode, seed, number)[0].argmax(dim=-1)
+    return episode_png(
+        episode.support_x[0].cpu().numpy(),
+        episode.support_y[0].tolist(),
+        episode.query_x[0].cpu().numpy(),
+        episode.query_y[0].tolist(),
+        predicted.tolist(),
+    )
+
+
+def _rate(count: int, seconds: float) -> float | None:
+    """Return episodes per second; None if none was timed (all steps were warm-up)."""
+    return count / seconds if count and seconds > 0 else None
