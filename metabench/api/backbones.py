@@ -30,6 +30,8 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     per_image: bool = False
     #: Whether its weights stay as they are: no gradient, no inner loop, no running average changes them.
     frozen: bool = False
+    #: Whether its construction draws random numbers; pretrained weights are not drawn.
+    draws: bool = True
     #: Dtype of convolutions and matrix products; weights, gradients and features stay in float32. The engine sets it;
     #: None means float32.
     autocast: torch.dtype | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 from metabench.api import Classification, Episodes, Split
 from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell, Schedule, Training
 
 #: Number of episodes drawn ahead.
 _AHEAD = 256
@@ -96,16 +96,17 @@ class EpisodeStream:
         return images.float().div_(255).sub_(self._mean).div_(self._std)
 
 
-def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
-    """Return the training episodes of a cell."""
-    return EpisodeStream(splits["train"], cell.train.shape, "train", cell.seed, device)
+def training_stream(training: Training, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+    """Return the episodes of a training, which has a schedule."""
+    assert training.schedule is not None, "a training has a schedule"
+    return EpisodeStream(splits["train"], training.schedule.shape, "train", training.seed, device)
 
 
 def validation_stream(
-    cell: Cell, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
+    schedule: Schedule, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
 ) -> EpisodeStream:
     """Return the validation episodes of a test shape."""
-    return EpisodeStream(splits["val"], shape, "val", cell.train.validation_seed, device)
+    return EpisodeStream(splits["val"], shape, "val", schedule.validation_seed, device)
 
 
 def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:

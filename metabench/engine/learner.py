@@ -1,0 +1,252 @@
+"""Build an algorithm, give it its weights, and hand it to the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metabench.api import Algorithm, Setup, Split
+from metabench.engine.advice import testing_memory, training_memory
+from metabench.engine.outcome import Outcome, SelectedWeights, test
+from metabench.engine.precision import autocast_of, tf32
+from metabench.engine.progress import Watcher
+from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.engine.training import train
+from metabench.engine.trial import set_batchings
+from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
+from metabench.errors import CellFailed
+from metabench.machine.memory import PeakMemory
+from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
+from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
+from metabench.planning.plan import check_cell, fits
+from metabench.records.record import EpisodeResults
+from metabench.records.trained import Trained, TrainingFiles
+from metabench.registry.configs import validate_config
+from metabench.registry.manager import PluginManager
+
+
+def build(
+    training: Training,
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+    plugins: PluginManager,
+    algorithm: Choice | None = None,
+    way: int | None = None,
+    teacher: Algorithm | None = None,
+) -> Algorithm:
+    """Build an algorithm and its backbone from the seed of a training.
+
+    Args:
+        training: the training.
+        image_shape: (C, H, W).
+        device: the device that will hold the weights.
+        plugins: the provider of the classes.
+        algorithm: the algorithm with all its parameters; by default, that of the training.
+        way: N of the test episodes; by default, that of the training.
+        teacher: the algorithm to learn from.
+    """
+    seed_generators(derive_seed(training.seed, "initialise"))
+    choice = algorithm or training.algorithm
+    backbone_class = plugins.backbone_class(training.backbone.name)
+    algorithm_class = plugins.algorithm_class(choice.name)
+    backbone = backbone_class(validate_config(backbone_class.Config, training.backbone.params), image_shape)
+    backbone.autocast = autocast_of(training.precision)
+    schedule = training.schedule
+    setup = Setup(
+        backbone,
+        test_way=None if algorithm_class.any_way else way or training.way,
+        train_way=schedule.shape.way if schedule else None,
+        train_steps=schedule.steps if schedule else 0,
+        teacher=teacher,
+    )
+    built = algorithm_class(validate_config(algorithm_class.Config, choice.params), setup)
+    # On a CPU, convolutions of channels-last weights run up to three times faster.
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def build_tested(
+    cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager
+) -> Algorithm:
+    """Build the algorithm that a cell tests; see `build`."""
+    return build(cell.training, image_shape, device, plugins, cell.algorithm, cell.shape.way)
+
+
+def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images."""
+    channels, height, width = splits["train"].images.shape[1:]
+    return channels, height, width
+
+
+@contextmanager
+def computing(training: Training, device: torch.device) -> Iterator[None]:
+    """Compute reproducibly in the precision of a training, and leave torch's generators as they were."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(training.precision == "tf32"):
+        yield
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An algorithm whose training is finished, or was not needed.
+
+    Attributes:
+        training: the training.
+        algorithm: the algorithm of the training.
+        trained: the weights that it has selected; None if nothing is trained.
+        files: the places of its files.
+        splits: the splits of its dataset.
+        device: the device that holds the weights.
+        plugins: the provider of the classes.
+        memory: the peak memory since the algorithm was built.
+    """
+
+    training: Training
+    algorithm: Algorithm
+    trained: Trained | None
+    files: TrainingFiles
+    splits: Mapping[str, Split]
+    device: torch.device
+    plugins: PluginManager
+    memory: PeakMemory
+
+    def test(
+        self,
+        cell: Cell,
+        watcher: Watcher,
+        splits: Mapping[str, Split] | None = None,
+        earlier: EpisodeResults | None = None,
+    ) -> Outcome:
+        """Test the weights that the training has selected for a cell.
+
+        Args:
+            cell: a cell of the training.
+            watcher: sees the progress, and may ask to stop.
+            splits: the splits of the cell's dataset; by default, those of the training.
+            earlier: results of the first episodes, which are not tested again.
+
+        Raises:
+            CellFailed: a split is too small, the weights do not fit, a score is not finite, or memory is too small.
+            Interrupted: `watcher` asked to stop.
+            StoreError: the weights cannot be read.
+        """
+        splits = splits or self.splits
+        check_cell(cell, self.splits, splits)
+        with computing(self.training, self.device), testing_memory(cell.shape, self.training):
+            algorithm, weights = self._with_weights(cell, splits)
+            return test(cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier)
+
+    def _with_weights(self, cell: Cell, splits: Mapping[str, Split]) -> tuple[Algorithm, SelectedWeights | None]:
+        """Return the algorithm of a cell with its weights."""
+        own, algorithm = cell.is_trained_by_itself, self.algorithm
+        if own:
+            algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
+        else:
+            algorithm = build_tested(cell, image_shape_of(self.splits), self.device, self.plugins)
+        if not own or self.trained is None:
+            set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
+        if self.trained is None:
+            return algorithm, None
+        name = nearest_snapshot(self.trained, cell.selection)
+        load_snapshot(algorithm, self.trained, name, self.files, whole=own)
+        return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
+
+
+def make_learner(
+    training: Training,
+    selections: Sequence[Selection],
+    splits: Mapping[str, Split],
+    device: torch.device,
+    plugins: PluginManager,
+    directory: Path,
+    watcher: Watcher,
+    origin: Mapping[str, str] | None = None,
+    batch: int | None = None,
+    reselect: bool = False,
+) -> Learner:
+    """Train an algorithm, resume its checkpoint, or take the weights that an earlier run has kept.
+
+    Args:
+        training: the training.
+        selections: the validation episodes by which weights are selected.
+        splits: the splits of its dataset.
+        device: the device that it runs on.
+        plugins: the provider of the classes.
+        directory: the output directory.
+        watcher: sees the progress, and may ask to stop.
+        origin: device, data, code and versions that the weights depend on; others are not used.
+        batch: number of validation episodes at once; None chooses by device.
+        reselect: whether to train again where the kept weights lack a selection.
+
+    Raises:
+        CellFailed: a split is too small, the loss or a score is not finite, or memory is too small.
+        Interrupted: `watcher` asked to stop.
+        StoreError: a checkpoint or weights cannot be written or read.
+    """
+    files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
+    origin = origin or {}
+    with computing(training, device), training_memory(training):
+        teacher = _given(training.teacher, splits, device, plugins, directory)
+        algorithm = build(training, image_shape_of(splits), device, plugins, teacher=teacher)
+        learner = Learner(training, algorithm, None, files, splits, device, plugins, memory)
+        _initialise(algorithm, training.init, directory)
+        if training.schedule is None:
+            return learner
+        trained = kept_weights(files, origin)
+        # A selection for which a split is too small fails its cells only.
+        selections = [selection for selection in selections if fits(selection.shape, splits)]
+        if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
+            trained = None
+        batch_of_two = training_stream(training, splits, device).batch(0, min(2, training.schedule.meta_batch))
+        set_batchings(algorithm, batch_of_two, trains=trained is None)
+        if trained is None:
+            progress = train(
+                training, algorithm, splits, device, files.checkpoint, origin, selections, memory, watcher, batch
+            )
+            trained = keep_weights(algorithm, progress, training, origin, files)
+        return Learner(training, algorithm, trained, files, splits, device, plugins, memory)
+
+
+def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:
+    """Load the weights from which a training starts."""
+    if isinstance(source, WeightsFile):
+        load_weights(algorithm, source.path, source.sha256, whole=False)
+    elif source is not None:
+        trained, files = _trained(source, directory)
+        load_snapshot(algorithm, trained, nearest_snapshot(trained, source.selection), files, whole=False)
+
+
+def _given(
+    source: Snapshot | None,
+    splits: Mapping[str, Split],
+    device: torch.device,
+    plugins: PluginManager,
+    directory: Path,
+) -> Algorithm | None:
+    """Return the trained algorithm to learn from."""
+    if source is None:
+        return None
+    teacher = build(source.training, image_shape_of(splits), device, plugins)
+    if source.training.schedule is None:
+        _initialise(teacher, source.training.init, directory)
+    else:
+        trained, files = _trained(source, directory)
+        load_snapshot(teacher, trained, nearest_snapshot(trained, source.selection), files, whole=True)
+    return teacher.eval().requires_grad_(False)
+
+
+def _trained(source: Snapshot, directory: Path) -> tuple[Trained, TrainingFiles]:
+    """Return a finished training that another one needs.
+
+    Raises:
+        CellFailed: it has not left its weights.
+    """
+    files = TrainingFiles(directory, source.training.id)
+    trained = files.read()
+    if trained is None:
+        raise CellFailed(f"it needs the weights of '{source.training.algorithm.label}', whose training has failed")
+    return trained, files
