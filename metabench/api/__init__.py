@@ -12,10 +12,11 @@ from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, Split
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
 from metabench.api.outer import AlgorithmConfig
+from metabench.api.rows import Rows, TensorRows
 from metabench.api.tasks import Classification
 from metabench.api.version_1 import REMOVED, removed
 from metabench.errors import CellFailed, DataError, Unfit
-from metabench.packs import Pack
+from metabench.packs import ClassImages, Pack
 
 
 def __getattr__(name: str) -> NoReturn:
@@ -30,6 +31,7 @@ __all__ = [
     "Backbone",
     "Batching",
     "CellFailed",
+    "ClassImages",
     "Classification",
     "Config",
     "DataError",
@@ -40,10 +42,12 @@ __all__ = [
     "Metrics",
     "Pack",
     "Progress",
+    "Rows",
     "Setup",
     "Split",
     "SplitSize",
     "Support",
+    "TensorRows",
     "Unfit",
     "Weights",
     "embed_episode",

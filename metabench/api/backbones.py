@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metabench.api.config import Config
+from metabench.errors import Unfit
 
 
 # No base `abc.ABC`: libraries that subclass it with a base of their own put ABC before Module, or after it.
@@ -17,7 +18,10 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
 
     Args:
         config: an instance of `Config`.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W); (D,) for a backbone that takes vectors.
+
+    Raises:
+        Unfit: the data are vectors, and the backbone takes images only.
     """
 
     Config: ClassVar[type[Config]] = Config
@@ -34,8 +38,13 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     #: None means float32.
     autocast: torch.dtype | None = None
 
-    def __init__(self, config: Any, image_shape: tuple[int, int, int]) -> None:
+    #: Whether it takes vectors, too, for datasets whose rows are no images.
+    takes_vectors: ClassVar[bool] = False
+
+    def __init__(self, config: Any, image_shape: tuple[int, ...]) -> None:
         super().__init__()
+        if len(image_shape) == 1 and not self.takes_vectors:
+            raise Unfit(f"{type(self).__name__} takes images, and the dataset has vectors of {image_shape[0]} numbers")
         self.config = config
 
     def __call__(self, x: Tensor, support: int | None = None) -> Tensor:

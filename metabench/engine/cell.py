@@ -23,7 +23,7 @@ from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
 
-def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager) -> Algorithm:
+def build(cell: Cell, image_shape: tuple[int, ...], device: torch.device, plugins: PluginManager) -> Algorithm:
     """Build the cell's algorithm and backbone from the cell's seed."""
     seed_generators(derive_seed(cell.seed, "initialise"))
     backbone_class = plugins.backbone_class(cell.backbone.name)
@@ -37,10 +37,9 @@ def build(cell: Cell, image_shape: tuple[int, int, int], device: torch.device, p
     return algorithm.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, int, int]:
-    """Return (C, H, W) of the images."""
-    channels, height, width = splits["train"].images.shape[1:]
-    return channels, height, width
+def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, ...]:
+    """Return (C, H, W) of the images, or (D,) of vectors."""
+    return splits["train"].rows.shape
 
 
 def run_cell(

@@ -27,7 +27,7 @@ class EpisodeStream:
     the classes, never on where the data lie, what a suite calls them, or the order of classes and named images.
 
     Args:
-        split: the split; its images move to the device once.
+        split: the split; its images may be elsewhere than on the device.
         shape: way, shot and queries of the episodes.
         stream: name of the split.
         seed: seed of the sequence.
@@ -41,7 +41,7 @@ class EpisodeStream:
         self._order = Order.of(split, shape.per_class)
         self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
         self._device = device
-        self._images = split.images.to(device)
+        self._rows = split.rows
         self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
         self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
         self._task = Classification(shape.way)
@@ -91,9 +91,12 @@ class EpisodeStream:
         return self._ahead[start : start + count]
 
     def _gather(self, indices: Tensor) -> Tensor:
-        """Return the normalised [B, n, C, H, W] images at [B, n] indices."""
-        images = self._images[indices.to(self._device)]
-        return images.float().div_(255).sub_(self._mean).div_(self._std)
+        """Return the normalised [B, n, C, H, W] images at [B, n] indices, or the [B, n, D] vectors as they are."""
+        rows = self._rows.take(indices.flatten()).to(self._device)
+        rows = rows.reshape(indices.shape + rows.shape[1:])
+        if rows.dtype != torch.uint8:
+            return rows
+        return rows.float().div_(255).sub_(self._mean).div_(self._std)
 
 
 def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:

@@ -203,6 +203,7 @@ class CellJob:
             duplicates=dict(data.findings.duplicates),
             left_out=left_out,
             remarks=[
+                *data.remarks,
                 *data.findings.remarks(),
                 *(
                     f"{count} of {data.splits[name].size.classes} classes of {name} have fewer than "
