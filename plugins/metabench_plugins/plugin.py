@@ -71,8 +71,13 @@ def metabench_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot and glyphs."""
+    """Return Omniglot, glyphs and folder."""
     return [
+        DatasetSpec(
+            "folder",
+            f"{_HERE}.datasets.folder:Folder",
+            "your own images, a folder for each class",
+        ),
         DatasetSpec(
             "omniglot",
             f"{_HERE}.datasets.omniglot:Omniglot",

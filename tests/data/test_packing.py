@@ -453,14 +453,15 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 def test_prepare_packs_and_list_shows_it(cli: Callable[..., str], tmp_path: Path) -> None:
     before = cli("list")
-    assert [line.split() for line in before.splitlines()[2:4]] == [["glyphs", "no"], ["omniglot", "no"]]
+    names = ["folder", "glyphs", "omniglot"]
+    assert [line.split() for line in before.splitlines()[2:5]] == [[name, "no"] for name in names]
     assert "METABENCH_DATA   (not set)" in before
     assert f"METABENCH_CACHE  {tmp_path / 'cache'}" in before
 
     assert "glyphs: packed, 350 classes, 7000 images" in cli("prepare", "glyphs")
     assert "glyphs: was already packed" in cli("prepare", "glyphs")
 
-    after = cli("list").splitlines()[2].split()
+    after = cli("list").splitlines()[3].split()
     assert after[:3] == ["glyphs", "yes", "5.2"]
     assert Path(after[3]).parent == tmp_path / "cache" / "glyphs"
 
