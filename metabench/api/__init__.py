@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from metabench.api.algorithms import Algorithm, Metrics, Setup
-from metabench.api.backbones import Backbone, embed_episode, embed_queries
+from metabench.api.backbones import Backbone, BackboneInput, embed_episode, embed_queries
 from metabench.api.batching import Batching, episode_generators
 from metabench.api.config import Config
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
@@ -29,6 +29,7 @@ __all__ = [
     "Algorithm",
     "AlgorithmConfig",
     "Backbone",
+    "BackboneInput",
     "Batching",
     "CellFailed",
     "ClassImages",

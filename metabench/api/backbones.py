@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +12,29 @@ from torch import Tensor, nn
 
 from metabench.api.config import Config
 from metabench.errors import Unfit
+
+
+@dataclass(frozen=True)
+class BackboneInput:
+    """The images that the weights of a backbone were made for.
+
+    Attributes:
+        size: height and width; None if any.
+        mean: mean of each channel, of images scaled to 0 … 1; None takes the dataset's.
+        std: standard deviation of each channel, likewise.
+    """
+
+    size: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def remark(self, image_shape: Sequence[int]) -> str:
+        """Return a remark for images of another size; empty for the right one."""
+        sizes = image_shape[1:]
+        if self.size is None or set(sizes) <= {self.size}:
+            return ""
+        side = str(sizes[0]) if len(set(sizes)) == 1 else "×".join(map(str, sizes))
+        return f"the backbone's input is {side}, and its weights were made for {self.size}"
 
 
 # No base `abc.ABC`: libraries that subclass it with a base of their own put ABC before Module, or after it.
@@ -34,6 +59,8 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     per_image: bool = False
     #: Whether its weights stay as they are: no gradient, no inner loop, no running average changes them.
     frozen: bool = False
+    #: The images that its weights were made for: the engine scales by its mean and std, and notes another size.
+    input: BackboneInput = BackboneInput()
     #: Dtype of convolutions and matrix products; weights, gradients and features stay in float32. The engine sets it;
     #: None means float32.
     autocast: torch.dtype | None = None

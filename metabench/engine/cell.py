@@ -13,7 +13,7 @@ from metabench.engine.advice import testing_memory, training_memory
 from metabench.engine.outcome import Outcome, test
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Watcher
-from metabench.engine.streams import training_stream
+from metabench.engine.streams import scaled, training_stream
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.machine.memory import PeakMemory
@@ -77,6 +77,7 @@ def run_cell(
     with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
         with training_memory(cell):
             algorithm = build(cell, image_shape_of(splits), device, plugins)
+            splits = scaled(splits, algorithm.backbone)
             set_batchings(algorithm, training_stream(cell, splits, device).batch(0, min(2, cell.train.meta_batch)))
             # A cell that the data is too small for fails alone.
             shapes = [shape for shape in shapes or [cell.shape] if fits(shape, splits)]

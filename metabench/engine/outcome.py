@@ -108,7 +108,8 @@ def test(
     watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
     check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
-    remarks = _remarks(accuracies, cell.shape.way)
+    size = algorithm.backbone.input.remark(splits["test"].rows.shape)
+    remarks = [*([size] if size else []), *_remarks(accuracies, cell.shape.way)]
 
     def test_inductively() -> Floats:
         watcher.phase("test inductively", settings.inductive_episodes)

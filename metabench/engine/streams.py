@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metabench.api import Classification, Episodes, Split
+from metabench.api import Backbone, Classification, Episodes, Split
 from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
+from metabench.errors import Unfit
 from metabench.planning.plan import Cell
 
 #: Number of episodes drawn ahead.
@@ -97,6 +99,21 @@ class EpisodeStream:
         if rows.dtype != torch.uint8:
             return rows
         return rows.float().div_(255).sub_(self._mean).div_(self._std)
+
+
+def scaled(splits: Mapping[str, Split], backbone: Backbone) -> dict[str, Split]:
+    """Return the splits with the mean and the std that the backbone's weights were made for, where it has them.
+
+    Raises:
+        Unfit: the images have another number of channels.
+    """
+    scales = {"mean": backbone.input.mean, "std": backbone.input.std}
+    given: dict[str, Any] = {name: values for name, values in scales.items() if values is not None}
+    channels = splits["train"].rows.shape[0]
+    for name, values in given.items():
+        if len(values) not in (1, channels):
+            raise Unfit(f"the backbone has a {name} of {len(values)} channels, and the images have {channels}")
+    return {name: replace(split, **given) for name, split in splits.items()}
 
 
 def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:

@@ -19,7 +19,7 @@ from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
 from metabench.engine.precision import tf32
 from metabench.engine.progress import Watcher
-from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
+from metabench.engine.streams import EpisodeStream, evaluation_stream, scaled, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
@@ -168,6 +168,7 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
     with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
         try:
             algorithm = build(cell, image_shape_of(splits), device, plugins)
+            splits = scaled(splits, algorithm.backbone)
         except Unfit:
             return Pace(0.0, 0.0, 0.0)
         except ValueError as error:
