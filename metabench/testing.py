@@ -34,7 +34,8 @@ from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.precision import tf32
-from metabench.engine.streams import EpisodeStream, evaluation_stream, scaled, training_stream
+from metabench.engine.scaling import scaled
+from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import Unfit
 from metabench.machine.clock import synchronise

@@ -105,7 +105,7 @@ class LoadedDataset:
         findings: oddities of the images.
         raw_files: number of raw files that the pack was compared with; 0 where there are none.
         remarks: oddities that the dataset noted when it was packed.
-        cache: folder for what is derived from the data, such as features; None keeps it in memory.
+        features: folder of the features of its images; None keeps them in memory.
     """
 
     splits: Mapping[str, Split]
@@ -114,7 +114,7 @@ class LoadedDataset:
     findings: Findings = field(default_factory=Findings)
     raw_files: int = 0
     remarks: Sequence[str] = ()
-    cache: Path | None = None
+    features: Path | None = None
 
 
 def pack_path(name: str, dataset: Dataset, roots: DataRoots) -> Path:
@@ -177,8 +177,9 @@ def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progres
         findings = examine(name, splits, dataset.overlapping, seen)
         examined = _Examined(findings, content_of(splits["test"], seen))
         _write_note(note, key, examined)
+    features = roots.cache / _folder(name) / "features"
     return LoadedDataset(
-        splits, pack.fingerprint, examined.test_content, examined.findings, raw.count, pack.remarks, roots.cache
+        splits, pack.fingerprint, examined.test_content, examined.findings, raw.count, pack.remarks, features
     )
 
 

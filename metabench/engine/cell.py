@@ -10,10 +10,12 @@ import torch
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.advice import testing_memory, training_memory
+from metabench.engine.features import FeatureStore, with_features
 from metabench.engine.outcome import Outcome, test
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Watcher
-from metabench.engine.streams import scaled, training_stream
+from metabench.engine.scaling import scaled
+from metabench.engine.streams import training_stream
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.machine.memory import PeakMemory
@@ -51,6 +53,7 @@ def run_cell(
     watcher: Watcher,
     origin: Mapping[str, str] | None = None,
     shapes: Sequence[EpisodeShape] = (),
+    features: Path | None = None,
 ) -> Outcome:
     """Train a cell, or resume its checkpoint, and test it.
 
@@ -64,6 +67,7 @@ def run_cell(
         origin: device, data and versions that the metrics depend on; a checkpoint of another origin is not used.
         shapes: test shapes of all cells that share the checkpoint (`metabench.planning.plan.Cell.training_id`); by
             default, the shape of this cell.
+        features: folder of the features of frozen backbones; None keeps them in memory.
 
     Raises:
         CellFailed: a split is too small, the loss or a score is not finite, or memory is too small.
@@ -77,7 +81,8 @@ def run_cell(
     with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
         with training_memory(cell):
             algorithm = build(cell, image_shape_of(splits), device, plugins)
-            splits = scaled(splits, algorithm.backbone)
+            images = scaled(splits, algorithm.backbone)
+            splits = with_features(images, algorithm, FeatureStore.of(cell, origin, features), device, watcher)
             set_batchings(algorithm, training_stream(cell, splits, device).batch(0, min(2, cell.train.meta_batch)))
             # A cell that the data is too small for fails alone.
             shapes = [shape for shape in shapes or [cell.shape] if fits(shape, splits)]

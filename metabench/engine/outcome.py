@@ -96,7 +96,7 @@ def test(
     settings = cell.test
     stream = evaluation_stream(cell, splits, device)
     watcher.phase("test", settings.episodes)
-    batch = BatchSize(device, settings.batch, most=settings.episodes)
+    batch = BatchSize(device, settings.batch or stream.at_once, most=settings.episodes)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
     watch = Stopwatch(device)
     with watch.running():
@@ -127,7 +127,7 @@ def test(
         inductive_accuracy=inductive_accuracy,
         episodes=EpisodeResults(accuracies, groups, alone),
         worst_classes=_worst_classes(by_class, stream.classes(0, settings.episodes), splits["test"]),
-        picture=_optional("picture", lambda: _picture(algorithm, stream, worst, settings.seed), remarks),
+        picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
         train=_train_metrics(cell, progress),
         eval=EvalMetrics(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metabench.api import Backbone, Classification, Episodes, Split
+from metabench.api import Classification, Episodes, Split
 from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
-from metabench.errors import Unfit
+from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
+from metabench.engine.scaling import Scale
 from metabench.planning.plan import Cell
 
 #: Number of episodes drawn ahead.
@@ -43,9 +43,10 @@ class EpisodeStream:
         self._order = Order.of(split, shape.per_class)
         self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
         self._device = device
-        self._rows = split.rows
-        self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
-        self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+        self._features = split.rows if isinstance(split.rows, FeatureRows) else None
+        self._rows = self._features.embedded().to(device) if self._features is not None else split.rows
+        self._shape, self._name, self._seed = shape, stream, seed
+        self._scale = Scale(split, device)
         self._task = Classification(shape.way)
         self._groups = (
             np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
@@ -62,7 +63,20 @@ class EpisodeStream:
             query_x=self._gather(torch.from_numpy(indices.query)),
             query_y=torch.from_numpy(indices.query_labels).to(self._device),
             task=self._task,
+            embedded=self._features is not None,
         )
+
+    @property
+    def images(self) -> EpisodeStream:
+        """Return the same episodes as images."""
+        if self._features is None:
+            return self
+        return EpisodeStream(self._features.images, self._shape, self._name, self._seed, self._device)
+
+    @property
+    def at_once(self) -> int | None:
+        """Return the number of episodes to compute at once; None where the device decides."""
+        return FEATURES_AT_ONCE if self._features is not None and self._device.type == "cpu" else None
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return the [count, N] classes of the split behind the labels 0 … N-1."""
@@ -95,25 +109,7 @@ class EpisodeStream:
     def _gather(self, indices: Tensor) -> Tensor:
         """Return the normalised [B, n, C, H, W] images at [B, n] indices, or the [B, n, D] vectors as they are."""
         rows = self._rows.take(indices.flatten()).to(self._device)
-        rows = rows.reshape(indices.shape + rows.shape[1:])
-        if rows.dtype != torch.uint8:
-            return rows
-        return rows.float().div_(255).sub_(self._mean).div_(self._std)
-
-
-def scaled(splits: Mapping[str, Split], backbone: Backbone) -> dict[str, Split]:
-    """Return the splits with the mean and the std that the backbone's weights were made for, where it has them.
-
-    Raises:
-        Unfit: the images have another number of channels.
-    """
-    scales = {"mean": backbone.input.mean, "std": backbone.input.std}
-    given: dict[str, Any] = {name: values for name, values in scales.items() if values is not None}
-    channels = splits["train"].rows.shape[0]
-    for name, values in given.items():
-        if len(values) not in (1, channels):
-            raise Unfit(f"the backbone has a {name} of {len(values)} channels, and the images have {channels}")
-    return {name: replace(split, **given) for name, split in splits.items()}
+        return self._scale(rows.reshape(indices.shape + rows.shape[1:]))
 
 
 def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:

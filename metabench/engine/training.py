@@ -62,8 +62,9 @@ def train(
     progress = load_checkpoint(algorithm, checkpoint, origin, cell.shape) or TrainingProgress.of(shapes)
     loaded = progress.step, progress.validated
     validations = {
-        shape: (validation_stream(cell, splits, shape, device), BatchSize(device, cell.test.batch))
+        shape: (episodes, BatchSize(device, cell.test.batch or episodes.at_once))
         for shape in progress.selections
+        for episodes in [validation_stream(cell, splits, shape, device)]
     }
     selection = progress.selections[cell.shape]
     watch = Stopwatch(device, progress.seconds)

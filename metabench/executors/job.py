@@ -107,7 +107,9 @@ class CellJob:
         origin = origin_of(data.fingerprint, self.device, code)
         try:
             checkpoint, shapes = self._checkpoint(origin)
-            outcome = run_cell(self.cell, data.splits, self.device, plugins, checkpoint, watcher, origin, shapes)
+            outcome = run_cell(
+                self.cell, data.splits, self.device, plugins, checkpoint, watcher, origin, shapes, data.features
+            )
             return Attempt(self.record(code, data.fingerprint, data, outcome=outcome), outcome)
         except (StoreError, Interrupted):
             raise

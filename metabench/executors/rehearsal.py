@@ -19,7 +19,8 @@ from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
 from metabench.engine.precision import tf32
 from metabench.engine.progress import Watcher
-from metabench.engine.streams import EpisodeStream, evaluation_stream, scaled, training_stream
+from metabench.engine.scaling import scaled
+from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
