@@ -122,6 +122,9 @@ def use(cache: Path, images: int) -> dict[str, Any]:
         for i in range(1, EPISODES):
             total += float(stream.batch(i, 1).query_x.sum())
         seconds = time.perf_counter() - started
+    # The other process is still there: pages that both have mapped count half in each.
+    print("used", flush=True)
+    sys.stdin.readline()
     share = {name: gigabytes("/proc/self/smaps_rollup", field) for name, field in _SHARES.items()}
     return {"first": first, "seconds": seconds, "anonymous": memory.peak, **share}
 
@@ -132,7 +135,13 @@ _SHARES = {"mapped": "Rss", "proportional": "Pss", "own": "Anonymous"}
 def together(role: str, cache: Path, images: int, count: int) -> list[dict[str, Any]]:
     """Return the results of processes of one role that run at the same time."""
     command = [sys.executable, __file__, str(cache), "--role", role, "--images", str(images)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **pipes) for _ in range(count)]
+    for process in running if role == "use" else []:
+        process.stdout.readline()
+    for process in running:  # all measure at the same time
+        process.stdin.write("\n")
+        process.stdin.flush()
     return [json.loads(process.communicate()[0]) for process in running]
 
 

@@ -30,6 +30,7 @@ class Projected(api.Backbone):
 
     frozen = True
     per_image = True
+    input = api.BackboneInput(size=224)
     calls: ClassVar[list[int]] = []
 
     def __init__(self, config: Any, image_shape: tuple[int, ...]) -> None:

@@ -108,7 +108,7 @@ def test(
     watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
     check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
-    size = algorithm.backbone.input.remark(splits["test"].rows.shape)
+    size = algorithm.backbone.input.remark(stream.image_shape)
     remarks = [*([size] if size else []), *_remarks(accuracies, cell.shape.way)]
 
     def test_inductively() -> Floats:

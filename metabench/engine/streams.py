@@ -74,6 +74,11 @@ class EpisodeStream:
         return EpisodeStream(self._features.images, self._shape, self._name, self._seed, self._device)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Return (C, H, W) of the images, or (D,) of vectors."""
+        return self._rows.shape if self._features is None else self._features.images.rows.shape
+
+    @property
     def at_once(self) -> int | None:
         """Return the number of episodes to compute at once; None where the device decides."""
         return FEATURES_AT_ONCE if self._features is not None and self._device.type == "cpu" else None

@@ -184,6 +184,8 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
             episode, alone = _timed_predictions(
                 algorithm, evaluation_stream(cell, splits, device), cell.test.seed, device
             )
+        except Unfit:
+            return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
     return Pace(step / batch, episode, alone)

@@ -88,6 +88,8 @@ def test_results_from_cached_features_are_those_from_images(run: Run, tmp_path: 
         assert cached.flops_per_episode == from_images.flops_per_episode, "counted from images"
         assert cached.transductive is from_images.transductive is False
         assert cached.picture is not None
+        assert cached.remarks == from_images.remarks
+        assert "the backbone's input is 16, and its weights were made for 224" in cached.remarks
 
 
 def test_each_split_is_embedded_once_for_all_cells(run: Run, tmp_path: Path) -> None:
