@@ -34,6 +34,7 @@ from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
 from metabench.engine.learner import build_tested, image_shape_of
 from metabench.engine.precision import tf32
+from metabench.engine.scaling import scaled
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import Unfit
@@ -211,6 +212,7 @@ class _Work:
         with torch.random.fork_rng(devices=[]):
             try:
                 self.algorithm: Algorithm = build_tested(cell, image_shape_of(splits), self.device, plugins)
+                splits = scaled(splits, self.algorithm.backbone)
             except Unfit as error:
                 pytest.skip(f"{cell.title}: {error}")
             schedule = cell.training.schedule

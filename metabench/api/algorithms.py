@@ -139,7 +139,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
 
         def loss(learner: Algorithm, *episode: Tensor) -> Tensor:
             support_x, support_y, query_x, query_y = episode
-            return training_loss(learner, Episode(Support(support_x, support_y, episodes.task), query_x, query_y))
+            episode_of = Episode(Support(support_x, support_y, episodes.task), query_x, query_y)
+            return learner.episode_loss(episode_of) if episodes.embedded else training_loss(learner, episode_of)
 
         batch = episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y
         losses = self.training_batching.backward(loss, self, *batch)

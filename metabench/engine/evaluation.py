@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +136,7 @@ def first_of_each_class(episodes: Episodes) -> Episodes:
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
     chosen = (episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
     queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
-    return Episodes(episodes.support_x, episodes.support_y, queries, labels, episodes.task)
+    return replace(episodes, query_x=queries, query_y=labels)
 
 
 def class_accuracies(scores: Tensor, labels: Tensor) -> Tensor:

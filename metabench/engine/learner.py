@@ -10,10 +10,13 @@ from pathlib import Path
 import torch
 
 from metabench.api import Algorithm, Setup, Split
+from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
+from metabench.engine.features import FeatureStore, with_features
 from metabench.engine.outcome import Outcome, SelectedWeights, test
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Watcher
+from metabench.engine.scaling import scaled
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
@@ -31,7 +34,7 @@ from metabench.registry.manager import PluginManager
 
 def build(
     training: Training,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     device: torch.device,
     plugins: PluginManager,
     algorithm: Choice | None = None,
@@ -42,7 +45,7 @@ def build(
 
     Args:
         training: the training.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W) of the images, or (D,) of vectors.
         device: the device that will hold the weights.
         plugins: the provider of the classes.
         algorithm: the algorithm with all its parameters; by default, that of the training.
@@ -69,17 +72,14 @@ def build(
     return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def build_tested(
-    cell: Cell, image_shape: tuple[int, int, int], device: torch.device, plugins: PluginManager
-) -> Algorithm:
+def build_tested(cell: Cell, image_shape: tuple[int, ...], device: torch.device, plugins: PluginManager) -> Algorithm:
     """Build the algorithm that a cell tests; see `build`."""
     return build(cell.training, image_shape, device, plugins, cell.algorithm, cell.shape.way)
 
 
-def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, int, int]:
-    """Return (C, H, W) of the images."""
-    channels, height, width = splits["train"].images.shape[1:]
-    return channels, height, width
+def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, ...]:
+    """Return (C, H, W) of the images, or (D,) of vectors."""
+    return splits["train"].rows.shape
 
 
 @contextmanager
@@ -99,7 +99,8 @@ class Learner:
         algorithm: the algorithm of the training.
         trained: the weights that it has selected; None if nothing is trained.
         files: the places of its files.
-        splits: the splits of its dataset.
+        data: its dataset.
+        origin: device, data, code and versions that the weights depend on.
         device: the device that holds the weights.
         plugins: the provider of the classes.
         memory: the peak memory since the algorithm was built.
@@ -109,7 +110,8 @@ class Learner:
     algorithm: Algorithm
     trained: Trained | None
     files: TrainingFiles
-    splits: Mapping[str, Split]
+    data: LoadedDataset
+    origin: Mapping[str, str]
     device: torch.device
     plugins: PluginManager
     memory: PeakMemory
@@ -118,7 +120,7 @@ class Learner:
         self,
         cell: Cell,
         watcher: Watcher,
-        splits: Mapping[str, Split] | None = None,
+        data: LoadedDataset | None = None,
         earlier: EpisodeResults | None = None,
     ) -> Outcome:
         """Test the weights that the training has selected for a cell.
@@ -126,7 +128,7 @@ class Learner:
         Args:
             cell: a cell of the training.
             watcher: sees the progress, and may ask to stop.
-            splits: the splits of the cell's dataset; by default, those of the training.
+            data: the cell's dataset; by default, that of the training.
             earlier: results of the first episodes, which are not tested again.
 
         Raises:
@@ -134,32 +136,42 @@ class Learner:
             Interrupted: `watcher` asked to stop.
             StoreError: the weights cannot be read.
         """
-        splits = splits or self.splits
-        check_cell(cell, self.splits, splits)
+        data = data or self.data
+        check_cell(cell, self.data.splits, data.splits)
         with computing(self.training, self.device), testing_memory(cell.shape, self.training):
-            algorithm, weights = self._with_weights(cell, splits)
+            algorithm, weights = self._with_weights(cell)
+            splits = self._splits(cell, data, algorithm, watcher)
+            if not cell.is_trained_by_itself or self.trained is None:
+                set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
             return test(cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier)
 
-    def _with_weights(self, cell: Cell, splits: Mapping[str, Split]) -> tuple[Algorithm, SelectedWeights | None]:
+    def _with_weights(self, cell: Cell) -> tuple[Algorithm, SelectedWeights | None]:
         """Return the algorithm of a cell with its weights."""
         own, algorithm = cell.is_trained_by_itself, self.algorithm
         if own:
             algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
         else:
-            algorithm = build_tested(cell, image_shape_of(self.splits), self.device, self.plugins)
-        if not own or self.trained is None:
-            set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
+            algorithm = build_tested(cell, image_shape_of(self.data.splits), self.device, self.plugins)
         if self.trained is None:
+            if not own:
+                algorithm.backbone.load_state_dict(self.algorithm.backbone.state_dict())
             return algorithm, None
         name = nearest_snapshot(self.trained, cell.selection)
         load_snapshot(algorithm, self.trained, name, self.files, whole=own)
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
+    def _splits(self, cell: Cell, data: LoadedDataset, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split]:
+        """Return the splits of a cell's dataset; features where the backbone stays as it is."""
+        origin = {**self.origin, "dataset_fingerprint": data.fingerprint}
+        store = FeatureStore.of(self.training, cell.dataset, origin, data.features)
+        fixed = not cell.is_trained_by_itself or self.trained is None
+        return with_features(scaled(data.splits, algorithm.backbone), algorithm, store, self.device, watcher, fixed)
+
 
 def make_learner(
     training: Training,
     selections: Sequence[Selection],
-    splits: Mapping[str, Split],
+    data: LoadedDataset,
     device: torch.device,
     plugins: PluginManager,
     directory: Path,
@@ -173,7 +185,7 @@ def make_learner(
     Args:
         training: the training.
         selections: the validation episodes by which weights are selected.
-        splits: the splits of its dataset.
+        data: its dataset.
         device: the device that it runs on.
         plugins: the provider of the classes.
         directory: the output directory.
@@ -186,29 +198,31 @@ def make_learner(
         CellFailed: a split is too small, the loss or a score is not finite, or memory is too small.
         Interrupted: `watcher` asked to stop.
         StoreError: a checkpoint or weights cannot be written or read.
+        Unfit: the algorithm or the backbone does not fit the training.
     """
     files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
-    origin = origin or {}
+    origin, image_shape = origin or {}, image_shape_of(data.splits)
     with computing(training, device), training_memory(training):
-        teacher = _given(training.teacher, splits, device, plugins, directory)
-        algorithm = build(training, image_shape_of(splits), device, plugins, teacher=teacher)
-        learner = Learner(training, algorithm, None, files, splits, device, plugins, memory)
+        teacher = _teacher(training.teacher, image_shape, device, plugins, directory)
+        algorithm = build(training, image_shape, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
-        if training.schedule is None:
-            return learner
-        trained = kept_weights(files, origin)
-        # A selection for which a split is too small fails its cells only.
-        selections = [selection for selection in selections if fits(selection.shape, splits)]
-        if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
-            trained = None
-        batch_of_two = training_stream(training, splits, device).batch(0, min(2, training.schedule.meta_batch))
-        set_batchings(algorithm, batch_of_two, trains=trained is None)
-        if trained is None:
-            progress = train(
-                training, algorithm, splits, device, files.checkpoint, origin, selections, memory, watcher, batch
-            )
-            trained = keep_weights(algorithm, progress, training, origin, files)
-        return Learner(training, algorithm, trained, files, splits, device, plugins, memory)
+        trained = None
+        if training.schedule is not None:
+            trained = kept_weights(files, origin)
+            # A selection for which a split is too small fails its cells only.
+            selections = [selection for selection in selections if fits(selection.shape, data.splits)]
+            if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
+                trained = None
+            store = FeatureStore.of(training, training.dataset, origin, data.features)
+            splits = with_features(scaled(data.splits, algorithm.backbone), algorithm, store, device, watcher)
+            batch_of_two = training_stream(training, splits, device).batch(0, min(2, training.schedule.meta_batch))
+            set_batchings(algorithm, batch_of_two, trains=trained is None)
+            if trained is None:
+                progress = train(
+                    training, algorithm, splits, device, files.checkpoint, origin, selections, memory, watcher, batch
+                )
+                trained = keep_weights(algorithm, progress, training, origin, files)
+        return Learner(training, algorithm, trained, files, data, origin, device, plugins, memory)
 
 
 def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:
@@ -220,9 +234,9 @@ def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, dir
         load_snapshot(algorithm, trained, nearest_snapshot(trained, source.selection), files, whole=False)
 
 
-def _given(
+def _teacher(
     source: Snapshot | None,
-    splits: Mapping[str, Split],
+    image_shape: tuple[int, ...],
     device: torch.device,
     plugins: PluginManager,
     directory: Path,
@@ -230,7 +244,7 @@ def _given(
     """Return the trained algorithm to learn from."""
     if source is None:
         return None
-    teacher = build(source.training, image_shape_of(splits), device, plugins)
+    teacher = build(source.training, image_shape, device, plugins)
     if source.training.schedule is None:
         _initialise(teacher, source.training.init, directory)
     else:

@@ -131,7 +131,7 @@ def test(
     settings = cell.test
     watcher = watcher if settings.time_limit is None else TimeLimit(watcher, settings.time_limit)
     stream = evaluation_stream(cell, splits, device)
-    batch = BatchSize(device, settings.batch)
+    batch = BatchSize(device, settings.batch or stream.at_once)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
     watch = Stopwatch(device)
     by_class = np.empty((0, cell.shape.way)) if earlier is None or earlier.by_class is None else earlier.by_class
@@ -149,7 +149,8 @@ def test(
     watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
     check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
-    remarks = _remarks(accuracies, cell.shape.way)
+    size = algorithm.backbone.input.remark(stream.image_shape)
+    remarks = [*([size] if size else []), *_remarks(accuracies, cell.shape.way)]
     if weights and weights.selected_for:
         remarks.append(f"the weights were selected for {weights.selected_for}")
 
@@ -174,7 +175,7 @@ def test(
         inductive_accuracy=inductive_accuracy,
         episodes=EpisodeResults(accuracies, groups, alone, by_class),
         worst_classes=_worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
-        picture=_optional("picture", lambda: _picture(algorithm, stream, worst, settings.seed), remarks),
+        picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
         train=_train_metrics(cell, trained, weights) if trained and weights else None,
         weights=weights.recorded if weights else None,

@@ -64,8 +64,9 @@ def train(
     stream = training_stream(training, splits, device)
     progress = load_checkpoint(algorithm, checkpoint, origin, selections) or TrainingProgress.of(selections)
     validations = {
-        selection: (validation_stream(schedule, splits, selection.shape, device), BatchSize(device, batch))
+        selection: (episodes, BatchSize(device, batch or episodes.at_once))
         for selection in progress.curves
+        for episodes in [validation_stream(schedule, splits, selection.shape, device)]
     }
     watch = Stopwatch(device, progress.seconds)
     timed_from = progress.step + WARM_UP_STEPS

@@ -14,24 +14,28 @@ from metabench.api import Algorithm, Episodes
 from metabench.api.batching import Batching, Sequential
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Threaded, Vmapped
+from metabench.engine.features import FEATURES_AT_ONCE
 from metabench.machine.reproducible import generator_states
 
 _M = TypeVar("_M", bound=nn.Module)
 _T = TypeVar("_T")
 
 
-def batching_for(device: torch.device, functional: bool, inner_loop: bool) -> Batching:
+def batching_for(device: torch.device, functional: bool, inner_loop: bool, embedded: bool = False) -> Batching:
     """Return the fastest batching for a device and an algorithm.
 
     Args:
         device: a CPU or a GPU.
         functional: see `metabench.api.Algorithm.functional`.
         inner_loop: see `metabench.api.Algorithm.inner_loop`.
+        embedded: whether episodes consist of features.
     """
     if not functional:
         return InOrder()
     if device.type != "cpu":
         return Vmapped(device)
+    if embedded and not inner_loop:
+        return Vmapped(device, FEATURES_AT_ONCE)
     # Without an inner loop, an episode is one large batch of images: several threads per image batch are faster than
     # one thread per episode.
     threads = torch.get_num_threads()
@@ -80,7 +84,7 @@ def set_batchings(algorithm: Algorithm, episodes: Episodes, trains: bool = True)
         episodes: a few episodes.
         trains: whether it will be trained.
     """
-    fastest = batching_for(episodes.support_x.device, algorithm.functional, algorithm.inner_loop)
+    fastest = batching_for(episodes.support_x.device, algorithm.functional, algorithm.inner_loop, episodes.embedded)
     purity = purity_of(algorithm, episodes, trains)
     algorithm.training_batching = fastest if purity.training else InOrder()
     algorithm.batching = fastest if purity.testing else InOrder()

@@ -153,7 +153,7 @@ class TrainingJob:
             return make_learner(
                 self.training,
                 self.selections,
-                data.splits,
+                data,
                 self.device,
                 plugins,
                 directory,
@@ -190,7 +190,7 @@ class TrainingJob:
 
     def _tested(self, learner: Learner, cell: Cell, tested_on: LoadedDataset, watcher: Watcher) -> Outcome | Problem:
         def test() -> Outcome:
-            return learner.test(cell, watcher, tested_on.splits, self.earlier.get(cell.id))
+            return learner.test(cell, watcher, tested_on, self.earlier.get(cell.id))
 
         return self._tried(test, watcher, cell.id)
 
@@ -294,6 +294,7 @@ def _data(cell: Cell, data: LoadedDataset, trained_on: LoadedDataset) -> Data:
         duplicates=dict(data.findings.duplicates),
         left_out=left_out,
         remarks=[
+            *data.remarks,
             *data.findings.remarks(),
             *(
                 f"{count} of {splits[name].size.classes} classes of {name} have fewer than "

@@ -18,6 +18,7 @@ from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
 from metabench.engine.learner import build, build_tested, computing, image_shape_of
 from metabench.engine.progress import Watcher
+from metabench.engine.scaling import scaled
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
@@ -198,6 +199,7 @@ def _timed(
                 if cell.is_trained_by_itself
                 else build_tested(cell, image_shape_of(trained_on), device, plugins)
             )
+            trained_on, tested_on = (scaled(splits, algorithm.backbone) for splits in (trained_on, tested_on))
         except Unfit:
             return Pace(0.0, 0.0, 0.0)
         except ValueError as error:
@@ -216,6 +218,8 @@ def _timed(
             if cell.is_trained_by_itself:
                 tested.config = validate_config(type(tested.config), cell.algorithm.params)
             episode, alone = _timed_predictions(tested, test, cell.test.seed, device)
+        except Unfit:
+            return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
     return Pace(step / batch, episode, alone)

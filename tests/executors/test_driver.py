@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from metabench.api import TensorRows
 from metabench.data.packing import DataRoots
 from metabench.engine.progress import Interrupted
 from metabench.executors import driver
@@ -421,6 +422,6 @@ def test_images_are_moved_to_the_device_once_for_all_cells(
     roots = DataRoots((), tmp_path)
     datasets = load_datasets(cells, everything, roots, device, lambda: nullcontext(lambda done, total, what: None))
     (dataset,) = datasets.values()
-    assert {split.images.device for split in dataset.splits.values()} == {device}
-    images = dataset.splits["train"].images
-    assert images.to(device) is images, "a stream of episodes copies nothing"
+    rows = [split.rows for split in dataset.splits.values()]
+    assert all(isinstance(of_split, TensorRows) and of_split.device == device for of_split in rows)
+    assert rows[0].to(device) is rows[0], "a stream of episodes copies nothing"
