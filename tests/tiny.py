@@ -41,7 +41,7 @@ REAL = (
 PARAMS = {
     "reptile": "inner_steps: 2, test_inner_steps: 2",
     "siamese": "pairs: 16, distortion: 0.5",
-    "protonet": "halve_lr_every: 3",
+    "protonet": "decay_every: 3",
 }
 
 

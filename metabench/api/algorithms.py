@@ -89,6 +89,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         self.backbone = setup.backbone
         if self.backbone.frozen:
             self.backbone.requires_grad_(False)
+        self._outer_steps_in_all = setup.train_steps
         self._outer: OuterOptimiser | None = None
 
     @abc.abstractmethod
@@ -130,8 +131,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     def train_step(self, episodes: Episodes) -> Metrics:
         """Make one outer update from a meta-batch; return at least ``{"loss": scalar}``.
 
-        By default, one step of Adam (`AlgorithmConfig`) on the mean of `episode_loss`. `training_batching` accumulates
-        the gradients over the episodes, so that memory does not grow with the meta-batch.
+        By default, one step of `AlgorithmConfig`'s optimiser on the mean of `episode_loss`. `training_batching`
+        accumulates the gradients over the episodes, so that memory does not grow with the meta-batch.
         """
         self.train()
         optimiser = self._optimiser()
@@ -161,7 +162,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         The constructor is too early: subclasses add parameters after it, and the engine then moves them to the device.
         """
         if self._outer is None:
-            self._outer = OuterOptimiser(list(trained_weights(self).values()), self.config)
+            weights = list(trained_weights(self).values())
+            self._outer = OuterOptimiser(weights, self.config, self._outer_steps_in_all)
         return self._outer
 
 
