@@ -40,7 +40,7 @@ REAL = (
 )
 PARAMS = {
     "reptile": "inner_steps: 2, test_inner_steps: 2",
-    "siamese": "pairs: 16, distortion: 0.5",
+    "siamese": "pairs: 16",
     "protonet": "decay_every: 3",
 }
 

@@ -13,11 +13,13 @@ from metabench.api import Algorithm, Setup, Split
 from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
 from metabench.engine.features import FeatureStore, with_features
+from metabench.engine.images import prepare, train_classes
 from metabench.engine.outcome import Outcome, SelectedWeights, test
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
-from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.engine.steps import steps_of
+from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
@@ -34,7 +36,7 @@ from metabench.registry.manager import PluginManager
 
 def build(
     training: Training,
-    image_shape: tuple[int, ...],
+    splits: Mapping[str, Split],
     device: torch.device,
     plugins: PluginManager,
     algorithm: Choice | None = None,
@@ -45,7 +47,7 @@ def build(
 
     Args:
         training: the training.
-        image_shape: (C, H, W) of the images, or (D,) of vectors.
+        splits: the splits of its dataset.
         device: the device that will hold the weights.
         plugins: the provider of the classes.
         algorithm: the algorithm with all its parameters; by default, that of the training.
@@ -56,15 +58,17 @@ def build(
     choice = algorithm or training.algorithm
     backbone_class = plugins.backbone_class(training.backbone.name)
     algorithm_class = plugins.algorithm_class(choice.name)
-    backbone = backbone_class(validate_config(backbone_class.Config, training.backbone.params), image_shape)
+    config, train = validate_config(backbone_class.Config, training.backbone.params), splits["train"]
+    backbone = backbone_class(config, train.rows.shape)
     backbone.autocast = autocast_of(training.precision)
     schedule = training.schedule
     setup = Setup(
         backbone,
         test_way=None if algorithm_class.any_way else way or training.way,
-        train_way=schedule.shape.way if schedule else None,
-        train_steps=schedule.steps if schedule else 0,
+        train_way=schedule.shape.way if schedule and schedule.shape else None,
+        train_steps=steps_of(schedule, train) if schedule else 0,
         teacher=teacher,
+        train_classes=train_classes(train),
     )
     built = algorithm_class(validate_config(algorithm_class.Config, choice.params), setup)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
@@ -72,14 +76,9 @@ def build(
     return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def build_tested(cell: Cell, image_shape: tuple[int, ...], device: torch.device, plugins: PluginManager) -> Algorithm:
+def build_tested(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> Algorithm:
     """Build the algorithm that a cell tests; see `build`."""
-    return build(cell.training, image_shape, device, plugins, cell.algorithm, cell.shape.way)
-
-
-def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, ...]:
-    """Return (C, H, W) of the images, or (D,) of vectors."""
-    return splits["train"].rows.shape
+    return build(cell.training, splits, device, plugins, cell.algorithm, cell.shape.way)
 
 
 @contextmanager
@@ -140,7 +139,9 @@ class Learner:
         check_cell(cell, self.data.splits, data.splits)
         with computing(self.training, self.device), testing_memory(cell.shape, self.training):
             algorithm, weights = self._with_weights(cell)
-            splits = self._splits(cell, data, algorithm, watcher)
+            train = self._splits(cell, cell.training.dataset, self.data, algorithm, watcher)["train"]
+            prepare(algorithm, train, cell.seed, self.device, watcher)
+            splits = self._splits(cell, cell.dataset, data, algorithm, watcher)
             if not cell.is_trained_by_itself or self.trained is None:
                 set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
             return test(cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier)
@@ -151,7 +152,7 @@ class Learner:
         if own:
             algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
         else:
-            algorithm = build_tested(cell, image_shape_of(self.data.splits), self.device, self.plugins)
+            algorithm = build_tested(cell, self.data.splits, self.device, self.plugins)
         if self.trained is None:
             if not own:
                 algorithm.backbone.load_state_dict(self.algorithm.backbone.state_dict())
@@ -160,10 +161,12 @@ class Learner:
         load_snapshot(algorithm, self.trained, name, self.files, whole=own)
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
-    def _splits(self, cell: Cell, data: LoadedDataset, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split]:
-        """Return the splits of a cell's dataset; features where the backbone stays as it is."""
+    def _splits(
+        self, cell: Cell, dataset: Choice, data: LoadedDataset, algorithm: Algorithm, watcher: Watcher
+    ) -> dict[str, Split]:
+        """Return the splits of a dataset for a cell's test; features where the backbone stays as it is."""
         origin = {**self.origin, "dataset_fingerprint": data.fingerprint}
-        store = FeatureStore.of(self.training, cell.dataset, origin, data.features)
+        store = FeatureStore.of(self.training, dataset, origin, data.features)
         fixed = not cell.is_trained_by_itself or self.trained is None
         return with_features(scaled(data.splits, algorithm.backbone), algorithm, store, self.device, watcher, fixed)
 
@@ -200,23 +203,27 @@ def make_learner(
         StoreError: a checkpoint or weights cannot be written or read.
         Unfit: the algorithm or the backbone does not fit the training.
     """
-    files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
-    origin, image_shape = origin or {}, image_shape_of(data.splits)
+    files, memory, origin = TrainingFiles(directory, training.id), PeakMemory(device), origin or {}
     with computing(training, device), training_memory(training):
-        teacher = _teacher(training.teacher, image_shape, device, plugins, directory)
-        algorithm = build(training, image_shape, device, plugins, teacher=teacher)
+        teacher = _teacher(training.teacher, data.splits, device, plugins, directory, watcher)
+        algorithm = build(training, data.splits, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
         trained = None
-        if training.schedule is not None:
+        schedule = training.schedule
+        if schedule is not None:
             trained = kept_weights(files, origin)
             # A selection for which a split is too small fails its cells only.
             selections = [selection for selection in selections if fits(selection.shape, data.splits)]
             if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
                 trained = None
             store = FeatureStore.of(training, training.dataset, origin, data.features)
-            splits = with_features(scaled(data.splits, algorithm.backbone), algorithm, store, device, watcher)
-            batch_of_two = training_stream(training, splits, device).batch(0, min(2, training.schedule.meta_batch))
-            set_batchings(algorithm, batch_of_two, trains=trained is None)
+            images, distorted = scaled(data.splits, algorithm.backbone), bool(schedule.augment)
+            splits = with_features(images, algorithm, store, device, watcher, distorted=distorted)
+            if schedule.shape is not None:
+                few = training_stream(training, splits, device).batch(0, min(2, schedule.batch))
+                set_batchings(algorithm, few, trains=trained is None)
+            elif selections:  # only validations and tests have episodes
+                set_batchings(algorithm, validation_stream(schedule, splits, selections[0].shape, device).batch(0, 2))
             if trained is None:
                 progress = train(
                     training, algorithm, splits, device, files.checkpoint, origin, selections, memory, watcher, batch
@@ -236,20 +243,22 @@ def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, dir
 
 def _teacher(
     source: Snapshot | None,
-    image_shape: tuple[int, ...],
+    splits: Mapping[str, Split],
     device: torch.device,
     plugins: PluginManager,
     directory: Path,
+    watcher: Watcher,
 ) -> Algorithm | None:
     """Return the trained algorithm to learn from."""
     if source is None:
         return None
-    teacher = build(source.training, image_shape, device, plugins)
+    teacher = build(source.training, splits, device, plugins)
     if source.training.schedule is None:
         _initialise(teacher, source.training.init, directory)
     else:
         trained, files = _trained(source, directory)
         load_snapshot(teacher, trained, nearest_snapshot(trained, source.selection), files, whole=True)
+    prepare(teacher, scaled(splits, teacher.backbone)["train"], source.training.seed, device, watcher)
     return teacher.eval().requires_grad_(False)
 
 

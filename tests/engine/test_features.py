@@ -30,6 +30,7 @@ from metabench.engine.trial import set_batchings
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset
 from metabench.planning.cells import Cell
+from metabench.planning.distortions import Distortion
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
@@ -124,8 +125,12 @@ def test_other_data_code_weights_or_precision_have_other_features(
 
 
 def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Path) -> None:
+    def flipping(cell: Cell) -> Cell:
+        schedule = replace(cell.training.schedule, augment=(Distortion.model_validate({"flip": {}}),))
+        return replace(cell, training=replace(cell.training, schedule=schedule))
+
     watcher = Watching()
-    run("flipping", watcher=watcher, features=tmp_path / "features")
+    run(watcher=watcher, features=tmp_path / "features", change=flipping)
     assert embedded(watcher) == {"val": 48, "test": 48}
 
 
