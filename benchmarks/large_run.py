@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metabench.analysis.stats import DataIntervals, mean_interval
+from metabench.analysis.estimates import estimate_of_mean
+from metabench.analysis.metrics import CLASSIFICATION
+from metabench.analysis.stats import DataIntervals
 from metabench.engine.pictures import episode_png
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
@@ -37,9 +39,8 @@ def main() -> None:
         for method in range(arguments.methods):
             chance = np.clip(0.7 + 0.02 * method + difficulty, 0, 1)
             accuracies = generator.binomial(75, chance) / 75
-            interval = mean_interval(accuracies)
             cell = hashlib.sha256(f"{table} {method}".encode()).hexdigest()[:16]
-            accuracy = {**vars(interval), "data_ci95": DataIntervals(groups).ci95(accuracies)}
+            accuracy = estimate_of_mean(accuracies, DataIntervals(groups))
             record = {
                 "cell": cell,
                 "suite": "large",
@@ -53,7 +54,8 @@ def main() -> None:
                 "seed": 0,
                 "identity": {"algorithm": {"name": f"method{method}"}, "dataset": {"name": f"dataset{table}"}},
                 "status": "ok",
-                "accuracy": accuracy,
+                "metrics": {"accuracy": accuracy},
+                "declarations": {"accuracy": CLASSIFICATION[0].declaration},
                 "inductive_accuracy": accuracy,
                 "transductive": False,
                 "worst_classes": [{"name": f"class {i}", "accuracy": 0.1 * i, "episodes": 12} for i in range(10)],
@@ -78,7 +80,7 @@ def main() -> None:
                 "environment": {"cuda": None},
                 "finished": "2026-01-01T00:00:00+00:00",
             }
-            store.write(Record.model_validate(record), EpisodeResults(accuracies, groups), picture)
+            store.write(Record.model_validate(record), EpisodeResults({"accuracy": accuracies}, groups), picture)
     print(f"{arguments.tables * arguments.methods} records in {arguments.output}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from metabench.analysis.declared import measures_of
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.advice import testing_memory, training_memory
@@ -83,4 +84,4 @@ def run_cell(
             shapes = [shape for shape in shapes or [cell.shape] if fits(shape, splits)]
             progress = train(cell, algorithm, splits, device, checkpoint, origin, shapes, memory, watcher)
         with testing_memory(cell):
-            return test(cell, algorithm, splits, device, progress, memory, watcher)
+            return test(cell, algorithm, splits, device, progress, memory, watcher, measures_of(plugins))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from metabench.analysis.stats import DataIntervals, Floats, mean_interval
+from metabench.analysis.calibration import fit_temperature
+from metabench.analysis.estimates import estimate_of_mean, estimates
+from metabench.analysis.metrics import RANKED_BY, Collector, Measure, class_accuracies
+from metabench.analysis.stats import DataIntervals, Floats, Ints
 from metabench.api import Algorithm, Split, trained_weights
 from metabench.data.sampler import IntArray
 from metabench.engine.asking import predict
@@ -21,20 +24,23 @@ from metabench.engine.controls import (
     is_transductive,
 )
 from metabench.engine.costs import flops, latencies
-from metabench.engine.evaluation import evaluate, inductive_accuracies
+from metabench.engine.evaluation import answers, in_batches, inductive_accuracies, measure
 from metabench.engine.pictures import episode_png
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.engine.streams import EpisodeStream, evaluation_stream
+from metabench.engine.streams import EpisodeStream, evaluation_stream, validation_stream
 from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.plan import Cell
 from metabench.records.record import (
-    Accuracy,
     ClassAccuracy,
+    Declaration,
     EpisodeResults,
+    Estimate,
     EvalMetrics,
     Latency,
+    Outputs,
+    Temperature,
     TrainMetrics,
     Validation,
 )
@@ -43,6 +49,8 @@ _T = TypeVar("_T")
 
 #: Number of classes listed as the worst.
 WORST_CLASSES = 10
+#: Most validation episodes that the temperature is fitted on: 7 500 queries of 5 ways determine it to a few percent.
+CALIBRATION_EPISODES = 100
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,17 @@ class Outcome:
 
     Attributes:
         episodes: the per-episode results.
+        outputs: the outputs of the first episodes; None if none are kept.
         picture: PNG of the worst episode; None if it could not be drawn.
     """
 
-    accuracy: Accuracy
-    inductive_accuracy: Accuracy | None
+    ranked_by: str
+    metrics: dict[str, Estimate | None]
+    declarations: dict[str, Declaration]
+    temperature: Temperature | None
+    inductive_accuracy: Estimate | None
     episodes: EpisodeResults
+    outputs: Outputs | None
     worst_classes: list[ClassAccuracy]
     picture: bytes | None
     transductive: bool
@@ -68,6 +81,13 @@ class Outcome:
     all_parameters: int
     remarks: list[str]
 
+    @property
+    def primary(self) -> Estimate:
+        """Return the estimate of the metric that ranks."""
+        estimate = self.metrics[self.ranked_by]
+        assert estimate is not None, "every cell that is ok has it"
+        return estimate
+
 
 def test(
     cell: Cell,
@@ -77,6 +97,7 @@ def test(
     progress: TrainingProgress,
     memory: PeakMemory,
     watcher: Watcher,
+    measures: Sequence[Measure],
 ) -> Outcome:
     """Test a trained algorithm.
 
@@ -88,27 +109,35 @@ def test(
         progress: the progress of its finished training.
         memory: the peak memory since the algorithm was built.
         watcher: sees the progress, and may ask to stop.
+        measures: the metrics to compute.
 
     Raises:
-        CellFailed: a score is not finite, or the answers depend on more than their episode.
+        CellFailed: a score is NaN or +inf, or the answers depend on more than their episode.
         Interrupted: `watcher` asked to stop.
     """
     settings = cell.test
     stream = evaluation_stream(cell, splits, device)
-    watcher.phase("test", settings.episodes)
     batch = BatchSize(device, settings.batch, most=settings.episodes)
+    temperature = _temperature(cell, algorithm, splits, device, watcher)
+    watcher.phase("test", settings.episodes)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
+    collector = Collector(measures, temperature.value if temperature else None)
     watch = Stopwatch(device)
     with watch.running():
-        by_class = evaluate(algorithm, stream, settings.episodes, batch, settings.seed, watcher)
-    accuracies = by_class.mean(axis=1)
-    groups = stream.groups(0, settings.episodes)
-    accuracy = _accuracy(accuracies, groups)
+        measured = measure(
+            algorithm, stream, settings.episodes, batch, settings.seed, collector, settings.keep_outputs, watcher
+        )
+        figures = collector.figures()
+        groups = stream.groups(0, settings.episodes)
+        metrics = estimates(figures, groups, measures)
+    remarks = [f"not measured: {name} ({problem})" for name, problem in collector.problems.items()]
+    accuracies = figures[RANKED_BY]
+    primary = metrics[RANKED_BY]
     check_batch_independence(algorithm, stream, settings.seed, batch)
     watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
     check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
-    remarks = _remarks(accuracies, cell.shape.way)
+    remarks += _remarks(accuracies, cell.shape.way)
 
     def test_inductively() -> Floats:
         watcher.phase("test inductively", settings.inductive_episodes)
@@ -116,16 +145,20 @@ def test(
 
     alone = _optional("inductive accuracy", test_inductively, remarks) if transductive else None
     # The queries of a method that is not transductive are alone anyway.
-    inductive_accuracy = None if transductive else accuracy
+    inductive_accuracy = None if transductive else primary
     if alone is not None:
-        inductive_accuracy = _accuracy(alone, groups[: len(alone)])
+        inductive_accuracy = estimate_of_mean(alone, DataIntervals(groups[: len(alone)]))
     worst = int(accuracies.argmin())
     timed = latencies(algorithm, stream, settings.seed, device, settings.episodes)
     return Outcome(
-        accuracy=accuracy,
+        ranked_by=RANKED_BY,
+        metrics=metrics,
+        declarations={measure.name: measure.declaration for measure in measures},
+        temperature=temperature,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(accuracies, groups, alone),
-        worst_classes=_worst_classes(by_class, stream.classes(0, settings.episodes), splits["test"]),
+        episodes=EpisodeResults(figures, groups, alone),
+        outputs=measured.outputs,
+        worst_classes=_worst_classes(measured.by_class, stream.classes(0, settings.episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream, worst, settings.seed), remarks),
         transductive=transductive,
         train=_train_metrics(cell, progress),
@@ -168,8 +201,30 @@ def _optional(name: str, measure: Callable[[], _T], remarks: list[str]) -> _T | 
         return None
 
 
-def _accuracy(accuracies: Floats, groups: IntArray) -> Accuracy:
-    return Accuracy(**asdict(mean_interval(accuracies)), data_ci95=DataIntervals(groups).ci95(accuracies))
+def _temperature(
+    cell: Cell, algorithm: Algorithm, splits: Mapping[str, Split], device: torch.device, watcher: Watcher
+) -> Temperature | None:
+    """Return the temperature of the tested weights; it sees no test episode.
+
+    Returns:
+        The temperature; None where a validation query's true class has the score -inf.
+
+    Raises:
+        CellFailed: a score is NaN or +inf.
+        Interrupted: `watcher` asked to stop.
+    """
+    episodes = min(cell.train.validation_episodes, CALIBRATION_EPISODES)
+    stream = validation_stream(cell, splits, cell.shape, device)
+    watcher.phase("calibrate", episodes)
+    parts: list[tuple[Floats, Ints]] = []
+
+    def accuracies(first: int, count: int) -> Floats:
+        parts.append(answers(algorithm, stream, cell.train.validation_seed, first, count))
+        return class_accuracies(*parts[-1])
+
+    in_batches(accuracies, episodes, BatchSize(device, cell.test.batch), watcher)
+    value = fit_temperature(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return None if value is None else Temperature(value=value, episodes=episodes)
 
 
 def _remarks(accuracies: Floats, way: int) -> list[str]:

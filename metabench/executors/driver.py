@@ -112,7 +112,7 @@ def run_cells(
             if attempt.traceback:
                 store.write_text(store.traceback_name(record.cell), attempt.traceback)
             if outcome is not None:
-                store.write(record, outcome.episodes, outcome.picture)
+                store.write(record, outcome.episodes, outcome.picture, outcome.outputs)
             elif not (job.cell.problem and store.has_results(record.cell)):
                 # A cell that could not be tried, perhaps this time only, leaves its earlier results alone.
                 store.write(record)

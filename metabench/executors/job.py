@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from metabench.analysis.metrics import RANKED_BY
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.data.sampler import EpisodeShape
@@ -168,7 +169,10 @@ class CellJob:
             identity=cell.identity,
             status="ok" if outcome else status,
             error=problem,
-            accuracy=outcome.accuracy if outcome else None,
+            ranked_by=outcome.ranked_by if outcome else RANKED_BY,
+            metrics=outcome.metrics if outcome else {},
+            declarations=outcome.declarations if outcome else {},
+            temperature=outcome.temperature if outcome else None,
             inductive_accuracy=outcome.inductive_accuracy if outcome else None,
             transductive=outcome.transductive if outcome else None,
             worst_classes=outcome.worst_classes if outcome else [],

@@ -51,13 +51,14 @@ class Training:
 class Testing:
     """The test settings of a cell; see `metabench.planning.suite.Evaluation`.
 
-    `batch` is not part of a cell's identity.
+    `batch` and `keep_outputs` are not part of a cell's identity.
     """
 
     episodes: int
     inductive_episodes: int
     seed: int
     batch: int | None
+    keep_outputs: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """Return all settings that determine the result, as plain data."""
         test = vars(self.test).copy()
-        del test["batch"]
+        del test["batch"], test["keep_outputs"]
         identity: dict[str, Any] = {
             "algorithm": vars(self.algorithm).copy(),
             "dataset": vars(self.dataset).copy(),
@@ -172,6 +173,7 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Ta
         inductive_episodes=min(suite.eval.inductive_episodes, suite.eval.episodes),
         seed=suite.eval.seed,
         batch=suite.eval.batch,
+        keep_outputs=suite.eval.keep_outputs,
     )
     cells: list[Cell] = []
     for dataset, way, shot in product(datasets.values(), suite.ways, suite.shots):

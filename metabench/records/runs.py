@@ -82,14 +82,24 @@ class Runs:
         """Return the records whose results are wrong."""
         return [record for record in self.records if record.status == "invalid"]
 
-    def accuracies(self, record: Record) -> npt.NDArray[np.float64]:
-        """Return the [n] per-episode accuracies of a record that is ok."""
-        return self._results(record).accuracies
+    def values(self, record: Record) -> npt.NDArray[np.float64]:
+        """Return the [n] per-episode values of the metric that ranks, of a record that is ok."""
+        return self._results(record).figures[record.ranked_by]
+
+    def figures(self, record: Record, metric: str) -> npt.NDArray[np.float64]:
+        """Return the [n] or [n, k] figures of a metric that the record has (`metabench.specs.Metric.of_episode`).
+
+        Raises:
+            StoreError: they cannot be read, or disagree with the record.
+        """
+        if metric == record.ranked_by:
+            return self.values(record)
+        return self._kept[_key(record)].store.episodes(record, groups=False, metrics=[metric]).figures[metric]
 
     def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
-        """Return the [k] accuracies of a record's first episodes with each query on its own; None where unknown."""
+        """Return the [k] values of a record's first episodes with each query on its own; None where unknown."""
         results = self._results(record)
-        return results.alone if record.transductive else results.accuracies
+        return results.alone if record.transductive else results.figures[record.ranked_by]
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         """Return the [n, N] groups of the classes of each test episode.
@@ -97,7 +107,7 @@ class Runs:
         Raises:
             StoreError: they cannot be read.
         """
-        return self._kept[_key(record)].store.episodes(record).groups
+        return self._kept[_key(record)].store.episodes(record, metrics=()).groups
 
     def picture(self, record: Record) -> bytes | None:
         """Return the PNG of a record's worst episode; None if there is none."""
@@ -116,7 +126,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A record, its output directory and, if it is ok, its per-episode results without groups."""
+    """A record, its output directory and, if it is ok, per-episode results of the metric that ranks, without groups."""
 
     record: Record
     store: Store
@@ -128,7 +138,7 @@ def _checked(store: Store, record: Record) -> _Kept:
     if record.status != "ok":
         return _Kept(record, store)
     try:
-        return _Kept(record, store, store.episodes(record, groups=False))
+        return _Kept(record, store, store.episodes(record, groups=False, metrics=[record.ranked_by]))
     except StoreError as error:
         return _Kept(record.invalid(str(error)), store)
 

@@ -27,6 +27,8 @@ from metabench.specs import (
     BackboneSpec,
     DatasetSpec,
     LoggerSpec,
+    Metric,
+    MetricSpec,
     PublishedResult,
     Spec,
     SuiteSpec,
@@ -45,6 +47,7 @@ _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "dataset": DatasetSpec,
     "suite": SuiteSpec,
     "logger": LoggerSpec,
+    "metric": MetricSpec,
 }
 
 _Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedResult)
@@ -129,6 +132,10 @@ class PluginManager:
         """Return the loggers by name."""
         return self._provided("logger", LoggerSpec)
 
+    def metrics(self) -> dict[str, MetricSpec]:
+        """Return the metrics of plugins by name."""
+        return self._provided("metric", MetricSpec)
+
     def published_results(self) -> list[PublishedResult]:
         """Return the published results of all plugins."""
         return [result for _, result in self._specs("published_result", PublishedResult)]
@@ -195,6 +202,19 @@ class PluginManager:
             missing = spec.requires if spec and isinstance(error.__cause__, ImportError) else ""
             raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
         return cls
+
+    def build_metric(self, name: str) -> Metric:
+        """Construct the metric `name`.
+
+        Raises:
+            PluginError: the name is unknown or claimed by two plugins, or the class cannot be imported or constructed.
+        """
+        cls: type[Metric] = self._class("metric", name, MetricSpec, Metric)
+        try:
+            return cls()
+        except (Exception, SystemExit) as error:
+            owner = f"the metric '{name}' of {self.provider('metric', name)}"
+            raise PluginError(f"{owner} cannot be constructed: {in_one_line(error)}") from error
 
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
         """Construct the dataset `name` with parameters.

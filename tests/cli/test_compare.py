@@ -42,7 +42,7 @@ def write(tmp_path: Path, make_record: Make) -> Write:
             accuracy = {"mean": mean, "ci95": 0.01, "std": 0.1, "episodes": len(accuracies)}
             record = make_record(0.5, algorithm=algorithm, cell=cell, **{"accuracy": accuracy, **changes})
             groups = np.zeros((len(accuracies), 5), dtype=np.int64)
-            Store(folder).write(record, EpisodeResults(accuracies, groups))
+            Store(folder).write(record, EpisodeResults({"accuracy": accuracies}, groups))
         return Runs.read([folder])
 
     return store
@@ -147,7 +147,7 @@ def test_an_accuracy_that_is_no_number_fails_its_cell(write: Write, value: float
     assert words(verdicts) == {"maml": "invalid", "kept": "same"}
     assert verdicts[0].breaks
     assert f"/{broken}/cells/" in verdicts[0].reason
-    assert "an accuracy of an episode is not between 0 and 1" in verdicts[0].reason
+    assert "accuracy of an episode is not between 0 and 1" in verdicts[0].reason
 
 
 @pytest.mark.parametrize("tolerance", [np.nan, np.inf, -0.001, 1.001])

@@ -52,10 +52,12 @@ CHANGING = {
 NOT_CHANGING = {
     "description",
     "eval.batch",
+    "eval.keep_outputs",
     "exclude",
     "gate.memory_growth",
     "gate.slowdown",
     "gate.tolerance",
+    "gate.tolerances",
     "name",
     "profile",
 }
@@ -115,5 +117,5 @@ def test_episodes_are_pinned() -> None:
 @pytest.mark.usefixtures("one_thread", "few_latencies")
 def test_accuracies_are_pinned(run: Callable[..., Outcome]) -> None:
     outcomes = [run(name, name=name) for name in ("relative", "guessing", "fading")]
-    accuracies = [np.round(outcome.episodes.accuracies, 6).tolist() for outcome in outcomes]
+    accuracies = [np.round(outcome.episodes.figures["accuracy"], 6).tolist() for outcome in outcomes]
     assert (IDENTITY_VERSION, digest(str(accuracies))) == (3, ACCURACIES)
