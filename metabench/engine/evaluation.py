@@ -19,7 +19,6 @@ from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream
 from metabench.errors import CellFailed
 from metabench.machine.memory import BatchSize
-from metabench.records.record import Outputs
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -102,11 +101,11 @@ class Measured:
 
     Attributes:
         by_class: [episodes, N] accuracies, as `evaluate` returns them.
-        outputs: the kept outputs; None if none are kept.
+        kept: the kept [n, M, N] log-probabilities and [n, M] labels; None if none are kept.
     """
 
     by_class: Floats
-    outputs: Outputs | None
+    kept: tuple[npt.NDArray[np.float16], Ints] | None
 
 
 def measure(
@@ -152,7 +151,9 @@ def measure(
     by_class = in_batches(accuracies, episodes, batch, watcher)
     if chunk:
         end_chunk()
-    return Measured(by_class, Outputs(*(np.concatenate(parts) for parts in zip(*kept, strict=True))) if kept else None)
+    if not kept:
+        return Measured(by_class, None)
+    return Measured(by_class, (np.concatenate([part for part, _ in kept]), np.concatenate([part for _, part in kept])))
 
 
 def answers(algorithm: Algorithm, stream: EpisodeStream, seed: int, first: int, count: int) -> tuple[Floats, Ints]:

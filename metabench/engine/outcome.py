@@ -157,7 +157,7 @@ def test(
         temperature=temperature,
         inductive_accuracy=inductive_accuracy,
         episodes=EpisodeResults(figures, groups, alone),
-        outputs=measured.outputs,
+        outputs=Outputs(*measured.kept, accuracies[: len(measured.kept[0])]) if measured.kept else None,
         worst_classes=_worst_classes(measured.by_class, stream.classes(0, settings.episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream, worst, settings.seed), remarks),
         transductive=transductive,

@@ -91,10 +91,10 @@ def read_outputs(path: Path) -> Outputs | None:
         return None
     try:
         with np.load(io.BytesIO(read_regular(path)), allow_pickle=False) as file:
-            outputs, targets = file["outputs"], file["targets"]
-        if outputs.ndim < 2 or outputs.shape[: targets.ndim] != targets.shape or not len(outputs):
-            raise ValueError(f"outputs of shape {outputs.shape} and targets of shape {targets.shape}")
-        return Outputs(outputs, targets.astype(np.int64) if targets.dtype.kind in "iu" else targets)
+            outputs, targets, values = file["outputs"], file["targets"], file["values"]
+        if outputs.ndim < 3 or outputs.shape[:2] != targets.shape[:2] or values.shape != targets.shape[:1]:
+            raise ValueError(f"outputs of shape {outputs.shape}, targets of {targets.shape}, values of {values.shape}")
+        return Outputs(outputs, targets, values)
     except Exception as error:  # a damaged file can raise nearly anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
         raise StoreError(f"cannot read the kept outputs {path} ({reason}): delete the file") from error
@@ -105,7 +105,7 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     import numpy as np
 
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, outputs=outputs.outputs, targets=outputs.targets)
+        np.savez(file, **vars(outputs))
 
 
 class _Disagrees(Exception):

@@ -242,10 +242,12 @@ class Outputs:
     Attributes:
         outputs: [n, M, N] log-probabilities in float16; -inf for an impossible class.
         targets: [n, M] labels.
+        values: [n] values of the metric that ranks, which show whose outputs they are.
     """
 
     outputs: npt.NDArray[np.float16]
     targets: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
 
 
 class Machine(_Part):

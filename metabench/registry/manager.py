@@ -431,10 +431,11 @@ class PluginManager:
         except SystemExit as error:
             raise PluginExited(f"{owner} cannot be imported: {in_one_line(error)}") from error
         if not (is_class(cls) and issubclass(cls, base)):
-            wanted = "class" if base is object else f"subclass of metabench.api.{base.__name__}"
+            home = "specs" if base is Metric else "api"
+            wanted = "class" if base is object else f"subclass of metabench.{home}.{base.__name__}"
             raise PluginError(f"{owner} is not a {wanted}")
         config: object = getattr(cls, "Config", None)
-        if base is not object and not (is_class(config) and issubclass(config, BaseModel)):
+        if base not in (object, Metric) and not (is_class(config) and issubclass(config, BaseModel)):
             raise PluginError(f"{owner} has a Config that is no subclass of metabench.api.Config: {short(config)}")
         return cls
 

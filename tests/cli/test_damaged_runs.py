@@ -382,7 +382,7 @@ def test_a_run_makes_an_invalid_cell_again_and_keeps_the_others(metabench: Comma
     assert len(re.findall("^done ", ended.err, re.MULTILINE)) == 1
     assert "invalid" not in ended.out
     assert sound.read_bytes() == kept
-    assert json.loads(damaged.read_text(encoding="utf-8"))["accuracy"] == before["accuracy"]
+    assert json.loads(damaged.read_text(encoding="utf-8"))["metrics"] == before["metrics"]
     assert metabench("leaderboard", "out").code == 0
 
 

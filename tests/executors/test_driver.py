@@ -179,7 +179,7 @@ def test_a_record_of_another_origin_is_not_kept(run_all: RunAll, tmp_path: Path,
     watcher = Watching()
     (again,) = run_all("centroid", watcher=watcher)
     assert watcher.done == [("centroid", False)]
-    assert again.accuracy == first.primary
+    assert again.primary == first.primary
     assert again.environment == first.environment
     assert again.machine == first.machine
     assert again.dataset_fingerprint == first.dataset_fingerprint
