@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from metabench.analysis.metrics import CLASSIFICATION, Measure, by_name
-from metabench.errors import PluginError
+from metabench.errors import PluginError, in_one_line
 from metabench.registry.manager import PluginManager
 from metabench.specs import Metric, MetricSpec
 
@@ -32,16 +32,16 @@ def measures_of(plugins: PluginManager) -> list[Measure]:
 class _Unusable(Metric):
     """Stands for a metric whose class cannot be used: the reason becomes a remark of the cell."""
 
-    def __init__(self, error: PluginError) -> None:
-        self._error = error
+    def __init__(self, error: BaseException) -> None:
+        self._problem = in_one_line(error)
 
     def of_episode(self, outputs: Any, targets: Any) -> Any:
         """Raise the reason."""
-        raise self._error
+        raise PluginError(self._problem)
 
 
 def _built(spec: MetricSpec, plugins: PluginManager) -> Metric:
     try:
-        return plugins.build_metric(spec.name)
-    except PluginError as error:
+        return plugins.metric_class(spec.name)()
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         return _Unusable(error)

@@ -71,7 +71,11 @@ def write_episodes(path: Path, results: EpisodeResults) -> None:
     """Write per-episode results, whole or not at all."""
     import numpy as np
 
-    arrays: dict[str, Any] = {f"{_METRICS}{name}": values for name, values in results.figures.items()}
+    arrays: dict[str, Any] = {
+        # Pooled metrics have many figures, of which no mean is compared with the record.
+        f"{_METRICS}{name}": values if values.ndim == 1 else values.astype(np.float32)
+        for name, values in results.figures.items()
+    }
     arrays["groups"] = results.groups
     if results.alone is not None:
         arrays["alone"] = results.alone

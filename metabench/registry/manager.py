@@ -203,18 +203,10 @@ class PluginManager:
             raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
         return cls
 
-    def build_metric(self, name: str) -> Metric:
-        """Construct the metric `name`.
-
-        Raises:
-            PluginError: the name is unknown or claimed by two plugins, or the class cannot be imported or constructed.
-        """
+    def metric_class(self, name: str) -> type[Metric]:
+        """Import the metric `name`."""
         cls: type[Metric] = self._class("metric", name, MetricSpec, Metric)
-        try:
-            return cls()
-        except (Exception, SystemExit) as error:
-            owner = f"the metric '{name}' of {self.provider('metric', name)}"
-            raise PluginError(f"{owner} cannot be constructed: {in_one_line(error)}") from error
+        return cls
 
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
         """Construct the dataset `name` with parameters.
@@ -235,7 +227,7 @@ class PluginManager:
             raise PluginExited(f"{owner} cannot be constructed: {in_one_line(error)}") from error
 
     def kind_of(self, name: str) -> str:
-        """Return the kind of a name: ``"algorithm"``, ``"backbone"``, ``"dataset"`` or ``"logger"``.
+        """Return the kind of a name: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"logger"`` or ``"metric"``.
 
         Raises:
             PluginError: the name is none of these, or a class in a file cannot be imported.
@@ -244,28 +236,29 @@ class PluginManager:
             from metabench.api import Algorithm, Backbone, Dataset
 
             cls = self._class("class", name, Spec, object)
-            for kind, base in {"algorithm": Algorithm, "backbone": Backbone, "dataset": Dataset}.items():
+            bases = {"algorithm": Algorithm, "backbone": Backbone, "dataset": Dataset, "metric": Metric}
+            for kind, base in bases.items():
                 if issubclass(cls, base):
                     return kind
             if implements_hooks(cls):
                 return "logger"
             raise PluginError(
-                f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api, and no logger: none of its "
-                "methods is marked with metabench.specs.hookimpl"
+                f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api, nor of Metric of "
+                "metabench.specs, and no logger: none of its methods is marked with metabench.specs.hookimpl"
             )
         named = {kind: spec_class for kind, spec_class in _SPECS.items() if kind != "suite"}
         for kind, spec_class in named.items():
             if name in self._provided(kind, spec_class):
                 return kind
         names = [known for kind, spec_class in named.items() for known in self._provided(kind, spec_class)]
-        message = f"no algorithm, backbone, dataset or logger '{shown(name)}'{nearest(name, names)}"
+        message = f"no algorithm, backbone, dataset, logger or metric '{shown(name)}'{nearest(name, names)}"
         raise PluginError(". ".join([message, *([self._hidden] if self._hidden else [])]))
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides a name.
 
         Args:
-            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"`` or ``"logger"``.
+            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"``, ``"logger"`` or ``"metric"``.
             name: the name; for a class in a file, the file's name and hash are returned.
 
         Raises:
