@@ -134,7 +134,7 @@ _COMPARISONS = (
         "alone %",
         lambda row: "" if row.inductive is None else shown(row.metric, row.inductive, row.inductive_ci95),
         lambda row: row.inductive,
-        "alone: the same with every query predicted on its own ± half its 95 % interval over episodes",
+        "alone: the metric that ranks, with every query predicted on its own ± half its 95 % interval over episodes",
         optional=True,
     ),
     Column(
