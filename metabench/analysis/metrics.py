@@ -14,6 +14,10 @@ from metabench.errors import in_one_line
 from metabench.records.record import Declaration
 from metabench.specs import Metric, MetricSpec
 
+#: Number of outputs whose metrics are computed at once: their arrays stay in the cache of a core.
+OUTPUTS_AT_ONCE = 2**17
+
+
 # ------------------------------------------------------------------------------------------ the metrics
 
 
@@ -270,7 +274,7 @@ class Collector:
             try:
                 read = calibrated if measure.calibrated and calibrated is not None else outputs
                 self._figures[measure.name].append(_checked(measure.metric.of_episode(read, targets), len(targets)))
-            except Exception as error:  # a plugin may raise anything
+            except (Exception, SystemExit) as error:  # a plugin may raise anything
                 self.problems[measure.name] = in_one_line(error)
 
     def figures(self) -> dict[str, Floats]:
@@ -295,7 +299,7 @@ class Collector:
             pooled = float(by_name(self._measures)[name].metric.pooled(values.mean(axis=0)))
             if not np.isfinite(pooled):
                 self.problems[name] = f"pooled returned {pooled}"
-        except Exception as error:  # a plugin may raise anything
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             self.problems[name] = in_one_line(error)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from metabench.analysis.metrics import Collector, class_accuracies, credit, log_probabilities
+from metabench.analysis.metrics import OUTPUTS_AT_ONCE, Collector, class_accuracies, credit, log_probabilities
 from metabench.analysis.stats import Floats, Ints
 from metabench.api import Algorithm, Episodes
 from metabench.engine.asking import predict, predict_alone
@@ -21,9 +21,6 @@ from metabench.errors import CellFailed
 from metabench.machine.memory import BatchSize
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
-
-#: Number of episodes whose metrics are computed at once: their arrays stay in the cache of a core.
-_CHUNK = 256
 
 
 def evaluate(
@@ -144,7 +141,7 @@ def measure(
     def accuracies(first: int, count: int) -> Floats:
         scores, targets = answers(algorithm, stream, seed, first, count)
         chunk.append((scores, targets))
-        if sum(len(labels) for _, labels in chunk) >= _CHUNK:
+        if sum(part.size for part, _ in chunk) >= OUTPUTS_AT_ONCE:
             end_chunk()
         return class_accuracies(scores, targets)
 

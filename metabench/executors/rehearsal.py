@@ -17,6 +17,7 @@ from metabench.engine.asking import predict, predict_alone
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
+from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.precision import tf32
 from metabench.engine.progress import Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
@@ -62,7 +63,8 @@ class Pace:
         train, test = cell.train, cell.test
         training = 0.0 if trained else train.steps * train.meta_batch * self.training_episode
         validations = -(-train.steps // train.validate_every) * train.validation_episodes
-        tested = validations + test.episodes + _PROBED
+        calibrated = min(train.validation_episodes, CALIBRATION_EPISODES)
+        tested = validations + calibrated + test.episodes + _PROBED
         return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
 

@@ -10,15 +10,12 @@ import numpy as np
 
 from metabench.analysis.declared import measures_of
 from metabench.analysis.estimates import estimates
-from metabench.analysis.metrics import Collector, Measure, by_name, log_probabilities
+from metabench.analysis.metrics import OUTPUTS_AT_ONCE, Collector, Measure, by_name, log_probabilities
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import StoreError, UsageError, nearest
 from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Outputs, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
-
-#: Number of episodes whose metrics are computed at once.
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,9 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
             f"the kept outputs of cell {record.cell} are not those of its record: run the suite again with --fresh"
         )
     collector = Collector(chosen, record.temperature.value if record.temperature else None)
-    for first in range(0, kept, _CHUNK):
-        part = slice(first, first + _CHUNK)
+    at_once = max(1, OUTPUTS_AT_ONCE // outputs.outputs[0].size)
+    for first in range(0, kept, at_once):
+        part = slice(first, first + at_once)
         collector.add(log_probabilities(outputs.outputs[part]), outputs.targets[part])
     figures = collector.figures()
     names = [measure.name for measure in chosen]
