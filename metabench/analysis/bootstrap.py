@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from metabench.analysis.stats import Floats, MeanInterval, t_quantile
 from metabench.specs import Metric
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 #: Number of resampled sets of episodes: the standard error is then known to 3.5 %.
 RESAMPLES = 400
@@ -15,7 +18,7 @@ RESAMPLES = 400
 _AT_ONCE = 50
 
 
-def replicates(figures: Mapping[str, Floats], metrics: Mapping[str, Metric], seed: int = 0) -> dict[str, Floats]:
+def replicates(figures: Mapping[_Key, Floats], metrics: Mapping[_Key, Metric], seed: int = 0) -> dict[_Key, Floats]:
     """Return pooled metrics of resampled sets of episodes.
 
     Equal numbers of episodes are resampled alike, so that differences of replicates are those of the same episodes.
@@ -39,24 +42,50 @@ def replicates(figures: Mapping[str, Floats], metrics: Mapping[str, Metric], see
     }
 
 
+def pooled_interval(metric: Metric, figures: Floats) -> MeanInterval:
+    """Return a pooled metric of [n, k] figures with its interval.
+
+    `std` of the interval is the standard error times the square root of the number of episodes.
+    """
+    values = replicates({"": figures}, {"": metric})[""]
+    return interval_of(metric.pooled(figures.mean(axis=0)), values, len(figures))
+
+
 def pooled_difference(metric: Metric, old: Floats, new: Floats) -> MeanInterval:
-    """Return the difference of a pooled metric on the same episodes.
+    """Return the difference of a pooled metric on the same episodes, with its interval by a paired bootstrap.
 
     Args:
         metric: the metric.
         old: [n, k] figures of the episodes.
         new: [m, k] figures, to subtract `old` from. The common first episodes are compared.
-
-    Returns:
-        The difference with its interval, by a paired bootstrap; `std` is the standard error times the square root of
-        the number of episodes.
     """
     n = min(len(old), len(new))
     figures = {"old": old[:n], "new": new[:n]}
     values = replicates(figures, dict.fromkeys(figures, metric))
-    error = float((values["new"] - values["old"]).std(ddof=1))
     difference = metric.pooled(new[:n].mean(axis=0)) - metric.pooled(old[:n].mean(axis=0))
-    return MeanInterval(float(difference), t_quantile(n - 1) * error, error * n**0.5, n)
+    return interval_of(difference, values["new"] - values["old"], n)
+
+
+def interval_of(value: float, resampled: Floats, episodes: int) -> MeanInterval:
+    """Return the interval of a value by its resampled values, as `pooled_interval`."""
+    error = float(resampled.std(ddof=1))
+    return MeanInterval(float(value), t_quantile(episodes - 1) * error, error * episodes**0.5, episodes)
+
+
+class MeanOfSeeds(Metric):
+    """The mean of a pooled metric over seeds, whose figures lie side by side.
+
+    Args:
+        metric: the metric.
+        seeds: number of seeds.
+    """
+
+    def __init__(self, metric: Metric, seeds: int) -> None:
+        self._metric, self._seeds = metric, seeds
+
+    def pooled(self, means: Floats) -> float:
+        """Return the metric from the [seeds · k] means of the figures."""
+        return sum(self._metric.pooled(part) for part in np.split(means, self._seeds)) / self._seeds
 
 
 def _resampled(episodes: int, seed: int) -> Iterator[Floats]:

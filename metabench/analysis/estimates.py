@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from metabench.analysis.bootstrap import replicates
+from metabench.analysis.bootstrap import interval_of, replicates
 from metabench.analysis.metrics import Measure, by_name
-from metabench.analysis.stats import DataIntervals, Floats, mean_interval, t_quantile
+from metabench.analysis.stats import DataIntervals, Floats, mean_interval
 from metabench.records.record import Estimate
 
 
@@ -35,7 +35,9 @@ def estimates(
         if name not in figures:
             result[name] = None
         elif name in pooled:
-            result[name] = _of_pooled(measure, figures[name], float(resampled[name].std(ddof=1)))
+            value = measure.metric.pooled(figures[name].mean(axis=0))
+            interval = interval_of(value, resampled[name], len(figures[name]))
+            result[name] = Estimate(value=interval.mean, ci95=interval.ci95, episodes=interval.episodes)
         else:
             result[name] = estimate_of_mean(figures[name], data)
     return result
@@ -51,8 +53,3 @@ def estimate_of_mean(values: Floats, data: DataIntervals) -> Estimate:
         episodes=interval.episodes,
         data_ci95=data.ci95(values),
     )
-
-
-def _of_pooled(measure: Measure, values: Floats, error: float) -> Estimate:
-    value = float(measure.metric.pooled(values.mean(axis=0)))
-    return Estimate(value=value, ci95=t_quantile(len(values) - 1) * error, episodes=len(values))

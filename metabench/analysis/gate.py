@@ -10,7 +10,7 @@ from typing import Literal
 
 from metabench.analysis.bootstrap import pooled_difference
 from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
-from metabench.analysis.metrics import CLASSIFICATION, by_name
+from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import ALPHA, holm
 from metabench.analysis.standings import episodes_of
 from metabench.analysis.stats import MeanInterval, mean_interval, t_below
@@ -184,13 +184,7 @@ class _Pair:
         if old.ndim == new.ndim == 1:
             common = min(len(old), len(new))
             return mean_interval(new[:common] - old[:common])
-        own = by_name(CLASSIFICATION).get(self.metric)
-        if own is None:
-            raise UsageError(
-                f"tolerances: the metric '{self.metric}' pools all episodes, and only metabench's own of this kind can "
-                "be compared: leave it out"
-            )
-        return pooled_difference(own.metric, old, new)
+        return pooled_difference(own_metric(self.metric), old, new)
 
     def p_beyond(self, interval: MeanInterval, sign: int) -> float:
         """Return the one-sided p-value of a difference beyond the tolerance.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabench.analysis.stats import Floats, Ints
-from metabench.errors import in_one_line
+from metabench.errors import UsageError, in_one_line
 from metabench.records.record import Declaration
 from metabench.specs import Metric, MetricSpec
 
@@ -126,6 +126,7 @@ class Measure:
     """A metric with its declaration.
 
     Attributes:
+        name: its name.
         declaration: the declaration, as a record carries it.
         metric: the two functions.
         calibrated: whether it reads outputs at the temperature of the cell.
@@ -232,6 +233,20 @@ CLASSIFICATION: tuple[Measure, ...] = (
 
 #: The metric that ranks methods of classification.
 RANKED_BY = CLASSIFICATION[0].name
+
+
+def own_metric(name: str) -> Metric:
+    """Return a metric of metabench, to pool the figures of records.
+
+    Raises:
+        UsageError: it is a plugin's, whose code is not imported to show records.
+    """
+    own = by_name(CLASSIFICATION).get(name)
+    if own is None:
+        raise UsageError(
+            f"the metric '{name}' pools all episodes, and only metabench's own of this kind are compared: leave it out"
+        )
+    return own.metric
 
 
 # ------------------------------------------------------------------------------------------- computing

@@ -14,12 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from metabench.analysis.bootstrap import MeanOfSeeds, pooled_interval
+from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
 from metabench.analysis.parameters import varying_parameters
 from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
+from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration, Record
-from metabench.specs import PublishedResult
+from metabench.specs import Metric, PublishedResult
 
 
 class Results(Protocol):
@@ -56,9 +59,11 @@ class Row:
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
         p_holm: adjusted p of the difference to each other ranked method, by its name (`Comparisons.p_holm`).
         published: the published result for the method, with differences of protocol.
-        values: [n] value of each episode, mean over the seeds; None where no seed is ok.
+        values: [n] value of each episode, mean over the seeds; [n, k] figures of a pooled metric; None where no seed is
+            ok.
         tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok.
         params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
+        pooled: the metric that pools the figures; None for a metric with a value for each episode.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Row:
     values: Floats | None = field(default=None, repr=False)
     tested_on: tuple[int, str] | None = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict)
+    pooled: Metric | None = field(default=None, repr=False)
 
     @property
     def finished(self) -> list[Record]:
@@ -189,7 +195,10 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
     name = records[0].algorithm
     if not finished:
         return Row(name, records, published=published)
-    values = np.mean([results.values(record) for record in finished], axis=0)
+    by_seed = [results.values(record) for record in finished]
+    if by_seed[0].ndim == 2:
+        return replace(_pooled_row(records, finished, by_seed), published=published)
+    values = np.mean(by_seed, axis=0)
     inductive, inductive_ci95 = _alone(finished, results)
     return Row(
         name,
@@ -204,6 +213,44 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
         values=values,
         tested_on=episodes_of(finished[0]),
     )
+
+
+def _pooled_row(records: Sequence[Record], finished: Sequence[Record], by_seed: Sequence[Floats]) -> Row:
+    """Return the row of a method that is ranked by a pooled metric, without intervals about the data and alone."""
+    metric = MeanOfSeeds(own_metric(finished[0].ranked_by), len(by_seed))
+    figures = np.concatenate(by_seed, axis=1)
+    return Row(
+        records[0].algorithm,
+        records,
+        primary=pooled_interval(metric, figures),
+        seed_ci95=seed_ci95([record.primary.value for record in finished if record.primary]),
+        metrics=_further(finished),
+        values=figures,
+        tested_on=episodes_of(finished[0]),
+        pooled=metric,
+    )
+
+
+def ranked_by(records: Iterable[Record], metric: str) -> list[Record]:
+    """Return the records ranked by another metric.
+
+    Raises:
+        UsageError: a record that is ok lacks the metric, or it is a pooled metric of a plugin.
+    """
+    chosen = list(records)
+    ok = [record for record in chosen if record.status == "ok"]
+    lacking = [record for record in ok if record.metrics.get(metric) is None]
+    if lacking:
+        known = sorted({name for record in ok for name, estimate in record.metrics.items() if estimate})
+        raise UsageError(
+            f"{len(lacking)} of {len(ok)} records have no '{metric}'{nearest(metric, known)}, e.g. that of "
+            f"{lacking[0].algorithm}: compute it by `metabench score`, or leave them out with --only"
+        )
+    for record in ok:
+        estimate = record.metrics[metric]
+        if estimate and estimate.is_pooled:
+            own_metric(metric)
+    return [record.with_ranking(metric) if record.status == "ok" else record for record in chosen]
 
 
 def _further(finished: Sequence[Record]) -> dict[str, tuple[float, float]]:
@@ -273,8 +320,11 @@ def _comparable(rows: Sequence[Row]) -> list[Row]:
 
 def _contest(rows: Sequence[Row], results: Results) -> Contest:
     """Return the contest of the comparable rows; without groups where the best has no opponent."""
-    methods = [row.values for row in _comparable(rows) if row.values is not None]
-    return Contest(methods, results.groups(rows[0].finished[0]) if len(methods) > 1 else None)
+    comparable = _comparable(rows)
+    methods = [row.values for row in comparable if row.values is not None]
+    pooled = [row.pooled for row in comparable if row.pooled]
+    with_groups = len(methods) > 1 and not pooled
+    return Contest(methods, results.groups(rows[0].finished[0]) if with_groups else None, pooled)
 
 
 def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:

@@ -26,13 +26,19 @@ SORTS = "a metric, or alone, validation, algorithm, throughput, training, latenc
 @click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Show these cells, e.g. algorithm=maml,protonet.")
 @click.option("--sort", metavar="KEY", help=f"Sort by {SORTS} [default: the metric that ranks].")
+@click.option("--rank-by", metavar="METRIC", help="Rank and compare by this metric, e.g. nll_calibrated.")
 @click.option(
     "--metrics",
     metavar="A,B",
     help="Show these metrics beside the one that ranks, e.g. nll,ece_calibrated, or none [default: all that fit].",
 )
 def leaderboard(
-    directories: Sequence[Path], style: str, only: Sequence[str], sort: str | None, metrics: str | None
+    directories: Sequence[Path],
+    style: str,
+    only: Sequence[str],
+    sort: str | None,
+    rank_by: str | None,
+    metrics: str | None,
 ) -> int:
     """Print one leaderboard of the runs in the DIRECTORIES.
 
@@ -40,7 +46,7 @@ def leaderboard(
 
     The exit code is 1 where the results of a cell are wrong; the other cells are shown.
     """
-    from metabench.analysis.standings import make_tables
+    from metabench.analysis.standings import make_tables, ranked_by
     from metabench.filters import parse_filters
     from metabench.records.runs import Runs
     from metabench.registry.manager import PluginManager
@@ -50,7 +56,8 @@ def leaderboard(
     published = PluginManager.from_environment().published_results()
     with garbage_kept():
         runs = Runs.read(directories, parse_filters(only))
-        tables = sort_tables(make_tables(runs.records, runs, published), sort)
+        records = ranked_by(runs.records, rank_by) if rank_by else runs.records
+        tables = sort_tables(make_tables(records, runs, published), sort)
         shown = None if metrics is None else [name for name in metrics.split(",") if name not in ("", "none")]
         check_metrics(tables, shown or [])
         render = {

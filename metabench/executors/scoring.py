@@ -125,7 +125,7 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
             "schema_version": SCHEMA_VERSION,
             "metrics": metrics,
             "declarations": {**record.declarations, **{measure.name: measure.declaration for measure in chosen}},
-            "remarks": [*earlier, *(f"{_remark(name)} ({why})" for name, why in collector.problems.items())],
+            "remarks": [*earlier, *(f"{_remark(name)}{why})" for name, why in collector.problems.items())],
         }
     )
     joined = {name: values for name, values in {**episodes.figures, **figures}.items() if metrics[name] is not None}
@@ -139,7 +139,8 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
 
 
 def _remark(name: str) -> str:
-    return f"not measured: {name}"
+    """Return how the remark begins that a metric was not measured."""
+    return f"not measured: {name} ("
 
 
 def write_scores(store: Store, scored: Iterable[Scored]) -> None:

@@ -400,6 +400,12 @@ class Record(_Part):
         """Return the estimate of the metric that ranks; None of a cell without results."""
         return self.metrics.get(self.ranked_by)
 
+    def with_ranking(self, metric: str) -> Record:
+        """Return the record ranked by another of its metrics, which is not measured with each query on its own."""
+        if metric == self.ranked_by:
+            return self
+        return self.model_copy(update={"ranked_by": metric, "inductive_accuracy": None})
+
     @property
     def ranking(self) -> Declaration:
         """Return the declaration of the metric that ranks, of a record that is ok."""

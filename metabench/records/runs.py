@@ -83,8 +83,8 @@ class Runs:
         return [record for record in self.records if record.status == "invalid"]
 
     def values(self, record: Record) -> npt.NDArray[np.float64]:
-        """Return the [n] per-episode values of the metric that ranks, of a record that is ok."""
-        return self._results(record).figures[record.ranked_by]
+        """Return the [n] values, or [n, k] figures, of the metric that ranks, of a record that is ok."""
+        return self.figures(record, record.ranked_by)
 
     def figures(self, record: Record, metric: str) -> npt.NDArray[np.float64]:
         """Return the [n] or [n, k] figures of a metric that the record has (`metabench.specs.Metric.of_episode`).
@@ -92,14 +92,18 @@ class Runs:
         Raises:
             StoreError: they cannot be read, or disagree with the record.
         """
-        if metric == record.ranked_by:
-            return self.values(record)
-        return self._kept[_key(record)].store.episodes(record, groups=False, metrics=[metric]).figures[metric]
+        kept = self._kept[_key(record)]
+        assert kept.results is not None, "only a record that is ok has per-episode results"
+        if metric in kept.results.figures:
+            return kept.results.figures[metric]
+        return kept.store.episodes(kept.record, groups=False, metrics=[metric]).figures[metric]
 
     def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
         """Return the [k] values of a record's first episodes with each query on its own; None where unknown."""
-        results = self._results(record)
-        return results.alone if record.transductive else results.figures[record.ranked_by]
+        kept = self._kept[_key(record)]
+        if not record.transductive:
+            return self.values(record)
+        return kept.results.alone if kept.results and kept.record.ranked_by == record.ranked_by else None
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         """Return the [n, N] groups of the classes of each test episode.
@@ -107,7 +111,8 @@ class Runs:
         Raises:
             StoreError: they cannot be read.
         """
-        return self._kept[_key(record)].store.episodes(record, metrics=()).groups
+        kept = self._kept[_key(record)]
+        return kept.store.episodes(kept.record, metrics=()).groups[: record.primary.episodes if record.primary else 0]
 
     def picture(self, record: Record) -> bytes | None:
         """Return the PNG of a record's worst episode; None if there is none."""
@@ -117,11 +122,6 @@ class Runs:
         """Return the suite's YAML by output directory, for directories with a kept record."""
         stores = {kept.store.path: kept.store for kept in self._kept.values()}
         return {str(path): text for path, store in stores.items() if (text := store.suite_text())}
-
-    def _results(self, record: Record) -> EpisodeResults:
-        results = self._kept[_key(record)].results
-        assert results is not None, "only a record that is ok has per-episode results"
-        return results
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from metabench.analysis.costs import (
     train_rate,
     validation,
 )
+from metabench.analysis.metrics import CLASSIFICATION, RANKED_BY
 from metabench.analysis.standings import Row, Table
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration
@@ -346,7 +347,7 @@ def shown_columns(tables: Sequence[Table], metrics: Collection[str] | None = Non
         if name not in ranking and (metrics is None or name in metrics)
     ]
     if not first:  # no cell is ok: the column of the accuracy names the others' status
-        first = [Column("accuracy %", lambda row: row.records[0].status)]
+        first = [_metric_column(RANKED_BY, CLASSIFICATION[0].declaration, ranks=True)]
     ordered = [*_FIRST, *first, *_COMPARISONS, *([_VALIDATION] if costs else []), *further, *(_COSTS if costs else [])]
     chosen = [column for column in ordered if not column.optional or any(column.says(row) for row in rows)]
     titles = {column.title for column in ordered}
