@@ -440,7 +440,19 @@ def compare_runs(
     """
     verdicts = judge(base, candidate, tolerance, tolerances)
     changes = changes_of(verdicts, slowdown, memory_growth)
-    return Comparison(verdicts, changes, [*notes, *_uncompared_costs(verdicts)])
+    return Comparison(verdicts, changes, [*notes, *_unjudged(verdicts, tolerances or {}), *_uncompared_costs(verdicts)])
+
+
+def _unjudged(verdicts: Sequence[Verdict], metrics: Iterable[str]) -> list[str]:
+    """Return a line for each metric that was not judged in a compared cell, because the base does not have it."""
+    cells = {verdict.cell for verdict in verdicts if verdict.difference is not None and not verdict.is_further}
+    judged = {verdict.cell for verdict in verdicts if verdict.is_further}
+    lacking = {name: sum(f"{cell} · {name}" not in judged for cell in cells) for name in metrics}
+    return [
+        f"{name} was not judged in {count} of {len(cells)} cells: the base does not have it"
+        for name, count in lacking.items()
+        if count
+    ]
 
 
 def _uncompared_costs(verdicts: Sequence[Verdict]) -> list[str]:

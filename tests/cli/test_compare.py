@@ -261,7 +261,9 @@ def test_a_metric_that_the_candidate_lacks_is_missing(write_metrics: Callable[..
     gone = judge(with_it, without, 0.005, {"nll": 0.05})
     assert [verdict.word for verdict in gone] == ["missing", "same"]
     assert gone[0].reason == "the candidate has no NLL of this cell (its remarks say why)"
-    assert [verdict.word for verdict in judge(without, with_it, 0.005, {"nll": 0.05})] == ["same"]
+    comparison = compare_runs(without, with_it, 0.005, tolerances={"nll": 0.05})
+    assert [verdict.word for verdict in comparison.verdicts] == ["same"]
+    assert comparison.notes == ["nll was not judged in 1 of 1 cells: the base does not have it"]
 
 
 def test_an_unknown_metric_in_the_gate_is_refused(write_metrics: Callable[..., Runs]) -> None:
