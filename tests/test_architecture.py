@@ -26,6 +26,7 @@ ORDER = [
     "files",
     "filters",
     "specs",
+    "row_files",
     "packs",
     "machine",
     "api",

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from metabench.errors import DataError
-from metabench.packs import Pack, atomic_file, read_pack, write_pack
+from metabench.packs import ClassImages, Pack, atomic_file, read_pack, verify_pack, write_pack
 
 
 def make(classes: int = 3, per_class: int = 4, side: int = 5) -> Pack:
@@ -26,6 +28,7 @@ def test_a_written_pack_reads_back_unchanged(tmp_path: Path) -> None:
     found = read_pack(path)
     assert found is not None
     np.testing.assert_array_equal(found.images, pack.images)
+    assert verify_pack(path).fingerprint == pack.fingerprint
     np.testing.assert_array_equal(found.offsets, pack.offsets)
     assert found.class_names == pack.class_names
     assert found.fingerprint == pack.fingerprint
@@ -45,6 +48,71 @@ def test_a_changed_byte_is_noticed(position: int, tmp_path_factory: pytest.TempP
     content[position % len(content)] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"pack\.safetensors is damaged: delete that file"):
+        verify_pack(path)
+
+
+@settings(deadline=None)  # it waits for the disk
+@given(share=st.floats(0, 1), tail=st.booleans())
+def test_a_changed_byte_outside_the_images_is_noticed_without_reading_them(
+    share: float, tail: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("packs") / "pack.safetensors"
+    pack = write_pack(path, make())
+    content = bytearray(path.read_bytes())
+    first, last = (4096 + pack.images.nbytes, len(content)) if tail else (0, 4096)
+    content[min(last - 1, int(first + share * (last - first)))] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"pack\.safetensors is damaged: delete that file"):
+        read_pack(path)
+
+
+def test_reading_a_pack_maps_its_images(tmp_path: Path) -> None:
+    path = tmp_path / "pack.safetensors"
+    write_pack(path, make())
+    one, other = read_pack(path), read_pack(path)
+    assert one is not None
+    assert other is not None
+    with open(path, "rb+") as file:
+        file.seek(4096)
+        file.write(b"\x7f")
+    assert one.images[0, 0, 0, 0] == other.images[0, 0, 0, 0] == 0x7F, "both see the page of the file"
+    one.images[0, 0, 0, 0] = 5
+    assert other.images[0, 0, 0, 0] == 0x7F, "a change is private"
+    assert path.read_bytes()[4096] == 0x7F
+
+
+def test_a_pack_is_a_safetensors_file(tmp_path: Path) -> None:
+    path = tmp_path / "pack.safetensors"
+    pack = make()
+    write_pack(path, pack, "a stamp")
+    with safe_open(path, framework="numpy") as file:
+        np.testing.assert_array_equal(file.get_tensor("rows"), pack.images)
+        np.testing.assert_array_equal(file.get_tensor("offsets"), pack.offsets)
+        assert file.metadata()["fingerprint"] == pack.fingerprint
+
+
+def test_classes_that_come_one_by_one_make_the_same_pack(tmp_path: Path) -> None:
+    pack = make()
+    named = Pack(pack.images, pack.offsets, pack.class_names, tuple(f"{i}.png" for i in range(12)))
+    for expected in (pack, named):
+        streamed = write_pack(tmp_path / "streamed", (part for part in expected.classes()))
+        assert streamed.fingerprint == expected.fingerprint
+        assert streamed.image_names == expected.image_names
+        assert verify_pack(tmp_path / "streamed").fingerprint == expected.fingerprint
+
+
+def test_remarks_of_classes_are_kept_and_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
+    images = np.zeros((2, 1, 3, 3), np.uint8)
+    plain = write_pack(tmp_path / "plain", [ClassImages("a", images)])
+    marked = write_pack(tmp_path / "marked", [ClassImages("a", images, remarks=("odd",))])
+    assert marked.remarks == ("odd",)
+    assert marked.fingerprint == plain.fingerprint
+
+
+def test_a_file_of_another_format_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "pack.safetensors"
+    path.write_bytes(save({"images": np.zeros((2, 1, 3, 3), np.uint8)}))
+    with pytest.raises(DataError, match="is damaged: delete that file"):
         read_pack(path)
 
 
@@ -76,13 +144,11 @@ def test_a_full_disk_leaves_the_old_pack(tmp_path: Path, monkeypatch: pytest.Mon
     old = make(classes=2)
     write_pack(path, old)
 
-    def full(self: Path, data: bytes) -> int:
-        with open(self, "wb") as file:
-            file.write(data[:100])
+    def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr("metabench.files.os.fsync", full)
         with pytest.raises(DataError, match=r"No space left on device.*METABENCH_CACHE"):
             write_pack(path, make(classes=3))
     assert [file.name for file in tmp_path.iterdir()] == ["pack.safetensors"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from metabench import api
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell, Training
 from metabench.records.record import Record
 from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, hookimpl
 
@@ -144,6 +144,35 @@ class Diverging(Centroid):
 
     def loss(self, step: int) -> Tensor:
         return torch.tensor(float("nan") if step >= 12 else 1.0)
+
+
+class Parrot(Centroid):
+    """Answers what its teacher answers."""
+
+    def __init__(self, config: Any, setup: api.Setup) -> None:
+        super().__init__(config, setup)
+        self.teacher = [setup.teacher]  # in a list, so that its weights are no part of this module
+
+    def adapt(self, support: api.Support) -> Any:
+        (teacher,) = self.teacher
+        assert teacher is not None, "the suite names a teacher"
+        features = teacher.backbone(support.x)
+        return teacher.adapt(replace(support, x=features))
+
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        (teacher,) = self.teacher
+        assert teacher is not None, "the suite names a teacher"
+        return teacher.answer(state, teacher.backbone(query))
+
+
+class Talkative(Centroid):
+    """Has a state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"words": "some"}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        pass
 
 
 class Blank(Centroid):
@@ -327,6 +356,8 @@ TINY = [
     Infinite,
     Unlucky,
     Constant,
+    Parrot,
+    Talkative,
 ]
 
 
@@ -372,6 +403,13 @@ class Watching:
     def cell_started(self, cell: Cell, number: int, of: int) -> Watching:
         self.started.append(cell.algorithm.label)
         return self
+
+    def training_started(self, training: Training) -> Watching:
+        self.started.append(f"training of {training.algorithm.label}")
+        return self
+
+    def training_done(self, training: Training, problem: str) -> None:
+        self.done.append((f"training of {training.algorithm.label}", bool(problem)))
 
     def cell_done(self, record: Record, kept: bool) -> None:
         self.done.append((record.algorithm, kept))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -273,7 +274,9 @@ class Collector:
         if temperature is None:
             for measure in self._measures:
                 if measure.calibrated:
-                    self.problems[measure.name] = "no temperature, because a validation query's true class scores -inf"
+                    self.problems[measure.name] = (
+                        "no temperature: nothing is validated, or a true class scores -inf there"
+                    )
 
     def add(self, outputs: Floats, targets: Ints) -> None:
         """Add the figures of B further episodes.
@@ -333,3 +336,23 @@ def _checked(figures: Any, episodes: int) -> Floats:
 def by_name(measures: Iterable[Measure]) -> Mapping[str, Measure]:
     """Return the measures by name."""
     return {measure.name: measure for measure in measures}
+
+
+def remarks_on(problems: Mapping[str, str]) -> list[str]:
+    """Return a remark for each reason why metrics were not measured.
+
+    Args:
+        problems: the reasons, by name of the metric.
+    """
+    reasons = dict.fromkeys(problems.values())
+    names = {reason: [name for name, why in problems.items() if why == reason] for reason in reasons}
+    return [f"not measured: {', '.join(names[reason])} ({reason})" for reason in reasons]
+
+
+def without_remark_on(remark: str, names: Collection[str]) -> str:
+    """Return a remark of `remarks_on` without some metrics; empty if none is left. Other remarks stay."""
+    match = re.fullmatch(r"not measured: ([a-z0-9_, ]+) (\(.*\))", remark, re.DOTALL)
+    if not match:
+        return remark
+    left = [name for name in match[1].split(", ") if name not in names]
+    return f"not measured: {', '.join(left)} {match[2]}" if left else ""

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import NoReturn
 
 from metabench.api.algorithms import Algorithm, Metrics, Setup
-from metabench.api.backbones import Backbone, embed_episode, embed_queries
+from metabench.api.backbones import Backbone, BackboneInput, embed_episode, embed_queries
 from metabench.api.batching import Batching, episode_generators
-from metabench.api.config import Config
+from metabench.api.config import Config, at_test
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
 from metabench.api.outer import AlgorithmConfig
+from metabench.api.rows import Rows, TensorRows
 from metabench.api.tasks import Classification
 from metabench.api.version_1 import REMOVED, removed
 from metabench.errors import CellFailed, DataError, Unfit
-from metabench.packs import Pack
+from metabench.packs import ClassImages, Pack
 
 
 def __getattr__(name: str) -> NoReturn:
@@ -28,8 +29,10 @@ __all__ = [
     "Algorithm",
     "AlgorithmConfig",
     "Backbone",
+    "BackboneInput",
     "Batching",
     "CellFailed",
+    "ClassImages",
     "Classification",
     "Config",
     "DataError",
@@ -40,12 +43,15 @@ __all__ = [
     "Metrics",
     "Pack",
     "Progress",
+    "Rows",
     "Setup",
     "Split",
     "SplitSize",
     "Support",
+    "TensorRows",
     "Unfit",
     "Weights",
+    "at_test",
     "embed_episode",
     "embed_queries",
     "episode_generators",

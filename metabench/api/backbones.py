@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from metabench.api.config import Config
+from metabench.errors import Unfit
+
+
+@dataclass(frozen=True)
+class BackboneInput:
+    """The images that the weights of a backbone were made for.
+
+    Attributes:
+        size: height and width; None if any.
+        mean: mean of each channel, of images scaled to 0 … 1; None takes the dataset's.
+        std: standard deviation of each channel, likewise.
+    """
+
+    size: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def remark(self, image_shape: Sequence[int]) -> str:
+        """Return a remark for images of another size; empty for the right one."""
+        sizes = image_shape[1:]
+        if self.size is None or set(sizes) <= {self.size}:
+            return ""
+        side = str(sizes[0]) if len(set(sizes)) == 1 else "×".join(map(str, sizes))
+        return f"the backbone's input is {side}, and its weights were made for {self.size}"
 
 
 # No base `abc.ABC`: libraries that subclass it with a base of their own put ABC before Module, or after it.
@@ -17,7 +43,10 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
 
     Args:
         config: an instance of `Config`.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W); (D,) for a backbone that takes vectors.
+
+    Raises:
+        Unfit: the data are vectors, and the backbone takes images only.
     """
 
     Config: ClassVar[type[Config]] = Config
@@ -30,12 +59,21 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     per_image: bool = False
     #: Whether its weights stay as they are: no gradient, no inner loop, no running average changes them.
     frozen: bool = False
+    #: Whether its construction draws random numbers; pretrained weights are not drawn.
+    draws: bool = True
+    #: The images that its weights were made for: the engine scales by its mean and std, and notes another size.
+    input: BackboneInput = BackboneInput()
     #: Dtype of convolutions and matrix products; weights, gradients and features stay in float32. The engine sets it;
     #: None means float32.
     autocast: torch.dtype | None = None
 
-    def __init__(self, config: Any, image_shape: tuple[int, int, int]) -> None:
+    #: Whether it takes vectors, too, for datasets whose rows are no images.
+    takes_vectors: ClassVar[bool] = False
+
+    def __init__(self, config: Any, image_shape: tuple[int, ...]) -> None:
         super().__init__()
+        if len(image_shape) == 1 and not self.takes_vectors:
+            raise Unfit(f"{type(self).__name__} takes images, and the dataset has vectors of {image_shape[0]} numbers")
         self.config = config
 
     def __call__(self, x: Tensor, support: int | None = None) -> Tensor:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from metabench.api.config import Config
-from metabench.packs import Pack
+from metabench.api.rows import Rows, TensorRows
+from metabench.packs import ClassImages, Pack
 
 #: Called during long work with (done, total, name of the work).
 Progress = Callable[[int, int, str], None]
@@ -42,7 +46,8 @@ class Split:
     """The images of one split.
 
     Attributes:
-        images: [n, C, H, W] uint8 images, sorted by class.
+        images: [n, C, H, W] uint8 images or [n, D] float32 vectors, sorted by class: a tensor, or `Rows` that read them
+            elsewhere.
         offsets: [classes + 1] index of the first image of each class, and n.
         class_names: [classes] names.
         mean: mean of each channel, of images scaled to 0 … 1; the network's input is (image/255 - mean) / std.
@@ -52,13 +57,42 @@ class Split:
         image_names: [n] names, see `metabench.api.Pack`.
     """
 
-    images: Tensor
+    images: Tensor | Rows
     offsets: Tensor
     class_names: Sequence[str]
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
     groups: Sequence[int] | None = None
     image_names: Sequence[str] | None = None
+
+    @classmethod
+    def of(
+        cls, pack: Pack, classes: Sequence[int], mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)
+    ) -> Split:
+        """Return the split of some classes of a pack, without a copy of its images.
+
+        Args:
+            pack: the pack.
+            classes: indices of the classes.
+            mean: see `Split`.
+            std: see `Split`.
+        """
+        members = [np.arange(pack.offsets[c], pack.offsets[c + 1]) for c in classes]
+        order = np.concatenate(members) if members else np.empty(0, np.int64)
+        names = pack.image_names
+        return cls(
+            images=TensorRows(torch.from_numpy(pack.images), torch.from_numpy(order)),
+            offsets=torch.tensor([0, *(len(images) for images in members)]).cumsum(0),
+            class_names=[pack.class_names[c] for c in classes],
+            mean=mean,
+            std=std,
+            image_names=None if names is None else [names[i] for i in order],
+        )
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Return the images as `Rows`."""
+        return self.images if isinstance(self.images, Rows) else TensorRows(self.images)
 
     @property
     def size(self) -> SplitSize:
@@ -107,8 +141,11 @@ class Dataset(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def pack(self, files: DatasetFiles, progress: Progress) -> Pack:
+    def pack(self, files: DatasetFiles, progress: Progress) -> Pack | Iterable[ClassImages]:
         """Read or generate all images.
+
+        Data that are larger than the memory are yielded class by class; each is on disk before the next one is asked
+        for.
 
         Args:
             files: the directories to read and write.

@@ -60,6 +60,7 @@ class Episodes:
         query_x: [B, M, C, H, W] float queries, in random order.
         query_y: [B, M] query labels 0 … N-1.
         task: the task of each episode.
+        embedded: whether the images are features already, [B, S, D] and [B, M, D].
     """
 
     support_x: Tensor
@@ -67,6 +68,7 @@ class Episodes:
     query_x: Tensor
     query_y: Tensor
     task: Classification
+    embedded: bool = False
 
     @property
     def way(self) -> int:
@@ -79,7 +81,7 @@ class Episodes:
     def __getitem__(self, part: slice) -> Episodes:
         """Return some of the episodes, e.g. ``episodes[2:3]``."""
         support_x, support_y = self.support_x[part], self.support_y[part]
-        return Episodes(support_x, support_y, self.query_x[part], self.query_y[part], self.task)
+        return Episodes(support_x, support_y, self.query_x[part], self.query_y[part], self.task, self.embedded)
 
     def __iter__(self) -> Iterator[Episode]:
         """Yield each episode."""

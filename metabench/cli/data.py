@@ -1,4 +1,4 @@
-"""`metabench data`: list, prepare and import packed datasets."""
+"""`metabench data`: list, prepare, verify and import packed datasets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import click
 from metabench.cli.streams import say
 
 if TYPE_CHECKING:
+    from metabench.api import Progress
     from metabench.packs import Pack
 
 
 @click.group()
 def data() -> None:
-    """List, prepare and import datasets.
+    """List, prepare, verify and import datasets.
 
     METABENCH_DATA lists directories with raw data, which are only read. Packed copies and downloads go to
     METABENCH_CACHE. METABENCH_OFFLINE=1 forbids downloads.
@@ -68,6 +69,41 @@ def prepare(names: tuple[str, ...]) -> None:
             load_splits(name, dataset, roots, progress)
         outcome = "was already packed" if path.stat().st_mtime_ns == before else "packed"
         say(f"{name}: {outcome}, {_describe(pack, path)}")
+
+
+@data.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Read packed copies, and compare them with their stored hashes.
+
+    By default, all copies in METABENCH_CACHE. Runs read the hash, and not all images.
+    """
+    from functools import partial
+
+    from metabench.cli.progress import pack_progress
+    from metabench.data.packing import DataRoots, all_packed_files, packed_files
+    from metabench.errors import DataError
+    from metabench.packs import verify_pack
+
+    roots = DataRoots.from_environment(os.environ)
+    files = {name: packed_files(name, roots) for name in names} or {"": all_packed_files(roots)}
+    missing = next((name for name, paths in files.items() if name and not paths), None)
+    if missing is not None:
+        raise DataError(f"there is no packed copy of '{missing}' in {roots.cache}: metabench data prepare {missing}")
+    damaged = []
+    for path in [path for paths in files.values() for path in paths]:
+        try:
+            with pack_progress() as progress:
+                pack = verify_pack(path, partial(_hashing, progress))
+            say(f"as it was packed: {_describe(pack, path)}")
+        except DataError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise DataError("\n".join(damaged))
+
+
+def _hashing(progress: Progress, done: int, total: int) -> None:
+    progress(done >> 20, total >> 20, "hashing MiB")
 
 
 @data.command("import")

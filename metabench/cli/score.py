@@ -33,7 +33,7 @@ def score(directory: Path, metrics: Sequence[str]) -> None:
     with store.locked(), terminal_bars() as bars:
         line = _Line(f"score {directory}", bars, patience=2.0, interval=5.0)
         try:
-            scored = run_job(job, 1, line) if start_is_cheap() else job.run(line)
+            scored = run_job(job, 1, line) if start_is_cheap() else next(job.run(line))
         finally:
             line.end()
         if isinstance(scored, Died):

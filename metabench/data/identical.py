@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,10 @@ from metabench.data.validation import normalised
 from metabench.errors import InvalidData
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Split
+    from metabench.api import Rows, Split
 
-#: Images hashed at once, so that padded copies stay small.
-_AT_ONCE = 4096
+#: Bytes of the images hashed at once, so that padded copies stay small.
+_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -57,25 +57,29 @@ class Findings:
         return lines
 
 
-def examine(name: str, splits: Mapping[str, Split], overlapping: bool) -> Findings:
+def examine(
+    name: str, splits: Mapping[str, Split], overlapping: bool, seen: Callable[[int], None] = lambda images: None
+) -> Findings:
     """Compare names of classes and contents of images within and across splits.
 
     Args:
         name: the dataset's name, for the message.
         splits: the checked splits.
         overlapping: whether the dataset's splits share classes or images on purpose.
+        seen: told of the number of images of each part that was read.
 
     Raises:
         InvalidData: a class or an image is in two splits, and `overlapping` is false.
     """
     shared_classes = _shared_classes(name, splits, overlapping)
-    images = {split: content.images.cpu().numpy() for split, content in splits.items()}
+    rows = {split: content.rows for split, content in splits.items()}
     class_of = {
         split: np.repeat(np.arange(len(content.class_names)), np.diff(content.offsets.numpy()))
         for split, content in splits.items()
     }
     duplicates, across_classes, shared = Counter[str](), Counter[str](), []
-    for copies in _identical(images):
+    looks = {split: _looks(content, seen) for split, content in rows.items()}
+    for copies in _identical(rows, {split: hashes for split, (hashes, _) in looks.items()}):
         if len({split for split, _ in copies}) > 1:
             shared.append(copies)
         first: dict[str, int] = {}
@@ -92,8 +96,8 @@ def examine(name: str, splits: Mapping[str, Split], overlapping: bool) -> Findin
             f"the dataset '{name}' has {_count(len(shared), 'image')} in more than one split, e.g. image {one[1]} of "
             f"{places[0]} is image {other[1]} of {places[1]}: {_ADVICE}"
         )
-    constant = Counter({split: int(_constant(array).sum()) for split, array in images.items()})
-    return Findings(+duplicates, +across_classes, +constant, overlapping, len(shared), shared_classes)
+    constant = {split: count for split, (_, count) in looks.items() if count}
+    return Findings(dict(+duplicates), dict(+across_classes), constant, overlapping, len(shared), shared_classes)
 
 
 _ADVICE = (
@@ -120,32 +124,53 @@ def _shared_classes(name: str, splits: Mapping[str, Split], overlapping: bool) -
     return len(shared)
 
 
-def _identical(images: Mapping[str, npt.NDArray[np.uint8]]) -> list[list[tuple[str, int]]]:
+def _looks(rows: Rows, seen: Callable[[int], None]) -> tuple[npt.NDArray[np.uint64], int]:
+    """Return a hash of each image, and the number of constant images; read some images at a time."""
+    hashes, constant = [np.empty(0, np.uint64)], 0
+    for part in rows.parts():
+        images = part.cpu().numpy()
+        hashes.append(hash_images(images))
+        constant += int(_constant(images).sum()) if images.ndim == 4 else 0
+        seen(len(images))
+    return np.concatenate(hashes), constant
+
+
+def _identical(
+    rows: Mapping[str, Rows], hashes_of: Mapping[str, npt.NDArray[np.uint64]]
+) -> list[list[tuple[str, int]]]:
     """Return all copies, as (split, index), of each image that occurs more than once."""
-    hashes = np.concatenate([hash_images(array) for array in images.values()])
-    names = list(images)
-    firsts = np.cumsum([0, *(len(array) for array in images.values())])
+    hashes = np.concatenate(list(hashes_of.values()))
+    names = list(rows)
+    firsts = np.cumsum([0, *(len(hashes) for hashes in hashes_of.values())])
     _, group, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     copies: dict[bytes, list[tuple[str, int]]] = {}
     # Equal images have equal hashes; the few images with equal hashes are compared by a hash without collisions.
     for position in np.flatnonzero(counts[group.reshape(-1)] > 1):
         place = int(np.searchsorted(firsts, position, side="right")) - 1
         split, index = names[place], int(position - firsts[place])
-        copies.setdefault(hashlib.sha256(images[split][index].tobytes()).digest(), []).append((split, index))
+        image = _row(rows[split], index)
+        copies.setdefault(hashlib.sha256(image.tobytes()).digest(), []).append((split, index))
     return [found for found in copies.values() if len(found) > 1]
 
 
-def hash_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Return a 64-bit hash of each of [n, …] images.
+def _row(rows: Rows, index: int) -> npt.NDArray[Any]:
+    import torch
+
+    return rows.take(torch.tensor([index])).cpu().numpy()
+
+
+def hash_images(images: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """Return a 64-bit hash of each of [n, …] images or vectors.
 
     The hash is a weighted sum of the image's 64-bit words: 129 840 images of 28×28 take some milliseconds.
     """
-    rows = images.reshape(len(images), -1)
+    rows = np.ascontiguousarray(images).reshape(len(images), -1).view(np.uint8)
     words = -(-rows.shape[1] // 8)
     weights = np.random.Generator(np.random.PCG64(0)).integers(0, 2**63, words, dtype=np.uint64) * 2 + 1
     hashes = np.empty(len(rows), np.uint64)
-    for first in range(0, len(rows), _AT_ONCE):
-        part = slice(first, first + _AT_ONCE)
+    at_once = max(1, _AT_ONCE // (8 * words))
+    for first in range(0, len(rows), at_once):
+        part = slice(first, first + at_once)
         padded = np.pad(rows[part], ((0, 0), (0, 8 * words - rows.shape[1])))
         np.einsum("ij,j->i", padded.view(np.uint64), weights, out=hashes[part])
     return hashes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from metabench.data.validation import normalised
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Split
+
+#: Images hashed at once.
+_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,14 @@ class Order:
         bounds = split.offsets.tolist()
         large_enough = [c for c in range(len(names)) if bounds[c + 1] - bounds[c] >= least]
         classes = sorted(large_enough, key=names.__getitem__)
-        members = [list(range(bounds[c], bounds[c + 1])) for c in classes]
+        members = [np.arange(bounds[c], bounds[c + 1], dtype=np.int64) for c in classes]
         if split.image_names is not None:
             image_names = [normalised(name) for name in split.image_names]
-            members = [sorted(images, key=image_names.__getitem__) for images in members]
+            members = [np.array(sorted(images.tolist(), key=image_names.__getitem__), np.int64) for images in members]
         return cls(
             names=tuple(names[c] for c in classes),
             classes=np.array(classes, dtype=np.int64),
-            images=np.array([image for images in members for image in images], dtype=np.int64),
+            images=np.concatenate([np.empty(0, np.int64), *members]),
             offsets=np.cumsum([0, *(len(images) for images in members)], dtype=np.int64),
         )
 
@@ -84,11 +88,18 @@ def episodes_key(split: Split, name: str, shape: EpisodeShape, seed: int, conten
     return hashlib.sha256(f"{key}|{content}".encode()).hexdigest()[:32]
 
 
-def content_of(split: Split) -> str:
-    """Return a hash of the images of a split, in their order."""
-    images = split.images.cpu().numpy()
-    digest = hashlib.sha256(json.dumps(images.shape[1:]).encode())
-    order = Order.of(split).images
-    for first in range(0, len(order), 4096):  # a copy of all images may be large
-        digest.update(np.ascontiguousarray(images[order[first : first + 4096]]).data)
+def content_of(split: Split, seen: Callable[[int], None] = lambda images: None) -> str:
+    """Return a hash of the images of a split, in their order.
+
+    Args:
+        split: the split.
+        seen: told of the number of images of each part that was read.
+    """
+    import torch
+
+    digest = hashlib.sha256(json.dumps(split.rows.shape).encode())
+    # A copy of all images may be large.
+    for part in torch.split(torch.from_numpy(Order.of(split).images), _AT_ONCE):
+        digest.update(np.ascontiguousarray(split.rows.take(part).cpu().numpy()).data.cast("B"))
+        seen(len(part))
     return digest.hexdigest()

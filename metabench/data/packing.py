@@ -12,17 +12,18 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import platformdirs
 
 from metabench.data.identical import Findings, examine
 from metabench.data.order import content_of
-from metabench.data.validation import check_pack, check_sizes, check_splits
+from metabench.data.validation import check_pack, check_sizes, check_splits, checked_classes
 from metabench.errors import DataError, InvalidData, MetabenchError, in_one_line
+from metabench.files import atomic_file
 from metabench.packs import Pack, read_pack, write_pack
 from metabench.registry.code import code_hash
 from metabench.registry.file_classes import is_local
@@ -30,9 +31,20 @@ from metabench.registry.file_classes import is_local
 if TYPE_CHECKING:
     from metabench.api import Dataset, Progress, Split
 
-__all__ = ["DataRoots", "LoadedDataset", "load_pack", "load_splits", "make_pack", "pack_path", "packed_files"]
+__all__ = [
+    "DataRoots",
+    "LoadedDataset",
+    "all_packed_files",
+    "load_pack",
+    "load_splits",
+    "make_pack",
+    "pack_path",
+    "packed_files",
+]
 
 _SUFFIX = ".safetensors"
+#: Part of the names of packs: the format of their files.
+_FORMAT = 2
 _T = TypeVar("_T")
 
 
@@ -92,6 +104,8 @@ class LoadedDataset:
         test_content: hash of the test images.
         findings: oddities of the images.
         raw_files: number of raw files that the pack was compared with; 0 where there are none.
+        remarks: oddities that the dataset noted when it was packed.
+        features: folder of the features of its images; None keeps them in memory.
     """
 
     splits: Mapping[str, Split]
@@ -99,6 +113,8 @@ class LoadedDataset:
     test_content: str = ""
     findings: Findings = field(default_factory=Findings)
     raw_files: int = 0
+    remarks: Sequence[str] = ()
+    features: Path | None = None
 
 
 def pack_path(name: str, dataset: Dataset, roots: DataRoots) -> Path:
@@ -115,6 +131,11 @@ def packed_files(name: str, roots: DataRoots) -> list[Path]:
     """Return a dataset's packed copies, one per code and configuration."""
     # Names of unfinished files start with a dot.
     return sorted(path for path in (roots.cache / _folder(name)).glob(f"*{_SUFFIX}") if path.name[0] != ".")
+
+
+def all_packed_files(roots: DataRoots) -> list[Path]:
+    """Return the packed copies of all datasets."""
+    return sorted(path for path in roots.cache.glob(f"*/*{_SUFFIX}") if path.name[0] != ".")
 
 
 def load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> Pack:
@@ -148,8 +169,67 @@ def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progres
     raw = _raw_files(name, dataset, roots)
     pack = _load_pack(name, dataset, roots, progress, raw)
     splits = check_splits(name, _guarded(name, "split()", lambda: dataset.split(pack)), announced)
-    findings = examine(name, splits, dataset.overlapping)
-    return LoadedDataset(splits, pack.fingerprint, content_of(splits["test"]), findings, raw.count)
+    key = _content_key(name, dataset, pack, raw, splits)
+    note = pack_path(name, dataset, roots).with_suffix(f".{key[:12]}.json")
+    examined = _read_note(note, key)
+    if examined is None:
+        seen = _Counted(progress, sum(len(split.images) for split in [*splits.values(), splits["test"]]), name)
+        findings = examine(name, splits, dataset.overlapping, seen)
+        examined = _Examined(findings, content_of(splits["test"], seen))
+        _write_note(note, key, examined)
+    features = roots.cache / _folder(name) / "features"
+    return LoadedDataset(
+        splits, pack.fingerprint, examined.test_content, examined.findings, raw.count, pack.remarks, features
+    )
+
+
+@dataclass
+class _Counted:
+    """Reports images that are read part by part."""
+
+    progress: Progress
+    total: int
+    name: str
+    done: int = 0
+
+    def __call__(self, images: int) -> None:
+        self.done += images
+        self.progress(self.done, self.total, f"checking {self.name}")
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """The results of reading all images of the splits, as they are kept beside the pack."""
+
+    findings: Findings
+    test_content: str
+
+
+def _content_key(name: str, dataset: Dataset, pack: Pack, raw: _RawFiles, splits: Mapping[str, Split]) -> str:
+    """Return a hash of everything that the images of the splits follow from."""
+    forms = {
+        split: [content.rows.shape, list(content.class_names), content.offsets.tolist()]
+        for split, content in splits.items()
+    }
+    code = [code_hash(cls) for cls in _plugin_classes(type(dataset))]
+    origin = [name, type(dataset).__qualname__, code, _parameters(dataset), dataset.overlapping, raw.stamp]
+    text = json.dumps([pack.fingerprint, origin, forms], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_note(path: Path, key: str) -> _Examined | None:
+    """Return the kept results; None where there are none that can be read."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        note = json.loads(path.read_bytes())
+        if note["key"] == key:
+            return _Examined(Findings(**note["findings"]), str(note["test_content"]))
+    return None
+
+
+def _write_note(path: Path, key: str, examined: _Examined) -> None:
+    # A cache that cannot be written may still be read: the images are then examined each time.
+    with suppress(OSError), atomic_file(path) as temporary:
+        temporary.write_text(json.dumps({"key": key, **asdict(examined)}), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -173,11 +253,25 @@ def _load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress
 def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress, raw: _RawFiles) -> Pack:
     path = pack_path(name, dataset, roots)
     _check_writable(path.parent)
-    pack = check_pack(name, _guarded(name, "pack()", lambda: dataset.pack(_files(name, roots), progress)))
-    pack = replace(pack, offsets=pack.offsets.astype(np.int64), class_names=tuple(pack.class_names))
+    packed = _guarded(name, "pack()", lambda: dataset.pack(_files(name, roots), progress))
     # The stamp is older than the reading: a file that changed meanwhile is read again.
-    write_pack(path, pack, raw.stamp)
+    if isinstance(packed, Iterator):
+        pack = write_pack(path, checked_classes(name, _guarded_each(name, packed)), raw.stamp)
+    else:
+        pack = write_pack(path, check_pack(name, packed), raw.stamp)
+    for note in path.parent.glob(f"{path.stem}.*.json"):
+        note.unlink(missing_ok=True)
     return pack
+
+
+def _guarded_each(name: str, values: Iterator[_T]) -> Iterator[_T]:
+    """Yield the values of a generator of a plugin, as `_guarded`."""
+    end = object()
+    while True:
+        value = _guarded(name, "pack()", lambda: next(values, end))
+        if value is end:
+            return
+        yield value  # type: ignore[misc]
 
 
 def _folder(name: str) -> str:
@@ -196,7 +290,7 @@ def _identity(name: str, dataset: Dataset) -> str:
     # Code in a file may read the files beside it.
     home = str(Path(name.rpartition(":")[0]).resolve()) if is_local(name) else name
     code = [code_hash(cls) for cls in _plugin_classes(type(dataset))]
-    text = json.dumps([home, type(dataset).__qualname__, code, parameters, places], sort_keys=True)
+    text = json.dumps([_FORMAT, home, type(dataset).__qualname__, code, parameters, places], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metabench.errors import InvalidData
-from metabench.packs import Pack
+from metabench.packs import ClassImages, Pack
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Split, SplitSize
@@ -42,6 +42,41 @@ def check_pack(name: str, pack: object) -> Pack:
     return pack
 
 
+def checked_classes(name: str, classes: Iterable[object]) -> Iterator[ClassImages]:
+    """Yield the classes of a pack that is made class by class, each if it fits those before it.
+
+    Args:
+        name: the dataset's name, for the message.
+        classes: the values that its `pack` yields.
+
+    Raises:
+        InvalidData: says what was expected and what came, and in which class.
+    """
+    owner = f"the dataset '{name}', pack()"
+    seen: dict[str, int] = {}
+    form: tuple[Any, ...] = ()
+    for index, part in enumerate(classes):
+        if not isinstance(part, ClassImages):
+            raise _wrong(owner, "the values", "ClassImages", _described(part))
+        if not isinstance(part.name, str):
+            raise _wrong(owner, "the name of a class", "text", f"{part.name!r}")
+        _check_new(owner, part.name, index, seen)
+        of_class = f"{owner}, class '{part.name}'"
+        if not isinstance(part.images, np.ndarray):
+            raise _wrong(of_class, "images", "a numpy array", _described(part.images))
+        _check_images(of_class, part.images)
+        _check_image_names(of_class, part.image_names, len(part.images))
+        came = (part.images.shape[1:], part.images.dtype, part.image_names is not None)
+        form = form or came
+        if came[:2] != form[:2]:
+            raise _wrong(of_class, "images", f"of the shape of the first class, {list(form[0])}", f"{list(came[0])}")
+        if came[2] != form[2]:
+            raise _wrong(of_class, "image_names", "given for all classes, or for none", "for some only")
+        yield part
+    if not seen:
+        raise _wrong(owner, "class_names", "at least one class", "none")
+
+
 def check_splits(name: str, splits: object, announced: Mapping[str, SplitSize] | None) -> Mapping[str, Split]:
     """Return the splits if they are complete, and all their fields fit each other.
 
@@ -65,7 +100,7 @@ def check_splits(name: str, splits: object, announced: Mapping[str, SplitSize] |
         _check_split(owner, content)
         if announced and split in announced and content.size != announced[split]:
             raise _wrong(owner, "the size", f"as sizes() says, {announced[split]}", str(content.size))
-    shapes = {split: tuple(splits[split].images.shape[1:]) for split in splits}
+    shapes = {split: splits[split].rows.shape for split in splits}
     for split, shape in shapes.items():
         if shape != shapes["train"]:
             expected = f"of the shape of the train split, {list(shapes['train'])}"
@@ -100,15 +135,18 @@ def normalised(class_name: str) -> str:
 
 
 def _check_split(owner: str, split: Split) -> None:
-    from torch import Tensor
+    import torch
 
-    for field in ("images", "offsets"):
-        if not isinstance(getattr(split, field), Tensor):
-            raise _wrong(owner, field, "a torch.Tensor", _described(getattr(split, field)))
-    _check_images(owner, split.images)
+    from metabench.api import Rows
+
+    if not isinstance(split.images, (torch.Tensor, Rows)):
+        raise _wrong(owner, "images", "a torch.Tensor or Rows", _described(split.images))
+    if not isinstance(split.offsets, torch.Tensor):
+        raise _wrong(owner, "offsets", "a torch.Tensor", _described(split.offsets))
+    _check_images(owner, split.images.take(torch.arange(1)) if isinstance(split.images, Rows) else split.images)
     _check_classes(owner, split.class_names, split.offsets, split.images)
     _check_image_names(owner, split.image_names, len(split.images))
-    channels = split.images.shape[1]
+    channels = split.rows.shape[0]
     for field, values in (("mean", split.mean), ("std", split.std)):
         _check_scale(owner, field, values, channels)
     if split.groups is not None:
@@ -130,6 +168,8 @@ def _check_complete(name: str, method: str, splits: Mapping[str, object]) -> Non
 def _check_images(owner: str, images: Any) -> None:
     """Check the type, shape and number of images, of numpy or torch."""
     expected = "uint8 [n, C, H, W] of 0 … 255"
+    if images.ndim == 2 and str(images.dtype).removeprefix("torch.") == "float32" and len(images):
+        return  # vectors
     if images.ndim != 4:
         raise _wrong(owner, "images", expected, _described(images))
     _, channels, _, width = images.shape
@@ -153,10 +193,7 @@ def _check_classes(owner: str, names: Any, offsets: Any, images: Any) -> None:
         raise _wrong(owner, "class_names", "at least one class", "none")
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
-        if normalised(name) in seen:
-            places = f"{name!r} for the classes {seen[normalised(name)]} and {index}"
-            raise _wrong(owner, "class_names", "another name for each class", places)
-        seen[normalised(name)] = index
+        _check_new(owner, name, index, seen)
     whole = str(offsets.dtype).removeprefix("torch.").removeprefix("u").startswith("int")
     if not whole or offsets.ndim != 1 or len(offsets) != len(names) + 1:
         expected = f"whole numbers [{len(names) + 1}], for {len(names)} class_names"
@@ -168,6 +205,14 @@ def _check_classes(owner: str, names: Any, offsets: Any, images: Any) -> None:
     for name, first, last in zip(names, bounds, bounds[1:], strict=False):
         if last <= first:
             raise _wrong(owner, "offsets", "rising, as every class has an image", f"{first}, {last} for class '{name}'")
+
+
+def _check_new(owner: str, name: str, index: int, seen: dict[str, int]) -> None:
+    """Note the name of a class; refuse one that an earlier class has."""
+    if normalised(name) in seen:
+        places = f"{name!r} for the classes {seen[normalised(name)]} and {index}"
+        raise _wrong(owner, "class_names", "another name for each class", places)
+    seen[normalised(name)] = index
 
 
 def _check_image_names(owner: str, names: Any, count: int) -> None:

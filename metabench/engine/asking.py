@@ -12,11 +12,9 @@ from torch import Tensor
 from metabench.api import Algorithm, Classification, Episodes, Support, embed_episode
 from metabench.api.batching import Batching
 from metabench.engine.batching import InOrder
+from metabench.engine.features import images_at_once
 from metabench.errors import CellFailed
 from metabench.machine.reproducible import derive_seed, seed_generators
-
-#: Largest number of pixels that a CPU embeds in one pass over several episodes: activations then stay in its cache.
-_PIXELS_AT_ONCE = 2**19
 
 
 def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
@@ -62,7 +60,7 @@ def ask(
     Args:
         algorithm: the algorithm.
         episodes: B episodes, of which the support sets are used.
-        questions: [B, m, C, H, W] queries each.
+        questions: [B, m, C, H, W] queries each; [B, m, D] features of embedded episodes.
         seed: seed of the algorithm's random draws, with the number of the episode.
         first: number of the first episode in its stream.
         together: embed support set and queries of each episode together, also if the backbone is `per_image`.
@@ -76,7 +74,7 @@ def ask(
     algorithm.eval()
     task = episodes.task
     support, asked = episodes.support_x, list(questions)
-    reads_features = algorithm.reads == "features"
+    reads_features = algorithm.reads == "features" and not episodes.embedded
     together = reads_features and (together or not algorithm.backbone.per_image)
     if reads_features and not together:
         support, *asked = _embedded(algorithm, [support, *asked])
@@ -152,7 +150,7 @@ def _embedded(algorithm: Algorithm, parts: Sequence[Tensor]) -> list[Tensor]:
     images = torch.cat(list(parts), dim=1)
     at_once = len(images)
     if images.device.type == "cpu":
-        at_once = max(1, _PIXELS_AT_ONCE // images[0, :, 0].numel())
+        at_once = max(1, images_at_once(tuple(images.shape[2:]), images.device) // images.shape[1])
     features = torch.cat([algorithm.backbone(part.flatten(0, 1)) for part in torch.split(images, at_once)])
     features = features.reshape(images.shape[:2] + features.shape[1:])
     return list(torch.split(features, [part.shape[1] for part in parts], dim=1))

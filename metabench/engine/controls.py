@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metabench.analysis.metrics import credit
 from metabench.analysis.stats import Floats
-from metabench.api import Algorithm, Episodes
+from metabench.api import Algorithm
 from metabench.engine.asking import predict
 from metabench.engine.evaluation import checked, in_batches
 from metabench.engine.progress import Watcher
@@ -66,12 +66,12 @@ def check_batch_independence(algorithm: Algorithm, stream: EpisodeStream, seed: 
     if not kept:
         return
     original, others = stream.batch(0, size), stream.batch(size, size)
-    exchanged = Episodes(
-        torch.cat([original.support_x[:kept], others.support_x[kept:]]),
-        torch.cat([original.support_y[:kept], others.support_y[kept:]]),
-        torch.cat([original.query_x[:kept], others.query_x[kept:]]),
-        torch.cat([original.query_y[:kept], others.query_y[kept:]]),
-        original.task,
+    exchanged = replace(
+        original,
+        support_x=torch.cat([original.support_x[:kept], others.support_x[kept:]]),
+        support_y=torch.cat([original.support_y[:kept], others.support_y[kept:]]),
+        query_x=torch.cat([original.query_x[:kept], others.query_x[kept:]]),
+        query_y=torch.cat([original.query_y[:kept], others.query_y[kept:]]),
     )
     before, after = (predict(algorithm, drawn, seed, 0)[:kept] for drawn in (original, exchanged))
     by_itself = torch.cat([predict(algorithm, original[i : i + 1], seed, i) for i in range(kept)])

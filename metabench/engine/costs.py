@@ -25,14 +25,14 @@ LATENCY_PARTS = 5
 def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
     """Return the floating-point operations of one episode's adaptation and predictions.
 
-    Convolutions and matrix products count; a multiplication and an addition are two operations.
+    Convolutions and matrix products count, from the images; a multiplication and an addition are two operations.
     """
     counter = FlopCounterMode(display=False)
     # The counter sees only its own thread.
     batching, algorithm.batching = algorithm.batching, Sequential()
     try:
         with counter:
-            predict(algorithm, stream.batch(0, 1), seed, 0)
+            predict(algorithm, stream.images.batch(0, 1), seed, 0)
     finally:
         algorithm.batching = batching
     return counter.get_total_flops()
@@ -56,7 +56,7 @@ class Latencies:
 def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device, episodes: int) -> Latencies:
     """Time episodes one by one, whole and in their two parts.
 
-    An episode's tensors are on the device before the clock starts.
+    An episode's images are on the device before the clock starts.
 
     Args:
         algorithm: the trained algorithm.
@@ -65,6 +65,7 @@ def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: to
         device: the device that it runs on.
         episodes: number of timed episodes, at most `LATENCY_EPISODES`.
     """
+    stream = stream.images
     seconds: list[float] = []
     parts: list[tuple[float, float]] = []
     # A GPU may vectorise whole episodes, but never the parts: let it warm up for them.

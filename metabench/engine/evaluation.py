@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import reduce
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream
 from metabench.errors import CellFailed
 from metabench.machine.memory import BatchSize
+from metabench.records.record import Outputs
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -30,6 +32,7 @@ def evaluate(
     batch: BatchSize,
     seed: int,
     watcher: Watcher | None = None,
+    first: int | None = None,
 ) -> Floats:
     """Return the accuracy of each class of each episode.
 
@@ -40,20 +43,21 @@ def evaluate(
         batch: number of episodes predicted at once.
         seed: seed of the algorithm's random draws.
         watcher: sees the progress, and may ask to stop.
+        first: as in `in_batches`.
 
     Returns:
-        [episodes, N] share of the queries of label 0 … N-1 that are classified correctly. All classes have the same
-        number of queries, so that the mean of a row is the accuracy of the episode.
+        [episodes - first, N] share of the queries of label 0 … N-1 that are classified correctly. All classes have the
+        same number of queries, so that the mean of a row is the accuracy of the episode.
 
     Raises:
         CellFailed: a score is NaN or +inf.
         Interrupted: `watcher` asked to stop.
     """
 
-    def accuracies(first: int, count: int) -> Floats:
-        return class_accuracies(*answers(algorithm, stream, seed, first, count))
+    def accuracies(start: int, count: int) -> Floats:
+        return class_accuracies(*answers(algorithm, stream, seed, start, count))
 
-    return in_batches(accuracies, episodes, batch, watcher)
+    return in_batches(accuracies, episodes, batch, watcher, first)
 
 
 def inductive_accuracies(
@@ -63,6 +67,7 @@ def inductive_accuracies(
     batch: BatchSize,
     seed: int,
     watcher: Watcher | None = None,
+    first: int | None = None,
 ) -> Floats:
     """Accuracy per episode when every query is predicted on its own (inductive protocol).
 
@@ -75,34 +80,22 @@ def inductive_accuracies(
         batch: number of episodes predicted at once.
         seed: seed of the algorithm's random draws.
         watcher: sees the progress, and may ask to stop.
+        first: as in `in_batches`.
 
     Returns:
-        [episodes] accuracies.
+        [episodes - first] accuracies.
 
     Raises:
         CellFailed: a score is NaN or +inf.
         Interrupted: `watcher` asked to stop.
     """
 
-    def accuracies(first: int, count: int) -> Floats:
-        drawn = first_of_each_class(stream.batch(first, count))
-        means: Floats = credit(checked(predict_alone(algorithm, drawn, seed, first)), _labels(drawn)).mean(axis=1)
+    def accuracies(start: int, count: int) -> Floats:
+        drawn = first_of_each_class(stream.batch(start, count))
+        means: Floats = credit(checked(predict_alone(algorithm, drawn, seed, start)), _labels(drawn)).mean(axis=1)
         return means
 
-    return in_batches(accuracies, episodes, batch, watcher)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The test of an algorithm, beside the figures of its metrics.
-
-    Attributes:
-        by_class: [episodes, N] accuracies, as `evaluate` returns them.
-        kept: the kept [n, M, N] log-probabilities and [n, M] labels; None if none are kept.
-    """
-
-    by_class: Floats
-    kept: tuple[npt.NDArray[np.float16], Ints] | None
+    return in_batches(accuracies, episodes, batch, watcher, first)
 
 
 def measure(
@@ -114,43 +107,52 @@ def measure(
     collector: Collector,
     keep: int,
     watcher: Watcher | None = None,
-) -> Measured:
+    first: int | None = None,
+) -> tuple[Floats, Outputs | None]:
     """Compute metrics of a trained algorithm.
 
     Args:
-        algorithm: as in `evaluate`, also for `stream`, `episodes`, `batch`, `seed` and `watcher`.
-        collector: computes the metrics.
-        keep: number of first episodes whose outputs are kept.
+        algorithm: as in `evaluate`, also for `stream`, `episodes`, `batch`, `seed`, `watcher` and `first`.
+        collector: gets the outputs.
+        keep: the outputs of episodes below this number are kept.
+
+    Returns:
+        The result of `evaluate`, and the kept outputs of these episodes; None if there are none.
 
     Raises:
         CellFailed: as `evaluate`.
         Interrupted: `watcher` asked to stop.
     """
     chunk: list[tuple[Floats, Ints]] = []
-    kept: list[tuple[npt.NDArray[np.float16], Ints]] = []
+    kept: list[Outputs] = []
+    done = ended = first or 0
 
     def end_chunk() -> None:
+        nonlocal ended
         scores, targets = (np.concatenate(parts) for parts in zip(*chunk, strict=True))
         chunk.clear()
         outputs = log_probabilities(scores)
         collector.add(outputs, targets)
-        lacking = keep - sum(len(labels) for _, labels in kept)
+        lacking = keep - ended
+        ended += len(targets)
         if lacking > 0:
-            kept.append((outputs[:lacking].astype(np.float16, order="C"), targets[:lacking]))
+            values = class_accuracies(outputs[:lacking], targets[:lacking]).mean(axis=1)
+            kept.append(Outputs(outputs[:lacking].astype(np.float16, order="C"), targets[:lacking], values))
 
-    def accuracies(first: int, count: int) -> Floats:
-        scores, targets = answers(algorithm, stream, seed, first, count)
-        chunk.append((scores, targets))
+    def accuracies(start: int, count: int) -> Floats:
+        nonlocal done
+        scores, targets = answers(algorithm, stream, seed, start, count)
+        wanted = slice(done - start, episodes - start)  # a whole batch may begin before, and end after them
+        chunk.append((scores[wanted], targets[wanted]))
+        done = min(episodes, start + count)
         if sum(part.size for part, _ in chunk) >= OUTPUTS_AT_ONCE:
             end_chunk()
         return class_accuracies(scores, targets)
 
-    by_class = in_batches(accuracies, episodes, batch, watcher)
+    by_class = in_batches(accuracies, episodes, batch, watcher, first)
     if chunk:
         end_chunk()
-    if not kept:
-        return Measured(by_class, None)
-    return Measured(by_class, (np.concatenate([part for part, _ in kept]), np.concatenate([part for _, part in kept])))
+    return by_class, reduce(Outputs.followed_by, kept) if kept else None
 
 
 def answers(algorithm: Algorithm, stream: EpisodeStream, seed: int, first: int, count: int) -> tuple[Floats, Ints]:
@@ -173,23 +175,30 @@ def in_batches(
     episodes: int,
     batch: BatchSize,
     watcher: Watcher | None = None,
+    first: int | None = None,
 ) -> npt.NDArray[_Scalar]:
-    """Return ``results(first, count)`` of all batches, joined.
+    """Return ``results(start, count)`` of all batches, joined.
 
     Args:
         results: returns an array with one row for each of `count` episodes from number `first` on.
         episodes: number of episodes.
         batch: number of episodes computed at once.
         watcher: sees the progress and the mean of the results, and may ask to stop.
+        first: number of the first wanted episode. Batches then begin at multiples of their size and are whole, so that
+            the results of an episode are the same, bit for bit, whatever episodes are wanted. None begins at 0, and the
+            last batch may be smaller.
 
     Raises:
         Interrupted: `watcher` asked to stop.
     """
     batches: list[npt.NDArray[_Scalar]] = []
-    done = 0
+    done = first or 0
 
     def next_batch(size: int) -> npt.NDArray[_Scalar]:
-        return results(done, min(size, episodes - done))
+        if first is None:
+            return results(done, min(size, episodes - done))
+        start = done - done % size
+        return results(start, size)[done - start : episodes - start]
 
     while done < episodes:
         batches.append(batch.fit(next_batch))
@@ -207,7 +216,7 @@ def first_of_each_class(episodes: Episodes) -> Episodes:
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
     chosen = (episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
     queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
-    return Episodes(episodes.support_x, episodes.support_y, queries, labels, episodes.task)
+    return replace(episodes, query_x=queries, query_y=labels)
 
 
 def checked(scores: Tensor) -> Floats:

@@ -11,12 +11,11 @@ import torch
 
 from metabench.analysis.calibration import fit_temperature
 from metabench.analysis.estimates import estimate_of_mean, estimates
-from metabench.analysis.metrics import RANKED_BY, Collector, Measure, class_accuracies
-from metabench.analysis.stats import DataIntervals, Floats, Ints
+from metabench.analysis.metrics import RANKED_BY, Collector, Measure, class_accuracies, remarks_on
+from metabench.analysis.stats import DataIntervals, Floats, Ints, mean_interval
 from metabench.api import Algorithm, Split, trained_weights
-from metabench.data.sampler import IntArray
+from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.asking import predict
-from metabench.engine.checkpoints import TrainingProgress
 from metabench.engine.controls import (
     SHUFFLED_EPISODES,
     check_batch_independence,
@@ -26,12 +25,12 @@ from metabench.engine.controls import (
 from metabench.engine.costs import flops, latencies
 from metabench.engine.evaluation import answers, in_batches, inductive_accuracies, measure
 from metabench.engine.pictures import episode_png
-from metabench.engine.progress import Interrupted, Watcher
+from metabench.engine.progress import Interrupted, TimeLimit, Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream, validation_stream
 from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell, Selection, Testing
 from metabench.records.record import (
     ClassAccuracy,
     Declaration,
@@ -39,11 +38,11 @@ from metabench.records.record import (
     Estimate,
     EvalMetrics,
     Latency,
-    Outputs,
     Temperature,
     TrainMetrics,
-    Validation,
+    Weights,
 )
+from metabench.records.trained import SnapshotFile, Trained
 
 _T = TypeVar("_T")
 
@@ -54,12 +53,41 @@ CALIBRATION_EPISODES = 100
 
 
 @dataclass(frozen=True)
+class SelectedWeights:
+    """The weights that a cell tests.
+
+    Attributes:
+        name: name of the snapshot.
+        wanted: the selection of the cell; another snapshot than its own is the nearest kept one.
+        snapshot: the snapshot.
+    """
+
+    name: str
+    wanted: Selection
+    snapshot: SnapshotFile
+
+    @property
+    def recorded(self) -> Weights:
+        """Return the weights as a record names them."""
+        return Weights(file=self.snapshot.file, sha256=self.snapshot.sha256, selected_for=self.selected_for)
+
+    @property
+    def selected_for(self) -> str:
+        """Return the other episodes by which the weights were selected; empty for those of the cell."""
+        if self.name == self.wanted.name:
+            return ""
+        shape = self.snapshot.shape
+        if shape is None:
+            return "nothing: the last weights"
+        return str(Selection(EpisodeShape(*shape), self.snapshot.params))
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The results of a cell; fields as in `metabench.records.record.Record`.
 
     Attributes:
         episodes: the per-episode results.
-        outputs: the outputs of the first episodes; None if none are kept.
         picture: PNG of the worst episode; None if it could not be drawn.
     """
 
@@ -69,11 +97,11 @@ class Outcome:
     temperature: Temperature | None
     inductive_accuracy: Estimate | None
     episodes: EpisodeResults
-    outputs: Outputs | None
     worst_classes: list[ClassAccuracy]
     picture: bytes | None
     transductive: bool
-    train: TrainMetrics
+    train: TrainMetrics | None
+    weights: Weights | None
     eval: EvalMetrics
     flops_per_episode: int | None
     peak_memory_bytes: int | None
@@ -94,9 +122,11 @@ def test(
     algorithm: Algorithm,
     splits: Mapping[str, Split],
     device: torch.device,
-    progress: TrainingProgress,
+    trained: Trained | None,
+    weights: SelectedWeights | None,
     memory: PeakMemory,
     watcher: Watcher,
+    earlier: EpisodeResults | None,
     measures: Sequence[Measure],
 ) -> Outcome:
     """Test a trained algorithm.
@@ -106,42 +136,72 @@ def test(
         algorithm: the algorithm with its selected weights.
         splits: the splits of its dataset.
         device: the device that it runs on.
-        progress: the progress of its finished training.
+        trained: its finished training; None if nothing was trained.
+        weights: its weights; None if nothing was trained.
         memory: the peak memory since the algorithm was built.
         watcher: sees the progress, and may ask to stop.
+        earlier: results of the first episodes, which are not tested again if they have all metrics.
         measures: the metrics to compute.
 
     Raises:
-        CellFailed: a score is NaN or +inf, or the answers depend on more than their episode.
+        CellFailed: a score is NaN or +inf, the time limit is over, or the answers depend on more than their episode.
         Interrupted: `watcher` asked to stop.
     """
     settings = cell.test
+    watcher = watcher if settings.time_limit is None else TimeLimit(watcher, settings.time_limit)
     stream = evaluation_stream(cell, splits, device)
-    batch = BatchSize(device, settings.batch, most=settings.episodes)
+    batch = BatchSize(device, settings.batch or stream.at_once)
     temperature = _temperature(cell, algorithm, splits, device, watcher)
-    watcher.phase("test", settings.episodes)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
     collector = Collector(measures, temperature.value if temperature else None)
+    collector = Collector(measures, temperature.value if temperature else None)
+    known = earlier if earlier is not None and _has_all(earlier, measures) else None
+    by_class = np.empty((0, cell.shape.way)) if known is None or known.by_class is None else known.by_class
+    kept = known.outputs if known else None
+    tested = len(by_class)
     watch = Stopwatch(device)
+    while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
+        watcher.phase("test", wanted, len(by_class))
+        with watch.running():
+            more, outputs = measure(
+                algorithm,
+                stream,
+                wanted,
+                batch,
+                settings.seed,
+                collector,
+                settings.keep_outputs,
+                watcher,
+                len(by_class),
+            )
+        by_class = np.concatenate([by_class, more])
+        kept = kept.followed_by(outputs) if kept and outputs else kept or outputs
+    episodes = len(by_class)
+    groups = stream.groups(0, episodes)
     with watch.running():
-        measured = measure(
-            algorithm, stream, settings.episodes, batch, settings.seed, collector, settings.keep_outputs, watcher
-        )
         figures = collector.figures()
-        groups = stream.groups(0, settings.episodes)
+        if known is not None:
+            figures = {name: np.concatenate([known.figures[name], values]) for name, values in figures.items()}
         metrics = estimates(figures, groups, measures)
-    remarks = [f"not measured: {name} ({problem})" for name, problem in collector.problems.items()]
     accuracies = figures[RANKED_BY]
     primary = metrics[RANKED_BY]
     check_batch_independence(algorithm, stream, settings.seed, batch)
     watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
     check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
-    remarks += _remarks(accuracies, cell.shape.way)
+    size = algorithm.backbone.input.remark(stream.image_shape)
+    remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(accuracies, cell.shape.way)]
+    if weights and weights.selected_for:
+        remarks.append(f"the weights were selected for {weights.selected_for}")
 
     def test_inductively() -> Floats:
-        watcher.phase("test inductively", settings.inductive_episodes)
-        return inductive_accuracies(algorithm, stream, settings.inductive_episodes, batch, settings.seed, watcher)
+        count, known = settings.inductive_episodes, earlier.alone if earlier else None
+        known = np.empty(0) if known is None else known
+        if len(known) >= count:
+            return known
+        watcher.phase("test inductively", count, len(known))
+        more = inductive_accuracies(algorithm, stream, count, batch, settings.seed, watcher, first=len(known))
+        return np.concatenate([known, more])
 
     alone = _optional("inductive accuracy", test_inductively, remarks) if transductive else None
     # The queries of a method that is not transductive are alone anyway.
@@ -149,44 +209,66 @@ def test(
     if alone is not None:
         inductive_accuracy = estimate_of_mean(alone, DataIntervals(groups[: len(alone)]))
     worst = int(accuracies.argmin())
-    timed = latencies(algorithm, stream, settings.seed, device, settings.episodes)
+    timed = latencies(algorithm, stream, settings.seed, device, episodes)
     return Outcome(
         ranked_by=RANKED_BY,
         metrics=metrics,
         declarations={measure.name: measure.declaration for measure in measures},
         temperature=temperature,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(figures, groups, alone),
-        outputs=Outputs(*measured.kept, accuracies[: len(measured.kept[0])]) if measured.kept else None,
-        worst_classes=_worst_classes(measured.by_class, stream.classes(0, settings.episodes), splits["test"]),
-        picture=_optional("picture", lambda: _picture(algorithm, stream, worst, settings.seed), remarks),
+        episodes=EpisodeResults(figures, groups, alone, by_class, kept),
+        worst_classes=_worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
+        picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
-        train=_train_metrics(cell, progress),
+        train=_train_metrics(cell, trained, weights) if trained and weights else None,
+        weights=weights.recorded if weights else None,
         eval=EvalMetrics(
             seconds=watch.seconds,
-            episodes_per_second=_rate(settings.episodes, watch.seconds),
+            episodes_per_second=_rate(episodes - tested, watch.seconds),
             batch=batch.size,
             latency_ms=Latency(**timed.whole),
             adapt_ms=Latency(**timed.adapt) if timed.adapt else None,
             answer_ms=Latency(**timed.answer) if timed.answer else None,
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, settings.seed), remarks),
-        peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes) or None,
+        peak_memory_bytes=max(memory.bytes(), trained.peak_memory_bytes if trained else 0) or None,
         parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
         all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
     )
 
 
-def _train_metrics(cell: Cell, progress: TrainingProgress) -> TrainMetrics:
-    selection = progress.selections[cell.shape]
+def wanted_episodes(accuracies: Floats, settings: Testing) -> int:
+    """Return the number of test episodes that a cell wants.
+
+    With `Testing.until_ci95`, it grows by `Testing.episodes` as long as the interval over episodes is too wide. Only
+    the width decides, never a difference or a p-value.
+
+    Args:
+        accuracies: accuracies of the first episodes.
+        settings: the test.
+    """
+    done, most = len(accuracies), settings.at_most
+    if settings.until_ci95 is None or most is None:
+        return max(done, settings.episodes)
+    if done < settings.episodes:
+        return settings.episodes
+    if done >= most or mean_interval(accuracies).ci95 <= settings.until_ci95:
+        return done
+    return min(most, (done // settings.episodes + 1) * settings.episodes)
+
+
+def _train_metrics(cell: Cell, trained: Trained, weights: SelectedWeights) -> TrainMetrics:
+    schedule = cell.training.schedule
+    assert schedule is not None, "a finished training has a schedule"
     return TrainMetrics(
-        steps=cell.train.steps,
-        episodes=cell.train.steps * cell.train.meta_batch,
-        seconds=progress.seconds,
-        episodes_per_second=_rate(progress.timed_steps * cell.train.meta_batch, progress.seconds),
-        best_step=selection.best_step,
-        validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in selection.validation],
+        steps=trained.step,
+        episodes=trained.step * schedule.meta_batch,
+        seconds=trained.seconds,
+        episodes_per_second=_rate(trained.timed_steps * schedule.meta_batch, trained.seconds),
+        best_step=weights.snapshot.step,
+        validation=weights.snapshot.validation,
+        timed=schedule.seconds is not None,
     )
 
 
@@ -201,28 +283,39 @@ def _optional(name: str, measure: Callable[[], _T], remarks: list[str]) -> _T | 
         return None
 
 
+def _has_all(earlier: EpisodeResults, measures: Sequence[Measure]) -> bool:
+    """Return whether earlier results can be continued: they have all metrics, for all their episodes."""
+    if earlier.by_class is None:
+        return False
+    lengths = {len(earlier.figures.get(measure.name, ())) for measure in measures}
+    return lengths == {len(earlier.by_class)}
+
+
 def _temperature(
     cell: Cell, algorithm: Algorithm, splits: Mapping[str, Split], device: torch.device, watcher: Watcher
 ) -> Temperature | None:
     """Return the temperature of the tested weights; it sees no test episode.
 
     Returns:
-        The temperature; None where a validation query's true class has the score -inf.
+        The temperature; None where nothing is validated, or a validation query's true class has the score -inf.
 
     Raises:
         CellFailed: a score is NaN or +inf.
         Interrupted: `watcher` asked to stop.
     """
-    episodes = min(cell.train.validation_episodes, CALIBRATION_EPISODES)
-    stream = validation_stream(cell, splits, cell.shape, device)
+    schedule = cell.training.schedule
+    if schedule is None:
+        return None
+    episodes, seed = min(schedule.validation_episodes, CALIBRATION_EPISODES), schedule.validation_seed
+    stream = validation_stream(schedule, splits, cell.shape, device)
     watcher.phase("calibrate", episodes)
     parts: list[tuple[Floats, Ints]] = []
 
     def accuracies(first: int, count: int) -> Floats:
-        parts.append(answers(algorithm, stream, cell.train.validation_seed, first, count))
+        parts.append(answers(algorithm, stream, seed, first, count))
         return class_accuracies(*parts[-1])
 
-    in_batches(accuracies, episodes, BatchSize(device, cell.test.batch), watcher)
+    in_batches(accuracies, episodes, BatchSize(device, cell.test.batch or stream.at_once), watcher)
     value = fit_temperature(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     return None if value is None else Temperature(value=value, episodes=episodes)
 

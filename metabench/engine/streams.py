@@ -12,7 +12,9 @@ from torch import Tensor
 from metabench.api import Classification, Episodes, Split
 from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
-from metabench.planning.plan import Cell
+from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
+from metabench.engine.scaling import Scale
+from metabench.planning.cells import Cell, Schedule, Training
 
 #: Number of episodes drawn ahead.
 _AHEAD = 256
@@ -27,7 +29,7 @@ class EpisodeStream:
     the classes, never on where the data lie, what a suite calls them, or the order of classes and named images.
 
     Args:
-        split: the split; its images move to the device once.
+        split: the split; its images may be elsewhere than on the device.
         shape: way, shot and queries of the episodes.
         stream: name of the split.
         seed: seed of the sequence.
@@ -41,9 +43,10 @@ class EpisodeStream:
         self._order = Order.of(split, shape.per_class)
         self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
         self._device = device
-        self._images = split.images.to(device)
-        self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
-        self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+        self._features = split.rows if isinstance(split.rows, FeatureRows) else None
+        self._rows = self._features.embedded().to(device) if self._features is not None else split.rows
+        self._shape, self._name, self._seed = shape, stream, seed
+        self._scale = Scale(split, device)
         self._task = Classification(shape.way)
         self._groups = (
             np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
@@ -60,7 +63,25 @@ class EpisodeStream:
             query_x=self._gather(torch.from_numpy(indices.query)),
             query_y=torch.from_numpy(indices.query_labels).to(self._device),
             task=self._task,
+            embedded=self._features is not None,
         )
+
+    @property
+    def images(self) -> EpisodeStream:
+        """Return the same episodes as images."""
+        if self._features is None:
+            return self
+        return EpisodeStream(self._features.images, self._shape, self._name, self._seed, self._device)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Return (C, H, W) of the images, or (D,) of vectors."""
+        return self._rows.shape if self._features is None else self._features.images.rows.shape
+
+    @property
+    def at_once(self) -> int | None:
+        """Return the number of episodes to compute at once; None where the device decides."""
+        return FEATURES_AT_ONCE if self._features is not None and self._device.type == "cpu" else None
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return the [count, N] classes of the split behind the labels 0 … N-1."""
@@ -91,21 +112,22 @@ class EpisodeStream:
         return self._ahead[start : start + count]
 
     def _gather(self, indices: Tensor) -> Tensor:
-        """Return the normalised [B, n, C, H, W] images at [B, n] indices."""
-        images = self._images[indices.to(self._device)]
-        return images.float().div_(255).sub_(self._mean).div_(self._std)
+        """Return the normalised [B, n, C, H, W] images at [B, n] indices, or the [B, n, D] vectors as they are."""
+        rows = self._rows.take(indices.flatten()).to(self._device)
+        return self._scale(rows.reshape(indices.shape + rows.shape[1:]))
 
 
-def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
-    """Return the training episodes of a cell."""
-    return EpisodeStream(splits["train"], cell.train.shape, "train", cell.seed, device)
+def training_stream(training: Training, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+    """Return the episodes of a training, which has a schedule."""
+    assert training.schedule is not None, "a training has a schedule"
+    return EpisodeStream(splits["train"], training.schedule.shape, "train", training.seed, device)
 
 
 def validation_stream(
-    cell: Cell, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
+    schedule: Schedule, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
 ) -> EpisodeStream:
     """Return the validation episodes of a test shape."""
-    return EpisodeStream(splits["val"], shape, "val", cell.train.validation_seed, device)
+    return EpisodeStream(splits["val"], shape, "val", schedule.validation_seed, device)
 
 
 def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:

@@ -14,24 +14,28 @@ from metabench.api import Algorithm, Episodes
 from metabench.api.batching import Batching, Sequential
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Threaded, Vmapped
+from metabench.engine.features import FEATURES_AT_ONCE
 from metabench.machine.reproducible import generator_states
 
 _M = TypeVar("_M", bound=nn.Module)
 _T = TypeVar("_T")
 
 
-def batching_for(device: torch.device, functional: bool, inner_loop: bool) -> Batching:
+def batching_for(device: torch.device, functional: bool, inner_loop: bool, embedded: bool = False) -> Batching:
     """Return the fastest batching for a device and an algorithm.
 
     Args:
         device: a CPU or a GPU.
         functional: see `metabench.api.Algorithm.functional`.
         inner_loop: see `metabench.api.Algorithm.inner_loop`.
+        embedded: whether episodes consist of features.
     """
     if not functional:
         return InOrder()
     if device.type != "cpu":
         return Vmapped(device)
+    if embedded and not inner_loop:
+        return Vmapped(device, FEATURES_AT_ONCE)
     # Without an inner loop, an episode is one large batch of images: several threads per image batch are faster than
     # one thread per episode.
     threads = torch.get_num_threads()
@@ -51,34 +55,37 @@ class Purity:
     testing: bool = False
 
 
-def purity_of(algorithm: Algorithm, episodes: Episodes) -> Purity:
+def purity_of(algorithm: Algorithm, episodes: Episodes, trains: bool = True) -> Purity:
     """Let a copy of the algorithm train on episodes and predict them, in order.
 
     Args:
         algorithm: the algorithm, before its training.
         episodes: a few training episodes.
+        trains: whether it will be trained; else it only predicts.
     """
     training, testing = _Trial(), _Trial()
     try:
         tried = copy.deepcopy(algorithm)
         tried.batching, tried.training_batching = testing, training
         tried.train()
-        tried.train_step(episodes)
+        if trains:
+            tried.train_step(episodes)
         predict(tried, episodes, 0, 0)
     except Exception:  # it cannot be copied, or the same error will end the cell with its own message
         return Purity()
-    return Purity(training.pure, testing.pure)
+    return Purity(training.pure and trains, testing.pure)
 
 
-def set_batchings(algorithm: Algorithm, episodes: Episodes) -> None:
+def set_batchings(algorithm: Algorithm, episodes: Episodes, trains: bool = True) -> None:
     """Set the fastest batchings that keep results functions of weights and episode.
 
     Args:
         algorithm: the algorithm, before its training.
-        episodes: a few training episodes.
+        episodes: a few episodes.
+        trains: whether it will be trained.
     """
-    fastest = batching_for(episodes.support_x.device, algorithm.functional, algorithm.inner_loop)
-    purity = purity_of(algorithm, episodes)
+    fastest = batching_for(episodes.support_x.device, algorithm.functional, algorithm.inner_loop, episodes.embedded)
+    purity = purity_of(algorithm, episodes, trains)
     algorithm.training_batching = fastest if purity.training else InOrder()
     algorithm.batching = fastest if purity.testing else InOrder()
 

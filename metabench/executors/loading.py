@@ -8,10 +8,15 @@ from dataclasses import replace
 
 import torch
 
-from metabench.api import Progress
+from metabench.api import Progress, Rows, Split
 from metabench.data.packing import DataRoots, LoadedDataset, load_splits
-from metabench.planning.plan import Cell, Choice
+from metabench.machine.memory import free_memory
+from metabench.planning.cells import Cell, Choice
+from metabench.planning.plan import datasets_of
 from metabench.registry.manager import PluginManager
+
+#: Share of a GPU's free memory that the images of one split may take; of larger ones, each batch is copied.
+_SHARE = 0.25
 
 __all__ = ["LoadedDataset", "load_dataset", "load_datasets"]
 
@@ -19,15 +24,23 @@ __all__ = ["LoadedDataset", "load_dataset", "load_datasets"]
 def load_dataset(
     choice: Choice, plugins: PluginManager, roots: DataRoots, device: torch.device, progress: Progress
 ) -> LoadedDataset:
-    """Load a dataset, packing it first if needed, and move its images to the device.
+    """Load a dataset, packing it first if needed; move its images to a GPU that has the memory.
 
     Raises:
         DataError: raw data is missing or damaged, or the cache is not writable.
     """
     dataset = plugins.build_dataset(choice.name, choice.params)
     loaded = load_splits(choice.name, dataset, roots, progress)
-    on_device = {name: replace(split, images=split.images.to(device)) for name, split in loaded.splits.items()}
+    if device.type == "cpu":  # where a worker maps the images, and does not copy them
+        return loaded
+    on_device = {name: replace(split, images=_moved(split, device)) for name, split in loaded.splits.items()}
     return replace(loaded, splits=on_device)
+
+
+def _moved(split: Split, device: torch.device) -> Rows:
+    """Return the images of a split on a GPU, unless they would take most of its memory."""
+    free = free_memory(device)
+    return split.rows if free is not None and split.rows.nbytes > free * _SHARE else split.rows.to(device)
 
 
 def load_datasets(
@@ -50,9 +63,7 @@ def load_datasets(
         DataError: raw data is missing or damaged, or the cache is not writable.
     """
     datasets: dict[str, LoadedDataset] = {}
-    for cell in cells:
-        choice = cell.dataset
-        if choice.label not in datasets and not cell.problem:
-            with progress() as report:
-                datasets[choice.label] = load_dataset(choice, plugins, roots, device, report)
+    for label, choice in datasets_of(cells).items():
+        with progress() as report:
+            datasets[label] = load_dataset(choice, plugins, roots, device, report)
     return datasets

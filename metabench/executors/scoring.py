@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,15 @@ import numpy as np
 
 from metabench.analysis.declared import measures_of
 from metabench.analysis.estimates import estimates
-from metabench.analysis.metrics import OUTPUTS_AT_ONCE, Collector, Measure, by_name, log_probabilities
+from metabench.analysis.metrics import (
+    OUTPUTS_AT_ONCE,
+    Collector,
+    Measure,
+    by_name,
+    log_probabilities,
+    remarks_on,
+    without_remark_on,
+)
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import StoreError, UsageError, nearest
 from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Outputs, Record
@@ -49,8 +57,8 @@ class Scoring:
     output: Path
     names: tuple[str, ...] = ()
 
-    def run(self, watcher: Watcher) -> list[Scored]:
-        """Load the plugins, and compute; nothing is written.
+    def run(self, watcher: Watcher) -> Iterator[list[Scored]]:
+        """Load the plugins, and yield all cells that get metrics; nothing is written.
 
         Raises:
             UsageError: a name is unknown, or that of a metric that ranks.
@@ -76,7 +84,7 @@ class Scoring:
             raise StoreError(
                 f"{self.output} has no kept outputs: set eval.keep_outputs in the suite, and run it again with --fresh"
             )
-        return scored
+        yield scored
 
     def _wants(self, name: str, record: Record) -> bool:
         return name in self.names if self.names else record.metrics.get(name) is None
@@ -119,13 +127,13 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
     figures = collector.figures()
     names = [measure.name for measure in chosen]
     metrics = {**record.metrics, **estimates(figures, episodes.groups[:kept], chosen)}
-    earlier = [remark for remark in record.remarks if not any(remark.startswith(_remark(name)) for name in names)]
+    earlier = [left for remark in record.remarks if (left := without_remark_on(remark, names))]
     new = record.model_copy(
         update={
             "schema_version": SCHEMA_VERSION,
             "metrics": metrics,
             "declarations": {**record.declarations, **{measure.name: measure.declaration for measure in chosen}},
-            "remarks": [*earlier, *(f"{_remark(name)}{why})" for name, why in collector.problems.items())],
+            "remarks": [*earlier, *remarks_on(collector.problems)],
         }
     )
     joined = {name: values for name, values in {**episodes.figures, **figures}.items() if metrics[name] is not None}
@@ -136,11 +144,6 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
         kept,
         dict(collector.problems),
     )
-
-
-def _remark(name: str) -> str:
-    """Return how the remark begins that a metric was not measured."""
-    return f"not measured: {name} ("
 
 
 def write_scores(store: Store, scored: Iterable[Scored]) -> None:

@@ -72,6 +72,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in str(error) for words in ("can't allocate memory", "out of memory", "_ALLOC_FAILED"))
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a GPU; None of another device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 class PeakMemory:
     """Measure the peak memory since construction.
 

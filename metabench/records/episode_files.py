@@ -27,7 +27,11 @@ _MOST_FIGURES = 10_000
 
 
 def read_episodes(
-    path: Path, record: Record, groups: bool = True, metrics: Collection[str] | None = None
+    path: Path,
+    record: Record,
+    groups: bool = True,
+    metrics: Collection[str] | None = None,
+    by_label: bool = False,
 ) -> EpisodeResults:
     """Return the per-episode results of a finished cell.
 
@@ -36,6 +40,7 @@ def read_episodes(
         record: the cell's record, which is ok.
         groups: whether the groups are wanted, which are half of the work; else they are [n, 0].
         metrics: the metrics that are wanted; None means all.
+        by_label: whether the accuracies of each label are wanted.
 
     Raises:
         StoreError: the file is missing or damaged, or its values differ from the record.
@@ -57,7 +62,10 @@ def read_episodes(
             if record.transductive and alone is not None and "alone.npy" in file.namelist():
                 alone_values = _array(file, "alone", np.float64, (alone.episodes,))
                 _check(alone_values, alone, record, record.ranked_by, " alone")
-        return EpisodeResults(figures, members, alone_values)
+            by_class = None
+            if by_label and "by_class.npy" in file.namelist():
+                by_class = _array(file, "by_class", np.float64, (n, record.way))
+        return EpisodeResults(figures, members, alone_values, by_class)
     except FileNotFoundError as error:
         raise StoreError(f"there are no per-episode results {path}: run the suite again") from error
     except _Disagrees as error:
@@ -76,9 +84,8 @@ def write_episodes(path: Path, results: EpisodeResults) -> None:
         f"{_METRICS}{name}": values if values.ndim == 1 else values.astype(np.float32)
         for name, values in results.figures.items()
     }
-    arrays["groups"] = results.groups
-    if results.alone is not None:
-        arrays["alone"] = results.alone
+    further = {"groups": results.groups, "alone": results.alone, "by_class": results.by_class}
+    arrays |= {name: array for name, array in further.items() if array is not None}
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 

@@ -172,6 +172,7 @@ class TrainMetrics(_Part):
         episodes_per_second: training episodes per second of `seconds`; None where every step was warm-up.
         best_step: step of the tested weights, chosen by validation accuracy.
         validation: the validation curve.
+        timed: whether a budget of seconds ended the training, so that its length depends on the machine.
     """
 
     steps: Annotated[int, Field(ge=1, lt=2**63)]
@@ -180,11 +181,26 @@ class TrainMetrics(_Part):
     episodes_per_second: Cost | None
     best_step: Count
     validation: list[Validation]
+    timed: bool = False
 
     @property
     def validation_accuracy(self) -> float | None:
         """Return the validation accuracy of the tested weights; None without validation."""
         return next((point.accuracy for point in self.validation if point.step == self.best_step), None)
+
+
+class Weights(_Part):
+    """The tested weights.
+
+    Attributes:
+        file: name of their file in ``weights/``.
+        sha256: hash of the file.
+        selected_for: the episodes by which the training selected them, if not those of the test; else empty.
+    """
+
+    file: Line
+    sha256: Line
+    selected_for: Line = ""
 
 
 class Latency(_Part):
@@ -203,7 +219,7 @@ class EvalMetrics(_Part):
     """Metrics of the test.
 
     Attributes:
-        seconds: time of the test, data included, without a warm-up batch.
+        seconds: time of the test, data included, without a warm-up batch; of a test that has grown, its last part.
         episodes_per_second: test episodes per second of `seconds`; None where no time was measured.
         batch: number of episodes predicted at once.
         latency_ms: latency of one episode.
@@ -220,22 +236,6 @@ class EvalMetrics(_Part):
 
 
 @dataclass(frozen=True)
-class EpisodeResults:
-    """Per-episode results of a cell's test, in episode order.
-
-    Attributes:
-        figures: by name of a metric, [n] values of the episodes, or [n, k] figures of a pooled metric.
-        groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes.
-        alone: [k] values of the first k episodes of the metric that ranks, with each query answered on its own, of a
-            transductive method; None where it was not measured, and for other methods, whose queries are alone anyway.
-    """
-
-    figures: Mapping[str, npt.NDArray[np.float64]]
-    groups: npt.NDArray[np.int64]
-    alone: npt.NDArray[np.float64] | None = None
-
-
-@dataclass(frozen=True)
 class Outputs:
     """The test outputs of a cell's first episodes, from which metrics can be computed later.
 
@@ -248,6 +248,32 @@ class Outputs:
     outputs: npt.NDArray[np.float16]
     targets: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
+
+    def followed_by(self, later: Outputs) -> Outputs:
+        """Return these outputs with those of the episodes after them."""
+        import numpy as np
+
+        return Outputs(*(np.concatenate(pair) for pair in zip(vars(self).values(), vars(later).values(), strict=True)))
+
+
+@dataclass(frozen=True)
+class EpisodeResults:
+    """Per-episode results of a cell's test, in episode order.
+
+    Attributes:
+        figures: by name of a metric, [n] values of the episodes, or [n, k] figures of a pooled metric.
+        groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes.
+        alone: [k] values of the first k episodes of the metric that ranks, with each query answered on its own, of a
+            transductive method; None where it was not measured, and for other methods, whose queries are alone anyway.
+        by_class: [n, N] accuracy of each label of each episode; None in files of earlier versions.
+        outputs: the outputs of the first episodes, which have a file of their own; None if they are not kept or read.
+    """
+
+    figures: Mapping[str, npt.NDArray[np.float64]]
+    groups: npt.NDArray[np.int64]
+    alone: npt.NDArray[np.float64] | None = None
+    by_class: npt.NDArray[np.float64] | None = None
+    outputs: Outputs | None = None
 
 
 class Machine(_Part):
@@ -352,6 +378,7 @@ class Record(_Part):
     worst_classes: list[ClassAccuracy] = []
     remarks: list[Line] = []
     train: TrainMetrics | None = None
+    weights: Weights | None = None
     eval: EvalMetrics | None = None
     flops_per_episode: Count | None = None
     peak_memory_bytes: Count | None = None

@@ -137,6 +137,11 @@ def _install_folders() -> frozenset[Path]:
     return frozenset(Path(folder).resolve() for folder in [*folders, *standard])
 
 
+def distribution_of(module: str) -> str | None:
+    """Return the name of the installed distribution of a module; None of code that is not installed."""
+    return next(iter(_distributions().get(module.partition(".")[0], ())), None)
+
+
 @cache
 def _distributions() -> dict[str, Iterable[str]]:
     return dict(packages_distributions())

@@ -19,6 +19,7 @@ from metabench.registry.code import code_hash
 from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
 from metabench.registry.file_classes import FileClasses, is_local
 from metabench.registry.hooks import Hooks, implements_hooks
+from metabench.registry.module_names import callable_of, code_of, is_module, version_of
 from metabench.registry.selection import PLUGINS_VARIABLE, select_plugins
 from metabench.specs import (
     API_VERSION,
@@ -232,6 +233,8 @@ class PluginManager:
         Raises:
             PluginError: the name is none of these, or a class in a file cannot be imported.
         """
+        if is_module(name):
+            return "backbone"
         if is_local(name):
             from metabench.api import Algorithm, Backbone, Dataset
 
@@ -264,6 +267,8 @@ class PluginManager:
         Raises:
             PluginError: no plugin provides the name.
         """
+        if is_module(name):
+            return version_of(name)
         if is_local(name):
             return self._files.version(name)
         for info, spec in self._specs(kind, _SPECS[kind]):
@@ -283,6 +288,8 @@ class PluginManager:
         Raises:
             PluginError: no plugin provides the name.
         """
+        if is_module(name):
+            return code_of(name)
         if is_local(name):
             return self._files.version(name)
         for _, spec in self._specs(kind, _SPECS[kind]):
@@ -410,6 +417,9 @@ class PluginManager:
             if is_local(name):
                 owner = f"the {kind} {name}"
                 cls = self._files.load(name)
+            elif is_module(name) and kind == "backbone":
+                owner = f"the {kind} {name}"
+                cls = callable_of(name)
             else:
                 spec = self._one(kind, name, spec_class)
                 owner = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
@@ -423,6 +433,10 @@ class PluginManager:
             raise PluginError(f"{owner} cannot be imported: {in_one_line(error)}") from error
         except SystemExit as error:
             raise PluginExited(f"{owner} cannot be imported: {in_one_line(error)}") from error
+        if kind in ("backbone", "class") and _makes_a_module(cls, is_module(name)):
+            from metabench.api.module_backbones import module_backbone
+
+            cls = module_backbone(cls)
         if not (is_class(cls) and issubclass(cls, base)):
             home = "specs" if base is Metric else "api"
             wanted = "class" if base is object else f"subclass of metabench.{home}.{base.__name__}"
@@ -431,6 +445,15 @@ class PluginManager:
         if base not in (object, Metric) and not (is_class(config) and issubclass(config, BaseModel)):
             raise PluginError(f"{owner} has a Config that is no subclass of metabench.api.Config: {short(config)}")
         return cls
+
+
+def _makes_a_module(target: Any, of_package: bool) -> bool:
+    """Return whether a backbone's target is a callable that makes a torch module: a function, or a package's class."""
+    if not is_class(target):
+        return callable(target)
+    from metabench.api import Backbone
+
+    return of_package and not issubclass(target, Backbone)
 
 
 def _check_api_version(plugin: object) -> None:

@@ -57,7 +57,7 @@ def metabench_algorithms() -> list[AlgorithmSpec]:
 
 @hookimpl
 def metabench_backbones() -> list[BackboneSpec]:
-    """Return Conv4."""
+    """Return Conv4 and identity."""
     return [
         BackboneSpec(
             "conv4",
@@ -65,14 +65,24 @@ def metabench_backbones() -> list[BackboneSpec]:
             "four blocks of 3×3 convolution, batch norm and ReLU, each halving the image",
             "Vinyals et al. 2016",
             "https://arxiv.org/abs/1606.04080",
-        )
+        ),
+        BackboneSpec(
+            "identity",
+            f"{_HERE}.backbones.identity:Identity",
+            "the pixels, or the vectors of a dataset of features, as they are",
+        ),
     ]
 
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot and glyphs."""
+    """Return Omniglot, glyphs and folder."""
     return [
+        DatasetSpec(
+            "folder",
+            f"{_HERE}.datasets.folder:Folder",
+            "your own images, a folder for each class",
+        ),
         DatasetSpec(
             "omniglot",
             f"{_HERE}.datasets.omniglot:Omniglot",

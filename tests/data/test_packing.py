@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from metabench import api
 from metabench.cli.data import data as data_command
 from metabench.cli.progress import pack_progress
 from metabench.data.packing import DataRoots, load_pack, load_splits, make_pack, pack_path, packed_files
+from metabench.data.sampler import EpisodeShape
+from metabench.engine.streams import EpisodeStream
 from metabench.errors import DataError, PluginError
 from metabench.packs import Pack, read_pack
 from metabench.registry.manager import PluginManager
@@ -290,6 +292,116 @@ def test_a_damaged_pack_is_not_used(tmp_path: Path) -> None:
         load_pack("squares", Squares(), where, silent)
 
 
+class Streamed(Squares):
+    """The squares, class by class."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().pack(files, progress).classes()
+
+
+def test_a_dataset_may_pack_class_by_class(tmp_path: Path) -> None:
+    whole = load_splits("squares", Squares(shade=3), roots(tmp_path / "whole"), silent)
+    dataset = Streamed(shade=3)
+    streamed = load_splits("squares", dataset, roots(tmp_path / "streamed"), silent)
+    assert (streamed.fingerprint, streamed.test_content) == (whole.fingerprint, whole.test_content)
+    load_splits("squares", dataset, roots(tmp_path / "streamed"), silent)
+    assert len(dataset.given) == 1
+
+
+SQUARE = np.zeros((2, 1, 8, 8), np.uint8)
+WRONG_CLASSES = {
+    "no class": ([], r"class_names must be at least one class"),
+    "no ClassImages": ([SQUARE], r"the values must be ClassImages; it is uint8 \[2, 1, 8, 8\]"),
+    "a class twice": ([api.ClassImages("é", SQUARE), api.ClassImages("e\u0301", SQUARE)], "for the classes 0 and 1"),
+    "a number as a name": ([api.ClassImages(3, SQUARE)], r"the name of a class must be text; it is 3"),  # type: ignore[arg-type]
+    "floats": ([api.ClassImages("a", SQUARE / 255)], r"class 'a': images must be uint8 .* float64"),
+    "a class without images": ([api.ClassImages("a", SQUARE[:0])], r"class 'a': images must be at least one image"),
+    "another shape": (
+        [api.ClassImages("a", SQUARE), api.ClassImages("b", SQUARE[..., :4])],
+        r"class 'b': images must be of the shape of the first class, \[1, 8, 8\]; it is \[1, 8, 4\]",
+    ),
+    "names for some": (
+        [api.ClassImages("a", SQUARE, ("1", "2")), api.ClassImages("b", SQUARE)],
+        r"class 'b': image_names must be given for all classes, or for none",
+    ),
+    "names of fewer images": ([api.ClassImages("a", SQUARE, ("1",))], r"image_names must be one for each of 2 images"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CLASSES)
+def test_a_wrong_class_is_refused_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    classes, message = WRONG_CLASSES[case]
+
+    class Wrong(Squares):
+        def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Iterator[Any]:  # type: ignore[override]
+            yield from classes
+
+    with pytest.raises(DataError, match=rf"^the dataset 'squares', pack\(\).*{message}"):
+        load_pack("squares", Wrong(), roots(tmp_path), silent)
+    assert names_below(tmp_path) == []
+
+
+def test_an_error_between_two_classes_names_the_dataset_and_leaves_nothing(tmp_path: Path) -> None:
+    class Failing(Streamed):
+        def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Iterator[Any]:  # type: ignore[override]
+            yield api.ClassImages("a", SQUARE)
+            raise OSError("a bug")
+
+    with pytest.raises(DataError, match=r"the dataset 'squares' failed in pack\(\): OSError: a bug"):
+        load_pack("squares", Failing(), roots(tmp_path), silent)
+    assert names_below(tmp_path) == []
+
+
+def test_images_are_examined_once_and_again_when_they_change(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def note(done: int, total: int, what: str) -> None:
+        seen.append(what)
+
+    where = roots(tmp_path)
+    first = load_splits("squares", Squares(), where, note)
+    assert "checking squares" in seen
+    seen.clear()
+    again = load_splits("squares", Squares(), where, note)
+    assert seen == []
+    assert (again.findings, again.test_content) == (first.findings, first.test_content)
+    make_pack("squares", Squares(shade=9), where, silent)
+    changed = load_splits("squares", Squares(), where, note)
+    assert seen == ["checking squares"] * len(seen) != []
+    assert changed.test_content != first.test_content
+    for note_file in where.cache.rglob("*.json"):
+        note_file.write_text("{")
+    assert load_splits("squares", Squares(), where, note).test_content == changed.test_content
+
+
+def test_a_split_of_some_classes_copies_no_image(tmp_path: Path) -> None:
+    pack = load_pack("squares", Squares(), roots(tmp_path), silent)
+    split = api.Split.of(pack, [4, 1])
+    assert split.class_names == ["e", "b"]
+    assert split.offsets.tolist() == [0, 2, 4]
+    assert split.rows.take(torch.arange(4))[:, 0, 0, 0].tolist() == [8, 9, 2, 3]
+    pack.images[8, 0, 0, 0] = 77
+    assert int(split.rows.take(torch.tensor([0]))[0, 0, 0, 0]) == 77
+
+
+class Vectors(Squares):
+    """Six classes of two vectors of three numbers."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Pack:
+        vectors = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+        return Pack(vectors, np.arange(7, dtype=np.int64) * 2, tuple("abcdef"))
+
+
+def test_rows_may_be_vectors_which_come_as_they_are(tmp_path: Path) -> None:
+    splits = load_splits("vectors", Vectors(), roots(tmp_path), silent).splits
+    stream = EpisodeStream(splits["test"], EpisodeShape(2, 1, 1), "test", 0, torch.device("cpu"))
+    drawn = stream.batch(0, 1).support_x
+    assert drawn.shape == (1, 2, 3)
+    images = splits["test"].images
+    assert isinstance(images, torch.Tensor)
+    assert {tuple(row) for row in drawn[0].tolist()} <= {tuple(row) for row in images.tolist()}
+
+
 def test_a_cache_that_cannot_be_made_is_noticed_before_packing(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, so nothing can be made below it")
     dataset = Squares()
@@ -341,16 +453,32 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 def test_prepare_packs_and_list_shows_it(cli: Callable[..., str], tmp_path: Path) -> None:
     before = cli("list")
-    assert [line.split() for line in before.splitlines()[2:4]] == [["glyphs", "no"], ["omniglot", "no"]]
+    names = ["folder", "glyphs", "omniglot"]
+    assert [line.split() for line in before.splitlines()[2:5]] == [[name, "no"] for name in names]
     assert "METABENCH_DATA   (not set)" in before
     assert f"METABENCH_CACHE  {tmp_path / 'cache'}" in before
 
     assert "glyphs: packed, 350 classes, 7000 images" in cli("prepare", "glyphs")
     assert "glyphs: was already packed" in cli("prepare", "glyphs")
 
-    after = cli("list").splitlines()[2].split()
+    after = cli("list").splitlines()[3].split()
     assert after[:3] == ["glyphs", "yes", "5.2"]
     assert Path(after[3]).parent == tmp_path / "cache" / "glyphs"
+
+
+def test_verify_reads_packs_and_names_those_that_changed(cli: Callable[..., str], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no packed copy of 'glyphs' in .*: metabench data prepare glyphs"):
+        cli("verify", "glyphs")
+    cli("prepare", "glyphs")
+    assert "as it was packed: 350 classes, 7000 images" in cli("verify")
+    assert cli("verify", "glyphs") == cli("verify")
+    (path,) = packed_files("glyphs", DataRoots.from_environment(os.environ))
+    with open(path, "rb+") as file:
+        file.seek(5000)
+        file.write(b"\xff\xfe")
+    cli("prepare", "glyphs")
+    with pytest.raises(DataError, match=rf"{path} is damaged: delete that file"):
+        cli("verify")
 
 
 def test_prepare_packs_a_class_in_a_file_where_a_run_looks(

@@ -130,7 +130,10 @@ WRONG: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
         r"split 'val': the value must be a Split; it is Tensor",
     ),
     "floats in a split": (val_with(images=VAL / 255), r"split 'val': images .* Tensor float32 \[12, 3, 8, 8\] of"),
-    "arrays in a split": (val_with(images=VAL.numpy()), r"split 'val': images must be a torch.Tensor; it is uint8"),
+    "arrays in a split": (
+        val_with(images=VAL.numpy()),
+        r"'val': images must be a torch.Tensor or Rows; it is uint8",
+    ),
     "fewer names": (
         val_with(class_names=["a"]),
         r"split 'val': offsets must be whole numbers \[2\], for 1 class_names",

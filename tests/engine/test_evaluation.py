@@ -15,16 +15,16 @@ from torch import Tensor
 
 from metabench.api import Config, Split
 from metabench.engine.asking import predict
-from metabench.engine.cell import build, run_cell
 from metabench.engine.controls import is_transductive
 from metabench.engine.costs import flops
 from metabench.engine.evaluation import checked, evaluate, inductive_accuracies
+from metabench.engine.learner import build_tested, make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset
 from metabench.machine.memory import BatchSize, PeakMemory
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
 from tiny import CPU, REAL, SUITE, Pixels, Watching
@@ -48,7 +48,10 @@ def test_impossible_classes_leave_the_nll_unknown_where_they_are_true(run: Run) 
     wrong = run("unlucky")
     assert {name for name, estimate in wrong.metrics.items() if estimate} == {"accuracy", "brier", "ece"}
     assert any(said.startswith("not measured: nll (it is not finite in 12 of 12 episodes") for said in wrong.remarks)
-    assert any(said.startswith("not measured: ece_calibrated (no temperature") for said in wrong.remarks)
+    assert any(
+        said.startswith("not measured: nll_calibrated, brier_calibrated, ece_calibrated (no t")
+        for said in wrong.remarks
+    )
 
 
 def test_the_temperature_sees_no_test_episode(
@@ -59,10 +62,12 @@ def test_the_temperature_sees_no_test_episode(
     noise = torch.randint(0, 256, data.splits["test"].images.shape, dtype=torch.uint8)
 
     def temperature(**splits: Split) -> float:
-        outcome = run_cell(cell, {**data.splits, **splits}, CPU, everything, tmp_path / "checkpoint.pt", Watching())
-        (tmp_path / "checkpoint.pt").unlink()
+        changed = replace(data, splits={**data.splits, **splits})
+        learner = make_learner(cell.training, [cell.selection], data, CPU, everything, tmp_path, Watching())
+        outcome = learner.test(cell, Watching(), changed)
         assert outcome.temperature is not None
-        assert outcome.temperature.episodes == cell.train.validation_episodes
+        assert cell.training.schedule is not None
+        assert outcome.temperature.episodes == cell.training.schedule.validation_episodes
         return outcome.temperature.value
 
     whole = temperature()
@@ -75,13 +80,13 @@ def test_outputs_of_the_first_episodes_are_kept(run: Run) -> None:
         run("centroid", text=SUITE.replace("episodes: 12", f"episodes: 12, keep_outputs: {keep}"), name=str(keep))
         for keep in (1000, 7, 0)
     )
-    assert whole.outputs is not None
-    assert few.outputs is not None
-    assert none.outputs is None
-    assert (whole.outputs.outputs.shape, whole.outputs.outputs.dtype) == ((12, 12, 3), np.float16)
-    np.testing.assert_array_equal(few.outputs.outputs, whole.outputs.outputs[:7])
-    np.testing.assert_array_equal(few.outputs.targets, whole.outputs.targets[:7])
-    np.testing.assert_allclose(np.exp(whole.outputs.outputs.astype(float)).sum(axis=-1), 1, atol=1e-3)
+    assert whole.episodes.outputs is not None
+    assert few.episodes.outputs is not None
+    assert none.episodes.outputs is None
+    assert (whole.episodes.outputs.outputs.shape, whole.episodes.outputs.outputs.dtype) == ((12, 12, 3), np.float16)
+    np.testing.assert_array_equal(few.episodes.outputs.outputs, whole.episodes.outputs.outputs[:7])
+    np.testing.assert_array_equal(few.episodes.outputs.targets, whole.episodes.outputs.targets[:7])
+    np.testing.assert_allclose(np.exp(whole.episodes.outputs.outputs.astype(float)).sum(axis=-1), 1, atol=1e-3)
 
 
 def test_constant_scores_have_the_accuracy_of_chance(run: Run) -> None:
@@ -107,7 +112,7 @@ def test_transduction_is_measured(
     name: str, expected: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
     assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is expected
 
 
@@ -116,7 +121,7 @@ def test_only_batch_statistics_make_a_protonet_transductive(
     norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
     assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is (norm == "batch")
 
 
@@ -125,8 +130,8 @@ def test_accuracies_do_not_depend_on_the_batch_size(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=SUITE if name == "relative" else REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
-    algorithm.train_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm.train_step(training_stream(cell.training, data.splits, CPU).batch(0, 2))
     stream = evaluation_stream(cell, data.splits, CPU)
     one = evaluate(algorithm, stream, 11, BatchSize(CPU, 1), 0)
     for batch in (2, 5, 11, 50):
@@ -146,7 +151,7 @@ def test_a_batch_too_large_for_memory_is_halved_with_the_same_result(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
     algorithm.backbone = Pixels(Config(), (1, 16, 16))
     algorithm.backbone.per_image = True
     stream = evaluation_stream(cell, data.splits, CPU)
@@ -163,8 +168,8 @@ def test_memory_does_not_grow_with_the_number_of_episodes(
     phase: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
-    test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell, data.splits, CPU)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell.training, data.splits, CPU)
 
     def peak(episodes: int) -> int:
         memory = PeakMemory(CPU)
@@ -187,8 +192,8 @@ def test_testing_leaves_the_algorithm_as_it_was(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
-    algorithm.train_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm.train_step(training_stream(cell.training, data.splits, CPU).batch(0, 2))
     before = copy.deepcopy((algorithm.state_dict(), algorithm.training_state()))
     evaluate(algorithm, evaluation_stream(cell, data.splits, CPU), 5, BatchSize(CPU, 2), 0)
     assert str(before) == str((algorithm.state_dict(), algorithm.training_state()))
@@ -202,7 +207,7 @@ def test_inductive_accuracy_equals_that_of_episodes_with_one_query(
     norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything).eval()
     stream = evaluation_stream(cell, data.splits, CPU)
     for i, accuracy in enumerate(inductive_accuracies(algorithm, stream, 3, BatchSize(CPU, 2), 0)):
         episode = stream.batch(i, 1)
@@ -235,7 +240,7 @@ def test_a_failing_inductive_test_is_a_remark_and_keeps_the_accuracy(run: Run) -
 
 def test_flops_count_operations_per_episode(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything).eval()
     episode = evaluation_stream(cell, data.splits, CPU).batch(0, 1)
     images, channels = episode.support_x.shape[1] + episode.query_x.shape[1], 4
     per_image = sum(2 * size**2 * 9 * into * channels for size, into in ((16, 1), (8, 4), (4, 4), (2, 4)))

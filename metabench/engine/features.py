@@ -1,0 +1,262 @@
+"""Features of a frozen backbone: each split is embedded once, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from metabench.api import Algorithm, Backbone, Rows, Split, TensorRows
+from metabench.engine.progress import Interrupted, Watcher
+from metabench.engine.scaling import Scale
+from metabench.errors import CellFailed
+from metabench.planning.cells import Choice, Training
+from metabench.row_files import DamagedFile, map_rows, written_rows
+
+#: Number of episodes of features that a CPU computes at once: one episode is too small to keep it busy.
+FEATURES_AT_ONCE = 64
+#: Version of the files; part of their names.
+_FORMAT = 1
+#: Largest number of pixels that a CPU embeds in one pass: activations then stay in its cache.
+_PIXELS_AT_ONCE = 2**19
+#: Number of images that a GPU embeds in one pass.
+_GPU_AT_ONCE = 256
+#: Number of images that are embedded alone, too, and the largest difference of features, as a share of their range.
+_ALONE, _TOLERANCE = 8, 1e-4
+#: Seconds between two looks whether to stop, while another worker embeds.
+_POLL_SECONDS = 0.2
+
+
+def images_at_once(shape: tuple[int, ...], device: torch.device) -> int:
+    """Return the number of images that a device embeds in one pass.
+
+    Args:
+        shape: (C, H, W) of images, or (D,) of vectors.
+        device: the device.
+    """
+    pixels = shape[-1] * (shape[-2] if len(shape) > 1 else 1)
+    return max(1, _PIXELS_AT_ONCE // pixels) if device.type == "cpu" else _GPU_AT_ONCE
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """The folder of features.
+
+    Attributes:
+        folder: the folder; None keeps features in memory.
+        origin: what the features follow from beside weights, split and scale.
+    """
+
+    folder: Path | None
+    origin: str
+
+    @classmethod
+    def of(cls, training: Training, data: Choice, origin: Mapping[str, str], folder: Path | None) -> FeatureStore:
+        """Return the store of a dataset's features by the backbone of a training.
+
+        Args:
+            training: the training.
+            data: the dataset.
+            origin: device, data, code and versions that its results depend on; features are kept only with them.
+            folder: the folder of features; None keeps them in memory.
+        """
+        backbone = training.backbone
+        of_features = {name: value for name, value in origin.items() if name != "algorithm"}
+        parts = [_FORMAT, of_features, data.name, data.params, backbone.name, backbone.params, training.precision]
+        known = folder is not None and "dataset_fingerprint" in origin
+        return cls(folder if known else None, json.dumps(parts, sort_keys=True))
+
+    def path(self, split: Split, name: str, backbone: Backbone) -> Path | None:
+        """Return the file of a split's features; None without a folder."""
+        if self.folder is None:
+            return None
+        scale = [[float(value) for value in values] for values in (split.mean, split.std)]
+        form = [split.rows.shape, list(split.class_names), split.offsets.tolist(), scale]
+        text = json.dumps([self.origin, name, form, _weights_hash(backbone)])
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+
+
+class FeatureRows(Rows):
+    """The features of a split's images, embedded when a stream of episodes is made of them.
+
+    Args:
+        split: the split of images.
+        name: its name.
+        backbone: the frozen backbone.
+        store: the place of the features.
+        device: the device that embeds.
+        watcher: sees the progress, and may ask to stop.
+
+    Attributes:
+        images: the split of images.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        name: str,
+        backbone: Backbone,
+        store: FeatureStore,
+        device: torch.device,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.images = split
+        self.shape, self.dtype = (backbone.features,), torch.float32
+        self._name, self._backbone, self._store = name, backbone, store
+        self._device, self._watcher = device, watcher
+        self._rows: Rows | None = None
+
+    def __len__(self) -> int:
+        return len(self.images.rows)
+
+    def take(self, index: Tensor) -> Tensor:
+        """See `Rows.take`."""
+        return self.embedded().take(index)
+
+    def embedded(self) -> Rows:
+        """Return the features; embed the images at the first call, unless they are on disk.
+
+        Raises:
+            CellFailed: the features cannot be stored, or the features of an image depend on others.
+            Interrupted: the watcher asked to stop.
+        """
+        if self._rows is None:
+            path = self._store.path(self.images, self._name, self._backbone)
+            if path is None:
+                self._rows = TensorRows(torch.cat(list(self._parts())))
+            else:
+                self._rows = self._mapped(path) or self._stored(path)
+        return self._rows
+
+    def _mapped(self, path: Path) -> Rows | None:
+        """Return the features on disk; None where there are none that can be read."""
+        with suppress(OSError, DamagedFile):
+            rows = map_rows(path).rows
+            if rows.shape == (len(self), *self.shape):
+                return TensorRows(torch.from_numpy(rows))
+        return None
+
+    def _stored(self, path: Path) -> Rows:
+        """Embed all images into a file, and map it; another worker that does so is waited for."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path, self._watcher):
+                if self._mapped(path) is None:
+                    with written_rows(path) as writer:
+                        for part in self._parts():
+                            writer.add(part.cpu().numpy())
+                        writer.finish({}, {})
+        except OSError as error:
+            raise CellFailed(
+                f"cannot store features ({self.nbytes / 2**20:.0f} MiB) in {path.parent}: {error.strerror}. "
+                "Free some space or make it writable, or set METABENCH_CACHE to another directory"
+            ) from error
+        mapped = self._mapped(path)
+        if mapped is None:
+            raise CellFailed(f"the features in {path} cannot be read: delete that file, and run again")
+        return mapped
+
+    @torch.no_grad()
+    def _parts(self) -> Iterator[Tensor]:
+        """Yield the [k, D] features of all images, some at a time."""
+        rows, scale = self.images.rows, Scale(self.images, self._device)
+        self._backbone.eval()
+        if self._watcher is not None:
+            self._watcher.phase(f"embed {self._name}", len(self))
+        done = 0
+        for part in torch.split(torch.arange(len(self)), images_at_once(rows.shape, self._device)):
+            x = scale(rows.take(part).to(self._device))
+            features = self._backbone(x)
+            if not done:
+                self._check_alone(x[:_ALONE], features[:_ALONE])
+            done += len(part)
+            yield features
+            if self._watcher is not None:
+                self._watcher.advance(done)
+                if self._watcher.should_stop():
+                    raise Interrupted
+
+    def _check_alone(self, x: Tensor, features: Tensor) -> None:
+        """Check that images have the same features alone.
+
+        Raises:
+            CellFailed: they have others.
+        """
+        alone = torch.cat([self._backbone(image) for image in torch.split(x, 1)])
+        moved = float((alone - features).abs().max())
+        if moved > _TOLERANCE * float((features.max() - features.min()).clamp_min(1e-12)):
+            raise CellFailed(
+                f"the features of an image depend on the other images of the pass (they move by up to {moved:.2g}): "
+                "a backbone is per_image only if no other image moves the features of one"
+            )
+
+
+def with_features(
+    splits: Mapping[str, Split],
+    algorithm: Algorithm,
+    store: FeatureStore,
+    device: torch.device,
+    watcher: Watcher,
+    fixed: bool = False,
+) -> dict[str, Split]:
+    """Return the splits with features in the place of images, where the algorithm reads nothing else of them.
+
+    So it is for an algorithm that reads features of a `per_image` backbone that stays as it is. Training images that
+    the algorithm distorts have new features each time.
+
+    Args:
+        splits: the splits of images.
+        algorithm: the algorithm with its weights.
+        store: the place of the features.
+        device: the device that embeds.
+        watcher: sees the progress, and may ask to stop.
+        fixed: whether a backbone that is not frozen stays as it is.
+    """
+    backbone = algorithm.backbone
+    if not (algorithm.reads == "features" and (backbone.frozen or fixed) and backbone.per_image):
+        return dict(splits)
+    distorted = type(algorithm).augment is not Algorithm.augment
+    return {
+        name: split
+        if name == "train" and distorted
+        else replace(split, images=FeatureRows(split, name, backbone, store, device, watcher))
+        for name, split in splits.items()
+    }
+
+
+@contextmanager
+def _locked(path: Path, watcher: Watcher | None) -> Iterator[None]:
+    """Hold the lock of a file; wait for another worker that has it.
+
+    Raises:
+        Interrupted: the watcher asked to stop.
+    """
+    lock = FileLock(path.with_suffix(".lock"))
+    while True:
+        with suppress(Timeout):
+            lock.acquire(timeout=_POLL_SECONDS)
+            break
+        if watcher is not None and watcher.should_stop():
+            raise Interrupted
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _weights_hash(backbone: Backbone) -> str:
+    """Return a hash of all parameters and buffers."""
+    digest = hashlib.sha256()
+    named: list[tuple[str, Any]] = [*backbone.named_parameters(), *backbone.named_buffers()]
+    for name, value in named:
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

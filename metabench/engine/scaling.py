@@ -1,0 +1,47 @@
+"""Scale images to the input of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metabench.api import Backbone, Split
+from metabench.errors import Unfit
+
+
+class Scale:
+    """The mean and the standard deviation by which a split's images are normalised.
+
+    Args:
+        split: the split.
+        device: the device of the images.
+    """
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+        self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return float images of uint8 ones, [..., C, H, W]; vectors stay as they are."""
+        if rows.dtype != torch.uint8:
+            return rows
+        return rows.float().div_(255).sub_(self._mean).div_(self._std)
+
+
+def scaled(splits: Mapping[str, Split], backbone: Backbone) -> dict[str, Split]:
+    """Return the splits with the mean and the std that the backbone's weights were made for, where it has them.
+
+    Raises:
+        Unfit: the images have another number of channels.
+    """
+    scales = {"mean": backbone.input.mean, "std": backbone.input.std}
+    given: dict[str, Any] = {name: values for name, values in scales.items() if values is not None}
+    channels = splits["train"].rows.shape[0]
+    for name, values in given.items():
+        if len(values) not in (1, channels):
+            raise Unfit(f"the backbone has a {name} of {len(values)} channels, and the images have {channels}")
+    return {name: replace(split, **given) for name, split in splits.items()}
