@@ -262,7 +262,9 @@ def run(
     ) -> Outcome:
         _, (cell,) = cells_of(algorithm, text=text)
         watcher = watcher or Watching()
-        learner = make_learner(cell.training, [cell.selection], data, CPU, everything, tmp_path / name, watcher)
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: data}, CPU, everything, tmp_path / name, watcher
+        )
         return learner.test(cell, watcher)
 
     return start

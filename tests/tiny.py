@@ -66,6 +66,22 @@ class Blots(api.Dataset):
         }
 
 
+class Smears(Blots):
+    """Other images of the same sizes, which are another dataset."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
+        pack = super().pack(files, progress)
+        return replace(pack, images=np.ascontiguousarray(pack.images[:, :, :, ::-1]))
+
+
+class Large(Blots):
+    """Images of twice the size."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
+        pack = super().pack(files, progress)
+        return replace(pack, images=pack.images.repeat(2, axis=2).repeat(2, axis=3))
+
+
 def is_test(x: Tensor) -> bool:
     return float(x[..., 0, 0].mean()) > 0.8
 
@@ -374,7 +390,7 @@ class Plugin:
 
     @hookimpl
     def metabench_datasets(self) -> list[DatasetSpec]:
-        return [DatasetSpec("blots", f"{__name__}:Blots", "")]
+        return [DatasetSpec(cls.__name__.lower(), f"{__name__}:{cls.__name__}", "") for cls in (Blots, Smears, Large)]
 
 
 PLUGIN = Plugin()

@@ -22,7 +22,7 @@ from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
-from metabench.errors import CellFailed
+from metabench.errors import CellFailed, Unfit
 from metabench.machine.memory import PeakMemory
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
@@ -100,7 +100,7 @@ class Learner:
         algorithm: the algorithm of the training.
         trained: the weights that it has selected; None if nothing is trained.
         files: the places of its files.
-        data: its dataset.
+        datasets: the datasets of training, validation and tests, by label.
         origin: device, data, code and versions that the weights depend on.
         device: the device that holds the weights.
         plugins: the provider of the classes.
@@ -111,42 +111,49 @@ class Learner:
     algorithm: Algorithm
     trained: Trained | None
     files: TrainingFiles
-    data: LoadedDataset
+    datasets: Mapping[str, LoadedDataset]
     origin: Mapping[str, str]
     device: torch.device
     plugins: PluginManager
     memory: PeakMemory
 
-    def test(
-        self,
-        cell: Cell,
-        watcher: Watcher,
-        data: LoadedDataset | None = None,
-        earlier: EpisodeResults | None = None,
-    ) -> Outcome:
+    def test(self, cell: Cell, watcher: Watcher, earlier: EpisodeResults | None = None) -> Outcome:
         """Test the weights that the training has selected for a cell.
 
         Args:
             cell: a cell of the training.
             watcher: sees the progress, and may ask to stop.
-            data: the cell's dataset; by default, that of the training.
             earlier: results of the first episodes, which are not tested again.
 
         Raises:
             CellFailed: a split is too small, the weights do not fit, a score is not finite, or memory is too small.
             Interrupted: `watcher` asked to stop.
             StoreError: the weights cannot be read.
+            Unfit: the images of the test have another shape than those of the training.
         """
-        data = data or self.data
-        check_cell(cell, self.data.splits, data.splits)
+        check_cell(cell, {label: data.splits for label, data in self.datasets.items()})
+        self._check_shape(cell)
         with computing(self.training, self.device), testing_memory(cell.shape, self.training):
             algorithm, weights = self._with_weights(cell)
-            splits = self._splits(cell, data, algorithm, watcher)
+            splits = self._splits(cell, algorithm, watcher)
             if not cell.is_trained_by_itself or self.trained is None:
                 set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
             measures = measures_of(self.plugins)
             return test(
                 cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
+            )
+
+    @property
+    def _image_shape(self) -> tuple[int, ...]:
+        return image_shape_of(self.datasets[self.training.dataset.label].splits)
+
+    def _check_shape(self, cell: Cell) -> None:
+        """Refuse images of another shape than those of the training."""
+        trained, tested = self._image_shape, image_shape_of(self.datasets[cell.dataset.label].splits)
+        if trained != tested:
+            raise Unfit(
+                f"it is trained on images of shape {trained} ({self.training.dataset.label}), and those of "
+                f"{cell.dataset.label} have {tested}: give both datasets the same size and channels"
             )
 
     def _with_weights(self, cell: Cell) -> tuple[Algorithm, SelectedWeights | None]:
@@ -155,7 +162,7 @@ class Learner:
         if own:
             algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
         else:
-            algorithm = build_tested(cell, image_shape_of(self.data.splits), self.device, self.plugins)
+            algorithm = build_tested(cell, self._image_shape, self.device, self.plugins)
         if self.trained is None:
             if not own:
                 algorithm.backbone.load_state_dict(self.algorithm.backbone.state_dict())
@@ -164,24 +171,50 @@ class Learner:
         load_snapshot(algorithm, self.trained, name, self.files, whole=own)
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
-    def _splits(self, cell: Cell, data: LoadedDataset, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split]:
-        """Return the splits of a cell's dataset; features where the backbone stays as it is.
-
-        Validation episodes are those of the training's dataset, also for a test on another one.
-        """
-        origin = {**self.origin, "dataset_fingerprint": data.fingerprint}
-        store = FeatureStore.of(self.training, cell.dataset, origin, data.features)
+    def _splits(self, cell: Cell, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split]:
+        """Return the splits that a cell is tested and validated on; features where the backbone stays as it is."""
         fixed = not cell.is_trained_by_itself or self.trained is None
-        splits = with_features(scaled(data.splits, algorithm.backbone), algorithm, store, self.device, watcher, fixed)
-        if cell.dataset == self.training.dataset:
+        rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
+        splits = rows.of(cell.dataset, algorithm, fixed)
+        validated_on = cell.selection.on or self.training.dataset
+        if validated_on == cell.dataset:
             return splits
-        return {**splits, "val": scaled(self.data.splits, algorithm.backbone)["val"]}
+        return {**splits, "val": rows.of(validated_on, algorithm, fixed)["val"]}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that an algorithm reads of the datasets of a job.
+
+    Attributes:
+        training: the training.
+        datasets: the datasets, by label.
+        origin: device, data, code and versions that the weights depend on.
+        device: the device that embeds.
+        watcher: sees the progress, and may ask to stop.
+    """
+
+    training: Training
+    datasets: Mapping[str, LoadedDataset]
+    origin: Mapping[str, str]
+    device: torch.device
+    watcher: Watcher
+
+    def of(self, choice: Choice, algorithm: Algorithm, fixed: bool = False) -> dict[str, Split]:
+        """Return the splits of a dataset; features where the backbone stays as it is (`with_features`)."""
+        data = self.datasets[choice.label]
+        origin = self.origin
+        if "dataset_fingerprint" in origin:
+            origin = {**origin, "dataset_fingerprint": data.fingerprint}
+        store = FeatureStore.of(self.training, choice, origin, data.features)
+        images = scaled(data.splits, algorithm.backbone)
+        return with_features(images, algorithm, store, self.device, self.watcher, fixed)
 
 
 def make_learner(
     training: Training,
     selections: Sequence[Selection],
-    data: LoadedDataset,
+    datasets: Mapping[str, LoadedDataset],
     device: torch.device,
     plugins: PluginManager,
     directory: Path,
@@ -195,7 +228,7 @@ def make_learner(
     Args:
         training: the training.
         selections: the validation episodes by which weights are selected.
-        data: its dataset.
+        datasets: the datasets of training, validation and tests, by label.
         device: the device that it runs on.
         plugins: the provider of the classes.
         directory: the output directory.
@@ -211,7 +244,7 @@ def make_learner(
         Unfit: the algorithm or the backbone does not fit the training.
     """
     files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
-    origin, image_shape = origin or {}, image_shape_of(data.splits)
+    origin, image_shape = origin or {}, image_shape_of(datasets[training.dataset.label].splits)
     with computing(training, device), training_memory(training):
         teacher = _teacher(training.teacher, image_shape, device, plugins, directory)
         algorithm = build(training, image_shape, device, plugins, teacher=teacher)
@@ -220,19 +253,28 @@ def make_learner(
         if training.schedule is not None:
             trained = kept_weights(files, origin)
             # A selection for which a split is too small fails its cells only.
-            selections = [selection for selection in selections if fits(selection.shape, data.splits)]
+            validated_on = {selection: selection.on or training.dataset for selection in selections}
+            selections = [
+                selection
+                for selection, choice in validated_on.items()
+                if fits(selection.shape, datasets[choice.label].splits)
+                and image_shape_of(datasets[choice.label].splits) == image_shape
+            ]
             if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
                 trained = None
-            store = FeatureStore.of(training, training.dataset, origin, data.features)
-            splits = with_features(scaled(data.splits, algorithm.backbone), algorithm, store, device, watcher)
+            rows = _Rows(training, datasets, origin, device, watcher)
+            splits = rows.of(training.dataset, algorithm)
+            validation = {
+                selection: rows.of(selection.on, algorithm) if selection.on else splits for selection in selections
+            }
             batch_of_two = training_stream(training, splits, device).batch(0, min(2, training.schedule.meta_batch))
             set_batchings(algorithm, batch_of_two, trains=trained is None)
             if trained is None:
                 progress = train(
-                    training, algorithm, splits, device, files.checkpoint, origin, selections, memory, watcher, batch
+                    training, algorithm, splits, validation, device, files.checkpoint, origin, memory, watcher, batch
                 )
                 trained = keep_weights(algorithm, progress, training, origin, files)
-        return Learner(training, algorithm, trained, files, data, origin, device, plugins, memory)
+        return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
 
 
 def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:

@@ -41,7 +41,7 @@ def code_of(cell: Cell, plugins: PluginManager) -> Code:
     }
     if not cell.is_trained_by_itself:
         names["trained_by"] = ("algorithm", training.algorithm.name)
-    if training.dataset != cell.dataset:
+    if cell.is_cross_domain:
         names["trained_on"] = ("dataset", training.dataset.name)
     return Code(
         providers={role: plugins.provider(kind, name) for role, (kind, name) in names.items()},
@@ -91,6 +91,8 @@ def is_valid(record: Record, origin: Mapping[str, str]) -> bool:
         "identity": str(record.environment.get("identity", 1)),
         **record.environment.get("code", {}),
     }
+    if record.data and record.data.trained_on:
+        of_record["trained_on_data"] = record.data.trained_on
     return record.status in ("ok", "skipped") and of_record == dict(origin)
 
 
@@ -128,9 +130,11 @@ def kept_records(
             continue
         training = cell.training
         names: tuple[str, ...] = (cell.algorithm.name, cell.dataset.name, cell.backbone.name)
-        names += (training.algorithm.name, str(cell.is_trained_by_itself), str(training.dataset == cell.dataset))
+        names += (training.algorithm.name, str(cell.is_trained_by_itself), str(cell.is_cross_domain))
         codes[names] = codes.get(names) or code_of(cell, plugins)
         origin = origin_of(fingerprints[cell.dataset.label], device, codes[names])
+        if cell.is_cross_domain:
+            origin["trained_on_data"] = fingerprints[training.dataset.label]
         if not (is_valid(record, origin) and store.is_complete(record)):
             continue
         if record.primary is None or _has_enough(record.primary, cell.test):

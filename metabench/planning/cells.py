@@ -53,22 +53,30 @@ class Selection:
     Attributes:
         shape: way, shot and queries of the validation episodes.
         params: the test-time parameters of the algorithm that trains, as JSON.
+        on: the dataset of the validation episodes; None for that of the training.
     """
 
     shape: EpisodeShape
     params: str = "{}"
+    on: Choice | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @property
     def name(self) -> str:
         """Return the part of a file's name, e.g. ``"5way-1shot-15queries"``."""
         shape = f"{self.shape.way}way-{self.shape.shot}shot-{self.shape.queries}queries"
-        return shape if self.params == "{}" else f"{shape}-{_hash(self.params)[:8]}"
+        rest = [self.params] if self.params != "{}" else []
+        rest += [json.dumps(_named(self.on), sort_keys=True)] if self.on else []
+        return "-".join([shape, *(_hash(text)[:8] for text in rest)])
 
     def __str__(self) -> str:
         """Return a text for people."""
         shape = f"{self.shape.way}-way {self.shape.shot}-shot, {self.shape.queries} queries"
         params = json.loads(self.params)
-        return ", ".join([shape, *(f"{name} {value}" for name, value in params.items())])
+        on = [f"of {self.on.label}"] if self.on else []
+        return ", ".join([shape, *(f"{name} {value}" for name, value in params.items()), *on])
 
 
 @dataclass(frozen=True)
@@ -230,6 +238,11 @@ class Cell:
         return self.training.seed
 
     @property
+    def is_cross_domain(self) -> bool:
+        """Return whether it is tested on another dataset than that of its training."""
+        return self.training.dataset.label != self.dataset.label
+
+    @property
     def is_trained_by_itself(self) -> bool:
         """Return whether its own algorithm makes its weights."""
         return self.algorithm.label == self.training.algorithm.label
@@ -251,8 +264,10 @@ class Cell:
             identity["precision"] = training.precision
         if not self.is_trained_by_itself:
             identity["weights"] = training.id
-        if training.dataset != self.dataset:
+        if self.is_cross_domain:
             identity["trained_on"] = vars(training.dataset).copy()
+        if self.selection.on:
+            identity["validated_on"] = vars(self.selection.on).copy()
         return identity | training.given
 
     @cached_property
@@ -267,6 +282,7 @@ class Cell:
             "algorithm": self.algorithm.label,
             "dataset": self.dataset.label,
             "backbone": self.backbone.label,
+            "trained_on": self.training.dataset.label,
             "way": str(self.shape.way),
             "shot": str(self.shape.shot),
             "seed": str(self.seed),
@@ -275,9 +291,10 @@ class Cell:
     @property
     def title(self) -> str:
         """Return a one-line description for people."""
+        source, target = self.training.dataset.label, self.dataset.label
         parts = [
             self.algorithm.label,
-            self.dataset.label,
+            f"{source} → {target}" if self.is_cross_domain else target,
             self.backbone.label,
             f"{self.shape.way}-way {self.shape.shot}-shot",
             f"seed {self.seed}",

@@ -27,7 +27,7 @@ from pydantic import (
 from metabench.errors import SuiteError, nearest, shown
 from metabench.planning.exclusions import Exclusion, check_exclusions
 from metabench.planning.grids import expand_grids
-from metabench.planning.sources import SOURCES, check_sources
+from metabench.planning.sources import SOURCES, check_sources, check_targets
 from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
 from metabench.registry.configs import first_problem
@@ -51,6 +51,17 @@ class Entry(_Section):
 
     use: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+
+
+class DatasetEntry(Entry):
+    """A dataset of a suite.
+
+    Attributes:
+        test_on: labels of the datasets on which the algorithms that train on this one are tested; None means this one.
+            Nothing is trained on a dataset with an empty list.
+    """
+
+    test_on: list[str] | None = None
 
 
 class TrainOverrides(_Section):
@@ -134,6 +145,7 @@ class Train(_Section):
         validate_every: steps between validations; the test uses the weights with the best validation accuracy.
         validation_episodes: episodes per validation.
         validation_seed: seed of the validation episodes.
+        validate_on: whether validation episodes are of the dataset of the training or of the test, where they differ.
         patience: number of validations without a better accuracy after which the training ends; None trains all steps.
         seconds: seconds of training after which it ends, before `steps`; the result then depends on the machine.
         time_limit: most seconds of a training; a longer one fails its cells. None sets no limit.
@@ -147,6 +159,7 @@ class Train(_Section):
     validate_every: PositiveInt = 500
     validation_episodes: PositiveInt = 100
     validation_seed: int = Field(default=0, ge=0)
+    validate_on: Literal["train", "test"] = "train"
     patience: PositiveInt | None = None
     seconds: PositiveFloat | None = None
     time_limit: PositiveFloat | None = None
@@ -228,13 +241,13 @@ class Suite(_Section):
     """All settings of a benchmark.
 
     Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
-    pattern of `exclude`.
+    pattern of `exclude`; a dataset with `test_on` makes cells on each of those.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
     description: str = ""
     profile: str = ""
-    datasets: dict[Label, Entry] = Field(min_length=1)
+    datasets: dict[Label, DatasetEntry] = Field(min_length=1)
     backbones: dict[Label, Entry] = Field(min_length=1)
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
     ways: list[PositiveInt] = Field(min_length=1)
@@ -262,6 +275,15 @@ class Suite(_Section):
         if min(values) < 2:
             raise ValueError("a way must be at least 2")
         return values
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the labels of the datasets of training and test, of all cells."""
+        return [
+            (label, target)
+            for label, entry in self.datasets.items()
+            for target in ([label] if entry.test_on is None else entry.test_on)
+        ]
 
     def excludes(self, labels: Mapping[str, str]) -> bool:
         """Return whether a cell with these labels is left out."""
@@ -401,6 +423,7 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
         raise resolved.error(problem.path, problem.message) from error
     check_exclusions(suite, resolved)
     check_sources(suite, resolved)
+    check_targets(suite, resolved)
     return _with_absolute_files(suite, file.path.parent), resolved
 
 

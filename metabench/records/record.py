@@ -338,6 +338,7 @@ class Data(_Part):
         overlapping: whether the dataset allows that its splits share classes or images.
         duplicates: by split, the number of images identical to another of the split.
         left_out: by split, the number of classes with too few images for an episode, which are not drawn.
+        trained_on: fingerprint of the dataset of the training, if that is another one; else empty.
         remarks: oddities of the images, for people.
     """
 
@@ -346,6 +347,7 @@ class Data(_Part):
     overlapping: bool = False
     duplicates: dict[str, Count] = {}
     left_out: dict[str, Count] = {}
+    trained_on: Line = ""
     remarks: list[Line] = []
 
 
@@ -361,6 +363,7 @@ class Record(_Part):
     profile: Text
     algorithm: Text
     dataset: Text
+    trained_on: Text = ""
     backbone: Text
     way: Count
     shot: Count

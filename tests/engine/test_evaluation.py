@@ -63,8 +63,9 @@ def test_the_temperature_sees_no_test_episode(
 
     def temperature(**splits: Split) -> float:
         changed = replace(data, splits={**data.splits, **splits})
-        learner = make_learner(cell.training, [cell.selection], data, CPU, everything, tmp_path, Watching())
-        outcome = learner.test(cell, Watching(), changed)
+        datasets = {cell.dataset.label: data}
+        learner = make_learner(cell.training, [cell.selection], datasets, CPU, everything, tmp_path, Watching())
+        outcome = replace(learner, datasets={cell.dataset.label: changed}).test(cell, Watching())
         assert outcome.temperature is not None
         assert cell.training.schedule is not None
         assert outcome.temperature.episodes == cell.training.schedule.validation_episodes

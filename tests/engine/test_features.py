@@ -66,7 +66,9 @@ def run(tmp_path: Path, data: LoadedDataset, suite_file: Callable[[str], SuiteFi
         (cell,) = make_plan(suite, file, plugins)
         cell, of_cell = change(cell), replace(data, features=features, fingerprint=origin["dataset_fingerprint"])
         folder, watcher = tmp_path / os.urandom(4).hex(), watcher or Watching()
-        learner = make_learner(cell.training, [cell.selection], of_cell, CPU, plugins, folder, watcher, origin)
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: of_cell}, CPU, plugins, folder, watcher, origin
+        )
         return learner.test(cell, watcher)
 
     return start

@@ -159,7 +159,16 @@ def test_a_checkpoint_of_other_code_is_renamed_and_not_overwritten(
     for code in ("one", "two", "one"):
         stop = Watching("train", 4)
         with pytest.raises(Interrupted):
-            make_learner(training, [cell.selection], data, CPU, everything, tmp_path, stop, {"algorithm": code})
+            make_learner(
+                training,
+                [cell.selection],
+                {cell.dataset.label: data},
+                CPU,
+                everything,
+                tmp_path,
+                stop,
+                {"algorithm": code},
+            )
         assert stop.phases[0] == ("train", 8, 0), "no step of other code is resumed"
     names = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.stem != training.id]
     assert len(names) == 2
@@ -172,7 +181,16 @@ def test_weights_of_other_code_are_moved_and_not_overwritten(
     _, (cell,) = cells_of("centroid")
     for code in ("one", "two", "two"):
         watcher = Watching()
-        make_learner(cell.training, [cell.selection], data, CPU, everything, tmp_path, watcher, {"algorithm": code})
+        make_learner(
+            cell.training,
+            [cell.selection],
+            {cell.dataset.label: data},
+            CPU,
+            everything,
+            tmp_path,
+            watcher,
+            {"algorithm": code},
+        )
     assert watcher.phases == [], "the weights of the same code are taken"
     (aside,) = (path for path in (tmp_path / "weights").iterdir() if path.is_dir())
     assert aside.name.startswith("other-code-")

@@ -15,7 +15,7 @@ from metabench.data.sampler import EpisodeSampler, EpisodeShape
 from metabench.engine.outcome import Outcome
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile, resolve
+from metabench.planning.suite import AlgorithmEntry, DatasetEntry, Entry, Suite, SuiteFile, resolve
 from metabench.registry.configs import is_class
 from metabench.registry.manager import PluginManager
 
@@ -35,6 +35,7 @@ CHANGING = {
     "backbones.use",
     "datasets",
     "datasets.params",
+    "datasets.test_on",
     "datasets.use",
     "eval.seed",
     "precision",
@@ -48,6 +49,7 @@ CHANGING = {
     "train.shot",
     "train.steps",
     "train.validate_every",
+    "train.validate_on",
     "train.validation_episodes",
     "train.validation_seed",
     "train.way",
@@ -76,7 +78,7 @@ NOT_CHANGING = {
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the dotted names of all settings of a suite."""
-    entries = {"algorithms": AlgorithmEntry, "backbones": Entry, "datasets": Entry}
+    entries = {"algorithms": AlgorithmEntry, "backbones": Entry, "datasets": DatasetEntry}
     for name, field in model.model_fields.items():
         kind, parts = field.annotation, get_args(field.annotation)
         if NoneType in parts:  # an optional section
