@@ -188,6 +188,7 @@ class Testing:
         at_most: largest number of test episodes with `until_ci95`.
         batch: most episodes at once; None chooses by device.
         time_limit: most seconds of the test; None sets no limit.
+        keep_outputs: number of first episodes whose outputs are kept.
     """
 
     dataset: Choice
@@ -199,6 +200,7 @@ class Testing:
     at_most: int | None = None
     batch: int | None = None
     time_limit: float | None = None
+    keep_outputs: int = 0
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,7 @@ class _Planner:
             at_most=until.at_most if until else None,
             batch=settings.batch,
             time_limit=settings.time_limit,
+            keep_outputs=settings.keep_outputs,
         )
 
     def _is_the_same_for_every_seed(self, label: str, training: Training) -> bool:

@@ -43,7 +43,7 @@ def test_the_suite_of_a_run_is_stored_and_can_be_run_again(metabench: Command) -
     again = metabench("run", "out/suite.yaml", "--output", "again", "--only", "algorithm=protonet")
     assert again.code == 0, again.err
     (second,) = Store(Path("again")).records()
-    assert (second.cell, second.accuracy) == (first.cell, first.accuracy)
+    assert (second.cell, second.primary) == (first.cell, first.primary)
 
 
 def test_results_go_to_a_folder_named_after_suite_and_profile(metabench: Command) -> None:
