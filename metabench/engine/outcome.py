@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from metabench.engine.controls import (
 )
 from metabench.engine.costs import flops, latencies
 from metabench.engine.evaluation import evaluate, inductive_accuracies
+from metabench.engine.features import embedded_once
 from metabench.engine.pictures import episode_png
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream
@@ -94,11 +96,13 @@ def test(
         Interrupted: `watcher` asked to stop.
     """
     settings = cell.test
-    stream = evaluation_stream(cell, splits, device)
+    splits = embedded_once(splits, algorithm, settings.episodes * cell.shape.images, device, watcher)
+    watch = Stopwatch(device)
+    with watch.running() if not algorithm.backbone.frozen else nullcontext():
+        stream = evaluation_stream(cell, splits, device)
     watcher.phase("test", settings.episodes)
     batch = BatchSize(device, settings.batch or stream.at_once, most=settings.episodes)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
-    watch = Stopwatch(device)
     with watch.running():
         by_class = evaluate(algorithm, stream, settings.episodes, batch, settings.seed, watcher)
     accuracies = by_class.mean(axis=1)

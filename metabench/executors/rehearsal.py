@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from metabench.engine.asking import predict, predict_alone
 from metabench.engine.cell import build, image_shape_of
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
+from metabench.engine.features import embeds_images
 from metabench.engine.precision import tf32
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
@@ -47,11 +49,13 @@ class Pace:
         training_episode: seconds of one episode of an outer update.
         test_episode: seconds to adapt to one episode and predict its queries.
         alone: seconds to predict the first query of each class on its own; 0 for inductive methods.
+        split: number of test episodes with as many images as the test split, if the engine may embed the split once.
     """
 
     training_episode: float
     test_episode: float
     alone: float
+    split: float = math.inf
 
     def seconds(self, cell: Cell, trained: bool) -> float:
         """Return the expected seconds of a cell.
@@ -63,7 +67,7 @@ class Pace:
         train, test = cell.train, cell.test
         training = 0.0 if trained else train.steps * train.meta_batch * self.training_episode
         validations = -(-train.steps // train.validate_every) * train.validation_episodes
-        tested = validations + test.episodes + _PROBED
+        tested = validations + min(test.episodes, self.split) + _PROBED
         return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
 
@@ -188,7 +192,8 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    return Pace(step / batch, episode, alone)
+    split = len(splits["test"].rows) / cell.shape.images if embeds_images(algorithm) else math.inf
+    return Pace(step / batch, episode, alone, split)
 
 
 def _timed_predictions(

@@ -127,10 +127,28 @@ def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Pa
     assert embedded(watcher) == {"val": 48, "test": 48}
 
 
-def test_a_backbone_that_is_trained_or_mixes_images_has_no_cached_features(run: Run, tmp_path: Path) -> None:
-    watcher = Watching()
-    run(backbone="thawed", watcher=watcher, features=tmp_path / "features")
-    assert embedded(watcher) == {}
+def few_episodes(cell: Cell) -> Cell:
+    """Return the cell with fewer images of episodes (36) than of the test split (48)."""
+    return replace(cell, test=replace(cell.test, episodes=2, inductive_episodes=2))
+
+
+def test_a_trained_backbone_embeds_the_test_split_once_if_episodes_have_more_images(run: Run, tmp_path: Path) -> None:
+    many, few = Watching(), Watching()
+    run(backbone="thawed", watcher=many, features=tmp_path / "features")
+    assert embedded(many) == {"test": 48}
+    run(backbone="thawed", watcher=few, features=tmp_path / "features", change=few_episodes)
+    assert embedded(few) == {}
+    assert names(tmp_path / "features") == [], "other weights have other features"
+
+
+def test_a_split_embedded_once_gives_the_accuracies_of_its_images(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = run(backbone="thawed")
+    monkeypatch.setattr("metabench.engine.outcome.embedded_once", lambda splits, *others: splits)
+    from_images = run(backbone="thawed")
+    assert (once.episodes.accuracies == from_images.episodes.accuracies).all()
+
+
+def test_a_frozen_backbone_that_mixes_images_fails_the_cell(run: Run, tmp_path: Path) -> None:
     with pytest.raises(CellFailed, match="the features of an image depend on the other images of the pass"):
         run(backbone="mixing", features=tmp_path / "features")
     assert names(tmp_path / "features") == []
