@@ -201,8 +201,10 @@ def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[Cl
     return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]
 
 
-def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes:
-    """Return a picture of an episode and its wrong predictions."""
+def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes | None:
+    """Return a picture of an episode and its wrong predictions; None of vectors."""
+    if len(stream.image_shape) == 1:
+        return None
     episode = stream.batch(number, 1)
     predicted = predict(algorithm, episode, seed, number)[0].argmax(dim=-1)
     return episode_png(

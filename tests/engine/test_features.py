@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -27,7 +27,7 @@ from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import set_batchings
-from metabench.errors import CellFailed
+from metabench.errors import CellFailed, Unfit
 from metabench.executors.loading import LoadedDataset
 from metabench.planning.plan import Cell, make_plan
 from metabench.planning.suite import SuiteFile, resolve
@@ -60,11 +60,12 @@ def run(tmp_path: Path, data: LoadedDataset, suite_file: Callable[[str], SuiteFi
         features: Path | None = None,
         origin: dict[str, str] = ORIGIN,
         change: Callable[[Cell], Cell] = lambda cell: cell,
+        splits: Mapping[str, Split] = data.splits,
     ) -> Outcome:
         suite, file = resolve(suite_file(SUITE.format(algorithm=algorithm, backbone=backbone)))
         (cell,) = make_plan(suite, file, plugins)
         checkpoint = tmp_path / f"{os.urandom(4).hex()}.pt"
-        arguments = change(cell), data.splits, CPU, plugins, checkpoint, watcher or Watching(), origin, ()
+        arguments = change(cell), splits, CPU, plugins, checkpoint, watcher or Watching(), origin, ()
         return run_cell(*arguments, features)
 
     return start
@@ -119,6 +120,19 @@ def test_other_data_code_weights_or_precision_have_other_features(
     watcher = Watching()
     run(**{"watcher": watcher, "features": tmp_path / "features", **change})
     assert embedded(watcher) == ALL
+
+
+def test_a_dataset_of_vectors_is_trained_and_tested(run: Run, data: LoadedDataset) -> None:
+    vectors = {
+        name: replace(split, images=split.rows.take(torch.arange(48)).flatten(1).float() / 255)
+        for name, split in data.splits.items()
+    }
+    of_vectors, of_images = run(backbone="flat", splits=vectors), run(backbone="flat")
+    assert (of_vectors.episodes.accuracies == of_images.episodes.accuracies).all()
+    assert of_vectors.picture is None
+    assert not [remark for remark in of_vectors.remarks if "not measured" in remark]
+    with pytest.raises(Unfit, match="Projected takes images, and the dataset has vectors of 256 numbers"):
+        run(splits=vectors)
 
 
 def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Path) -> None:
