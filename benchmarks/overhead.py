@@ -21,14 +21,15 @@ from pathlib import Path
 import torch
 
 from metabench.data.packing import DataRoots
-from metabench.engine.cell import build, image_shape_of, run_cell
 from metabench.engine.evaluation import evaluate
+from metabench.engine.learner import build_tested, image_shape_of, make_learner
 from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
 from metabench.engine.trial import set_batchings
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.machine.device import choose_device
 from metabench.machine.memory import BatchSize
-from metabench.planning.plan import Cell, make_plan
+from metabench.planning.cells import Cell
+from metabench.planning.plan import make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
@@ -108,14 +109,16 @@ def timed(work: Callable[[], object]) -> float:
 def bare_loop(cells: Sequence[Cell], data: LoadedDataset, device: torch.device, plugins: PluginManager) -> None:
     """Build, train, validate and test each cell, and measure and keep nothing."""
     for cell in cells:
-        algorithm = build(cell, image_shape_of(data.splits), device, plugins)
-        train = training_stream(cell, data.splits, device)
-        set_batchings(algorithm, train.batch(0, min(2, cell.train.meta_batch)))
-        for step in range(cell.train.steps):
+        algorithm = build_tested(cell, image_shape_of(data.splits), device, plugins)
+        schedule = cell.training.schedule
+        assert schedule is not None, "every cell is trained"
+        train = training_stream(cell.training, data.splits, device)
+        set_batchings(algorithm, train.batch(0, min(2, schedule.meta_batch)))
+        for step in range(schedule.steps):
             algorithm.train()
-            algorithm.train_step(train.batch(step * cell.train.meta_batch, cell.train.meta_batch))
-        validation = validation_stream(cell, data.splits, cell.shape, device)
-        evaluate(algorithm, validation, cell.train.validation_episodes, BatchSize(device), cell.train.validation_seed)
+            algorithm.train_step(train.batch(step * schedule.meta_batch, schedule.meta_batch))
+        validation = validation_stream(schedule, data.splits, cell.shape, device)
+        evaluate(algorithm, validation, schedule.validation_episodes, BatchSize(device), schedule.validation_seed)
         test = evaluation_stream(cell, data.splits, device)
         evaluate(algorithm, test, cell.test.episodes, BatchSize(device), cell.test.seed)
 
@@ -125,7 +128,10 @@ def engine_loop(
 ) -> None:
     """Run each cell by the engine, with its checkpoint, latency, operations and picture, and keep nothing."""
     for cell in cells:
-        run_cell(cell, data.splits, device, plugins, folder / f"{cell.id}.pt", Silent())
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: data}, device, plugins, folder, Silent()
+        )
+        learner.test(cell, Silent())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from metabench.conformance import algorithms, backbones, datasets, loggers
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
-from metabench.engine.cell import build, image_shape_of
+from metabench.engine.learner import build_tested, image_shape_of
 from metabench.engine.precision import tf32
 from metabench.engine.scaling import scaled
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
@@ -42,7 +42,8 @@ from metabench.machine.clock import synchronise
 from metabench.machine.device import choose_device, describe_device
 from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import deterministic
-from metabench.planning.plan import Cell, make_plan
+from metabench.planning.cells import Cell
+from metabench.planning.plan import make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
@@ -168,8 +169,8 @@ class SuiteBenchmarks:
 
     def test_train_step(self, benchmark: Benchmark, cell: Cell) -> None:
         """Time outer updates, data included."""
-        batch = cell.train.meta_batch
         work = _Work(cell, self.device)
+        batch = work.meta_batch
         work.algorithm.train()
         self._time(benchmark, work, batch, lambda i: work.algorithm.train_step(work.train.batch(i * batch, batch)))
 
@@ -207,15 +208,19 @@ class _Work:
         roots = DataRoots.from_environment(os.environ)
         splits = load_splits(cell.dataset.name, dataset, roots, lambda done, total, what: None).splits
         self.device = choose_device(device)
-        self.tf32 = cell.precision == "tf32"
+        self.tf32 = cell.training.precision == "tf32"
         with torch.random.fork_rng(devices=[]):
             try:
-                self.algorithm: Algorithm = build(cell, image_shape_of(splits), self.device, plugins)
+                self.algorithm: Algorithm = build_tested(cell, image_shape_of(splits), self.device, plugins)
                 splits = scaled(splits, self.algorithm.backbone)
             except Unfit as error:
                 pytest.skip(f"{cell.title}: {error}")
-            self.train: EpisodeStream = training_stream(cell, splits, self.device)
-            set_batchings(self.algorithm, self.train.batch(0, min(2, cell.train.meta_batch)))
+            schedule = cell.training.schedule
+            if schedule is None:
+                pytest.skip(f"{cell.title}: nothing is trained")
+            self.meta_batch = schedule.meta_batch
+            self.train: EpisodeStream = training_stream(cell.training, splits, self.device)
+            set_batchings(self.algorithm, self.train.batch(0, min(2, self.meta_batch)))
         self.test: EpisodeStream = evaluation_stream(cell, splits, self.device)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from metabench.data.packing import DataRoots, load_pack
-from metabench.planning.plan import Cell, make_plan
+from metabench.planning.cells import Cell
+from metabench.planning.plan import make_plan
 from metabench.planning.suite import Suite, SuiteFile, read_suite, resolve
 from metabench.records.record import EpisodeResults, Record
 from metabench.registry.manager import PluginManager
@@ -234,13 +235,17 @@ def run(
     cells_of: Callable[..., tuple[Suite, list[Cell]]],
 ) -> Callable[..., Outcome]:
     """Return a function that runs an algorithm's only cell."""
-    from metabench.engine.cell import run_cell
+    from metabench.engine.learner import make_learner
     from tiny import CPU, Watching
 
     def start(
         algorithm: str, text: str | None = None, watcher: Watching | None = None, name: str = "checkpoint"
     ) -> Outcome:
         _, (cell,) = cells_of(algorithm, text=text)
-        return run_cell(cell, data.splits, CPU, everything, tmp_path / f"{name}.pt", watcher or Watching())
+        watcher = watcher or Watching()
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: data}, CPU, everything, tmp_path / name, watcher
+        )
+        return learner.test(cell, watcher)
 
     return start

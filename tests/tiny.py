@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from metabench import api
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell, Training
 from metabench.records.record import Record
 from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, hookimpl
 
@@ -64,6 +64,22 @@ class Blots(api.Dataset):
             name: api.Split(images[48 * i : 48 * i + 48], torch.arange(7) * 8, names[6 * i : 6 * i + 6])
             for i, name in enumerate(("train", "val", "test"))
         }
+
+
+class Smears(Blots):
+    """Other images of the same sizes, which are another dataset."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
+        pack = super().pack(files, progress)
+        return replace(pack, images=np.ascontiguousarray(pack.images[:, :, :, ::-1]))
+
+
+class Large(Blots):
+    """Images of twice the size."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
+        pack = super().pack(files, progress)
+        return replace(pack, images=pack.images.repeat(2, axis=2).repeat(2, axis=3))
 
 
 def is_test(x: Tensor) -> bool:
@@ -144,6 +160,35 @@ class Diverging(Centroid):
 
     def loss(self, step: int) -> Tensor:
         return torch.tensor(float("nan") if step >= 12 else 1.0)
+
+
+class Parrot(Centroid):
+    """Answers what its teacher answers."""
+
+    def __init__(self, config: Any, setup: api.Setup) -> None:
+        super().__init__(config, setup)
+        self.teacher = [setup.teacher]  # in a list, so that its weights are no part of this module
+
+    def adapt(self, support: api.Support) -> Any:
+        (teacher,) = self.teacher
+        assert teacher is not None, "the suite names a teacher"
+        features = teacher.backbone(support.x)
+        return teacher.adapt(replace(support, x=features))
+
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        (teacher,) = self.teacher
+        assert teacher is not None, "the suite names a teacher"
+        return teacher.answer(state, teacher.backbone(query))
+
+
+class Talkative(Centroid):
+    """Has a state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"words": "some"}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        pass
 
 
 class Blank(Centroid):
@@ -318,6 +363,8 @@ TINY = [
     Listing,
     Infinite,
     Constant,
+    Parrot,
+    Talkative,
 ]
 
 
@@ -334,7 +381,7 @@ class Plugin:
 
     @hookimpl
     def metabench_datasets(self) -> list[DatasetSpec]:
-        return [DatasetSpec("blots", f"{__name__}:Blots", "")]
+        return [DatasetSpec(cls.__name__.lower(), f"{__name__}:{cls.__name__}", "") for cls in (Blots, Smears, Large)]
 
 
 PLUGIN = Plugin()
@@ -363,6 +410,13 @@ class Watching:
     def cell_started(self, cell: Cell, number: int, of: int) -> Watching:
         self.started.append(cell.algorithm.label)
         return self
+
+    def training_started(self, training: Training) -> Watching:
+        self.started.append(f"training of {training.algorithm.label}")
+        return self
+
+    def training_done(self, training: Training, problem: str) -> None:
+        self.done.append((f"training of {training.algorithm.label}", bool(problem)))
 
     def cell_done(self, record: Record, kept: bool) -> None:
         self.done.append((record.algorithm, kept))

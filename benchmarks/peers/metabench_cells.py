@@ -12,11 +12,12 @@ from torch import nn
 
 from metabench.api import Split
 from metabench.data.packing import DataRoots, load_splits
-from metabench.engine.cell import build, image_shape_of
+from metabench.engine.learner import build_tested, image_shape_of
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.machine.device import choose_device
-from metabench.planning.plan import Cell, make_plan
+from metabench.planning.cells import Cell
+from metabench.planning.plan import make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
@@ -55,12 +56,14 @@ class CellWork:
         cells = planned(Path(__file__).with_name("suite.yaml"), None, plugins)
         labels = (algorithm, dataset)
         (cell,) = (cell for cell in cells if (cell.algorithm.label, cell.dataset.label) == labels)
-        cell = replace(cell, precision=precision)
+        cell = replace(cell, training=replace(cell.training, precision=precision))
         splits = splits_of(cell, plugins)
         device = device or choose_device("cpu")
-        self.algorithm = build(cell, image_shape_of(splits), device, plugins)
-        self.train = training_stream(cell, splits, device)
-        set_batchings(self.algorithm, self.train.batch(0, min(2, cell.train.meta_batch)))
+        self.algorithm = build_tested(cell, image_shape_of(splits), device, plugins)
+        self.train = training_stream(cell.training, splits, device)
+        schedule = cell.training.schedule
+        assert schedule is not None, "every cell is trained"
+        set_batchings(self.algorithm, self.train.batch(0, min(2, schedule.meta_batch)))
         self.test = evaluation_stream(cell, splits, device)
         self.seed = cell.test.seed
 

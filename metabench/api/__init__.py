@@ -7,7 +7,7 @@ from typing import NoReturn
 from metabench.api.algorithms import Algorithm, Metrics, Setup
 from metabench.api.backbones import Backbone, BackboneInput, embed_episode, embed_queries
 from metabench.api.batching import Batching, episode_generators
-from metabench.api.config import Config
+from metabench.api.config import Config, at_test
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
@@ -51,6 +51,7 @@ __all__ = [
     "TensorRows",
     "Unfit",
     "Weights",
+    "at_test",
     "embed_episode",
     "embed_queries",
     "episode_generators",

@@ -26,15 +26,28 @@ class Setup:
 
     Attributes:
         backbone: the feature extractor, which the algorithm then owns.
-        way: N of the test episodes.
-        train_way: N of the training episodes.
+        test_way: N of the test episodes; None for an algorithm that serves any way (`Algorithm.any_way`).
+        train_way: N of the training episodes; None if nothing is trained.
         train_steps: number of calls of `Algorithm.train_step`.
+        teacher: a trained algorithm to learn from, in eval mode and without gradients, where the suite names one.
     """
 
     backbone: Backbone
-    way: int
-    train_way: int
+    test_way: int | None
+    train_way: int | None
     train_steps: int
+    teacher: Algorithm | None = None
+
+    @property
+    def way(self) -> int:
+        """N of the test episodes.
+
+        Raises:
+            TypeError: the algorithm serves any way, and is built without one.
+        """
+        if self.test_way is None:
+            raise TypeError("an algorithm with any_way = True is built without a way: take it from each episode")
+        return self.test_way
 
 
 # No base `abc.ABC`: libraries that subclass it with a base of their own put ABC before Module, or after it.
@@ -60,6 +73,11 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     #: Whether the algorithm learns within an episode, in operations too small to keep several cores busy. If it is also
     #: `functional`, the engine runs episodes in several threads on a CPU.
     inner_loop: bool = False
+    #: Whether one training serves test episodes of any way; `Setup.way` then does not exist.
+    any_way: bool = False
+    #: Whether its construction or an episode draws random numbers. If neither it nor the backbone draws, and nothing is
+    #: trained, all seeds give the same result, and one of them is run.
+    draws: bool = True
     #: The batching of test episodes; the engine sets the fastest one for the device.
     batching: Batching = Sequential()
     #: The batching of training episodes; in order if an episode draws random numbers or changes the next one.

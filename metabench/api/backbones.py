@@ -59,6 +59,8 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     per_image: bool = False
     #: Whether its weights stay as they are: no gradient, no inner loop, no running average changes them.
     frozen: bool = False
+    #: Whether its construction draws random numbers; pretrained weights are not drawn.
+    draws: bool = True
     #: The images that its weights were made for: the engine scales by its mean and std, and notes another size.
     input: BackboneInput = BackboneInput()
     #: Dtype of convolutions and matrix products; weights, gradients and features stay in float32. The engine sets it;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import FrameType
 
 import torch
@@ -16,7 +16,7 @@ from metabench.engine.progress import Interrupted
 from metabench.executors.loading import LoadedDataset
 from metabench.executors.rehearsal import rehearse, rehearse_in_worker, shorter_profiles
 from metabench.machine.device import describe_device, in_threads, share_of_threads
-from metabench.planning.plan import Cell, sharing_a_training
+from metabench.planning.cells import Cell, Training, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile
 from metabench.records.record import Record
 from metabench.records.store import Store
@@ -53,6 +53,7 @@ class RunConsole:
         suite: Suite,
         jobs: int,
         planned: Callable[[Suite, SuiteFile], Sequence[Cell]],
+        weights: Collection[str],
     ) -> dict[str, float]:
         """Time each setup, and print the cells, device, expected time and shorter profiles.
 
@@ -66,6 +67,7 @@ class RunConsole:
             suite: the resolved suite.
             jobs: number of cells to run at once.
             planned: returns the plan of a resolved suite.
+            weights: ids of the trainings whose weights an earlier run has kept.
 
         Returns:
             The expected seconds of each cell, by its id; empty if unknown.
@@ -89,10 +91,10 @@ class RunConsole:
             self.say("timing a few steps and episodes …")
             if datasets is not None:
                 splits = {label: dataset.splits for label, dataset in datasets.items()}
-                expected = rehearse(waiting, splits, device, plugins)
+                expected = rehearse(waiting, splits, device, plugins, weights)
             else:
                 line = CellLine("timing", self._bars, self._interrupts)
-                expected = rehearse_in_worker(waiting, device, share_of_threads(jobs), line)
+                expected = rehearse_in_worker(waiting, device, share_of_threads(jobs), line, weights)
                 line.end()
             if self._interrupts:
                 raise Interrupted
@@ -116,6 +118,16 @@ class RunConsole:
         """See `metabench.executors.driver.Reporter`."""
         self._lines[cell.id] = CellLine(f"[{number}/{of}] {cell.title}", self._bars, self._interrupts)
         return self._lines[cell.id]
+
+    def training_started(self, training: Training) -> CellLine:
+        """See `metabench.executors.driver.Reporter`."""
+        self._lines[training.id] = CellLine(f"training of {training.title}", self._bars, self._interrupts)
+        return self._lines[training.id]
+
+    def training_done(self, training: Training, problem: str) -> None:
+        """See `metabench.executors.driver.Reporter`."""
+        self.say(f"{'FAILED' if problem else 'done':<7} training of {training.title}{': ' if problem else ''}{problem}")
+        self._lines.pop(training.id).end()
 
     def cell_done(self, record: Record, kept: bool) -> None:
         """See `metabench.executors.driver.Reporter`."""

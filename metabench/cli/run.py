@@ -12,7 +12,8 @@ import click
 from metabench.cli.streams import say
 
 if TYPE_CHECKING:  # imported by the command when it runs
-    from metabench.planning.plan import Cell
+    from metabench.executors.driver import RunOptions
+    from metabench.planning.cells import Cell
     from metabench.planning.suite import Precision, Suite, SuiteFile
     from metabench.records.record import Record
     from metabench.records.store import Store
@@ -48,6 +49,8 @@ if TYPE_CHECKING:  # imported by the command when it runs
     is_flag=True,
     help="Run cells in this process, e.g. for a debugger; else each has a worker, where workers start fast.",
 )
+@click.option("--weights/--no-weights", default=True, help="Keep the selected weights, or save room [default: keep].")
+@click.option("--reselect", is_flag=True, help="Train again where kept weights were selected for other episodes.")
 @click.option("--log", "loggers", multiple=True, metavar="NAME", help="Also use a logger of `metabench list loggers`.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
@@ -61,12 +64,14 @@ def run(
     fresh: bool,
     jobs: int,
     in_process: bool,
+    weights: bool,
+    reselect: bool,
     loggers: Sequence[str],
     dry_run: bool,
 ) -> int:
     """Train and test every cell of SUITE (a file, or the name of a suite), and print the leaderboard.
 
-    Finished cells are kept, and an interrupted cell resumes from its last checkpoint.
+    Finished cells are kept, and an interrupted training resumes from its last checkpoint.
     """
     from metabench.cli.suites import find_suite
     from metabench.executors.preparation import plan_in_worker
@@ -107,6 +112,8 @@ def run(
         _show(cells)
         return 0
 
+    from metabench.executors.driver import RunOptions
+
     kind = "-".join(filter(None, [resolved.profile or "default", precision]))
     return _execute(
         resolved,
@@ -116,8 +123,7 @@ def run(
         plugins,
         output or Path("runs") / resolved.name / kind,
         device,
-        fresh,
-        jobs,
+        RunOptions(fresh, jobs, weights, reselect),
         in_process,
         planned,
     )
@@ -131,8 +137,7 @@ def _execute(
     plugins: PluginManager,
     output: Path,
     device_name: str,
-    fresh: bool,
-    jobs: int,
+    options: RunOptions,
     in_process: bool,
     planned: Callable[[Suite, SuiteFile], list[Cell]],
 ) -> int:
@@ -160,12 +165,15 @@ def _execute(
     else:
         fingerprints = {label: dataset.fingerprint for label, dataset in datasets.items()}
     # Only read until `rehearse` has accepted all cells: a refused cell must not leave an output directory behind.
-    earlier = store.records_by_name(without={cell.id for cell in cells} if fresh else ())
-    kept = kept_records(cells, earlier, fingerprints, device, plugins, store)
+    earlier = store.records_by_name(without={cell.id for cell in cells} if options.fresh else ())
+    kept, growing = kept_records(cells, earlier, fingerprints, device, plugins, store)
     settings = suite.model_dump(mode="json", exclude={"profile"})
     with make_console() as console:
         try:
-            expected = console.rehearse(cells, kept, device, datasets, plugins, file, suite, jobs, planned)
+            weights = [] if options.fresh else store.trainings()
+            expected = console.rehearse(
+                cells, kept, device, datasets, plugins, file, suite, options.jobs, planned, weights
+            )
         except Interrupted:
             raise KeyboardInterrupt from None
         with store.locked():
@@ -174,10 +182,22 @@ def _execute(
             plugins.run_started(store.path, settings, len(cells))
             try:
                 records = run_cells(
-                    suite, cells, fingerprints, device, plugins, store, console, kept, fresh, jobs, datasets, expected
+                    suite,
+                    plan,
+                    cells,
+                    fingerprints,
+                    device,
+                    plugins,
+                    store,
+                    console,
+                    kept,
+                    growing,
+                    options,
+                    datasets,
+                    expected,
                 )
             except Interrupted:
-                console.interrupted(store, fresh)
+                console.interrupted(store, options.fresh)
                 raise KeyboardInterrupt from None
             plugins.run_finished(store.path, [record.model_dump() for record in records])
             by_cell = {record.cell: record for record in [*current, *records]}
@@ -189,13 +209,13 @@ def _execute(
 
 def _show(cells: Sequence[Cell]) -> None:
     """Print one line per cell."""
-    from metabench.planning.plan import sharing_a_training
+    from metabench.planning.cells import sharing_a_training
 
     sharing = sharing_a_training(cells)
     for cell in cells:
-        first = sharing[cell.training_id][0]
-        training = f"{cell.train.steps} steps of {cell.train.meta_batch} episodes"
-        say(f"{cell.id}  {cell.title}  ({training if cell is first else f'trained with {first.id}'})")
+        first, schedule = sharing[cell.training.id][0], cell.training.schedule
+        training = f"{schedule.steps} steps of {schedule.meta_batch} episodes" if schedule else "nothing is trained"
+        say(f"{cell.id}  {cell.title}  ({training if cell is first else f'weights of {first.id}'})")
     say(f"{len(cells)} cells")
 
 

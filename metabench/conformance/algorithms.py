@@ -107,9 +107,9 @@ class Subject:
         """Return a new algorithm on a `SmallNetwork`."""
         cls = self.plugins.algorithm_class(self.name)
         torch.manual_seed(seed)
-        setup = Setup(SmallNetwork(norm, frozen=frozen), way, train_way or way, self.steps)
+        setup = Setup(SmallNetwork(norm, frozen=frozen), None if cls.any_way else way, train_way or way, self.steps)
         algorithm = cls(validate_config(cls.Config, dict(self.params)), setup)
-        set_batchings(algorithm, episodes("train", setup.train_way).batch(0, 2))
+        set_batchings(algorithm, episodes("train", train_way or way).batch(0, 2))
         return algorithm
 
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.machine.memory import is_out_of_memory
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Training
 
 
-def training_memory(cell: Cell) -> AbstractContextManager[None]:
+def training_memory(training: Training) -> AbstractContextManager[None]:
     """Turn an out-of-memory error of the training into a `CellFailed` that names settings to lower."""
-    train = cell.train
-    return _advice(
-        f"out of memory in training: lower train.meta_batch ({train.meta_batch}), train.way ({train.shape.way}), "
-        f"train.queries ({train.shape.queries}) or the size of the backbone ({cell.backbone.label})"
+    schedule = training.schedule
+    settings = (
+        f"train.meta_batch ({schedule.meta_batch}), train.way ({schedule.shape.way}), "
+        f"train.queries ({schedule.shape.queries}) or "
+        if schedule
+        else ""
     )
+    return _advice(f"out of memory in training: lower {settings}the size of the backbone ({training.backbone.label})")
 
 
-def testing_memory(cell: Cell) -> AbstractContextManager[None]:
+def testing_memory(shape: EpisodeShape, training: Training) -> AbstractContextManager[None]:
     """Turn an out-of-memory error of a test or validation of single episodes into a `CellFailed`."""
-    shape = cell.shape
     return _advice(
         f"out of memory in a single test episode: lower ways ({shape.way}), shots ({shape.shot}), queries "
-        f"({shape.queries}) or the size of the backbone ({cell.backbone.label})"
+        f"({shape.queries}) or the size of the backbone ({training.backbone.label})"
     )
 
 

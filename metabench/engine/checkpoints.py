@@ -7,39 +7,41 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from metabench.api import Algorithm
-from metabench.data.sampler import EpisodeShape
 from metabench.errors import StoreError, in_one_line
 from metabench.files import atomic_file
+from metabench.planning.cells import Selection
 
 
 @dataclass
-class Selection:
-    """The validation curve of a training, and its best weights.
+class ValidationCurve:
+    """The validations of a training for one selection, and its best weights.
 
     Attributes:
-        validation: pairs of a step and the validation accuracy after it.
+        points: pairs of a step and the validation accuracy after it.
         best_step: step with the best accuracy; of equal ones, the last.
         best_accuracy: the accuracy after `best_step`; -1 before the first validation.
         best_state: the state dict after `best_step`.
+        problem: why a validation failed, which ends the curve; empty if none did.
     """
 
-    validation: list[tuple[int, float]] = field(default_factory=list)
+    points: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
     best_accuracy: float = -1.0
     best_state: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
     def note(self, step: int, accuracy: float, state: dict[str, Any]) -> None:
         """Add an accuracy to the curve; keep the weights if none were better."""
-        self.validation.append((step, accuracy))
+        self.points.append((step, accuracy))
         if accuracy >= self.best_accuracy:
             self.best_step, self.best_accuracy, self.best_state = step, accuracy, state
 
@@ -53,43 +55,51 @@ class TrainingProgress:
         seconds: time of the timed outer updates.
         timed_steps: number of timed outer updates; warm-up steps are not timed.
         peak_memory_bytes: peak memory so far.
-        selections: the best weights by test shape, for the cells that share this training.
+        curves: the validations and best weights, by selection.
     """
 
     step: int = 0
     seconds: float = 0.0
     timed_steps: int = 0
     peak_memory_bytes: int = 0
-    selections: dict[EpisodeShape, Selection] = field(default_factory=dict)
+    curves: dict[Selection, ValidationCurve] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, shapes: Iterable[EpisodeShape]) -> TrainingProgress:
-        """Return the progress of a new training for these test shapes."""
-        return cls(selections={shape: Selection() for shape in shapes})
+    def of(cls, selections: Iterable[Selection]) -> TrainingProgress:
+        """Return the progress of a new training."""
+        return cls(curves={selection: ValidationCurve() for selection in selections})
+
+    @property
+    def going(self) -> dict[Selection, ValidationCurve]:
+        """Return the curves without a failed validation."""
+        return {selection: curve for selection, curve in self.curves.items() if not curve.problem}
 
     @property
     def validated(self) -> int:
         """Return the last validated step; 0 before the first validation."""
-        return max((step for selection in self.selections.values() for step, _ in selection.validation), default=0)
+        return max((step for curve in self.curves.values() for step, _ in curve.points), default=0)
 
-    def note(self, accuracies: Mapping[EpisodeShape, float], algorithm: Algorithm) -> None:
-        """Add a validation of the current weights; keep them for shapes that they are best for.
+    def note(self, accuracies: Mapping[Selection, float], algorithm: Algorithm) -> None:
+        """Add a validation of the current weights; keep them for selections that they are best for.
 
         Args:
-            accuracies: validation accuracy by test shape. A shape without one is dropped: its cells will not use this
-                training.
+            accuracies: validation accuracy by selection.
             algorithm: the algorithm with the current weights.
         """
-        self.selections = {shape: self.selections[shape] for shape in accuracies}
-        improved = any(accuracy >= self.selections[shape].best_accuracy for shape, accuracy in accuracies.items())
+        improved = any(accuracy >= self.curves[selection].best_accuracy for selection, accuracy in accuracies.items())
         state = copy.deepcopy(algorithm.state_dict()) if improved else {}
-        for shape, accuracy in accuracies.items():
-            self.selections[shape].note(self.step, accuracy, state)
+        for selection, accuracy in accuracies.items():
+            self.curves[selection].note(self.step, accuracy, state)
 
-    def forget_weights(self) -> None:
-        """Free the memory of the best weights."""
-        for selection in self.selections.values():
-            selection.best_state = {}
+    def is_out_of_patience(self, patience: int | None) -> bool:
+        """Return whether no selection has had a better accuracy in its last `patience` validations."""
+        if patience is None or not self.validated:
+            return False
+
+        def validations_since_best(curve: ValidationCurve) -> int:
+            return sum(step > curve.best_step for step, _ in curve.points)
+
+        return all(validations_since_best(curve) >= patience for curve in self.going.values())
 
 
 class CheckpointClock:
@@ -135,24 +145,30 @@ def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Ma
     """
     state = {
         "origin": dict(origin),
-        "progress": {name: value for name, value in vars(progress).items() if name != "selections"},
-        "selections": [(astuple(shape), vars(selection)) for shape, selection in progress.selections.items()],
+        "progress": {name: value for name, value in vars(progress).items() if name != "curves"},
+        "curves": {selection.name: vars(curve) for selection, curve in progress.curves.items()},
         "weights": algorithm.state_dict(),
         "training": algorithm.training_state(),
     }
+    with writing_weights(path), atomic_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+@contextmanager
+def writing_weights(path: Path) -> Iterator[None]:
+    """Turn an error of writing weights or a checkpoint into a `StoreError`."""
     try:
-        with atomic_file(path) as temporary:
-            torch.save(state, temporary)
+        yield
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
         reason = error.strerror if isinstance(error, OSError) else "the file is incomplete; is the disk full?"
         raise StoreError(
-            f"cannot write the checkpoint {path}: {reason}. Finished cells are kept: free some space and "
-            "run the same command again, or give another --output"
+            f"cannot write {path}: {reason}. Finished cells are kept: free some space and run the same command again, "
+            "or give another --output"
         ) from error
 
 
 def load_checkpoint(
-    algorithm: Algorithm, path: Path, origin: Mapping[str, str], shape: EpisodeShape
+    algorithm: Algorithm, path: Path, origin: Mapping[str, str], selections: Sequence[Selection]
 ) -> TrainingProgress | None:
     """Load the checkpoint at `path` into `algorithm`.
 
@@ -160,69 +176,37 @@ def load_checkpoint(
         algorithm: the algorithm to change.
         path: the checkpoint file.
         origin: device, data and versions that the checkpoint must have.
-        shape: a test shape that the checkpoint must have.
+        selections: the selections that the checkpoint must have.
 
     Returns:
-        The progress of the training; None if there is no checkpoint of this origin with this shape. A checkpoint of
-        another origin (device, data, code) is renamed, so that it is not overwritten.
+        The progress of the training; None if there is no checkpoint of this origin with these selections. A checkpoint
+        of another origin (device, data, code) is renamed, so that it is not overwritten.
 
     Raises:
         StoreError: the checkpoint is damaged, or of another algorithm.
     """
     try:
-        state = _read(path)
-        if state is not None and not _is_of(state, origin):
-            _set_aside(path, state["origin"])
-            state = None
-        if state is None or shape not in _shapes(state):
+        if not os.path.exists(path):
             return None
+        # To the CPU: `load_state_dict` then moves each tensor to its device, which for Adam's counters may be the CPU.
+        state: dict[str, Any] = torch.load(str(path), map_location="cpu", weights_only=True)
+        if state["origin"] != dict(origin) or "curves" not in state:
+            path.replace(path.with_name(f"{path.stem}.{other_code(state['origin'])}{path.suffix}"))
+            return None
+        kept = state["curves"]
+        if any(selection.name not in kept for selection in selections):
+            return None
+        curves = {selection: ValidationCurve(**kept[selection.name]) for selection in selections}
         algorithm.load_state_dict(state["weights"])
         algorithm.load_training_state(state["training"])
-        selections = [Selection(**fields) for _, fields in state["selections"]]
-        return TrainingProgress(**state["progress"], selections=dict(zip(_shapes(state), selections, strict=True)))
+        return TrainingProgress(**state["progress"], curves=curves)
     except Exception as error:  # a damaged file can raise nearly anything
         raise StoreError(
             f"the checkpoint {path} cannot be used ({in_one_line(error)}): delete it, or run with --fresh"
         ) from error
 
 
-def shapes_of(path: Path, origin: Mapping[str, str]) -> list[EpisodeShape] | None:
-    """Return the test shapes of the checkpoint at `path`.
-
-    Returns:
-        The shapes; None if there is no readable checkpoint of this origin.
-    """
-    try:
-        state = _read(path, mapped=True)
-        return _shapes(state) if state is not None and _is_of(state, origin) else None
-    except Exception:  # a damaged file can raise nearly anything; `load_checkpoint` reports it
-        return None
-
-
-def _is_of(state: Mapping[str, Any], origin: Mapping[str, str]) -> bool:
-    """Return whether a checkpoint has an origin."""
-    return state["origin"] == dict(origin) and "selections" in state
-
-
-def _set_aside(path: Path, origin: Mapping[str, str]) -> None:
-    """Rename a checkpoint of another origin, by a hash of that."""
+def other_code(origin: Mapping[str, str]) -> str:
+    """Return a name for files of another origin, with a hash of that."""
     digest = hashlib.sha256(json.dumps(dict(origin), sort_keys=True).encode()).hexdigest()[:8]
-    path.replace(path.with_name(f"{path.stem}.other-code-{digest}{path.suffix}"))
-
-
-def _read(path: Path, mapped: bool = False) -> dict[str, Any] | None:
-    """Return the content of the checkpoint at `path`; None if there is none.
-
-    Args:
-        path: the checkpoint file.
-        mapped: memory-map the file, so that the weights are read only if they are used.
-    """
-    if not os.path.exists(path):
-        return None
-    # Load to the CPU: `load_state_dict` then moves each tensor to its device, which for Adam's counters may be the CPU.
-    state: dict[str, Any] = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
-    return state
-
-
-def _shapes(state: Mapping[str, Any]) -> list[EpisodeShape]:
-    return [EpisodeShape(*sizes) for sizes, _ in state["selections"]]
+    return f"other-code-{digest}"

@@ -24,6 +24,7 @@ def evaluate(
     batch: BatchSize,
     seed: int,
     watcher: Watcher | None = None,
+    first: int | None = None,
 ) -> Floats:
     """Return the accuracy of each class of each episode.
 
@@ -34,21 +35,22 @@ def evaluate(
         batch: number of episodes predicted at once.
         seed: seed of the algorithm's random draws.
         watcher: sees the progress, and may ask to stop.
+        first: as in `in_batches`.
 
     Returns:
-        [episodes, N] share of the queries of label 0 … N-1 that are classified correctly. All classes have the same
-        number of queries, so that the mean of a row is the accuracy of the episode.
+        [episodes - first, N] share of the queries of label 0 … N-1 that are classified correctly. All classes have the
+        same number of queries, so that the mean of a row is the accuracy of the episode.
 
     Raises:
         CellFailed: a score is not finite.
         Interrupted: `watcher` asked to stop.
     """
 
-    def accuracies(first: int, count: int) -> Tensor:
-        drawn = stream.batch(first, count)
-        return class_accuracies(predict(algorithm, drawn, seed, first), drawn.query_y)
+    def accuracies(start: int, count: int) -> Tensor:
+        drawn = stream.batch(start, count)
+        return class_accuracies(predict(algorithm, drawn, seed, start), drawn.query_y)
 
-    return in_batches(accuracies, episodes, batch, watcher)
+    return in_batches(accuracies, episodes, batch, watcher, first)
 
 
 def inductive_accuracies(
@@ -58,6 +60,7 @@ def inductive_accuracies(
     batch: BatchSize,
     seed: int,
     watcher: Watcher | None = None,
+    first: int | None = None,
 ) -> Floats:
     """Accuracy per episode when every query is predicted on its own (inductive protocol).
 
@@ -70,41 +73,52 @@ def inductive_accuracies(
         batch: number of episodes predicted at once.
         seed: seed of the algorithm's random draws.
         watcher: sees the progress, and may ask to stop.
+        first: as in `in_batches`.
 
     Returns:
-        [episodes] accuracies.
+        [episodes - first] accuracies.
 
     Raises:
         CellFailed: a score is not finite.
         Interrupted: `watcher` asked to stop.
     """
 
-    def accuracies(first: int, count: int) -> Tensor:
-        drawn = first_of_each_class(stream.batch(first, count))
-        return credit(predict_alone(algorithm, drawn, seed, first), drawn.query_y).mean(dim=1)
+    def accuracies(start: int, count: int) -> Tensor:
+        drawn = first_of_each_class(stream.batch(start, count))
+        return credit(predict_alone(algorithm, drawn, seed, start), drawn.query_y).mean(dim=1)
 
-    return in_batches(accuracies, episodes, batch, watcher)
+    return in_batches(accuracies, episodes, batch, watcher, first)
 
 
 def in_batches(
-    results: Callable[[int, int], Tensor], episodes: int, batch: BatchSize, watcher: Watcher | None = None
+    results: Callable[[int, int], Tensor],
+    episodes: int,
+    batch: BatchSize,
+    watcher: Watcher | None = None,
+    first: int | None = None,
 ) -> Floats:
-    """Return ``results(first, count)`` of all batches, joined.
+    """Return ``results(start, count)`` of all batches, joined.
 
     Args:
         results: returns a tensor with one row for each of `count` episodes from number `first` on.
         episodes: number of episodes.
         batch: number of episodes computed at once.
         watcher: sees the progress and the mean of the results, and may ask to stop.
+        first: number of the first wanted episode. Batches then begin at multiples of their size and are whole, so that
+            the results of an episode are the same, bit for bit, whatever episodes are wanted. None begins at 0, and the
+            last batch may be smaller.
 
     Raises:
         Interrupted: `watcher` asked to stop.
     """
     batches: list[Tensor] = []
-    done = 0
+    done = first or 0
 
     def next_batch(size: int) -> Tensor:
-        return results(done, min(size, episodes - done))
+        if first is None:
+            return results(done, min(size, episodes - done))
+        start = done - done % size
+        return results(start, size)[done - start : episodes - start]
 
     while done < episodes:
         batches.append(batch.fit(next_batch))

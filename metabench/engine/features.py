@@ -18,7 +18,7 @@ from metabench.api import Algorithm, Backbone, Rows, Split, TensorRows
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.scaling import Scale
 from metabench.errors import CellFailed
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Choice, Training
 from metabench.row_files import DamagedFile, map_rows, written_rows
 
 #: Number of episodes of features that a CPU computes at once: one episode is too small to keep it busy.
@@ -59,17 +59,18 @@ class FeatureStore:
     origin: str
 
     @classmethod
-    def of(cls, cell: Cell, origin: Mapping[str, str], folder: Path | None) -> FeatureStore:
-        """Return the store of a cell's features.
+    def of(cls, training: Training, data: Choice, origin: Mapping[str, str], folder: Path | None) -> FeatureStore:
+        """Return the store of a dataset's features by the backbone of a training.
 
         Args:
-            cell: the cell.
+            training: the training.
+            data: the dataset.
             origin: device, data, code and versions that its results depend on; features are kept only with them.
             folder: the folder of features; None keeps them in memory.
         """
-        data, backbone = cell.dataset, cell.backbone
+        backbone = training.backbone
         of_features = {name: value for name, value in origin.items() if name != "algorithm"}
-        parts = [_FORMAT, of_features, data.name, data.params, backbone.name, backbone.params, cell.precision]
+        parts = [_FORMAT, of_features, data.name, data.params, backbone.name, backbone.params, training.precision]
         known = folder is not None and "dataset_fingerprint" in origin
         return cls(folder if known else None, json.dumps(parts, sort_keys=True))
 
@@ -209,14 +210,23 @@ def with_features(
     store: FeatureStore,
     device: torch.device,
     watcher: Watcher,
+    fixed: bool = False,
 ) -> dict[str, Split]:
     """Return the splits with features in the place of images, where the algorithm reads nothing else of them.
 
-    So it is for an algorithm that reads features of a backbone that is frozen and `per_image`. Training images that the
-    algorithm distorts have new features each time.
+    So it is for an algorithm that reads features of a `per_image` backbone that stays as it is. Training images that
+    the algorithm distorts have new features each time.
+
+    Args:
+        splits: the splits of images.
+        algorithm: the algorithm with its weights.
+        store: the place of the features.
+        device: the device that embeds.
+        watcher: sees the progress, and may ask to stop.
+        fixed: whether a backbone that is not frozen stays as it is.
     """
     backbone = algorithm.backbone
-    if not (embeds_images(algorithm) and backbone.frozen):
+    if not (embeds_images(algorithm) and (backbone.frozen or fixed)):
         return dict(splits)
     distorted = type(algorithm).augment is not Algorithm.augment
     return {

@@ -12,9 +12,8 @@ import torch
 
 from metabench.analysis.stats import DataIntervals, Floats, mean_interval
 from metabench.api import Algorithm, Split, trained_weights
-from metabench.data.sampler import IntArray
+from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.asking import predict
-from metabench.engine.checkpoints import TrainingProgress
 from metabench.engine.controls import (
     SHUFFLED_EPISODES,
     check_batch_independence,
@@ -25,12 +24,12 @@ from metabench.engine.costs import flops, latencies
 from metabench.engine.evaluation import evaluate, inductive_accuracies
 from metabench.engine.features import embedded_once
 from metabench.engine.pictures import episode_png
-from metabench.engine.progress import Interrupted, Watcher
+from metabench.engine.progress import Interrupted, TimeLimit, Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream
 from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell, Selection, Testing
 from metabench.records.record import (
     Accuracy,
     ClassAccuracy,
@@ -38,13 +37,44 @@ from metabench.records.record import (
     EvalMetrics,
     Latency,
     TrainMetrics,
-    Validation,
+    Weights,
 )
+from metabench.records.trained import SnapshotFile, Trained
 
 _T = TypeVar("_T")
 
 #: Number of classes listed as the worst.
 WORST_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class SelectedWeights:
+    """The weights that a cell tests.
+
+    Attributes:
+        name: name of the snapshot.
+        wanted: the selection of the cell; another snapshot than its own is the nearest kept one.
+        snapshot: the snapshot.
+    """
+
+    name: str
+    wanted: Selection
+    snapshot: SnapshotFile
+
+    @property
+    def recorded(self) -> Weights:
+        """Return the weights as a record names them."""
+        return Weights(file=self.snapshot.file, sha256=self.snapshot.sha256, selected_for=self.selected_for)
+
+    @property
+    def selected_for(self) -> str:
+        """Return the other episodes by which the weights were selected; empty for those of the cell."""
+        if self.name == self.wanted.name:
+            return ""
+        shape = self.snapshot.shape
+        if shape is None:
+            return "nothing: the last weights"
+        return str(Selection(EpisodeShape(*shape), self.snapshot.params))
 
 
 @dataclass(frozen=True)
@@ -62,7 +92,8 @@ class Outcome:
     worst_classes: list[ClassAccuracy]
     picture: bytes | None
     transductive: bool
-    train: TrainMetrics
+    train: TrainMetrics | None
+    weights: Weights | None
     eval: EvalMetrics
     flops_per_episode: int | None
     peak_memory_bytes: int | None
@@ -76,9 +107,11 @@ def test(
     algorithm: Algorithm,
     splits: Mapping[str, Split],
     device: torch.device,
-    progress: TrainingProgress,
+    trained: Trained | None,
+    weights: SelectedWeights | None,
     memory: PeakMemory,
     watcher: Watcher,
+    earlier: EpisodeResults | None,
 ) -> Outcome:
     """Test a trained algorithm.
 
@@ -87,26 +120,35 @@ def test(
         algorithm: the algorithm with its selected weights.
         splits: the splits of its dataset.
         device: the device that it runs on.
-        progress: the progress of its finished training.
+        trained: its finished training; None if nothing was trained.
+        weights: its weights; None if nothing was trained.
         memory: the peak memory since the algorithm was built.
         watcher: sees the progress, and may ask to stop.
+        earlier: results of the first episodes, which are not tested again.
 
     Raises:
-        CellFailed: a score is not finite, or the answers depend on more than their episode.
+        CellFailed: a score is not finite, the time limit is over, or the answers depend on more than their episode.
         Interrupted: `watcher` asked to stop.
     """
     settings = cell.test
-    splits = embedded_once(splits, algorithm, settings.episodes * cell.shape.images, device, watcher)
-    watch = Stopwatch(device)
-    with watch.running() if not algorithm.backbone.frozen else nullcontext():
-        stream = evaluation_stream(cell, splits, device)
-    watcher.phase("test", settings.episodes)
-    batch = BatchSize(device, settings.batch or stream.at_once, most=settings.episodes)
+    watcher = watcher if settings.time_limit is None else TimeLimit(watcher, settings.time_limit)
+    by_class = np.empty((0, cell.shape.way)) if earlier is None or earlier.by_class is None else earlier.by_class
+    tested = len(by_class)
+    images = max(0, settings.episodes - tested) * cell.shape.images
+    embedded, watch = embedded_once(splits, algorithm, images, device, watcher), Stopwatch(device)
+    # The features of a trained backbone are part of its test; others are kept for all tests.
+    with nullcontext() if embedded is splits else watch.running():
+        stream = evaluation_stream(cell, embedded, device)
+    batch = BatchSize(device, settings.batch or stream.at_once)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
-    with watch.running():
-        by_class = evaluate(algorithm, stream, settings.episodes, batch, settings.seed, watcher)
+    while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
+        watcher.phase("test", wanted, len(by_class))
+        with watch.running():
+            more = evaluate(algorithm, stream, wanted, batch, settings.seed, watcher, first=len(by_class))
+        by_class = np.concatenate([by_class, more])
     accuracies = by_class.mean(axis=1)
-    groups = stream.groups(0, settings.episodes)
+    episodes = len(accuracies)
+    groups = stream.groups(0, episodes)
     accuracy = _accuracy(accuracies, groups)
     check_batch_independence(algorithm, stream, settings.seed, batch)
     watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
@@ -114,10 +156,17 @@ def test(
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
     size = algorithm.backbone.input.remark(stream.image_shape)
     remarks = [*([size] if size else []), *_remarks(accuracies, cell.shape.way)]
+    if weights and weights.selected_for:
+        remarks.append(f"the weights were selected for {weights.selected_for}")
 
     def test_inductively() -> Floats:
-        watcher.phase("test inductively", settings.inductive_episodes)
-        return inductive_accuracies(algorithm, stream, settings.inductive_episodes, batch, settings.seed, watcher)
+        count, known = settings.inductive_episodes, earlier.alone if earlier else None
+        known = np.empty(0) if known is None else known
+        if len(known) >= count:
+            return known
+        watcher.phase("test inductively", count, len(known))
+        more = inductive_accuracies(algorithm, stream, count, batch, settings.seed, watcher, first=len(known))
+        return np.concatenate([known, more])
 
     alone = _optional("inductive accuracy", test_inductively, remarks) if transductive else None
     # The queries of a method that is not transductive are alone anyway.
@@ -125,40 +174,63 @@ def test(
     if alone is not None:
         inductive_accuracy = _accuracy(alone, groups[: len(alone)])
     worst = int(accuracies.argmin())
-    timed = latencies(algorithm, stream, settings.seed, device, settings.episodes)
+    timed = latencies(algorithm, stream, settings.seed, device, episodes)
     return Outcome(
         accuracy=accuracy,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(accuracies, groups, alone),
-        worst_classes=_worst_classes(by_class, stream.classes(0, settings.episodes), splits["test"]),
+        episodes=EpisodeResults(accuracies, groups, alone, by_class),
+        worst_classes=_worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
-        train=_train_metrics(cell, progress),
+        train=_train_metrics(cell, trained, weights) if trained and weights else None,
+        weights=weights.recorded if weights else None,
         eval=EvalMetrics(
             seconds=watch.seconds,
-            episodes_per_second=_rate(settings.episodes, watch.seconds),
+            episodes_per_second=_rate(episodes - tested, watch.seconds),
             batch=batch.size,
             latency_ms=Latency(**timed.whole),
             adapt_ms=Latency(**timed.adapt) if timed.adapt else None,
             answer_ms=Latency(**timed.answer) if timed.answer else None,
         ),
         flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, settings.seed), remarks),
-        peak_memory_bytes=max(memory.bytes(), progress.peak_memory_bytes) or None,
+        peak_memory_bytes=max(memory.bytes(), trained.peak_memory_bytes if trained else 0) or None,
         parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
         all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
     )
 
 
-def _train_metrics(cell: Cell, progress: TrainingProgress) -> TrainMetrics:
-    selection = progress.selections[cell.shape]
+def wanted_episodes(accuracies: Floats, settings: Testing) -> int:
+    """Return the number of test episodes that a cell wants.
+
+    With `Testing.until_ci95`, it grows by `Testing.episodes` as long as the interval over episodes is too wide. Only
+    the width decides, never a difference or a p-value.
+
+    Args:
+        accuracies: accuracies of the first episodes.
+        settings: the test.
+    """
+    done, most = len(accuracies), settings.at_most
+    if settings.until_ci95 is None or most is None:
+        return max(done, settings.episodes)
+    if done < settings.episodes:
+        return settings.episodes
+    if done >= most or mean_interval(accuracies).ci95 <= settings.until_ci95:
+        return done
+    return min(most, (done // settings.episodes + 1) * settings.episodes)
+
+
+def _train_metrics(cell: Cell, trained: Trained, weights: SelectedWeights) -> TrainMetrics:
+    schedule = cell.training.schedule
+    assert schedule is not None, "a finished training has a schedule"
     return TrainMetrics(
-        steps=cell.train.steps,
-        episodes=cell.train.steps * cell.train.meta_batch,
-        seconds=progress.seconds,
-        episodes_per_second=_rate(progress.timed_steps * cell.train.meta_batch, progress.seconds),
-        best_step=selection.best_step,
-        validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in selection.validation],
+        steps=trained.step,
+        episodes=trained.step * schedule.meta_batch,
+        seconds=trained.seconds,
+        episodes_per_second=_rate(trained.timed_steps * schedule.meta_batch, trained.seconds),
+        best_step=weights.snapshot.step,
+        validation=weights.snapshot.validation,
+        timed=schedule.seconds is not None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from metabench.errors import SuiteError
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell
 from metabench.planning.suite import Precision
 
 
@@ -49,5 +49,5 @@ def check_precisions(cells: Sequence[Cell], device: torch.device) -> None:
         SuiteError: a cell asks for TF32 on a CPU.
     """
     for cell in cells:
-        if cell.precision == "tf32" and device.type != "cuda":
+        if cell.training.precision == "tf32" and device.type != "cuda":
             raise SuiteError(f"{cell.title}: tf32 is a precision of NVIDIA GPUs: on a CPU, use float32 or bf16")

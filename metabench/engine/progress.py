@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from metabench.errors import CellFailed
+from metabench.machine.stops import seconds_awake
+
 
 class Interrupted(Exception):
     """The user asked to stop; a checkpoint has been written."""
@@ -31,3 +34,35 @@ class Watcher(Protocol):
 
     def should_stop(self) -> bool:
         """Return whether the cell should write a checkpoint and stop."""
+
+
+class TimeLimit:
+    """Pass the progress of a test on; fail the test when its time is over.
+
+    Args:
+        watcher: sees the progress.
+        seconds: the time limit.
+    """
+
+    def __init__(self, watcher: Watcher, seconds: float) -> None:
+        self._watcher = watcher
+        self._seconds = seconds
+        self._end = seconds_awake() + seconds
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """See `Watcher`."""
+        self._watcher.phase(name, total, done)
+
+    def advance(self, done: int, note: str = "") -> None:
+        """See `Watcher`.
+
+        Raises:
+            CellFailed: the time is over.
+        """
+        self._watcher.advance(done, note)
+        if seconds_awake() > self._end:
+            raise CellFailed(f"the test took longer than its time_limit of {self._seconds:g} s")
+
+    def should_stop(self) -> bool:
+        """See `Watcher`."""
+        return self._watcher.should_stop()

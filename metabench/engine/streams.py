@@ -14,7 +14,7 @@ from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
 from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell, Schedule, Training
 
 #: Number of episodes drawn ahead.
 _AHEAD = 256
@@ -117,16 +117,17 @@ class EpisodeStream:
         return self._scale(rows.reshape(indices.shape + rows.shape[1:]))
 
 
-def training_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
-    """Return the training episodes of a cell."""
-    return EpisodeStream(splits["train"], cell.train.shape, "train", cell.seed, device)
+def training_stream(training: Training, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+    """Return the episodes of a training, which has a schedule."""
+    assert training.schedule is not None, "a training has a schedule"
+    return EpisodeStream(splits["train"], training.schedule.shape, "train", training.seed, device)
 
 
 def validation_stream(
-    cell: Cell, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
+    schedule: Schedule, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
 ) -> EpisodeStream:
     """Return the validation episodes of a test shape."""
-    return EpisodeStream(splits["val"], shape, "val", cell.train.validation_seed, device)
+    return EpisodeStream(splits["val"], shape, "val", schedule.validation_seed, device)
 
 
 def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:

@@ -1,26 +1,26 @@
-"""Train a cell, and select its weights by validation."""
+"""Train an algorithm, and select its weights by validation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from metabench.api import Algorithm, Split
-from metabench.data.sampler import EpisodeShape
 from metabench.engine.advice import testing_memory
 from metabench.engine.checkpoints import CheckpointClock, TrainingProgress, load_checkpoint, save_checkpoint
 from metabench.engine.evaluation import evaluate
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.streams import EpisodeStream, training_stream, validation_stream
-from metabench.errors import CellFailed
+from metabench.errors import CellFailed, in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import derive_seed, seed_generators
-from metabench.planning.plan import Cell, Training
-from metabench.registry.configs import short
+from metabench.planning.cells import Schedule, Selection, Training
+from metabench.registry.configs import short, with_params
 
 #: Number of untimed first steps of a process, in which allocators and kernels warm up.
 WARM_UP_STEPS = 3
@@ -29,44 +29,45 @@ LOSS_EVERY = 10
 
 
 def train(
-    cell: Cell,
+    training: Training,
     algorithm: Algorithm,
     splits: Mapping[str, Split],
+    validation: Mapping[Selection, Mapping[str, Split]],
     device: torch.device,
     checkpoint: Path,
     origin: Mapping[str, str],
-    shapes: Sequence[EpisodeShape],
     memory: PeakMemory,
     watcher: Watcher,
+    batch: int | None = None,
 ) -> TrainingProgress:
-    """Train or resume an algorithm, and load its best weights.
-
-    The best weights are selected by validation accuracy in episodes of the cell's test shape. A finished training for
-    several test shapes stays in its checkpoint, from which the other cells load their weights without training.
+    """Train or resume an algorithm; note the best weights of each selection.
 
     Args:
-        cell: the cell.
-        algorithm: the algorithm with its initial weights.
+        training: the training, which has a schedule.
+        algorithm: the algorithm with its initial weights; it ends with the last ones.
         splits: the splits of its dataset.
+        validation: the splits of the validation episodes, by the selection that uses them.
         device: the device that it runs on.
-        checkpoint: see `metabench.engine.cell.run_cell`, also for `origin`, `shapes` and `watcher`.
+        checkpoint: the file to resume from and to write. The result does not depend on when a run was interrupted.
+        origin: device, data, code and versions that the weights depend on; a checkpoint of another origin is not used.
         memory: the peak memory since the algorithm was built.
+        watcher: sees the progress, and may ask to stop.
+        batch: number of validation episodes at once; None chooses by device.
 
     Raises:
-        CellFailed: the loss or a score is not finite.
+        CellFailed: the loss or a score is not finite, or the time limit is over.
         Interrupted: `watcher` asked to stop.
         StoreError: a checkpoint cannot be written or read.
     """
-    steps = cell.train.steps
-    stream = training_stream(cell, splits, device)
-    progress = load_checkpoint(algorithm, checkpoint, origin, cell.shape) or TrainingProgress.of(shapes)
-    loaded = progress.step, progress.validated
+    schedule = training.schedule
+    assert schedule is not None, "a training has a schedule"
+    stream = training_stream(training, splits, device)
+    progress = load_checkpoint(algorithm, checkpoint, origin, list(validation)) or TrainingProgress.of(validation)
     validations = {
-        shape: (episodes, BatchSize(device, cell.test.batch or episodes.at_once))
-        for shape in progress.selections
-        for episodes in [validation_stream(cell, splits, shape, device)]
+        selection: (episodes, BatchSize(device, batch or episodes.at_once))
+        for selection, held_out in validation.items()
+        for episodes in [validation_stream(schedule, held_out, selection.shape, device)]
     }
-    selection = progress.selections[cell.shape]
     watch = Stopwatch(device, progress.seconds)
     timed_from = progress.step + WARM_UP_STEPS
     clock = CheckpointClock()
@@ -76,28 +77,34 @@ def train(
         with clock.writing():
             save_checkpoint(algorithm, progress, origin, checkpoint)
 
-    watcher.phase("train", steps, progress.step)
+    watcher.phase("train", schedule.steps, progress.step)
     try:
         while True:
-            if _validation_is_due(progress, cell.train):
-                accuracies = _validate(cell, algorithm, validations, watcher)
+            if _validation_is_due(progress, schedule):
+                accuracies = _validate(training, algorithm, progress, validations, watcher)
                 progress.note(accuracies, algorithm)
-                watcher.phase("train", steps, progress.step)
-            if progress.step == steps:
+                watcher.phase("train", schedule.steps, progress.step)
+            if _is_over(progress, schedule) or progress.is_out_of_patience(schedule.patience):
                 break
             first, timed = progress.step, progress.step >= timed_from
-            until = min(_next_pause(first, cell.train.validate_every, steps), steps if timed else timed_from)
+            until = min(
+                _next_pause(first, schedule.validate_every, schedule.steps), schedule.steps if timed else timed_from
+            )
             with (watch if timed else Stopwatch(device)).running():
-                loss = _train_steps(cell, algorithm, stream, progress, until, watcher, clock)
+                loss = _train_steps(training, algorithm, stream, progress, until, watcher, clock)
             progress.timed_steps += (progress.step - first) * timed
             progress.seconds = watch.seconds
             if not np.isfinite(loss):
                 raise CellFailed(
-                    f"training diverged: the loss is {loss} after step {progress.step} of {steps}. "
+                    f"training diverged: the loss is {loss} after step {progress.step} of {schedule.steps}. "
                     "Lower the learning rates, or clip the gradient"
                 )
-            best = f", val {selection.best_accuracy:.1%}" if selection.validation else ""
-            watcher.advance(progress.step, f"loss {loss:.3f}{best}")
+            if schedule.time_limit is not None and progress.seconds > schedule.time_limit:
+                raise CellFailed(
+                    f"the training took longer than its time_limit of {schedule.time_limit:g} s: step {progress.step} "
+                    f"of {schedule.steps} was reached"
+                )
+            watcher.advance(progress.step, f"loss {loss:.3f}{_best(progress)}")
             if watcher.should_stop():
                 raise Interrupted
             if clock.is_due:
@@ -105,46 +112,61 @@ def train(
     except Interrupted:
         save()
         raise
-    if loaded != (progress.step, progress.validated):
-        save()
-    algorithm.load_state_dict(selection.best_state)
-    progress.forget_weights()
+    progress.peak_memory_bytes = max(progress.peak_memory_bytes, memory.bytes())
     return progress
 
 
-def _validate(
-    cell: Cell,
-    algorithm: Algorithm,
-    validations: dict[EpisodeShape, tuple[EpisodeStream, BatchSize]],
-    watcher: Watcher,
-) -> dict[EpisodeShape, float]:
-    """Return the validation accuracy of the current weights for each test shape.
+def _best(progress: TrainingProgress) -> str:
+    """Return the best validation accuracy of the first selection, for people."""
+    curve = next(iter(progress.going.values()), None)
+    return f", val {curve.best_accuracy:.1%}" if curve and curve.points else ""
 
-    If the validation of another cell's shape fails, the shape is dropped from `validations`: that cell trains on its
-    own, and fails with its own reason.
+
+def _validate(
+    training: Training,
+    algorithm: Algorithm,
+    progress: TrainingProgress,
+    validations: Mapping[Selection, tuple[EpisodeStream, BatchSize]],
+    watcher: Watcher,
+) -> dict[Selection, float]:
+    """Return the validation accuracy of the current weights for each selection.
+
+    If the validation for one of several selections fails, that selection ends with the reason: only its cells fail.
     """
-    accuracies: dict[EpisodeShape, float] = {}
-    count = cell.train.validation_episodes
-    for shape, (episodes, batch) in list(validations.items()):
+    schedule = training.schedule
+    assert schedule is not None, "a training has a schedule"
+    accuracies: dict[Selection, float] = {}
+    count, config = schedule.validation_episodes, algorithm.config
+    for selection in list(progress.going):
+        episodes, batch = validations[selection]
+        shape = selection.shape
         watcher.phase("validate" if len(validations) == 1 else f"validate {shape.shot}-shot", count)
         try:
-            with testing_memory(cell):
-                accuracies[shape] = float(
-                    evaluate(algorithm, episodes, count, batch, cell.train.validation_seed, watcher).mean()
+            algorithm.config = with_params(config, json.loads(selection.params))
+            with testing_memory(shape, training):
+                accuracies[selection] = float(
+                    evaluate(algorithm, episodes, count, batch, schedule.validation_seed, watcher).mean()
                 )
         except Interrupted:
             raise
-        except Exception:
-            if shape == cell.shape:
+        except Exception as error:
+            if len(progress.going) == 1:
                 raise
-            del validations[shape]
+            progress.curves[selection].problem = in_one_line(error)
+        finally:
+            algorithm.config = config
     return accuracies
 
 
-def _validation_is_due(progress: TrainingProgress, train: Training) -> bool:
+def _is_over(progress: TrainingProgress, schedule: Schedule) -> bool:
+    """Return whether all steps are made, or the budget of seconds is spent."""
+    return progress.step >= schedule.steps or (schedule.seconds is not None and progress.seconds >= schedule.seconds)
+
+
+def _validation_is_due(progress: TrainingProgress, schedule: Schedule) -> bool:
     """Return whether the current weights must be validated now."""
     step = progress.step
-    due = step > 0 and (step % train.validate_every == 0 or step == train.steps)
+    due = step > 0 and (step % schedule.validate_every == 0 or _is_over(progress, schedule))
     return due and step != progress.validated
 
 
@@ -167,7 +189,7 @@ def _loss(metrics: object) -> torch.Tensor:
 
 
 def _train_steps(
-    cell: Cell,
+    training: Training,
     algorithm: Algorithm,
     stream: EpisodeStream,
     progress: TrainingProgress,
@@ -180,11 +202,12 @@ def _train_steps(
     The loop ends earlier to stop or to write a checkpoint. It reads no result back from the device.
     """
     algorithm.train()
-    batch = cell.train.meta_batch
+    assert training.schedule is not None, "a training has a schedule"
+    batch = training.schedule.meta_batch
     loss = torch.zeros(())
     while progress.step < until:
         # Each step has its own seed, so that a resumed run makes the same step.
-        seed_generators(derive_seed(cell.seed, f"train {progress.step}"))
+        seed_generators(derive_seed(training.seed, f"train {progress.step}"))
         loss = _loss(algorithm.train_step(stream.batch(progress.step * batch, batch)))
         progress.step += 1
         watcher.advance(progress.step)

@@ -55,34 +55,37 @@ class Purity:
     testing: bool = False
 
 
-def purity_of(algorithm: Algorithm, episodes: Episodes) -> Purity:
+def purity_of(algorithm: Algorithm, episodes: Episodes, trains: bool = True) -> Purity:
     """Let a copy of the algorithm train on episodes and predict them, in order.
 
     Args:
         algorithm: the algorithm, before its training.
         episodes: a few training episodes.
+        trains: whether it will be trained; else it only predicts.
     """
     training, testing = _Trial(), _Trial()
     try:
         tried = copy.deepcopy(algorithm)
         tried.batching, tried.training_batching = testing, training
         tried.train()
-        tried.train_step(episodes)
+        if trains:
+            tried.train_step(episodes)
         predict(tried, episodes, 0, 0)
     except Exception:  # it cannot be copied, or the same error will end the cell with its own message
         return Purity()
-    return Purity(training.pure, testing.pure)
+    return Purity(training.pure and trains, testing.pure)
 
 
-def set_batchings(algorithm: Algorithm, episodes: Episodes) -> None:
+def set_batchings(algorithm: Algorithm, episodes: Episodes, trains: bool = True) -> None:
     """Set the fastest batchings that keep results functions of weights and episode.
 
     Args:
         algorithm: the algorithm, before its training.
-        episodes: a few training episodes.
+        episodes: a few episodes.
+        trains: whether it will be trained.
     """
     fastest = batching_for(episodes.support_x.device, algorithm.functional, algorithm.inner_loop, episodes.embedded)
-    purity = purity_of(algorithm, episodes)
+    purity = purity_of(algorithm, episodes, trains)
     algorithm.training_batching = fastest if purity.training else InOrder()
     algorithm.batching = fastest if purity.testing else InOrder()
 

@@ -1,37 +1,37 @@
-"""One cell as a job: run it here or in a worker, and make its record."""
+"""A training with its tests as a job: run it here or in a worker, and make the records of its cells."""
 
 from __future__ import annotations
 
 import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
-from metabench.data.sampler import EpisodeShape
-from metabench.engine.cell import run_cell
-from metabench.engine.checkpoints import shapes_of
+from metabench.engine.learner import Learner, make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
-from metabench.executors.origin import Code, code_of, origin_of
+from metabench.executors.origin import Code, code_of, training_origin
 from metabench.machine.device import choose_device
+from metabench.planning.cells import Cell, Selection, Training
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.planning.plan import Cell, classes_left_out
-from metabench.records.record import Data, Machine, Record, Status
+from metabench.planning.plan import classes_left_out, episodes_by_split
+from metabench.records.record import Data, EpisodeResults, Machine, Record, Status
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 
 #: Seconds after a signal in which a worker learns that the run is to stop.
 _STOP_DELAY = 0.3
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,26 @@ class Attempt:
         record: the cell's record.
         outcome: the per-episode results and the picture; None if the cell failed or was skipped.
         traceback: the traceback of an unexpected error; empty otherwise.
-        died: whether the cell's worker ended without a result; its checkpoint may serve another attempt.
     """
 
     record: Record
     outcome: Outcome | None = None
     traceback: str = ""
-    died: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a cell has no outcome.
+
+    Attributes:
+        problem: the message.
+        status: failed or skipped.
+        traceback: the traceback of an unexpected error; empty otherwise.
+    """
+
+    problem: str
+    status: Status = "failed"
+    traceback: str = ""
 
 
 def _is_asked_to_stop(watcher: Watcher) -> bool:
@@ -60,102 +73,158 @@ def _is_asked_to_stop(watcher: Watcher) -> bool:
 
 
 @dataclass(frozen=True)
-class CellJob:
-    """A cell to run, in this process or in a worker (`metabench.executors.processes.Job`).
+class TrainingJob:
+    """A training with its tests, run in this process or in a worker (`metabench.executors.processes.Job`).
 
     Attributes:
-        cell: the cell.
-        number: its place among the cells of the run, from 1.
-        of: the number of cells of the run.
+        training: the training.
+        cells: the cells to test; none if only the weights are needed.
+        selections: the validation episodes by which the training selects weights.
         suite: the suite's name.
         profile: the profile's name.
         device: the device that it runs on.
-        machine: the machine, with the share of it that the cell has.
-        environment: the versions, for the record.
+        machine: the machine, with the share of it that the job has.
+        environment: the versions, for the records.
         store: the output directory.
-        shapes: shapes of the test episodes of all cells of this run that share its training.
+        earlier: results of the first episodes of cells that grow, by cell.
+        reselect: whether to train again where the kept weights lack a selection.
     """
 
-    cell: Cell
-    number: int
-    of: int
+    training: Training
+    cells: Sequence[Cell]
+    selections: Sequence[Selection]
     suite: str
     profile: str
     device: torch.device
     machine: Machine
     environment: Mapping[str, Any]
     store: Store
-    shapes: Sequence[EpisodeShape]
+    earlier: Mapping[str, EpisodeResults] = field(default_factory=dict)
+    reselect: bool = False
 
-    def run(self, watcher: Watcher) -> Attempt:
-        """Run the cell in a worker, which loads plugins and data first."""
+    @property
+    def key(self) -> str:
+        """Return the id of the training."""
+        return self.training.id
+
+    @property
+    def after(self) -> list[str]:
+        """Return the ids of trainings that must be finished before."""
+        return [training.id for training in self.training.needs]
+
+    def run(self, watcher: Watcher) -> Iterator[Attempt | Problem | None]:
+        """Run in a worker, which loads plugins and data first; results as in `attempts`."""
         plugins = PluginManager.from_environment()
         choose_device(self.device.type)
         roots = DataRoots.from_environment(os.environ)
-        data = load_dataset(self.cell.dataset, plugins, roots, self.device, lambda done, total, name: None)
-        return self.attempt(data, plugins, watcher)
+        used = (self.training.dataset, *(cell.dataset for cell in self.cells), *(s.on for s in self.selections if s.on))
+        choices = {choice.label: choice for choice in used}
+        datasets = {
+            label: load_dataset(choice, plugins, roots, self.device, lambda done, total, name: None)
+            for label, choice in choices.items()
+        }
+        yield from self.attempts(datasets, plugins, watcher)
 
-    def attempt(self, data: LoadedDataset, plugins: PluginManager, watcher: Watcher) -> Attempt:
-        """Run the cell; an error inside it becomes a failed record, `Unfit` a skipped one.
+    def attempts(
+        self,
+        datasets: Mapping[str, LoadedDataset],
+        plugins: PluginManager,
+        watcher: Watcher,
+    ) -> Iterator[Attempt | Problem | None]:
+        """Train, and yield the attempt of each cell; without cells, yield the problem of the training or None.
+
+        An error of the training fails all cells, an error of a test its cell; `Unfit` skips them.
+
+        Args:
+            datasets: the loaded datasets, by label.
+            plugins: the provider of the classes.
+            watcher: sees the progress, and may ask to stop.
 
         Raises:
             Interrupted: the watcher asked for it.
-            StoreError: a checkpoint cannot be written or read.
+            StoreError: a checkpoint, weights or results cannot be written or read.
         """
-        # First of all, because a class in a file may be edited while the cell runs.
-        code = code_of(self.cell, plugins)
-        origin = origin_of(data.fingerprint, self.device, code)
-        try:
-            checkpoint, shapes = self._checkpoint(origin)
-            outcome = run_cell(
-                self.cell, data.splits, self.device, plugins, checkpoint, watcher, origin, shapes, data.features
+        # First of all, because a class in a file may be edited while the cells run.
+        codes = {cell.id: code_of(cell, plugins) for cell in self.cells}
+        trained_on = datasets[self.training.dataset.label].fingerprint
+        origin = training_origin(self.training, trained_on, self.device, plugins)
+
+        def learn() -> Learner:
+            directory, batch = self.store.path, self.cells[0].test.batch if self.cells else None
+            return make_learner(
+                self.training,
+                self.selections,
+                datasets,
+                self.device,
+                plugins,
+                directory,
+                watcher,
+                origin,
+                batch,
+                self.reselect,
             )
-            return Attempt(self.record(code, data.fingerprint, data, outcome=outcome), outcome)
+
+        learner = self._tried(learn, watcher, self.cells[0].id if self.cells else self.key)
+        if not self.cells:
+            yield learner if isinstance(learner, Problem) else None
+        for cell in self.cells:
+            tried = learner if isinstance(learner, Problem) else self._tested(learner, cell, watcher)
+            if isinstance(tried, Problem):
+                record = self.record(cell, codes[cell.id], datasets, problem=tried.problem, status=tried.status)
+                yield Attempt(record, traceback=tried.traceback)
+            else:
+                yield Attempt(self.record(cell, codes[cell.id], datasets, outcome=tried), tried)
+
+    def _tested(self, learner: Learner, cell: Cell, watcher: Watcher) -> Outcome | Problem:
+        return self._tried(lambda: learner.test(cell, watcher, self.earlier.get(cell.id)), watcher, cell.id)
+
+    def _tried(self, work: Callable[[], _T], watcher: Watcher, name: str) -> _T | Problem:
+        """Return the result of some work, or why there is none.
+
+        Raises:
+            Interrupted: the watcher asked for it.
+            StoreError: files cannot be written or read.
+        """
+        try:
+            return work()
         except (StoreError, Interrupted):
             raise
         except CellFailed as error:
-            return Attempt(self.record(code, data.fingerprint, data, problem=str(error)))
+            return Problem(str(error))
         except Unfit as error:
-            return Attempt(self.record(code, data.fingerprint, data, problem=str(error), status="skipped"))
+            return Problem(str(error), "skipped")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, e.g. SystemExit; the other cells must go on
             # The signal that stops the run may have ended processes that the plugin has started.
             if _is_asked_to_stop(watcher):
                 raise Interrupted from error
-            problem = f"{in_one_line(error)} (see {self.store.traceback_name(self.cell.id)})"
-            return Attempt(self.record(code, data.fingerprint, data, problem=problem), traceback=traceback.format_exc())
-
-    def _checkpoint(self, origin: Mapping[str, str]) -> tuple[Path, Sequence[EpisodeShape]]:
-        """Return the checkpoint path and the test shapes that share it.
-
-        If an earlier partial run left a shared checkpoint without this cell's shape, keep that file and use a private
-        one.
-        """
-        private, shared = self.store.checkpoint(self.cell.id), self.store.checkpoint(self.cell.training_id)
-        of_others = self.cell.shape not in (shapes_of(shared, origin) or self.shapes)
-        return (private, [self.cell.shape]) if of_others or os.path.exists(private) else (shared, self.shapes)
+            reason = f"{in_one_line(error)} (see {self.store.traceback_name(name)})"
+            return Problem(reason, traceback=traceback.format_exc())
 
     def record(
         self,
+        cell: Cell,
         code: Code,
-        fingerprint: str,
-        data: LoadedDataset | None = None,
+        datasets: Mapping[str, LoadedDataset] | None = None,
+        fingerprint: str = "",
         outcome: Outcome | None = None,
         problem: str | None = None,
         status: Status = "failed",
     ) -> Record:
-        """Return the record of the cell: the outcome, or the problem.
+        """Return the record of a cell: the outcome, or the problem.
 
         Args:
+            cell: the cell.
             code: the code of its classes.
-            fingerprint: fingerprint of its dataset; empty if that was not loaded.
-            data: its dataset, where this process has loaded it.
+            datasets: the datasets of the job by label, where this process has loaded them.
+            fingerprint: fingerprint of its dataset, where this process has not; empty if that was not loaded.
             outcome: the outcome; None if the cell failed or was skipped.
             problem: the reason.
             status: the status of a cell without an outcome.
         """
-        cell = self.cell
+        if datasets is not None:
+            fingerprint = datasets[cell.dataset.label].fingerprint
         return Record(
             cell=cell.id,
             suite=self.suite,
@@ -176,6 +245,7 @@ class CellJob:
             worst_classes=outcome.worst_classes if outcome else [],
             remarks=outcome.remarks if outcome else [],
             train=outcome.train if outcome else None,
+            weights=outcome.weights if outcome else None,
             eval=outcome.eval if outcome else None,
             flops_per_episode=outcome.flops_per_episode if outcome else None,
             peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
@@ -184,7 +254,8 @@ class CellJob:
             device=str(self.machine),
             machine=self.machine,
             dataset_fingerprint=fingerprint,
-            data=self._data(data) if data else None,
+            trained_on=cell.training.dataset.label if cell.is_cross_domain else "",
+            data=_data(cell, datasets) if datasets is not None else None,
             environment={
                 **self.environment,
                 "providers": dict(code.providers),
@@ -194,23 +265,29 @@ class CellJob:
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
-    def _data(self, data: LoadedDataset) -> Data:
-        shapes = {"train": self.cell.train.shape, "val": self.cell.shape, "test": self.cell.shape}
-        left_out = {name: classes_left_out(data.splits[name], shape) for name, shape in shapes.items()}
-        left_out = {name: count for name, count in left_out.items() if count}
-        return Data(
-            episodes=episodes_key(data.splits["test"], "test", self.cell.shape, self.cell.test.seed, data.test_content),
-            raw_files=data.raw_files,
-            overlapping=data.findings.overlapping,
-            duplicates=dict(data.findings.duplicates),
-            left_out=left_out,
-            remarks=[
-                *data.remarks,
-                *data.findings.remarks(),
-                *(
-                    f"{count} of {data.splits[name].size.classes} classes of {name} have fewer than "
-                    f"{shapes[name].per_class} images, and are not drawn"
-                    for name, count in left_out.items()
-                ),
-            ],
-        )
+
+def _data(cell: Cell, datasets: Mapping[str, LoadedDataset]) -> Data:
+    """Return what a record says about the data of a cell."""
+    data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
+    drawn = {
+        name: (datasets[choice.label].splits[name], shape) for name, (choice, shape) in episodes_by_split(cell).items()
+    }
+    left_out = {name: classes_left_out(split, shape) for name, (split, shape) in drawn.items()}
+    left_out = {name: count for name, count in left_out.items() if count}
+    return Data(
+        episodes=episodes_key(data.splits["test"], "test", cell.shape, cell.test.seed, data.test_content),
+        raw_files=data.raw_files,
+        overlapping=data.findings.overlapping,
+        duplicates=dict(data.findings.duplicates),
+        left_out=left_out,
+        trained_on=trained_on.fingerprint if cell.is_cross_domain else "",
+        remarks=[
+            *data.remarks,
+            *data.findings.remarks(),
+            *(
+                f"{count} of {drawn[name][0].size.classes} classes of {name} have fewer than "
+                f"{drawn[name][1].per_class} images, and are not drawn"
+                for name, count in left_out.items()
+            ),
+        ],
+    )

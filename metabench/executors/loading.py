@@ -11,7 +11,8 @@ import torch
 from metabench.api import Progress, Rows, Split
 from metabench.data.packing import DataRoots, LoadedDataset, load_splits
 from metabench.machine.memory import free_memory
-from metabench.planning.plan import Cell, Choice
+from metabench.planning.cells import Cell, Choice
+from metabench.planning.plan import datasets_of
 from metabench.registry.manager import PluginManager
 
 #: Share of a GPU's free memory that the images of one split may take; of larger ones, each batch is copied.
@@ -62,9 +63,7 @@ def load_datasets(
         DataError: raw data is missing or damaged, or the cache is not writable.
     """
     datasets: dict[str, LoadedDataset] = {}
-    for cell in cells:
-        choice = cell.dataset
-        if choice.label not in datasets and not cell.problem:
-            with progress() as report:
-                datasets[choice.label] = load_dataset(choice, plugins, roots, device, report)
+    for label, choice in datasets_of(cells).items():
+        with progress() as report:
+            datasets[label] = load_dataset(choice, plugins, roots, device, report)
     return datasets

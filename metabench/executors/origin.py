@@ -8,11 +8,13 @@ from typing import Literal
 
 import torch
 
+from metabench.errors import StoreError
 from metabench.machine.device import device_name
+from metabench.planning.cells import Cell, Testing, Training
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.planning.plan import Cell
-from metabench.records.record import Machine, Record
+from metabench.records.record import Accuracy, EpisodeResults, Machine, Record
 from metabench.records.store import Store
+from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
 
 
@@ -30,21 +32,46 @@ class Code:
 
 
 def code_of(cell: Cell, plugins: PluginManager) -> Code:
-    """Return the code of a cell's algorithm, dataset and backbone."""
-    names = {"algorithm": cell.algorithm.name, "dataset": cell.dataset.name, "backbone": cell.backbone.name}
+    """Return the code of a cell's algorithm, dataset and backbone, and of those of its training if they differ."""
+    training = cell.training
+    names = {
+        "algorithm": ("algorithm", cell.algorithm.name),
+        "dataset": ("dataset", cell.dataset.name),
+        "backbone": ("backbone", cell.backbone.name),
+    }
+    if not cell.is_trained_by_itself:
+        names["trained_by"] = ("algorithm", training.algorithm.name)
+    if cell.is_cross_domain:
+        names["trained_on"] = ("dataset", training.dataset.name)
     return Code(
-        providers={kind: plugins.provider(kind, name) for kind, name in names.items()},
-        hashes={kind: plugins.code(kind, name) for kind, name in names.items()},
+        providers={role: plugins.provider(kind, name) for role, (kind, name) in names.items()},
+        hashes={role: plugins.code(kind, name) for role, (kind, name) in names.items()},
     )
 
 
-def origin_of(fingerprint: str, device: torch.device, code: Code) -> dict[str, str]:
-    """Return the origin of a result, as a record and a checkpoint store it.
+def training_origin(
+    training: Training, fingerprint: str, device: torch.device, plugins: PluginManager
+) -> dict[str, str]:
+    """Return the origin of weights, as a checkpoint and their summary store it.
 
     Args:
-        fingerprint: fingerprint of the cell's dataset.
+        training: the training.
+        fingerprint: fingerprint of its dataset.
         device: the device that it runs on.
-        code: the code of the cell's classes.
+        plugins: the provider of the classes.
+    """
+    choices = {"algorithm": training.algorithm, "dataset": training.dataset, "backbone": training.backbone}
+    hashes = {kind: plugins.code(kind, choice.name) for kind, choice in choices.items()}
+    return origin_of(fingerprint, device, Code({}, hashes))
+
+
+def origin_of(fingerprint: str, device: torch.device, code: Code) -> dict[str, str]:
+    """Return the origin of a result, as a record stores it.
+
+    Args:
+        fingerprint: fingerprint of the dataset.
+        device: the device that it runs on.
+        code: the code of the classes.
     """
     return {
         "device": device.type,
@@ -64,6 +91,8 @@ def is_valid(record: Record, origin: Mapping[str, str]) -> bool:
         "identity": str(record.environment.get("identity", 1)),
         **record.environment.get("code", {}),
     }
+    if record.data and record.data.trained_on:
+        of_record["trained_on_data"] = record.data.trained_on
     return record.status in ("ok", "skipped") and of_record == dict(origin)
 
 
@@ -79,8 +108,8 @@ def kept_records(
     device: torch.device,
     plugins: PluginManager,
     store: Store,
-) -> dict[str, Record]:
-    """Return the records that need no new run, by cell.
+) -> tuple[dict[str, Record], dict[str, EpisodeResults]]:
+    """Return the records that need no new run, and the results that need further episodes only, by cell.
 
     Args:
         cells: the cells that are to have a record.
@@ -89,19 +118,46 @@ def kept_records(
         device: the device that cells run on.
         plugins: the provider of the classes.
         store: the output directory of `records`.
+
+    Raises:
+        StoreError: a record needs further episodes, and its weights have not been kept.
     """
-    kept = {}
-    codes: dict[tuple[str, str, str], Code] = {}
+    kept, growing = {}, {}
+    codes: dict[tuple[str, ...], Code] = {}
     for cell in cells:
         record = records.get(cell.id)
         if record is None or cell.problem:
             continue
-        names = cell.algorithm.name, cell.dataset.name, cell.backbone.name
+        training = cell.training
+        names: tuple[str, ...] = (cell.algorithm.name, cell.dataset.name, cell.backbone.name)
+        names += (training.algorithm.name, str(cell.is_trained_by_itself), str(cell.is_cross_domain))
         codes[names] = codes.get(names) or code_of(cell, plugins)
         origin = origin_of(fingerprints[cell.dataset.label], device, codes[names])
-        if is_valid(record, origin) and store.is_complete(record):
+        if cell.is_cross_domain:
+            origin["trained_on_data"] = fingerprints[training.dataset.label]
+        if not (is_valid(record, origin) and store.is_complete(record)):
+            continue
+        if record.accuracy is None or _has_enough(record.accuracy, cell.test):
             kept[cell.id] = record
-    return kept
+            continue
+        of_weights = training_origin(training, fingerprints[training.dataset.label], device, plugins)
+        trained = TrainingFiles(store.path, training.id).read() if training.schedule else None
+        if training.schedule and (trained is None or trained.origin != of_weights):
+            raise StoreError(
+                f"{cell.title} has {record.accuracy.episodes} test episodes, more are asked for, and its weights have "
+                f"not been kept in {store.path}: run it again with --fresh, or lower eval.episodes"
+            )
+        growing[cell.id] = store.episodes(record, groups=False, by_label=True)
+    return kept, growing
+
+
+def _has_enough(accuracy: Accuracy, test: Testing) -> bool:
+    """Return whether a result has as many episodes as its test wants."""
+    if accuracy.episodes < test.episodes:
+        return False
+    if test.until_ci95 is None or test.at_most is None:
+        return True
+    return accuracy.ci95 <= test.until_ci95 or accuracy.episodes >= test.at_most
 
 
 def machine_of(device: torch.device, cells_at_once: int) -> Machine:

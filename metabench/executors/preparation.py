@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,7 +12,8 @@ from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.progress import Watcher
 from metabench.errors import PluginError
 from metabench.executors.processes import Died, run_job
-from metabench.planning.plan import Cell, Choice, make_plan
+from metabench.planning.cells import Cell, Choice
+from metabench.planning.plan import datasets_of, make_plan
 from metabench.planning.suite import Suite, SuiteFile
 from metabench.planning.targets import Targets
 from metabench.registry.manager import PluginManager
@@ -35,11 +36,11 @@ class Planning:
     file: SuiteFile
     problems: Mapping[str, str]
 
-    def run(self, watcher: Watcher) -> list[Cell]:
+    def run(self, watcher: Watcher) -> Iterator[list[Cell]]:
         """Load the plugins, and plan; report the place of each entry before its class is asked."""
         plugins = PluginManager.from_environment()
         targets = Targets(self.file, plugins, lambda place: watcher.phase(place, 1), self.problems)
-        return make_plan(self.suite, self.file, plugins, targets)
+        yield make_plan(self.suite, self.file, plugins, targets)
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Loading:
 
     choice: Choice
 
-    def run(self, watcher: Watcher) -> str:
-        """Pack the dataset if needed, and check it; return its fingerprint."""
+    def run(self, watcher: Watcher) -> Iterator[str]:
+        """Pack the dataset if needed, and check it; yield its fingerprint."""
         dataset = PluginManager.from_environment().build_dataset(self.choice.name, self.choice.params)
         phase = ("", 0)
 
@@ -64,7 +65,7 @@ class Loading:
                 phase = (name, total)
             watcher.advance(done)
 
-        return load_splits(self.choice.name, dataset, DataRoots.from_environment(os.environ), progress).fingerprint
+        yield load_splits(self.choice.name, dataset, DataRoots.from_environment(os.environ), progress).fingerprint
 
 
 def plan_in_worker(suite: Suite, file: SuiteFile) -> list[Cell]:
@@ -104,14 +105,19 @@ def load_in_workers(
 
     fingerprints: dict[str, str] = {}
     problems: dict[str, str] = {}
-    for choice in {cell.dataset.label: cell.dataset for cell in cells if not cell.problem}.values():
+    for choice in datasets_of(cells).values():
         with progress() as report:
             result = run_job(Loading(choice), share_of_threads(1), _Shown(report))
         if isinstance(result, Died):
             problems[choice.label] = f"datasets.{choice.label}: when it was loaded, {result.problem}"
         else:
             fingerprints[choice.label] = result
-    return [replace(cell, problem=cell.problem or problems.get(cell.dataset.label, "")) for cell in cells], fingerprints
+
+    def problem(cell: Cell) -> str:
+        labels = (cell.dataset.label, cell.training.dataset.label)
+        return cell.problem or next((problems[label] for label in labels if label in problems), "")
+
+    return [replace(cell, problem=problem(cell)) for cell in cells], fingerprints
 
 
 @dataclass

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
@@ -52,8 +52,8 @@ _STOPPING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") i
 class Job(Protocol):
     """The work of one worker; it must be picklable."""
 
-    def run(self, watcher: Watcher) -> Any:
-        """Do the work in the worker; return a picklable result.
+    def run(self, watcher: Watcher) -> Iterator[Any]:
+        """Do the work in the worker; yield picklable results.
 
         Raises:
             Interrupted: the watcher asked to stop.
@@ -99,16 +99,18 @@ def run_jobs(
     at_once: int,
     threads: int,
     started: Callable[[_Job], Watcher],
-    chain: Callable[[_Job], object] = id,
+    key: Callable[[_Job], object] = id,
+    after: Callable[[_Job], Collection[object]] = lambda job: (),
 ) -> Iterator[tuple[_Job, Any]]:
-    """Yield each job with its result, or `Died`, in order of completion.
+    """Yield each result with its job, as they come; `Died` if a job ends before its last result.
 
     Args:
         waiting: the jobs, in starting order.
         at_once: number of workers at a time.
         threads: number of threads of each worker.
         started: called when a job starts; returns its progress watcher.
-        chain: key of a job; jobs with equal keys run one after the other.
+        key: returns the key of a job.
+        after: returns the keys of the jobs that must have ended before a job.
 
     Raises:
         Interrupted: a watcher asked to stop, and all workers have stopped.
@@ -123,8 +125,8 @@ def run_jobs(
     try:
         while workers or (queue and not stop.value):
             while len(workers) < at_once and not stop.value:
-                busy = {chain(worker.job) for worker in workers.values()}
-                startable = next((i for i, job in enumerate(queue) if chain(job) not in busy), None)
+                unfinished = {key(job) for job in (*queue, *(worker.job for worker in workers.values()))}
+                startable = next((i for i, job in enumerate(queue) if unfinished.isdisjoint(after(job))), None)
                 if startable is None:
                     break
                 job = queue.pop(startable)
@@ -142,6 +144,9 @@ def run_jobs(
                 if kind in ("phase", "advance"):
                     getattr(workers[receiver].watcher, kind)(*content)
                     continue
+                if kind == "result":
+                    yield workers[receiver].job, content
+                    continue
                 worker = workers.pop(receiver)
                 _end([worker.process], _STOP_SECONDS)
                 if isinstance(content, Died) and stop.value:
@@ -149,7 +154,7 @@ def run_jobs(
                 elif kind == "raised":
                     failure = failure if isinstance(failure, MetabenchError) else content
                     stop.value = True
-                else:
+                elif kind == "died":
                     yield worker.job, content
             if any(worker.watcher.should_stop() for worker in workers.values()):
                 stop.value = True
@@ -161,7 +166,7 @@ def run_jobs(
 
 
 def run_job(job: Job, threads: int, watcher: Watcher) -> Any:
-    """Return the result of one job, or `Died`.
+    """Return the only result of a job, or `Died`.
 
     Args:
         job: the job.
@@ -252,10 +257,10 @@ def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
         return kind, content
     except (EOFError, OSError):  # the worker ended before or within a message, or closed its pipe
         _end([process], _STOP_SECONDS)
-        return "finished", Died(process.exitcode)
+        return "died", Died(process.exitcode)
     except Exception as error:  # the message cannot be unpickled here
         _end([process], 0.0)
-        return "finished", Died(None, in_one_line(error))
+        return "died", Died(None, in_one_line(error))
 
 
 def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
@@ -280,7 +285,7 @@ def _is_urgent() -> bool:
 def _run_worker(
     job: Job, connection: Connection, stop: ctypes.c_bool, threads: int, environment: Mapping[str, str]
 ) -> None:
-    """Run a job in its worker; send its result, or the error that ends all jobs.
+    """Run a job in its worker; send its results, or the error that ends all jobs.
 
     The worker then ends at once: threads and exit handlers of plugins cannot hold it.
     """
@@ -297,13 +302,14 @@ def _run_worker(
     watcher = _SendingWatcher(connection, stop)
     threading.Thread(target=_end_with_parent, args=(watcher,), daemon=True).start()
     try:
-        message: tuple[str, Any] = ("finished", job.run(watcher))
+        for result in job.run(watcher):
+            watcher.send("result", result)
+        message: tuple[str, Any] = ("ended", None)
     except (Interrupted, MetabenchError) as error:
         message = ("raised", error)
     except BaseException as error:  # e.g. a KeyboardInterrupt of a plugin
-        message = ("finished", Died(None, in_one_line(error)))
-    with suppress(OSError):
-        connection.send(message)
+        message = ("died", Died(None, in_one_line(error)))
+    watcher.send(*message)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
@@ -364,20 +370,21 @@ class _SendingWatcher:
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """See `metabench.engine.progress.Watcher`."""
-        self._send("phase", name, total, done)
+        self.send("phase", (name, total, done))
 
     def advance(self, done: int, note: str = "") -> None:
         """See `metabench.engine.progress.Watcher`."""
         self._note = note or self._note
         if time.monotonic() - self._sent > _POLL_SECONDS:
-            self._send("advance", done, self._note)
+            self.send("advance", (done, self._note))
             self._sent, self._note = time.monotonic(), ""
 
     def should_stop(self) -> bool:
         """See `metabench.engine.progress.Watcher`."""
         return self.orphaned or self._stop.value
 
-    def _send(self, kind: str, *content: object) -> None:
+    def send(self, kind: str, content: object) -> None:
+        """Send a message of a kind to the main process."""
         try:
             self._connection.send((kind, content))
         except OSError:  # nobody reads the pipe any more

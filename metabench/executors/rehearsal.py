@@ -6,7 +6,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
@@ -15,11 +15,10 @@ import torch
 from metabench.api import Algorithm, Split
 from metabench.data.packing import DataRoots
 from metabench.engine.asking import predict, predict_alone
-from metabench.engine.cell import build, image_shape_of
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
 from metabench.engine.features import embeds_images
-from metabench.engine.precision import tf32
+from metabench.engine.learner import build, build_tested, computing, image_shape_of
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
@@ -30,9 +29,9 @@ from metabench.executors.processes import Died, run_job
 from metabench.machine.clock import Stopwatch
 from metabench.machine.device import choose_device
 from metabench.machine.memory import BatchSize
-from metabench.machine.reproducible import deterministic
-from metabench.planning.plan import Cell, sharing_a_training
+from metabench.planning.cells import Cell, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile, resolve
+from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
 #: Number of episodes timed at once.
@@ -57,22 +56,30 @@ class Pace:
     alone: float
     split: float = math.inf
 
-    def seconds(self, cell: Cell, trained: bool) -> float:
+    def seconds(self, cell: Cell, trained: bool, weights: bool) -> float:
         """Return the expected seconds of a cell.
 
         Args:
             cell: a cell of this setup.
             trained: whether another cell has trained its weights.
+            weights: whether an earlier run has kept its weights.
         """
-        train, test = cell.train, cell.test
-        training = 0.0 if trained else train.steps * train.meta_batch * self.training_episode
-        validations = -(-train.steps // train.validate_every) * train.validation_episodes
+        schedule, test = cell.training.schedule, cell.test
+        training, validations = 0.0, 0
+        if schedule is not None and not weights:
+            training = 0.0 if trained else schedule.steps * schedule.meta_batch * self.training_episode
+            training = min(training, schedule.seconds or training)
+            validations = -(-schedule.steps // schedule.validate_every) * schedule.validation_episodes
         tested = validations + min(test.episodes, self.split) + _PROBED
         return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
 
 def rehearse(
-    cells: Sequence[Cell], splits: Mapping[str, Mapping[str, Split]], device: torch.device, plugins: PluginManager
+    cells: Sequence[Cell],
+    splits: Mapping[str, Mapping[str, Split]],
+    device: torch.device,
+    plugins: PluginManager,
+    weights: Collection[str] = (),
 ) -> dict[str, float]:
     """Return the expected seconds of each cell; empty if a setup fails.
 
@@ -83,6 +90,7 @@ def rehearse(
         splits: the splits of each dataset, by its label.
         device: the device that they run on.
         plugins: the provider of the classes.
+        weights: ids of the trainings whose weights an earlier run has kept.
 
     Raises:
         SuiteError: an algorithm or backbone refuses its cell (a `ValueError` of its constructor).
@@ -91,14 +99,16 @@ def rehearse(
     for cell in cells:
         setup = _setup(cell)
         if setup not in paces:
-            paces[setup] = _timed(cell, splits[cell.dataset.label], device, plugins)
+            paces[setup] = _timed(
+                cell, splits[cell.training.dataset.label], splits[cell.dataset.label], device, plugins
+            )
     expected = {}
     for sharing in sharing_a_training(cells).values():
         for cell in sharing:
             pace = paces[_setup(cell)]
             if pace is None:
                 return {}
-            expected[cell.id] = pace.seconds(cell, trained=cell is not sharing[0])
+            expected[cell.id] = pace.seconds(cell, cell is not sharing[0], cell.training.id in weights)
     return expected
 
 
@@ -109,29 +119,33 @@ class Rehearsal:
     Attributes:
         cells: the cells that will run.
         device: the device that they run on.
+        weights: ids of the trainings whose weights an earlier run has kept.
     """
 
     cells: Sequence[Cell]
     device: torch.device
+    weights: Collection[str]
 
-    def run(self, watcher: Watcher) -> dict[str, float]:
-        """Load plugins and data; return the expected seconds of each cell."""
+    def run(self, watcher: Watcher) -> Iterator[dict[str, float]]:
+        """Load plugins and data; yield the expected seconds of each cell."""
         plugins = PluginManager.from_environment()
         choose_device(self.device.type)
         roots = DataRoots.from_environment(os.environ)
         datasets = load_datasets(self.cells, plugins, roots, self.device, lambda: nullcontext(lambda *progress: None))
         splits = {label: dataset.splits for label, dataset in datasets.items()}
-        return rehearse(self.cells, splits, self.device, plugins)
+        yield rehearse(self.cells, splits, self.device, plugins, self.weights)
 
 
-def rehearse_in_worker(cells: Sequence[Cell], device: torch.device, threads: int, watcher: Watcher) -> dict[str, float]:
+def rehearse_in_worker(
+    cells: Sequence[Cell], device: torch.device, threads: int, watcher: Watcher, weights: Collection[str] = ()
+) -> dict[str, float]:
     """Return the result of `rehearse`; empty if the worker dies.
 
     Raises:
         SuiteError: an algorithm or backbone refuses its cell.
         Interrupted: `watcher` asked to stop.
     """
-    result = run_job(Rehearsal(cells, device), threads, watcher)
+    result = run_job(Rehearsal(cells, device, weights), threads, watcher)
     return {} if isinstance(result, Died) else result
 
 
@@ -149,19 +163,30 @@ def shorter_profiles(file: SuiteFile, suite: Suite, planned: Callable[[Suite, Su
 
 def _images(cells: Sequence[Cell]) -> int:
     tested = sum(cell.test.episodes * cell.shape.images for cell in cells)
-    trainings = [sharing[0].train for sharing in sharing_a_training(cells).values()]
-    return tested + sum(train.steps * train.meta_batch * train.shape.images for train in trainings)
+    schedules = [sharing[0].training.schedule for sharing in sharing_a_training(cells).values()]
+    return tested + sum(
+        schedule.steps * schedule.meta_batch * schedule.shape.images for schedule in schedules if schedule
+    )
 
 
 def _setup(cell: Cell) -> str:
     """Return a key that cells share if an episode takes each of them as long."""
     algorithm, backbone = cell.algorithm, cell.backbone
+    training, schedule = cell.training, cell.training.schedule
     parts = [algorithm.name, algorithm.params, backbone.name, backbone.params, cell.dataset.label]
-    sizes = [vars(cell.shape), vars(cell.train.shape), cell.train.meta_batch, cell.precision]
+    parts += [training.algorithm.name, training.algorithm.params, training.dataset.label]
+    sizes: list[object] = [vars(cell.shape), training.precision]
+    sizes += [vars(schedule.shape), schedule.meta_batch] if schedule else []
     return json.dumps([*parts, *sizes], sort_keys=True)
 
 
-def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> Pace | None:
+def _timed(
+    cell: Cell,
+    trained_on: Mapping[str, Split],
+    tested_on: Mapping[str, Split],
+    device: torch.device,
+    plugins: PluginManager,
+) -> Pace | None:
     """Return the pace of a cell's setup; None if it fails, as the cell then will, with its reason.
 
     A setup that does not fit takes no time: its cells are skipped.
@@ -169,11 +194,16 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
     Raises:
         SuiteError: the algorithm or the backbone refuses the cell.
     """
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(cell.precision == "tf32"):
+    training, schedule = cell.training, cell.training.schedule
+    with computing(training, device):
         try:
-            algorithm = build(cell, image_shape_of(splits), device, plugins)
-            splits = scaled(splits, algorithm.backbone)
+            algorithm = build(training, image_shape_of(trained_on), device, plugins)
+            tested = (
+                algorithm
+                if cell.is_trained_by_itself
+                else build_tested(cell, image_shape_of(trained_on), device, plugins)
+            )
+            trained_on, tested_on = (scaled(splits, algorithm.backbone) for splits in (trained_on, tested_on))
         except Unfit:
             return Pace(0.0, 0.0, 0.0)
         except ValueError as error:
@@ -181,18 +211,22 @@ def _timed(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugin
         except Exception:  # a plugin may raise anything
             return None
         try:
-            train = training_stream(cell, splits, device)
-            batch = min(cell.train.meta_batch, _AT_ONCE)
-            set_batchings(algorithm, train.batch(0, batch))
-            step = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
-            episode, alone = _timed_predictions(
-                algorithm, evaluation_stream(cell, splits, device), cell.test.seed, device
-            )
+            test, step, batch = evaluation_stream(cell, tested_on, device), 0.0, 1
+            if schedule is not None:
+                train = training_stream(training, trained_on, device)
+                batch = min(schedule.meta_batch, _AT_ONCE)
+                set_batchings(algorithm, train.batch(0, batch))
+                step = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
+            if tested is not algorithm or schedule is None:
+                set_batchings(tested, test.batch(0, 2), trains=False)
+            if cell.is_trained_by_itself:
+                tested.config = validate_config(type(tested.config), cell.algorithm.params)
+            episode, alone = _timed_predictions(tested, test, cell.test.seed, device)
         except Unfit:
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    split = len(splits["test"].rows) / cell.shape.images if embeds_images(algorithm) else math.inf
+    split = len(tested_on["test"].rows) / cell.shape.images if embeds_images(tested) else math.inf
     return Pace(step / batch, episode, alone, split)
 
 

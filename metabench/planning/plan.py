@@ -1,19 +1,21 @@
-"""Plan a suite: cells, each a complete, hashed description of a training and its test."""
+"""Plan a suite: cells, each a test of a training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.filters import choose
-from metabench.planning.suite import AlgorithmEntry, Precision, Suite, SuiteFile
+from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
+from metabench.planning.sources import SOURCES
+from metabench.planning.suite import AlgorithmEntry, Suite, SuiteFile, Train
 from metabench.planning.suite_text import KeyPath
 from metabench.planning.targets import Choice, Targets
 from metabench.registry.manager import PluginManager
@@ -21,130 +23,7 @@ from metabench.registry.manager import PluginManager
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Split, SplitSize
 
-__all__ = [
-    "Cell",
-    "Choice",
-    "Testing",
-    "Training",
-    "check_cell",
-    "classes_left_out",
-    "fits",
-    "make_plan",
-    "select",
-    "sharing_a_training",
-]
-
-
-@dataclass(frozen=True)
-class Training:
-    """The training settings of a cell; see `metabench.planning.suite.Train`."""
-
-    steps: int
-    meta_batch: int
-    shape: EpisodeShape
-    validate_every: int
-    validation_episodes: int
-    validation_seed: int
-
-
-@dataclass(frozen=True)
-class Testing:
-    """The test settings of a cell; see `metabench.planning.suite.Evaluation`.
-
-    `batch` is not part of a cell's identity.
-    """
-
-    episodes: int
-    inductive_episodes: int
-    seed: int
-    batch: int | None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training and its test: a row of the leaderboard for one seed.
-
-    Attributes:
-        problem: why it cannot run; empty if it can.
-    """
-
-    algorithm: Choice
-    dataset: Choice
-    backbone: Choice
-    shape: EpisodeShape
-    seed: int
-    precision: Precision
-    train: Training
-    test: Testing
-    problem: str = ""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Return all settings that determine the result, as plain data."""
-        test = vars(self.test).copy()
-        del test["batch"]
-        identity: dict[str, Any] = {
-            "algorithm": vars(self.algorithm).copy(),
-            "dataset": vars(self.dataset).copy(),
-            "backbone": vars(self.backbone).copy(),
-            "shape": asdict(self.shape),
-            "seed": self.seed,
-            "train": {**vars(self.train), "shape": asdict(self.train.shape)},
-            "test": test,
-        }
-        if self.train.validation_seed == 0:  # keeps the hashes from before the setting existed
-            del identity["train"]["validation_seed"]
-        if self.precision != "float32":  # keeps the hashes of float32 cells from before the setting existed
-            identity["precision"] = self.precision
-        return identity
-
-    @cached_property
-    def id(self) -> str:
-        """Return the hash of `identity`, the cell's name in the store."""
-        return _content_hash(self.identity)
-
-    @cached_property
-    def training_id(self) -> str:
-        """Return the hash of the training; no setting of the test but the way is part of it.
-
-        Cells share a training if they differ only in labels, or in the shots, queries, number or seed of their test
-        episodes.
-        """
-        identity = self.identity
-        for choice in ("algorithm", "dataset", "backbone"):
-            del identity[choice]["label"]
-        identity["shape"] = {"way": self.shape.way}
-        del identity["test"]
-        return _content_hash(identity)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Return what ``--only`` and a suite's `exclude` select by."""
-        return {
-            "algorithm": self.algorithm.label,
-            "dataset": self.dataset.label,
-            "backbone": self.backbone.label,
-            "way": str(self.shape.way),
-            "shot": str(self.shape.shot),
-            "seed": str(self.seed),
-        }
-
-    @property
-    def title(self) -> str:
-        """Return a one-line description for people."""
-        parts = [
-            self.algorithm.label,
-            self.dataset.label,
-            self.backbone.label,
-            f"{self.shape.way}-way {self.shape.shot}-shot",
-            f"seed {self.seed}",
-        ]
-        return " · ".join(parts)
-
-
-def _content_hash(identity: Mapping[str, Any]) -> str:
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+__all__ = ["check_cell", "classes_left_out", "datasets_of", "episodes_by_split", "fits", "make_plan", "select"]
 
 
 def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Targets | None = None) -> list[Cell]:
@@ -157,43 +36,191 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Ta
         targets: the suite's classes; default: `Targets` of `file` and `plugins`.
 
     Raises:
-        SuiteError: a parameter is wrong, an episode needs more classes or images than a split has, or every cell is
-            excluded.
+        SuiteError: a parameter is wrong, an episode needs more classes or images than a split has, weights are not
+            found, or every cell is excluded.
         PluginError: a name is unknown or claimed by two plugins, or its plugin is broken.
     """
-    targets = targets or Targets(file, plugins)
-    datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
-    sizes = {label: targets.sizes(choice) for label, choice in datasets.items()}
-    algorithms = {label: targets.choice("algorithm", label, entry) for label, entry in suite.algorithms.items()}
-    shared = {label: targets.choice("backbone", label, entry) for label, entry in suite.backbones.items()}
-    backbones = {label: targets.backbones(suite, shared, label, entry) for label, entry in suite.algorithms.items()}
-    test = Testing(
-        episodes=suite.eval.episodes,
-        inductive_episodes=min(suite.eval.inductive_episodes, suite.eval.episodes),
-        seed=suite.eval.seed,
-        batch=suite.eval.batch,
-    )
-    cells: list[Cell] = []
-    for dataset, way, shot in product(datasets.values(), suite.ways, suite.shots):
-        shape = EpisodeShape(way, shot, suite.queries)
-        for label, entry in suite.algorithms.items():
-            train = _training(suite, entry, shape)
-            precision = entry.precision or suite.precision
-            planned: list[Cell] = []
-            for backbone in backbones[label]:
-                problem = targets.problem(algorithms[label], dataset, backbone)
-                planned += [
-                    Cell(algorithms[label], dataset, backbone, shape, seed, precision, train, test, problem)
-                    for seed in suite.seeds
-                ]
-            planned = [cell for cell in planned if not suite.excludes(cell.labels)]
-            split_sizes = sizes[dataset.label]
-            if planned and split_sizes is not None:
-                _check_sizes(file, suite, label, shape, train.shape, dataset.label, split_sizes)
-            cells += planned
+    cells = list(_Planner(suite, file, targets or Targets(file, plugins)).cells())
     if not cells:
         raise file.error(("exclude",), "it leaves no cell: remove a pattern")
     return cells
+
+
+class _Planner:
+    """Combine the entries of a suite.
+
+    Args:
+        suite: the resolved suite.
+        file: the suite file, for the lines in error messages.
+        targets: the suite's classes.
+    """
+
+    def __init__(self, suite: Suite, file: SuiteFile, targets: Targets) -> None:
+        self._suite = suite
+        self._file = file
+        self._targets = targets
+        self._datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
+        self._sizes = {label: targets.sizes(choice) for label, choice in self._datasets.items()}
+        self._algorithms = {
+            label: targets.choice("algorithm", label, entry) for label, entry in suite.algorithms.items()
+        }
+        shared = {label: targets.choice("backbone", label, entry) for label, entry in suite.backbones.items()}
+        self._backbones = {
+            label: {choice.label: choice for choice in targets.backbones(suite, shared, label, entry)}
+            for label, entry in suite.algorithms.items()
+        }
+        self._traits = {label: targets.algorithm_traits(choice) for label, choice in self._algorithms.items()}
+        self._sources = {label: {kind: self._source(label, kind) for kind in SOURCES} for label in suite.algorithms}
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield all cells that the suite does not exclude."""
+        suite = self._suite
+        for (trained_on, tested_on), way, shot in product(suite.pairs, suite.ways, suite.shots):
+            shape = EpisodeShape(way, shot, suite.queries)
+            datasets = self._datasets[trained_on], self._datasets[tested_on]
+            for label in suite.algorithms:
+                planned = [
+                    cell
+                    for backbone in self._backbones[label].values()
+                    for cell in self._of_seeds(label, *datasets, backbone, shape)
+                    if not suite.excludes(cell.labels)
+                ]
+                if planned:
+                    self._check_sizes(label, planned[0])
+                yield from planned
+
+    def _check_sizes(self, label: str, cell: Cell) -> None:
+        """Check the episodes of one algorithm on the datasets whose sizes are known; point at the line to change.
+
+        Raises:
+            SuiteError: an episode needs more classes or images than a split has.
+        """
+        suite, shape, schedule = self._suite, cell.shape, cell.training.schedule
+        places: dict[str, KeyPath] = {
+            "way": ("ways", suite.ways.index(shape.way)),
+            "shot": ("shots", suite.shots.index(shape.shot)),
+        }
+        validated_on = cell.selection.on or cell.training.dataset
+        for split, dataset in (
+            (("val", validated_on), ("test", cell.dataset)) if schedule else (("test", cell.dataset),)
+        ):
+            sizes = self._sizes[dataset.label]
+            problem = _misfit(shape, dataset.label, split, sizes[split]) if sizes else None
+            if problem:
+                raise self._file.error(places[problem.dimension], problem.message)
+        trained_on = cell.training.dataset.label
+        sizes = self._sizes[trained_on]
+        problem = _misfit(schedule.shape, trained_on, "train", sizes["train"]) if schedule and sizes else None
+        if problem:
+            settings = suite.algorithms[label].train
+            overridden = settings is not None and settings.model_fields_set
+            raise self._file.error(("algorithms", label, "train") if overridden else ("train",), problem.message)
+
+    def _of_seeds(
+        self, label: str, dataset: Choice, tested_on: Choice, backbone: Choice, shape: EpisodeShape
+    ) -> Iterator[Cell]:
+        source = self._sources[label]["weights"]
+        trained_by = source if isinstance(source, str) else label
+        trainings = [self._training(label, dataset, backbone, shape, seed) for seed in self._suite.seeds]
+        if self._is_the_same_for_every_seed(label, trainings[0]):
+            trainings = trainings[:1]
+        for training in trainings:
+            problems = (
+                self._targets.problem(self._algorithms[label], on, training.backbone) for on in (dataset, tested_on)
+            )
+            yield Cell(
+                self._algorithms[label],
+                training,
+                self._selection(trained_by, shape, tested_on if tested_on is not dataset else None),
+                self._testing(tested_on, shape),
+                next(filter(None, problems), ""),
+            )
+
+    def _training(self, label: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int) -> Training:
+        """Return the training of an algorithm whose cells have this test shape."""
+        weights = self._sources[label]["weights"]
+        if isinstance(weights, str):
+            return self._training(weights, dataset, self._of(weights, backbone), test, seed)
+        entry, choice, traits = self._suite.algorithms[label], self._algorithms[label], self._traits[label]
+        return Training(
+            algorithm=replace(choice, params=traits.without_test_time(choice.params)),
+            dataset=dataset,
+            backbone=backbone,
+            way=None if traits.any_way else test.way,
+            seed=seed,
+            precision=entry.precision or self._suite.precision,
+            schedule=None if weights else _schedule(self._suite, self._file, label, entry, test),
+            init=weights or self._init(label, dataset, backbone, test, seed),
+            teacher=self._snapshot(label, "teacher", dataset, backbone, test, seed),
+        )
+
+    def _init(
+        self, label: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int
+    ) -> Snapshot | WeightsFile | None:
+        """Return the weights that a training starts from."""
+        source = self._sources[label]["init"]
+        return (
+            source if isinstance(source, WeightsFile) else self._snapshot(label, "init", dataset, backbone, test, seed)
+        )
+
+    def _snapshot(
+        self, label: str, kind: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int
+    ) -> Snapshot | None:
+        """Return the weights of another training, selected for the suite's first shot."""
+        source = self._sources[label][kind]
+        if not isinstance(source, str):
+            return None
+        shape = EpisodeShape(test.way, self._suite.shots[0], self._suite.queries)
+        training = self._training(source, dataset, self._of(source, backbone), shape, seed)
+        return Snapshot(training, self._selection(source, shape))
+
+    def _of(self, label: str, backbone: Choice) -> Choice:
+        """Return a backbone with the changes of an algorithm."""
+        return self._backbones[label].get(backbone.label, backbone)
+
+    def _selection(self, label: str, shape: EpisodeShape, target: Choice | None = None) -> Selection:
+        """Return the selection by an algorithm's validation, with the dataset of a cross-domain test."""
+        test_time = self._traits[label].test_time(self._algorithms[label].params)
+        train = self._suite.train
+        on = target if train is not None and train.validate_on == "test" else None
+        return Selection(shape, json.dumps(test_time, sort_keys=True), on)
+
+    def _source(self, label: str, kind: str) -> str | WeightsFile | None:
+        """Return the source of an algorithm's weights: the label of another algorithm, or a file.
+
+        Raises:
+            SuiteError: the file cannot be read.
+        """
+        source = getattr(self._suite.algorithms[label], kind)
+        if source is None or source in self._suite.algorithms:
+            return str(source) if source is not None else None
+        try:
+            return WeightsFile(Path(source), hashlib.sha256(Path(source).read_bytes()).hexdigest())
+        except OSError as error:
+            place = ("algorithms", label, kind)
+            raise self._file.error(place, f"cannot read {source}: {error.strerror}") from error
+
+    def _testing(self, dataset: Choice, shape: EpisodeShape) -> Testing:
+        settings = self._suite.eval
+        until = settings.until
+        most = until.at_most if until else settings.episodes
+        return Testing(
+            dataset=dataset,
+            shape=shape,
+            seed=settings.seed,
+            episodes=settings.episodes,
+            inductive_episodes=min(settings.inductive_episodes, most),
+            until_ci95=until.ci95 if until else None,
+            at_most=until.at_most if until else None,
+            batch=settings.batch,
+            time_limit=settings.time_limit,
+        )
+
+    def _is_the_same_for_every_seed(self, label: str, training: Training) -> bool:
+        """Return whether neither weights nor test draw at random."""
+        if training.schedule is not None or self._traits[label].draws:
+            return False
+        return isinstance(training.init, WeightsFile) or not self._targets.backbone_draws(training.backbone)
 
 
 def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cell]:
@@ -209,49 +236,81 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
     return choose(cells, lambda cell: cell.labels, only, "the suite")
 
 
-def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    """Group the cells by `Cell.training_id`."""
-    sharing: dict[str, list[Cell]] = {}
-    for cell in cells:
-        sharing.setdefault(cell.training_id, []).append(cell)
-    return sharing
+def _schedule(suite: Suite, file: SuiteFile, label: str, entry: AlgorithmEntry, test: EpisodeShape) -> Schedule | None:
+    """Merge the suite's training settings with the algorithm's; default to the test shape.
 
+    Returns:
+        The schedule; None if nothing is trained.
 
-def _training(suite: Suite, entry: AlgorithmEntry, test: EpisodeShape) -> Training:
-    """Merge the suite's training settings with the algorithm's; default to the test shape."""
-    settings = {**suite.train.model_dump(), **entry.train.model_dump(exclude_none=True)}
-    steps = settings["steps"]
-    return Training(
-        steps=steps,
+    Raises:
+        SuiteError: an algorithm is trained, and no number of steps is given.
+    """
+    if entry.train is None or (suite.train is None and not entry.train.model_fields_set):
+        return None
+    shared = suite.train.model_dump() if suite.train else {**Train(steps=1).model_dump(), "steps": None}
+    settings = {**shared, **entry.train.model_dump(exclude_none=True)}
+    if settings["steps"] is None:
+        raise file.error(("algorithms", label, "train"), "the key 'steps' is missing, and the suite's 'train' is none")
+    return Schedule(
+        steps=settings["steps"],
         meta_batch=settings["meta_batch"],
         shape=EpisodeShape(
             settings["way"] or test.way, settings["shot"] or test.shot, settings["queries"] or test.queries
         ),
-        validate_every=min(settings["validate_every"], steps),
+        validate_every=min(settings["validate_every"], settings["steps"]),
         validation_episodes=settings["validation_episodes"],
         validation_seed=settings["validation_seed"],
+        patience=settings["patience"],
+        seconds=settings["seconds"],
+        time_limit=settings["time_limit"],
     )
 
 
-def check_cell(cell: Cell, splits: Mapping[str, Split]) -> None:
+def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split]]) -> None:
     """Check that every split has enough classes that can be drawn for the cell's episodes.
 
     `make_plan` checks the datasets that know their sizes before loading; this checks the loaded data.
 
+    Args:
+        cell: the cell.
+        datasets: the splits of the datasets of its training, validation and test, by label.
+
     Raises:
         CellFailed: a split is too small.
     """
-    for name, shape in (("train", cell.train.shape), ("val", cell.shape), ("test", cell.shape)):
-        drawn = splits[name].size.classes - classes_left_out(splits[name], shape)
+    for name, (choice, shape) in episodes_by_split(cell).items():
+        split = datasets[choice.label][name]
+        drawn = split.size.classes - classes_left_out(split, shape)
         if drawn < shape.way:
-            problem = _misfit(shape, cell.dataset.label, name, splits[name].size)
+            problem = _misfit(shape, choice.label, name, split.size)
             raise CellFailed(
                 problem.message
                 if problem
-                else f"{shape.way} ways asked of '{cell.dataset.label}', but only {drawn} of the "
-                f"{splits[name].size.classes} classes of its {name} split have {shape.per_class} images "
+                else f"{shape.way} ways asked of '{choice.label}', but only {drawn} of the "
+                f"{split.size.classes} classes of its {name} split have {shape.per_class} images "
                 f"({shape.shot} shots + {shape.queries} queries): lower the ways, the shots or the queries"
             )
+
+
+def datasets_of(cells: Iterable[Cell]) -> dict[str, Choice]:
+    """Return the datasets of training, validation and test, by label, of the cells that can run."""
+    choices = (
+        choice
+        for cell in cells
+        if not cell.problem
+        for choice in (cell.training.dataset, cell.dataset, *filter(None, [cell.selection.on]))
+    )
+    return {choice.label: choice for choice in choices}
+
+
+def episodes_by_split(cell: Cell) -> dict[str, tuple[Choice, EpisodeShape]]:
+    """Return the dataset and the shape of a cell's episodes, by the splits that it draws from."""
+    training = cell.training
+    test = {"test": (cell.dataset, cell.shape)}
+    if training.schedule is None:
+        return test
+    validation = (cell.selection.on or training.dataset, cell.shape)
+    return {"train": (training.dataset, training.schedule.shape), "val": validation, **test}
 
 
 def classes_left_out(split: Split, shape: EpisodeShape) -> int:
@@ -260,9 +319,8 @@ def classes_left_out(split: Split, shape: EpisodeShape) -> int:
 
 
 def fits(shape: EpisodeShape, splits: Mapping[str, Split]) -> bool:
-    """Return whether loaded data have enough classes and images for test episodes of a shape."""
-    held_out = [splits[name] for name in ("val", "test")]
-    return all(split.size.classes - classes_left_out(split, shape) >= shape.way for split in held_out)
+    """Return whether loaded data have enough classes and images for validation episodes of a shape."""
+    return splits["val"].size.classes - classes_left_out(splits["val"], shape) >= shape.way
 
 
 @dataclass(frozen=True)
@@ -292,27 +350,3 @@ def _misfit(shape: EpisodeShape, dataset: str, split: str, size: SplitSize) -> _
             f"whose {split} split has {at_most}{size.most_images}: lower the shots or the queries",
         )
     return None
-
-
-def _check_sizes(
-    file: SuiteFile,
-    suite: Suite,
-    label: str,
-    test: EpisodeShape,
-    train: EpisodeShape,
-    dataset: str,
-    sizes: Mapping[str, SplitSize],
-) -> None:
-    """Check the episodes of one algorithm; point at the line to change."""
-    places: dict[str, KeyPath] = {
-        "way": ("ways", suite.ways.index(test.way)),
-        "shot": ("shots", suite.shots.index(test.shot)),
-    }
-    for split in ("val", "test"):
-        problem = _misfit(test, dataset, split, sizes[split])
-        if problem:
-            raise file.error(places[problem.dimension], problem.message)
-    problem = _misfit(train, dataset, "train", sizes["train"])
-    if problem:
-        overridden = suite.algorithms[label].train.model_fields_set
-        raise file.error(("algorithms", label, "train") if overridden else ("train",), problem.message)

@@ -11,11 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    WrapSerializer,
+    field_validator,
+    model_validator,
+)
 
 from metabench.errors import SuiteError, nearest, shown
 from metabench.planning.exclusions import Exclusion, check_exclusions
 from metabench.planning.grids import expand_grids
+from metabench.planning.sources import SOURCES, check_sources, check_targets
 from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
 from metabench.registry.configs import first_problem
@@ -41,6 +53,17 @@ class Entry(_Section):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
+class DatasetEntry(Entry):
+    """A dataset of a suite.
+
+    Attributes:
+        test_on: labels of the datasets on which the algorithms that train on this one are tested; None means this one.
+            Nothing is trained on a dataset with an empty list.
+    """
+
+    test_on: list[str] | None = None
+
+
 class TrainOverrides(_Section):
     """Training settings of one algorithm, which override `Train`."""
 
@@ -51,6 +74,30 @@ class TrainOverrides(_Section):
     queries: PositiveInt | None = None
     validate_every: PositiveInt | None = None
     validation_episodes: PositiveInt | None = None
+    patience: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+    time_limit: PositiveFloat | None = None
+
+
+#: The word of a suite for no training.
+_NO_TRAINING = "none"
+
+
+def _training(value: Any) -> Any:
+    """Read the word for no training; YAML's empty value is probably an omission."""
+    if value is None or (isinstance(value, str) and value != _NO_TRAINING):
+        raise ValueError("training settings are needed, or the word none to train nothing")
+    return None if value == _NO_TRAINING else value
+
+
+_Settings = TypeVar("_Settings")
+
+#: Training settings; None, written as ``none`` in a suite, trains nothing.
+OrNone = Annotated[
+    _Settings | None,
+    BeforeValidator(_training),
+    WrapSerializer(lambda value, dump: _NO_TRAINING if value is None else dump(value)),
+]
 
 
 #: Number format of a backbone's arithmetic; see `metabench.engine.precision`.
@@ -63,12 +110,27 @@ class AlgorithmEntry(Entry):
     Attributes:
         precision: overrides the suite's precision; None keeps it.
         backbone: overrides parameters of the backbone, e.g. ``{"norm": "batch"}``.
-        train: overrides training settings.
+        train: overrides training settings; None trains nothing.
+        weights: label of the algorithm whose trained weights are tested, or a file of weights; nothing is trained.
+        init: label of the algorithm whose weights the training starts from, or a file of weights.
+        teacher: label of the algorithm that the training learns from.
     """
 
     precision: Precision | None = None
     backbone: dict[str, Any] = Field(default_factory=dict)
-    train: TrainOverrides = TrainOverrides()
+    train: OrNone[TrainOverrides] = TrainOverrides()
+    weights: str | None = Field(default=None, min_length=1)
+    init: str | None = Field(default=None, min_length=1)
+    teacher: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _trained_once(self) -> AlgorithmEntry:
+        if self.weights is not None:
+            trained = self.train is not None and self.train.model_fields_set
+            given = [name for name in ("init", "teacher", "backbone", "precision") if getattr(self, name)]
+            for name in ["train", *given] if trained else given:
+                raise ValueError(f"with 'weights', nothing is trained: remove '{name}'")
+        return self
 
 
 class Train(_Section):
@@ -83,6 +145,10 @@ class Train(_Section):
         validate_every: steps between validations; the test uses the weights with the best validation accuracy.
         validation_episodes: episodes per validation.
         validation_seed: seed of the validation episodes.
+        validate_on: whether validation episodes are of the dataset of the training or of the test, where they differ.
+        patience: number of validations without a better accuracy after which the training ends; None trains all steps.
+        seconds: seconds of training after which it ends, before `steps`; the result then depends on the machine.
+        time_limit: most seconds of a training; a longer one fails its cells. None sets no limit.
     """
 
     steps: PositiveInt
@@ -93,6 +159,22 @@ class Train(_Section):
     validate_every: PositiveInt = 500
     validation_episodes: PositiveInt = 100
     validation_seed: int = Field(default=0, ge=0)
+    validate_on: Literal["train", "test"] = "train"
+    patience: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+    time_limit: PositiveFloat | None = None
+
+
+class Until(_Section):
+    """When a test with a growing number of episodes ends.
+
+    Attributes:
+        ci95: half the 95 % interval over episodes that is narrow enough, as a fraction.
+        at_most: largest number of test episodes.
+    """
+
+    ci95: float = Field(gt=0, lt=1)
+    at_most: PositiveInt
 
 
 class Evaluation(_Section):
@@ -100,16 +182,26 @@ class Evaluation(_Section):
 
     Attributes:
         episodes: number of test episodes.
+        until: tests further episodes, as many again each time, until the interval is narrow; None tests `episodes`.
         inductive_episodes: test episodes that a transductive method predicts again, each query on its own; capped at
             `episodes`.
         batch: most episodes predicted at once; changes results by rounding only. None chooses by device.
         seed: seed of the test episodes, shared by all training seeds.
+        time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
     """
 
     episodes: PositiveInt = Field(default=1000, ge=2)
+    until: Until | None = None
     inductive_episodes: PositiveInt = Field(default=200, ge=2)
     batch: PositiveInt | None = None
     seed: int = Field(default=0, ge=0)
+    time_limit: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _grows(self) -> Evaluation:
+        if self.until and self.until.at_most < self.episodes:
+            raise ValueError(f"until.at_most ({self.until.at_most}) is less than episodes ({self.episodes})")
+        return self
 
 
 class Gate(_Section):
@@ -143,13 +235,13 @@ class Suite(_Section):
     """All settings of a benchmark.
 
     Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
-    pattern of `exclude`.
+    pattern of `exclude`; a dataset with `test_on` makes cells on each of those.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
     description: str = ""
     profile: str = ""
-    datasets: dict[Label, Entry] = Field(min_length=1)
+    datasets: dict[Label, DatasetEntry] = Field(min_length=1)
     backbones: dict[Label, Entry] = Field(min_length=1)
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
     ways: list[PositiveInt] = Field(min_length=1)
@@ -158,7 +250,7 @@ class Suite(_Section):
     seeds: list[int] = Field(default=[0], min_length=1)
     exclude: list[Exclusion] = []
     precision: Precision = "float32"
-    train: Train
+    train: OrNone[Train]
     eval: Evaluation = Evaluation()
     gate: Gate = Gate()
 
@@ -177,6 +269,15 @@ class Suite(_Section):
         if min(values) < 2:
             raise ValueError("a way must be at least 2")
         return values
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the labels of the datasets of training and test, of all cells."""
+        return [
+            (label, target)
+            for label, entry in self.datasets.items()
+            for target in ([label] if entry.test_on is None else entry.test_on)
+        ]
 
     def excludes(self, labels: Mapping[str, str]) -> bool:
         """Return whether a cell with these labels is left out."""
@@ -315,6 +416,8 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
         problem = first_problem(error, Suite)
         raise resolved.error(problem.path, problem.message) from error
     check_exclusions(suite, resolved)
+    check_sources(suite, resolved)
+    check_targets(suite, resolved)
     return _with_absolute_files(suite, file.path.parent), resolved
 
 
@@ -332,7 +435,7 @@ def read_gate(file: SuiteFile) -> Gate:
 
 
 def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
-    """Return the suite with absolute paths of classes in files.
+    """Return the suite with absolute paths of classes in files and of weights.
 
     The suite is stored in the output directory and must run from there, too.
     """
@@ -342,9 +445,15 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
             return entry
         return entry.model_copy(update={"use": file_classes.absolute(entry.use, folder)})
 
+    def with_absolute_weights(entry: AlgorithmEntry) -> AlgorithmEntry:
+        files = {kind: getattr(entry, kind) for kind in SOURCES}
+        files = {kind: source for kind, source in files.items() if source and source not in suite.algorithms}
+        return entry.model_copy(update={kind: str((folder / source).absolute()) for kind, source in files.items()})
+
     changes = {}
     for name in ("datasets", "backbones", "algorithms"):
         changes[name] = {label: absolute(entry) for label, entry in getattr(suite, name).items()}
+    changes["algorithms"] = {label: with_absolute_weights(entry) for label, entry in changes["algorithms"].items()}
     return suite.model_copy(update=changes)
 
 

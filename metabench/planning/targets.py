@@ -11,7 +11,7 @@ from metabench.data.validation import check_sizes
 from metabench.errors import DataError, PluginError, PluginExited, in_one_line
 from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile
 from metabench.planning.suite_text import KeyPath
-from metabench.registry.configs import InvalidConfig, complete_params
+from metabench.registry.configs import InvalidConfig, complete_params, test_time_names
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
@@ -33,6 +33,29 @@ class Choice:
     label: str
     name: str
     params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AlgorithmTraits:
+    """The flags of an algorithm's class that a plan needs; see `metabench.api.Algorithm`.
+
+    Attributes:
+        any_way: whether one training serves tests of any way.
+        draws: whether its construction or an episode draws random numbers.
+        test_time_names: names of the parameters that only a test uses (`metabench.api.at_test`).
+    """
+
+    any_way: bool = False
+    draws: bool = True
+    test_time_names: frozenset[str] = frozenset()
+
+    def test_time(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that only a test uses."""
+        return {name: value for name, value in params.items() if name in self.test_time_names}
+
+    def without_test_time(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that a training uses."""
+        return {name: value for name, value in params.items() if name not in self.test_time_names}
 
 
 class Targets:
@@ -91,6 +114,20 @@ class Targets:
         if not entry.backbone:
             return list(used.values())
         return [self._changed(choice, suite.backbones[label], algorithm, entry) for label, choice in used.items()]
+
+    def algorithm_traits(self, algorithm: Choice) -> AlgorithmTraits:
+        """Return the flags of an algorithm's class."""
+
+        def traits() -> AlgorithmTraits:
+            found = self._plugins.algorithm_class(algorithm.name)
+            return AlgorithmTraits(bool(found.any_way), bool(found.draws), test_time_names(found.Config))
+
+        return self._asked(("algorithms", algorithm.label), traits, otherwise=AlgorithmTraits())
+
+    def backbone_draws(self, backbone: Choice) -> bool:
+        """Return whether constructing a backbone draws random numbers."""
+        place = ("backbones", backbone.label)
+        return self._asked(place, lambda: bool(self._plugins.backbone_class(backbone.name).draws), otherwise=True)
 
     def sizes(self, dataset: Choice) -> Mapping[str, SplitSize] | None:
         """Return the split sizes of a dataset; None if unknown before loading.

@@ -22,13 +22,14 @@ _HEADER = 10_000
 _ROUNDING = 1e-9
 
 
-def read_episodes(path: Path, record: Record, groups: bool = True) -> EpisodeResults:
+def read_episodes(path: Path, record: Record, groups: bool = True, by_label: bool = False) -> EpisodeResults:
     """Return the per-episode results of a finished cell.
 
     Args:
         path: the file.
         record: the cell's record, which is ok.
         groups: whether the groups are wanted, which are half of the work; else they are [n, 0].
+        by_label: whether the accuracies of each label are wanted.
 
     Raises:
         StoreError: the file is missing or damaged, or its accuracies differ from the record.
@@ -47,7 +48,10 @@ def read_episodes(path: Path, record: Record, groups: bool = True) -> EpisodeRes
             if record.transductive and alone is not None and "alone.npy" in file.namelist():
                 alone_accuracies = _array(file, "alone", np.float64, (alone.episodes,))
                 _check(alone_accuracies, alone, "accuracy alone")
-        return EpisodeResults(accuracies, members, alone_accuracies)
+            by_class = None
+            if by_label and "by_class.npy" in file.namelist():
+                by_class = _array(file, "by_class", np.float64, (n, record.way))
+        return EpisodeResults(accuracies, members, alone_accuracies, by_class)
     except FileNotFoundError as error:
         raise StoreError(f"there are no per-episode results {path}: run the suite again") from error
     except _Disagrees as error:

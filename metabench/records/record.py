@@ -107,6 +107,7 @@ class TrainMetrics(_Part):
         episodes_per_second: training episodes per second of `seconds`; None where every step was warm-up.
         best_step: step of the tested weights, chosen by validation accuracy.
         validation: the validation curve.
+        timed: whether a budget of seconds ended the training, so that its length depends on the machine.
     """
 
     steps: Annotated[int, Field(ge=1, lt=2**63)]
@@ -115,11 +116,26 @@ class TrainMetrics(_Part):
     episodes_per_second: Cost | None
     best_step: Count
     validation: list[Validation]
+    timed: bool = False
 
     @property
     def validation_accuracy(self) -> float | None:
         """Return the validation accuracy of the tested weights; None without validation."""
         return next((point.accuracy for point in self.validation if point.step == self.best_step), None)
+
+
+class Weights(_Part):
+    """The tested weights.
+
+    Attributes:
+        file: name of their file in ``weights/``.
+        sha256: hash of the file.
+        selected_for: the episodes by which the training selected them, if not those of the test; else empty.
+    """
+
+    file: Line
+    sha256: Line
+    selected_for: Line = ""
 
 
 class Latency(_Part):
@@ -138,7 +154,7 @@ class EvalMetrics(_Part):
     """Metrics of the test.
 
     Attributes:
-        seconds: time of the test, data included, without a warm-up batch.
+        seconds: time of the test, data included, without a warm-up batch; of a test that has grown, its last part.
         episodes_per_second: test episodes per second of `seconds`; None where no time was measured.
         batch: number of episodes predicted at once.
         latency_ms: latency of one episode.
@@ -163,11 +179,13 @@ class EpisodeResults:
         groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes.
         alone: [k] accuracy of the first k episodes with each query classified on its own, of a transductive method;
             None where it was not measured, and for other methods, whose queries are alone anyway.
+        by_class: [n, N] accuracy of each label of each episode; None in files of earlier versions.
     """
 
     accuracies: npt.NDArray[np.float64]
     groups: npt.NDArray[np.int64]
     alone: npt.NDArray[np.float64] | None = None
+    by_class: npt.NDArray[np.float64] | None = None
 
 
 class Machine(_Part):
@@ -214,6 +232,7 @@ class Data(_Part):
         overlapping: whether the dataset allows that its splits share classes or images.
         duplicates: by split, the number of images identical to another of the split.
         left_out: by split, the number of classes with too few images for an episode, which are not drawn.
+        trained_on: fingerprint of the dataset of the training, if that is another one; else empty.
         remarks: oddities of the images, for people.
     """
 
@@ -222,6 +241,7 @@ class Data(_Part):
     overlapping: bool = False
     duplicates: dict[str, Count] = {}
     left_out: dict[str, Count] = {}
+    trained_on: Line = ""
     remarks: list[Line] = []
 
 
@@ -237,6 +257,7 @@ class Record(_Part):
     profile: Text
     algorithm: Text
     dataset: Text
+    trained_on: Text = ""
     backbone: Text
     way: Count
     shot: Count
@@ -251,6 +272,7 @@ class Record(_Part):
     worst_classes: list[ClassAccuracy] = []
     remarks: list[Line] = []
     train: TrainMetrics | None = None
+    weights: Weights | None = None
     eval: EvalMetrics | None = None
     flops_per_episode: Count | None = None
     peak_memory_bytes: Count | None = None

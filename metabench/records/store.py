@@ -1,9 +1,10 @@
 """Output directories: records and their files, each written whole or not at all.
 
 An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record), ``cells/ID.npz`` (its
-per-episode results), ``cells/ID.png`` (its worst episode), ``checkpoints/TRAINING.pt`` or ``checkpoints/ID.pt`` (of
-unfinished cells), ``checkpoints/NAME.other-code-HASH.pt`` (made by code that has changed since; never deleted) and the
-leaderboard.
+per-episode results), ``cells/ID.png`` (its worst episode), ``weights/TRAINING.json`` and
+``weights/TRAINING-SELECTION.safetensors`` (a finished training and the weights that it has selected),
+``checkpoints/TRAINING.pt`` (of an unfinished one) and the leaderboard. Weights and checkpoints made by code that has
+changed since are renamed to ``other-code-HASH``, and never deleted.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from metabench.files import atomic_file, is_foreign, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, write_episodes
 from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Record
+from metabench.records.trained import TrainingFiles
 from metabench.text import one_line
 
 if TYPE_CHECKING:
-    from metabench.planning.plan import Cell
+    from metabench.planning.cells import Cell
 
 
 #: The files of a cell in ``cells/``.
@@ -76,9 +78,11 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
-            for folder in (self._cells, self.path / "checkpoints"):
+            for folder in (self._cells, self.path / "checkpoints", self.path / "weights"):
                 for leftover in folder.glob(".*.tmp"):  # from a process that was killed while writing
                     leftover.unlink(missing_ok=True)
+            for training in self.trainings():  # killed before it could delete its checkpoint
+                TrainingFiles(self.path, training).drop_checkpoint()
         except Timeout as error:
             raise StoreError(
                 f"another metabench run is writing to {self.path}: wait for it, or give another --output"
@@ -129,9 +133,9 @@ class Store:
         paths = sorted(self._cells.glob("*.json"))
         return {path.stem: self._read(path) for path in paths if path.stem not in without}
 
-    def episodes(self, record: Record, groups: bool = True) -> EpisodeResults:
+    def episodes(self, record: Record, groups: bool = True, by_label: bool = False) -> EpisodeResults:
         """Return the per-episode results of a finished cell; see `read_episodes`."""
-        return read_episodes(self._cells / f"{record.cell}.npz", record, groups)
+        return read_episodes(self._cells / f"{record.cell}.npz", record, groups, by_label)
 
     def is_complete(self, record: Record) -> bool:
         """Return whether a cell's per-episode results are readable and agree with its record."""
@@ -212,18 +216,25 @@ class Store:
         """Return the path of a failed cell's traceback, relative to the directory."""
         return f"cells/{cell}.traceback.txt"
 
-    def checkpoint(self, training: str) -> Path:
-        """Return the checkpoint path of a training (`metabench.planning.plan.Cell.training_id`)."""
-        return self.path / "checkpoints" / f"{training}.pt"
+    def trainings(self) -> list[str]:
+        """Return the ids of the trainings whose weights are kept."""
+        return [path.stem for path in (self.path / "weights").glob("*.json")]
 
-    def checkpoints(self) -> set[str]:
-        """Return the trainings that have a checkpoint."""
-        return {path.stem for path in (self.path / "checkpoints").glob("*.pt")}
+    def drop_weights(self, training: str, checkpoint: bool = False) -> None:
+        """Delete the weights of a training.
 
-    def drop_checkpoint(self, training: str) -> None:
-        """Delete the checkpoint of a training, if there is one."""
+        Args:
+            training: the id of the training.
+            checkpoint: whether to delete its checkpoint as well.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        files = TrainingFiles(self.path, training)
         try:
-            self.checkpoint(training).unlink(missing_ok=True)
+            files.drop_weights()
+            if checkpoint:
+                files.drop_checkpoint()
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, TypeGuard
+from types import GenericAlias, NoneType
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -68,6 +68,21 @@ def complete_params(model: type[Config], params: Mapping[str, Any]) -> dict[str,
         raise InvalidConfig(ConfigProblem((), f"its Config has no form as JSON: {in_one_line(error)}")) from error
 
 
+def with_params(config: Config, params: Mapping[str, Any]) -> Config:
+    """Return a `Config` with some other parameters, as plain data.
+
+    Raises:
+        InvalidConfig: as `validate_config`.
+    """
+    return validate_config(type(config), {**config.model_dump(mode="json"), **params}) if params else config
+
+
+def test_time_names(model: type[Config]) -> frozenset[str]:
+    """Return the names of the parameters that only a test uses (`metabench.api.at_test`)."""
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return frozenset(name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("test_time"))
+
+
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProblem:
     """Return the first pydantic error in metabench's words."""
     details = error.errors(include_url=False)
@@ -90,13 +105,20 @@ def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     current: Any = model
     for key in path:
         if is_class(current) and issubclass(current, BaseModel):
-            current = current.model_fields[str(key)].annotation if str(key) in current.model_fields else None
+            field = current.model_fields.get(str(key))
+            current = _without_none(field.annotation) if field else None
         else:  # a mapping or list: continue with the type of its values
             arguments = getattr(current, "__args__", ())
             current = arguments[-1] if arguments else None
     if is_class(current) and issubclass(current, BaseModel):
         return list(current.model_fields)
     return []
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return the type of an optional value."""
+    arguments = get_args(annotation)
+    return next(part for part in arguments if part is not NoneType) if NoneType in arguments else annotation
 
 
 def is_class(thing: object) -> TypeGuard[type]:

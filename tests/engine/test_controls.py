@@ -11,15 +11,15 @@ import torch
 
 from metabench.api import Algorithm, Episodes, Support
 from metabench.engine import asking
-from metabench.engine.cell import build
 from metabench.engine.controls import check_batch_independence
 from metabench.engine.evaluation import inductive_accuracies
+from metabench.engine.learner import build_tested
 from metabench.engine.outcome import Outcome
 from metabench.engine.streams import evaluation_stream
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset
 from metabench.machine.memory import BatchSize
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
 from tiny import CPU, REAL, SUITE, Centroid
@@ -40,7 +40,7 @@ def test_one_pass_over_several_episodes_leaks_through_batch_norm_only(
     norm: str, leaks: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
     algorithm.backbone.per_image = True  # all episodes of a batch are then embedded in one pass
     stream = evaluation_stream(cell, data.splits, CPU)
     if leaks:

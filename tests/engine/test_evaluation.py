@@ -14,16 +14,16 @@ from torch import Tensor
 
 from metabench.api import Config
 from metabench.engine.asking import predict
-from metabench.engine.cell import build
 from metabench.engine.controls import is_transductive
 from metabench.engine.costs import flops
 from metabench.engine.evaluation import class_accuracies, credit, evaluate, inductive_accuracies
+from metabench.engine.learner import build_tested
 from metabench.engine.outcome import Outcome
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset
 from metabench.machine.memory import BatchSize, PeakMemory
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
 from tiny import CPU, REAL, SUITE, Pixels
@@ -67,7 +67,7 @@ def test_transduction_is_measured(
     name: str, expected: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
     assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is expected
 
 
@@ -76,7 +76,7 @@ def test_only_batch_statistics_make_a_protonet_transductive(
     norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
     assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is (norm == "batch")
 
 
@@ -85,8 +85,8 @@ def test_accuracies_do_not_depend_on_the_batch_size(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=SUITE if name == "relative" else REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
-    algorithm.train_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm.train_step(training_stream(cell.training, data.splits, CPU).batch(0, 2))
     stream = evaluation_stream(cell, data.splits, CPU)
     one = evaluate(algorithm, stream, 11, BatchSize(CPU, 1), 0)
     for batch in (2, 5, 11, 50):
@@ -106,7 +106,7 @@ def test_a_batch_too_large_for_memory_is_halved_with_the_same_result(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
     algorithm.backbone = Pixels(Config(), (1, 16, 16))
     algorithm.backbone.per_image = True
     stream = evaluation_stream(cell, data.splits, CPU)
@@ -123,8 +123,8 @@ def test_memory_does_not_grow_with_the_number_of_episodes(
     phase: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
-    test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell, data.splits, CPU)
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell.training, data.splits, CPU)
 
     def peak(episodes: int) -> int:
         memory = PeakMemory(CPU)
@@ -147,8 +147,8 @@ def test_testing_leaves_the_algorithm_as_it_was(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything)
-    algorithm.train_step(training_stream(cell, data.splits, CPU).batch(0, 2))
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm.train_step(training_stream(cell.training, data.splits, CPU).batch(0, 2))
     before = copy.deepcopy((algorithm.state_dict(), algorithm.training_state()))
     evaluate(algorithm, evaluation_stream(cell, data.splits, CPU), 5, BatchSize(CPU, 2), 0)
     assert str(before) == str((algorithm.state_dict(), algorithm.training_state()))
@@ -162,7 +162,7 @@ def test_inductive_accuracy_equals_that_of_episodes_with_one_query(
     norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything).eval()
     stream = evaluation_stream(cell, data.splits, CPU)
     for i, accuracy in enumerate(inductive_accuracies(algorithm, stream, 3, BatchSize(CPU, 2), 0)):
         episode = stream.batch(i, 1)
@@ -195,7 +195,7 @@ def test_a_failing_inductive_test_is_a_remark_and_keeps_the_accuracy(run: Run) -
 
 def test_flops_count_operations_per_episode(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build(cell, (1, 16, 16), CPU, everything).eval()
+    algorithm = build_tested(cell, (1, 16, 16), CPU, everything).eval()
     episode = evaluation_stream(cell, data.splits, CPU).batch(0, 1)
     images, channels = episode.support_x.shape[1] + episode.query_x.shape[1], 4
     per_image = sum(2 * size**2 * 9 * into * channels for size, into in ((16, 1), (8, 4), (4, 4), (2, 4)))

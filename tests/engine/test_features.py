@@ -20,16 +20,17 @@ from metabench.api import Classification, Episodes, Setup, Split
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Vmapped
-from metabench.engine.cell import run_cell
 from metabench.engine.costs import flops
 from metabench.engine.features import FeatureRows, FeatureStore
+from metabench.engine.learner import make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import set_batchings
 from metabench.errors import CellFailed, Unfit
 from metabench.executors.loading import LoadedDataset
-from metabench.planning.plan import Cell, make_plan
+from metabench.planning.cells import Cell
+from metabench.planning.plan import make_plan
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 from tiny import CPU, Watching
@@ -64,9 +65,15 @@ def run(tmp_path: Path, data: LoadedDataset, suite_file: Callable[[str], SuiteFi
     ) -> Outcome:
         suite, file = resolve(suite_file(SUITE.format(algorithm=algorithm, backbone=backbone)))
         (cell,) = make_plan(suite, file, plugins)
-        checkpoint = tmp_path / f"{os.urandom(4).hex()}.pt"
-        arguments = change(cell), splits, CPU, plugins, checkpoint, watcher or Watching(), origin, ()
-        return run_cell(*arguments, features)
+        cell, of_cell = (
+            change(cell),
+            replace(data, splits=splits, features=features, fingerprint=origin["dataset_fingerprint"]),
+        )
+        folder, watcher = tmp_path / os.urandom(4).hex(), watcher or Watching()
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: of_cell}, CPU, plugins, folder, watcher, origin
+        )
+        return learner.test(cell, watcher)
 
     return start
 
@@ -109,8 +116,8 @@ def test_each_split_is_embedded_once_for_all_cells(run: Run, tmp_path: Path) -> 
     [
         {"origin": {**ORIGIN, "dataset_fingerprint": "other"}},
         {"origin": {**ORIGIN, "torch": "3.0"}},
-        {"change": lambda cell: replace(cell, seed=1)},  # other weights
-        {"change": lambda cell: replace(cell, precision="bf16")},
+        {"change": lambda cell: replace(cell, training=replace(cell.training, seed=1))},  # other weights
+        {"change": lambda cell: replace(cell, training=replace(cell.training, precision="bf16"))},
     ],
 )
 def test_other_data_code_weights_or_precision_have_other_features(

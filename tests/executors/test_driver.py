@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,17 @@ from metabench.api import TensorRows
 from metabench.data.packing import DataRoots
 from metabench.engine.progress import Interrupted
 from metabench.executors import driver
-from metabench.executors.driver import run_cells
+from metabench.executors.driver import RunOptions, run_cells
+from metabench.executors.job import TrainingJob
 from metabench.executors.loading import LoadedDataset, load_datasets
-from metabench.executors.origin import Code, kept_records
-from metabench.planning.plan import Cell
+from metabench.executors.origin import Code
+from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
-from metabench.records.record import Record
+from metabench.records.record import Machine, Record
 from metabench.records.store import Store
+from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
-from tiny import CPU, REAL, SUITE, Watching
+from tiny import CPU, PARAMS, REAL, SUITE, Watching
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
 
@@ -30,26 +32,12 @@ Plan = Callable[..., tuple[Suite, list[Cell]]]
 
 
 @pytest.fixture
-def run_all(
-    tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
-) -> Callable[..., list[Record]]:
+def run_all(run_suite: Callable[..., list[Record]]) -> Callable[..., list[Record]]:
     """Return a function that runs a suite of these algorithms into one store."""
 
-    def start(
-        *algorithms: str,
-        watcher: Watching | None = None,
-        text: str | None = None,
-        output: str = "out",
-        fresh: bool = False,
-        shots: Sequence[int] = (),
-    ) -> list[Record]:
-        suite, cells = cells_of(*algorithms, text=text)
-        cells = [cell for cell in cells if cell.shape.shot in shots] if shots else cells
-        store, fingerprints = Store(tmp_path / output), {"blots": data.fingerprint}
-        earlier = {} if fresh else store.records_by_name()
-        kept = kept_records(cells, earlier, fingerprints, CPU, everything, store)
-        watcher, datasets = watcher or Watching(), {"blots": data}
-        return run_cells(suite, cells, fingerprints, CPU, everything, store, watcher, kept, fresh, datasets=datasets)
+    def start(*algorithms: str, text: str | None = None, **settings: Any) -> list[Record]:
+        entries = ", ".join(f"{name}: {{params: {{{PARAMS.get(name, '')}}}}}" for name in algorithms)
+        return run_suite((text or SUITE).format(algorithms=entries), **settings)
 
     return start
 
@@ -86,7 +74,9 @@ def test_a_backbone_that_does_not_fit_the_images_skips_its_cells(
     suite, cells = cells_of("protonet", text=REAL)
     datasets, prints = {"blots": replace(data, splits=small)}, {"blots": data.fingerprint}
     store = Store(tmp_path)
-    (record,) = run_cells(suite, cells, prints, CPU, everything, store, Watching(), {}, datasets=datasets)
+    (record,) = run_cells(
+        suite, cells, cells, prints, CPU, everything, store, Watching(), {}, {}, RunOptions(), datasets
+    )
     assert record.status == "skipped"
     assert record.error == "conv4 halves an image four times: (8, 8) is too small (at least 16×16)"
 
@@ -122,13 +112,14 @@ def test_a_cell_that_the_data_is_too_small_for_fails_alone(run_all: RunAll) -> N
 def test_a_failure_while_the_run_is_stopped_is_an_interruption(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager, tmp_path: Path
 ) -> None:
-    suite, (cell,) = cells_of("faulty")
-    (job,) = driver._jobs(suite, [cell], {cell.training_id: [cell]}, CPU, Store(tmp_path), 1, {})
+    _, (cell,) = cells_of("faulty")
+    machine = Machine(kind="cpu", name="a processor")
+    job = TrainingJob(cell.training, [cell], [cell.selection], "tiny", "", CPU, machine, {}, Store(tmp_path))
     stopping = Watching("train", 0)
     stopping.phase("train", 1)
     stopping.advance(0)
     with pytest.raises(Interrupted):
-        job.attempt(data, everything, stopping)
+        list(job.attempts({"blots": data}, everything, stopping))
 
 
 def test_a_record_has_the_providers_and_versions(run_all: RunAll) -> None:
@@ -228,10 +219,11 @@ def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.Mo
     """Return the algorithms in the order in which their cells start; jobs run in this process."""
     order: list[str] = []
 
-    def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, chain: Any) -> Any:
+    def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, **order_of: Any) -> Any:
         for job in waiting:
-            order.append(job.cell.algorithm.label)
-            yield job, job.attempt(data, everything, started(job))
+            order.append(job.training.algorithm.label)
+            for attempt in job.attempts({"blots": data}, everything, started(job)):
+                yield job, attempt
 
     monkeypatch.setattr(driver, "run_jobs", in_this_process)
     return order
@@ -244,8 +236,9 @@ def test_cells_that_share_a_training_are_ordered_by_their_total_time(
     seconds = {"fading": 1.0, "centroid": 2.0, "relative": 1.5}
     expected = {cell.id: seconds[cell.algorithm.label] for cell in cells}
     prints = {"blots": data.fingerprint}
-    run_cells(suite, cells, prints, CPU, everything, Store(tmp_path), Watching(), {}, jobs=2, expected=expected)
-    assert order == 2 * ["centroid"] + 2 * ["relative"] + 2 * ["fading"]
+    settings = (suite, cells, cells, prints, CPU, everything, Store(tmp_path), Watching(), {}, {})
+    run_cells(*settings, RunOptions(jobs=2), expected=expected)
+    assert order == ["centroid", "relative", "fading"]
 
 
 def test_with_several_jobs_the_longest_training_starts_first(
@@ -254,12 +247,13 @@ def test_with_several_jobs_the_longest_training_starts_first(
     suite, cells = cells_of("centroid", "fading", "relative")
     expected = {cell.id: seconds for cell, seconds in zip(cells, (1.0, 3.0, 2.0), strict=True)}
     store = Store(tmp_path / "out")
-    settings = (suite, cells, {"blots": data}, CPU, everything, store, Watching(), {})
-    records = run_cells(*settings, jobs=2, expected=expected)
+    prints = {"blots": data.fingerprint}
+    settings = (suite, cells, cells, prints, CPU, everything, store, Watching(), {}, {})
+    records = run_cells(*settings, RunOptions(jobs=2), expected=expected)
     assert order == ["fading", "relative", "centroid"]
     assert [record.algorithm for record in records] == ["centroid", "fading", "relative"], "in the suite's order"
     order.clear()
-    run_cells(*settings, jobs=2, fresh=True)
+    run_cells(*settings, RunOptions(jobs=2, fresh=True))
     assert order == ["centroid", "fading", "relative"], "the suite's order if the times are unknown"
 
 
@@ -286,7 +280,7 @@ def test_cells_that_differ_in_shots_train_once_with_the_results_of_separate_runs
     validated = [(f"validate {shot}-shot", 5, 0) for shot in (1, 2, 3)]
     assert watcher.phases[:5] == [("train", 7, 0), *validated, ("train", 7, 3)]
     assert watcher.phases.count(("train", 7, 0)) == 1
-    assert watcher.phases.count(("train", 7, 7)) == 3, "the end of the training, and two cells that load it"
+    assert watcher.phases.count(("train", 7, 7)) == 1, "the end of the training"
     assert len({record.train and record.train.seconds for record in together}) == 1
     alone = [record for shot in (3, 1, 2) for record in run_all(name, text=SHARED, output="alone", shots=[shot])]
     for record, separate in zip(together, sorted(alone, key=lambda record: record.shot), strict=True):
@@ -312,7 +306,7 @@ def test_each_cell_is_tested_with_the_best_weights_for_its_shots(run_all: RunAll
 
 def test_cells_that_share_a_training_record_its_peak_memory(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
     class Falling:
-        peaks = iter([3000, 200, 1])
+        peaks = iter([3000])
 
         def __init__(self, device: torch.device) -> None:
             self._peak = next(self.peaks)
@@ -320,7 +314,7 @@ def test_cells_that_share_a_training_record_its_peak_memory(run_all: RunAll, mon
         def bytes(self) -> int:
             return self._peak
 
-    monkeypatch.setattr("metabench.engine.cell.PeakMemory", Falling)
+    monkeypatch.setattr("metabench.engine.learner.PeakMemory", Falling)
     assert [record.peak_memory_bytes for record in run_all("centroid", text=in_shots(1, 2, 3))] == [3000] * 3
 
 
@@ -332,36 +326,21 @@ def test_an_interrupted_shared_training_resumes(run_all: RunAll, tmp_path: Path)
         with nullcontext() if phase == "none" else pytest.raises(Interrupted):
             records = run_all("protonet", text=SHARED, watcher=watcher)
         first_phases.append(watcher.phases[0])
-    assert first_phases == [("train", 7, step) for step in (0, 2, 3, 3, 7)]
+    assert first_phases == [*(("train", 7, step) for step in (0, 2, 3, 3)), ("test", 12, 0)]
     assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
 
 
-def test_a_training_interrupted_in_a_run_of_other_cells_is_left_to_them(run_all: RunAll, tmp_path: Path) -> None:
+def test_a_training_does_not_depend_on_the_cells_that_are_asked_for_first(run_all: RunAll, tmp_path: Path) -> None:
     undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
     with pytest.raises(Interrupted):
         run_all("protonet", text=SHARED, shots=[2], watcher=Watching("train", 5))
-    for cut_after in (4, 0):
-        watcher = Watching("train", cut_after) if cut_after else Watching()
-        with pytest.raises(Interrupted) if cut_after else nullcontext():
-            run_all("protonet", text=SHARED, shots=[1], watcher=watcher)
-        assert watcher.phases[0] == ("train", 7, 0 if cut_after else 4)
+    watcher = Watching()
+    run_all("protonet", text=SHARED, shots=[1], watcher=watcher)
+    assert watcher.phases[0] == ("train", 7, 5), "it validates for all shots of the suite from the first step on"
     watcher = Watching()
     records = run_all("protonet", text=SHARED, watcher=watcher)
-    assert watcher.phases[0] == ("train", 7, 5)
-    assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
-    assert not checkpoints(tmp_path)
-
-
-def test_an_interrupted_training_is_kept_for_cells_that_a_later_run_leaves_out(run_all: RunAll, tmp_path: Path) -> None:
-    undisturbed = run_all("protonet", text=SHARED, output="undisturbed")
-    for phase, after, shots in (("train", 5, ()), ("test", 5, (1,)), ("none", 0, (1,)), ("none", 0, (1,))):
-        with nullcontext() if phase == "none" else pytest.raises(Interrupted):
-            run_all("protonet", text=SHARED, shots=shots, watcher=Watching(phase, after))
-        assert len(checkpoints(tmp_path)) == 1
-    watcher = Watching()
-    records = run_all("protonet", text=SHARED, watcher=watcher)
-    assert watcher.phases[0] == ("train", 7, 7)
+    assert [name for name, _, _ in watcher.phases if name == "train"] == [], "its weights are kept"
     assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
 
@@ -369,7 +348,9 @@ def test_an_interrupted_training_is_kept_for_cells_that_a_later_run_leaves_out(r
 def test_a_damaged_checkpoint_of_finished_cells_is_ignored(run_all: RunAll, tmp_path: Path, cells_of: Plan) -> None:
     (record,) = run_all("centroid")
     _, (cell,) = cells_of("centroid")
-    Store(tmp_path / "out").checkpoint(cell.training_id).write_bytes(b"words")
+    checkpoint = TrainingFiles(tmp_path / "out", cell.training.id).checkpoint
+    checkpoint.parent.mkdir(exist_ok=True)
+    checkpoint.write_bytes(b"words")
     assert run_all("centroid") == [record]
 
 
@@ -380,7 +361,9 @@ def test_a_cell_that_cannot_be_validated_fails_alone(run_all: RunAll, tmp_path: 
     assert not checkpoints(tmp_path)
 
 
-def test_a_class_edited_during_a_run_is_trained_again(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_edited_during_a_run_counts_from_the_next_training_on(
+    run_all: RunAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watcher = Watching()
 
     def code_of(cell: Cell, plugins: PluginManager) -> Code:
@@ -388,8 +371,7 @@ def test_a_class_edited_during_a_run_is_trained_again(run_all: RunAll, monkeypat
 
     monkeypatch.setattr("metabench.executors.job.code_of", code_of)
     monkeypatch.setattr(driver, "code_of", code_of)
-    records = run_all("centroid", text=in_shots(1, 2), watcher=watcher)
-    assert watcher.phases.count(("train", 8, 0)) == 2
+    records = run_all("centroid", "relative", watcher=watcher)
     assert [record.environment["code"]["algorithm"] for record in records] == ["edited 0 times", "edited 1 times"]
 
 
@@ -410,8 +392,8 @@ def test_a_training_that_fails_fails_every_cell_that_shares_it(
     watcher = Watching()
     records = run_all("diverging", text=in_shots(1, 2).replace("steps: 8", "steps: 20"), watcher=watcher)
     assert [record.status for record in records] == ["failed", "failed"]
-    assert watcher.phases.count(("train", 20, 0)) == 1, "the second cell resumes the checkpoint, and fails as well"
-    assert not checkpoints(tmp_path)
+    assert watcher.phases.count(("train", 20, 0)) == 1, "it is tried once"
+    assert records[0].error == records[1].error
 
 
 def test_a_checkpoint_of_finished_cells_is_deleted(run_all: RunAll, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -42,25 +43,27 @@ class Reporting:
 
     number: int
 
-    def run(self, watcher: Watcher) -> tuple[int, int, int]:
+    def run(self, watcher: Watcher) -> Iterator[tuple[int, int, int]]:
         watcher.phase("train", 10, self.number)
         watcher.advance(7, "a note")
-        return self.number, os.getpid(), torch.get_num_threads()
+        yield self.number, os.getpid(), torch.get_num_threads()
 
 
 @dataclass(frozen=True)
 class Killed:
     """A job whose worker is killed."""
 
-    def run(self, watcher: Watcher) -> None:
+    def run(self, watcher: Watcher) -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGKILL)
+        yield
 
 
 @dataclass(frozen=True)
 class FullDisk:
     """A job that cannot write."""
 
-    def run(self, watcher: Watcher) -> None:
+    def run(self, watcher: Watcher) -> Iterator[None]:
+        yield from ()
         raise StoreError("cannot write out: no space left on device")
 
 
@@ -68,7 +71,8 @@ class FullDisk:
 class Endless:
     """A job that runs until it is asked to stop; Ctrl-C in its worker does not end it."""
 
-    def run(self, watcher: Watcher) -> None:
+    def run(self, watcher: Watcher) -> Iterator[None]:
+        yield from ()
         os.kill(os.getpid(), signal.SIGINT)
         watcher.phase("train", 10**9)
         begun, step = time.monotonic(), 0
@@ -84,13 +88,13 @@ class Endless:
 class AlmostDone:
     """A job that finishes although it is asked to stop."""
 
-    def run(self, watcher: Watcher) -> str:
+    def run(self, watcher: Watcher) -> Iterator[str]:
         watcher.phase("train", 10**9)
         begun, step = time.monotonic(), 0
         while not watcher.should_stop() and time.monotonic() - begun < 60:
             step += 1
             watcher.advance(step)
-        return "done"
+        yield "done"
 
 
 def test_jobs_run_in_workers_and_report_their_progress() -> None:
@@ -140,17 +144,38 @@ def test_a_job_that_finishes_while_stopping_is_kept_and_the_run_is_interrupted()
         next(results)
 
 
-def test_jobs_of_a_chain_run_one_after_the_other() -> None:
+@dataclass(frozen=True)
+class Counting:
+    """A job that yields numbers, and is killed after the last of them if it is odd."""
+
+    last: int
+
+    def run(self, watcher: Watcher) -> Iterator[int]:
+        yield from range(self.last + 1)
+        if self.last % 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_of_a_job_come_one_by_one_and_stay_if_its_worker_dies() -> None:
+    results: dict[Counting, list[int | Died]] = {Counting(2): [], Counting(1): []}
+    for job, result in run_jobs(list(results), 2, 1, lambda job: Recorder()):
+        results[job].append(result)
+    assert results == {Counting(2): [0, 1, 2], Counting(1): [0, 1, Died(-signal.SIGKILL)]}
+
+
+def test_a_job_starts_after_those_that_it_needs() -> None:
     events: list[tuple[str, int]] = []
 
     def started(job: Reporting) -> Recorder:
         events.append(("start", job.number))
         return Recorder()
 
-    jobs = [Reporting(number) for number in (1, 11, 2, 21)]
-    for job, _ in run_jobs(jobs, 3, 1, started, chain=lambda job: job.number % 10 == 1):
+    needs = {11: [1], 21: [1, 11]}
+    jobs = [Reporting(number) for number in (21, 11, 2, 1)]
+    order = {"key": lambda job: job.number, "after": lambda job: needs.get(job.number, [])}
+    for job, _ in run_jobs(jobs, 3, 1, started, **order):
         events.append(("end", job.number))
-    assert [number for event, number in events if event == "start"][:2] == [1, 2], "job 11 waits for job 1"
+    assert [number for event, number in events if event == "start"][:2] == [2, 1]
     assert [pair for pair in events if pair[1] != 2] == [(e, n) for n in (1, 11, 21) for e in ("start", "end")]
 
 
@@ -162,12 +187,12 @@ def doubled(number: int) -> int:
 class Parallel:
     """A job that starts processes of its own, and ends them by a signal."""
 
-    def run(self, watcher: Watcher) -> list[int]:
+    def run(self, watcher: Watcher) -> Iterator[list[int]]:
         with multiprocessing.get_context("fork").Pool(2) as pool:  # leaving the block sends SIGTERM
             results = pool.map(doubled, range(4))
         lingering = subprocess.Popen(["sleep", "60"])
         lingering.terminate()
-        return [*results, lingering.wait(timeout=30)]
+        yield [*results, lingering.wait(timeout=30)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor sleep")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from metabench.api import Algorithm
-from metabench.engine.cell import build
+from metabench.engine.learner import build
 from metabench.errors import SuiteError
 from metabench.executors.loading import LoadedDataset
 from metabench.executors.rehearsal import rehearse
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell, Training
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
 from tiny import CPU, SUITE
@@ -22,6 +22,13 @@ Plan = Callable[..., tuple[Suite, list[Cell]]]
 
 #: Number of steps or episodes that outweighs any noise of the measured speed.
 MANY = 10**9
+
+
+def with_steps(cell: Cell, steps: int) -> Cell:
+    """Return the cell with another length of its training."""
+    schedule = cell.training.schedule
+    assert schedule is not None
+    return replace(cell, training=replace(cell.training, schedule=replace(schedule, steps=steps)))
 
 
 def seconds(cell: Cell, data: LoadedDataset, plugins: PluginManager) -> float:
@@ -52,7 +59,7 @@ def test_more_steps_and_episodes_are_expected_to_take_longer(
 ) -> None:
     _, (cell,) = cells_of("centroid")
     longer = [
-        replace(cell, train=replace(cell.train, steps=MANY)),
+        with_steps(cell, MANY),
         replace(cell, test=replace(cell.test, episodes=MANY)),
     ]
     usual = seconds(cell, data, everything)
@@ -74,18 +81,18 @@ def test_one_cell_of_a_shared_training_is_expected_to_train(
 def test_cells_that_differ_in_seeds_or_steps_are_built_once(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built: list[Cell] = []
+    built: list[Training] = []
 
-    def counting(cell: Cell, *arguments: Any) -> Algorithm:
-        built.append(cell)
-        return build(cell, *arguments)
+    def counting(training: Training, *arguments: Any) -> Algorithm:
+        built.append(training)
+        return build(training, *arguments)
 
     monkeypatch.setattr("metabench.executors.rehearsal.build", counting)
     _, cells = cells_of("centroid", "relative", text=SUITE.replace("queries: 4", "queries: 4\nseeds: [0, 1, 2]"))
-    longer = [replace(cell, train=replace(cell.train, steps=9)) for cell in cells]
+    longer = [with_steps(cell, 9) for cell in cells]
     expected = rehearse([*cells, *longer], {"blots": data.splits}, CPU, everything)
     assert len(expected) == 12
-    assert [cell.algorithm.label for cell in built] == ["centroid", "relative"]
+    assert [training.algorithm.label for training in built] == ["centroid", "relative"]
 
 
 def test_the_expected_time_is_unknown_if_a_cell_fails(

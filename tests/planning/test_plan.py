@@ -11,7 +11,8 @@ import torch
 from metabench.api import Split
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed, DataError, MetabenchError, UsageError
-from metabench.planning.plan import Cell, check_cell, make_plan, select
+from metabench.planning.cells import Cell
+from metabench.planning.plan import check_cell, make_plan, select
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
@@ -106,7 +107,6 @@ CHANGES = [
     ("{steps: 10}", "{steps: 10, validation_episodes: 5}"),
     ("{steps: 10}", "{steps: 10, queries: 5}"),
     ("{steps: 10}", "{steps: 10, shot: 5}"),
-    ("{episodes: 20}", "{episodes: 21}"),
     ("{episodes: 20}", "{episodes: 20, seed: 1}"),
 ]
 
@@ -128,6 +128,9 @@ def test_a_setting_that_changes_the_result_changes_the_id(plan: Plan, old: str, 
         ("{steps: 10}", "{steps: 10, validate_every: 70}"),
         ("  maml:\n    params: {inner_steps: 2}\n", ""),
         ("shots: [1]", "shots: [1, 3]"),
+        ("{episodes: 20}", "{episodes: 20, inductive_episodes: 2}"),
+        ("{episodes: 20}", "{episodes: 20, until: {ci95: 0.01, at_most: 40}, time_limit: 9, batch: 3}"),
+        ("{steps: 10}", "{steps: 10, time_limit: 9}"),
     ],
 )
 def test_a_setting_that_does_not_change_the_result_keeps_the_id(plan: Plan, old: str, new: str) -> None:
@@ -145,7 +148,6 @@ SHARED = BASE.replace("{steps: 10}", "{steps: 10, shot: 5, queries: 5}")
         ("shots: [1]", "shots: [2]"),
         ("queries: 4", "queries: 3"),
         ("protonet: {}", "other: {use: protonet}"),
-        ("{episodes: 20}", "{episodes: 21}"),
         ("{episodes: 20}", "{episodes: 20, seed: 1}"),
     ],
 )
@@ -153,7 +155,7 @@ def test_cells_that_differ_only_in_their_test_share_a_training(plan: Plan, old: 
     assert old in SHARED
     one, other = plan(SHARED)[0], plan(SHARED.replace(old, new))[0]
     assert one.id != other.id
-    assert one.training_id == other.training_id
+    assert one.training.id == other.training.id
 
 
 @pytest.mark.parametrize(
@@ -176,12 +178,12 @@ def test_cells_that_differ_only_in_their_test_share_a_training(plan: Plan, old: 
 )
 def test_cells_that_differ_in_training_or_validation_share_no_training(plan: Plan, old: str, new: str) -> None:
     assert old in SHARED
-    assert plan(SHARED)[0].training_id != plan(SHARED.replace(old, new))[0].training_id
+    assert plan(SHARED)[0].training.id != plan(SHARED.replace(old, new))[0].training.id
 
 
 def test_cells_whose_training_shape_follows_the_test_share_no_training(plan: Plan) -> None:
     cells = plan(BASE.replace("shots: [1]", "shots: [1, 2]"))
-    assert len({cell.training_id for cell in cells}) == len(cells) == 4
+    assert len({cell.training.id for cell in cells}) == len(cells) == 4
 
 
 def test_ids_are_unique_and_stable(plan: Plan) -> None:
@@ -202,21 +204,23 @@ def test_an_algorithm_overrides_training_and_backbone_only_for_itself(plan: Plan
         "    backbone: {norm: batch}",
     )
     protonet, maml = plan(text)
-    assert (maml.train.steps, maml.train.meta_batch, maml.train.shape) == (3, 4, EpisodeShape(5, 2, 6))
-    assert (maml.train.validate_every, maml.train.validation_episodes) == (2, 7)
+    schedule = maml.training.schedule
+    assert (schedule.steps, schedule.meta_batch, schedule.shape) == (3, 4, EpisodeShape(5, 2, 6))
+    assert (schedule.validate_every, schedule.validation_episodes) == (2, 7)
     assert maml.backbone.params == {"channels": 4, "norm": "batch", "downsample": "pool"}
     assert maml.shape == protonet.shape == EpisodeShape(5, 1, 4)
-    assert (protonet.train.steps, protonet.train.meta_batch, protonet.train.shape) == (10, 1, EpisodeShape(5, 1, 4))
+    schedule = protonet.training.schedule
+    assert (schedule.steps, schedule.meta_batch, schedule.shape) == (10, 1, EpisodeShape(5, 1, 4))
     assert protonet.backbone.params["norm"] == "running"
 
 
 def test_the_training_shape_defaults_to_the_test_shape(plan: Plan) -> None:
     text = BASE.replace("ways: [5]", "ways: [2, 5]").replace("{steps: 10}", "{steps: 10, shot: 3}")
-    assert [cell.train.shape for cell in plan(text)[::2]] == [EpisodeShape(2, 3, 4), EpisodeShape(5, 3, 4)]
+    assert [cell.training.schedule.shape for cell in plan(text)[::2]] == [EpisodeShape(2, 3, 4), EpisodeShape(5, 3, 4)]
 
 
 def test_a_short_training_is_validated_at_its_end(plan: Plan) -> None:
-    assert plan(BASE)[0].train.validate_every == 10
+    assert plan(BASE)[0].training.schedule.validate_every == 10
 
 
 # ------------------------------------------------------------------------------------------------ select
@@ -236,7 +240,7 @@ def test_only_selects(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("only", "parts"),
     [
-        ({"algorithms": ["maml"]}, ["algorithms", "did you mean 'algorithm'?", "backbone, way"]),
+        ({"algorithms": ["maml"]}, ["algorithms", "did you mean 'algorithm'?", "backbone, trained_on, way"]),
         ({"algorithm": ["mamll"]}, ["mamll", "did you mean 'maml'?", "maml, protonet"]),
         ({"algorithm": ["maml", "protonte"]}, ["did you mean 'protonet'?"]),
         ({"shot": ["5"]}, ["shot=5", "It has: 1"]),
@@ -300,18 +304,19 @@ def test_loaded_data_is_checked_too(plan: Plan) -> None:
 
     cell = plan(BASE)[0]
     enough = dict.fromkeys(("train", "val", "test"), split(5, 5, 5, 5, 5))
-    check_cell(cell, enough)
+    check_cell(cell, {"glyphs": enough})
     with pytest.raises(CellFailed, match=r"^5 ways asked of 'glyphs', whose test split has 4 classes"):
-        check_cell(cell, {**enough, "test": split(5, 5, 5, 5)})
+        check_cell(cell, {"glyphs": {**enough, "test": split(5, 5, 5, 5)}})
     with pytest.raises(CellFailed, match=r"^5 images of a class asked of 'glyphs' .*train split has at most 4: "):
-        check_cell(cell, {**enough, "train": split(4, 4, 3, 4, 4)})
+        check_cell(cell, {"glyphs": {**enough, "train": split(4, 4, 3, 4, 4)}})
     only = r"^5 ways asked of 'glyphs', but only 4 of the 5 classes of its train split have 5 images \(1 shots"
     with pytest.raises(CellFailed, match=only):
-        check_cell(cell, {**enough, "train": split(5, 5, 4, 5, 5)})
-    check_cell(cell, {**enough, "train": split(5, 5, 4, 5, 5, 9)})
-    wide = replace(cell, train=replace(cell.train, shape=EpisodeShape(9, 1, 1)))
+        check_cell(cell, {"glyphs": {**enough, "train": split(5, 5, 4, 5, 5)}})
+    check_cell(cell, {"glyphs": {**enough, "train": split(5, 5, 4, 5, 5, 9)}})
+    schedule = replace(cell.training.schedule, shape=EpisodeShape(9, 1, 1))
+    wide = replace(cell, training=replace(cell.training, schedule=schedule))
     with pytest.raises(CellFailed, match=r"^9 ways .* train split has 5 classes"):
-        check_cell(wide, enough)
+        check_cell(wide, {"glyphs": enough})
 
 
 @pytest.mark.parametrize("sizes", [{}, {"train": 5}, 7, {"train": None, "val": None, "test": None}])

@@ -15,11 +15,13 @@ import yaml
 
 from metabench.errors import StoreError
 from metabench.files import atomic_file
-from metabench.planning.plan import Cell, make_plan
+from metabench.planning.cells import Cell
+from metabench.planning.plan import make_plan
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Machine, Record
 from metabench.records.runs import Runs
 from metabench.records.store import Store
+from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
 
 Make = Callable[..., Record]
@@ -77,15 +79,20 @@ def test_skipped_records_are_not_read(store: Store, make_record: Make) -> None:
     assert store.records_by_name(without=["abc"]) == {"0123456789abcdef": make_record()}
 
 
-def test_dropping_a_checkpoint_keeps_the_others(store: Store) -> None:
-    checkpoint, other = store.checkpoint("one"), store.checkpoint("other")
-    checkpoint.parent.mkdir(parents=True)
-    for path in (checkpoint, other):
-        path.write_bytes(b"weights")
-    store.drop_checkpoint("one")
-    store.drop_checkpoint("never written")
-    assert not checkpoint.exists()
-    assert other.exists()
+def test_dropping_the_weights_of_a_training_keeps_the_others(store: Store) -> None:
+    one, other = TrainingFiles(store.path, "one"), TrainingFiles(store.path, "other")
+    for files in (one, other):
+        for path in (files.checkpoint, files.summary, files.snapshot("last")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"weights")
+    store.drop_weights("one")
+    store.drop_weights("never written", checkpoint=True)
+    assert one.checkpoint.exists()
+    assert not one.summary.exists()
+    assert not one.snapshot("last").exists()
+    store.drop_weights("one", checkpoint=True)
+    assert not one.checkpoint.exists()
+    assert all(path.exists() for path in (other.checkpoint, other.summary, other.snapshot("last")))
 
 
 def test_forgetting_a_cell_deletes_its_files(store: Store, make_record: Make) -> None:
@@ -292,8 +299,10 @@ def plan(suite_file: Callable[[str], SuiteFile], plugins: PluginManager) -> list
 
 
 def test_records_of_other_settings_are_superseded(store: Store, make_record: Make, plan: list[Cell]) -> None:
-    current, same_with_other_seed = plan[0], replace(plan[0], seed=5)
-    earlier = replace(plan[1], train=replace(plan[1].train, steps=4))
+    current, same_with_other_seed = plan[0], replace(plan[0], training=replace(plan[0].training, seed=5))
+    training = plan[1].training
+    assert training.schedule is not None
+    earlier = replace(plan[1], training=replace(training, schedule=replace(training.schedule, steps=4)))
     for cell in (current, same_with_other_seed, earlier):
         store.write(make_record(cell=cell.id, identity=cell.identity, seed=cell.seed), NOTHING)
     store.write_text(f"cells/{earlier.id}.traceback.txt", "Traceback …")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from metabench.errors import PluginError, SuiteError
-from metabench.planning.plan import Cell, make_plan
+from metabench.planning.cells import Cell
+from metabench.planning.plan import make_plan
 from metabench.planning.suite import SuiteFile, read_suite, resolve
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager

@@ -19,7 +19,7 @@ class LinearHead(Algorithm):
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__(config, setup)
-        if setup.train_way != setup.way:
+        if setup.train_way not in (None, setup.way):
             raise Unfit(
                 f"train.way ({setup.train_way}) must be the tested way ({setup.way}): there is one output per class"
             )

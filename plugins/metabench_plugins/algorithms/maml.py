@@ -6,7 +6,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, Support, Weights, gradients, trained_weights
+from metabench.api import AlgorithmConfig, Support, Weights, at_test, gradients, trained_weights
 from metabench_plugins.algorithms.foreach import foreach
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -19,13 +19,13 @@ class MAMLConfig(AlgorithmConfig):
             the N·K support images by K, which makes its gradient N times larger: their 0.4 is 2.0 here (and their 0.01
             on miniImageNet is 0.05).
         inner_steps: inner-loop steps in training.
-        test_inner_steps: inner-loop steps at test.
+        test_inner_steps: inner-loop steps at test; 0 tests the initial weights.
         first_order: whether to drop the second derivatives (section 5.2).
     """
 
     inner_lr: PositiveFloat = 2.0
     inner_steps: PositiveInt = 1
-    test_inner_steps: PositiveInt = 3
+    test_inner_steps: int = at_test(3, ge=0)
     first_order: bool = False
 
 

@@ -33,6 +33,7 @@ class MatchingNet(Algorithm):
 
     Config = MatchingNetConfig
     reads = "features"
+    any_way = True
 
     def __init__(self, config: MatchingNetConfig, setup: Setup) -> None:
         super().__init__(config, setup)

@@ -31,6 +31,8 @@ class ProtoNet(Algorithm):
     Config = ProtoNetConfig
     reads = "features"
     functional = True
+    any_way = True
+    draws = False
 
     def adapt(self, support: Support) -> Tensor:
         """Return [N, D] prototypes (equation 1)."""

@@ -19,6 +19,7 @@ from metabench.api import (
     Setup,
     Support,
     Weights,
+    at_test,
     episode_generators,
     gradients,
     trained_weights,
@@ -44,10 +45,10 @@ class ReptileConfig(Config):
     inner_lr: PositiveFloat = 1e-3
     inner_steps: PositiveInt = 5
     inner_batch: PositiveInt = 10
-    test_inner_steps: PositiveInt = 50
-    test_inner_batch: PositiveInt = 5
+    test_inner_steps: int = at_test(50, ge=0)
+    test_inner_batch: int = at_test(5, ge=1)
     outer_step: float = Field(default=1.0, ge=0)
-    transductive: bool = False
+    transductive: bool = at_test(False)
 
 
 @dataclass
@@ -93,7 +94,8 @@ class Reptile(LinearHead):
         super().__init__(config, setup)
         self._train_steps = setup.train_steps
         self._outer_steps = 0
-        self._inner_steps = 0
+        # Adaptation at test starts from the inner Adam's steps and mean squares: they are part of the weights.
+        self.register_buffer("inner_steps", torch.zeros((), dtype=torch.int64))
         for i, weight in enumerate(trained_weights(self).values()):
             self.register_buffer(f"square_{i}", torch.zeros_like(weight))
 
@@ -114,7 +116,7 @@ class Reptile(LinearHead):
         self._outer_update(adapted_and_squares[:count])
         for i, squares in enumerate(adapted_and_squares[count:]):
             self.get_buffer(f"square_{i}").copy_(squares.mean(dim=0))
-        self._inner_steps += self.config.inner_steps
+        self.get_buffer("inner_steps").add_(self.config.inner_steps)
         return {"loss": losses.mean()}
 
     def adapt(self, support: Support) -> tuple[Weights, Tensor]:
@@ -141,20 +143,9 @@ class Reptile(LinearHead):
         """Restore the result of `training_state`."""
         self._outer_steps = int(state["outer_steps"])
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the inner Adam's number of steps, which belongs to its mean squares.
-
-        Adaptation at test starts from both, so that they are part of the weights, not of the training state.
-        """
-        return {"inner_steps": self._inner_steps}
-
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the result of `get_extra_state`."""
-        self._inner_steps = int(state["inner_steps"])
-
     def _inner_adam(self) -> InnerAdam:
         squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(trained_weights(self).values())]
-        return InnerAdam(self.config.inner_lr, squares, self._inner_steps)
+        return InnerAdam(self.config.inner_lr, squares, int(self.get_buffer("inner_steps")))
 
     def _trained(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
         """Make one inner-loop step per minibatch.
@@ -208,4 +199,4 @@ def minibatches(images: int, size: int, count: int, generator: torch.Generator) 
             order = torch.cat([order, torch.randperm(images, generator=generator)])
         batch, order = order[:size], order[size:]
         batches.append(batch)
-    return torch.stack(batches)
+    return torch.stack(batches) if batches else order.new_empty(0, size)

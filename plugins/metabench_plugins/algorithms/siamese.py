@@ -42,6 +42,7 @@ class Siamese(Algorithm):
 
     Config = SiameseConfig
     reads = "features"
+    any_way = True
 
     def __init__(self, config: SiameseConfig, setup: Setup) -> None:
         super().__init__(config, setup)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from metabench.engine.cell import build, run_cell
 from metabench.engine.checkpoints import CheckpointClock
+from metabench.engine.learner import build_tested, make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed, StoreError
 from metabench.executors.loading import LoadedDataset
-from metabench.planning.plan import Cell
+from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
 from tiny import CPU, REAL, SUITE, Centroid, Watching
@@ -81,10 +82,10 @@ def test_seeds_change_the_training_but_not_the_test_episodes(
 ) -> None:
     _, cells = cells_of("protonet", text=REAL.replace("queries: 4", "queries: 4\nseeds: [0, 1]"))
     tests = [evaluation_stream(cell, data.splits, CPU).batch(0, 3).query_x for cell in cells]
-    trains = [training_stream(cell, data.splits, CPU).batch(0, 3).query_x for cell in cells]
+    trains = [training_stream(cell.training, data.splits, CPU).batch(0, 3).query_x for cell in cells]
     assert torch.equal(*tests)
     assert not torch.equal(*trains)
-    weights = [next(build(cell, (1, 16, 16), CPU, everything).parameters()) for cell in cells]
+    weights = [next(build_tested(cell, (1, 16, 16), CPU, everything).parameters()) for cell in cells]
     assert not torch.equal(*weights)
 
 
@@ -121,9 +122,11 @@ def test_an_interrupted_run_has_the_same_results_after_resuming(run: Run, name: 
         if after in (1, 3):
             continue  # interrupt it once more before it ends
         resumed = essence(run(name, text=REAL, watcher=watcher))
-        assert watcher.phases[0] == ("train", 7, after if phase == "train" else 7)
+        # An interrupted test has the kept weights; its split may be embedded again.
+        first = next(phase for phase in watcher.phases if phase[0] != "embed test")
+        assert first == (("train", 7, after) if phase == "train" else ("test", 12, 0))
         assert resumed == undisturbed
-        (tmp_path / "checkpoint.pt").unlink()
+        shutil.rmtree(tmp_path / "checkpoint")
 
 
 def test_a_run_resumes_at_the_interrupted_step(run: Run) -> None:
@@ -139,11 +142,11 @@ def test_a_step_with_several_threads_is_deterministic(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=REAL)
-    batch = training_stream(cell, data.splits, CPU).batch(0, 1)
+    batch = training_stream(cell.training, data.splits, CPU).batch(0, 1)
     results = []
     torch.set_num_threads(2)
     for _ in range(6 if name == "siamese" else 3):  # siamese gathers rows, whose gradient is the likeliest to differ
-        algorithm = build(cell, (1, 16, 16), CPU, everything)
+        algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
         algorithm.train_step(batch)
         results.append(torch.cat([weight.detach().flatten() for weight in algorithm.parameters()]))
     assert [torch.equal(weights, results[0]) for weights in results] == [True] * len(results)
@@ -153,21 +156,56 @@ def test_a_checkpoint_of_other_code_is_renamed_and_not_overwritten(
     cells_of: Callable[..., tuple[Suite, list[Cell]]], data: LoadedDataset, everything: PluginManager, tmp_path: Path
 ) -> None:
     _, (cell,) = cells_of("centroid")
-    path = tmp_path / "checkpoint.pt"
+    training = cell.training
     for code in ("one", "two", "one"):
         stop = Watching("train", 4)
         with pytest.raises(Interrupted):
-            run_cell(cell, data.splits, CPU, everything, path, stop, {"algorithm": code})
+            make_learner(
+                training,
+                [cell.selection],
+                {cell.dataset.label: data},
+                CPU,
+                everything,
+                tmp_path,
+                stop,
+                {"algorithm": code},
+            )
         assert stop.phases[0] == ("train", 8, 0), "no step of other code is resumed"
-    others = [other.name for other in sorted(tmp_path.glob("*.pt")) if other != path]
-    assert len(others) == 2
-    assert all(name.startswith("checkpoint.other-code-") for name in others)
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.stem != training.id]
+    assert len(names) == 2
+    assert all(name.startswith(f"{training.id}.other-code-") for name in names)
+
+
+def test_weights_of_other_code_are_moved_and_not_overwritten(
+    cells_of: Callable[..., tuple[Suite, list[Cell]]], data: LoadedDataset, everything: PluginManager, tmp_path: Path
+) -> None:
+    _, (cell,) = cells_of("centroid")
+    for code in ("one", "two", "two"):
+        watcher = Watching()
+        make_learner(
+            cell.training,
+            [cell.selection],
+            {cell.dataset.label: data},
+            CPU,
+            everything,
+            tmp_path,
+            watcher,
+            {"algorithm": code},
+        )
+    assert watcher.phases == [], "the weights of the same code are taken"
+    (aside,) = (path for path in (tmp_path / "weights").iterdir() if path.is_dir())
+    assert aside.name.startswith("other-code-")
+    kept = {path.name for path in (tmp_path / "weights").iterdir() if path.is_file()}
+    assert kept == {path.name for path in aside.iterdir()}
 
 
 @pytest.mark.parametrize("content", [b"", b"words", b"PK\x03\x04"])
 def test_a_damaged_checkpoint_is_named_with_advice(run: Run, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(StoreError, match=r"checkpoint .*checkpoint\.pt cannot be used(.|\n)*--fresh"):
+    with pytest.raises(Interrupted):
+        run("centroid", watcher=Watching("train", 4))
+    (checkpoint,) = tmp_path.glob("checkpoint/checkpoints/*.pt")
+    checkpoint.write_bytes(content)
+    with pytest.raises(StoreError, match=r"checkpoint .*\.pt cannot be used(.|\n)*--fresh"):
         run("centroid")
 
 
@@ -175,9 +213,14 @@ def test_an_unwritable_checkpoint_is_an_error(run: Run, tmp_path: Path, monkeypa
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(StoreError, match=r"cannot write the checkpoint .*No space left.*--output"):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(StoreError, match=r"cannot write .*\.pt: No space left.*--output"):
+            run("centroid", watcher=Watching("train", 4))
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreError, match=r"cannot write .*\.safetensors: No space left.*--output"):
         run("centroid")
+    assert not list(tmp_path.glob("checkpoint/weights/*"))
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".pt", ".tmp")] == []
 
 

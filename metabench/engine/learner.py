@@ -1,0 +1,310 @@
+"""Build an algorithm, give it its weights, and hand it to the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metabench.api import Algorithm, Setup, Split
+from metabench.data.packing import LoadedDataset
+from metabench.engine.advice import testing_memory, training_memory
+from metabench.engine.features import FeatureStore, with_features
+from metabench.engine.outcome import Outcome, SelectedWeights, test
+from metabench.engine.precision import autocast_of, tf32
+from metabench.engine.progress import Watcher
+from metabench.engine.scaling import scaled
+from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.engine.training import train
+from metabench.engine.trial import set_batchings
+from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
+from metabench.errors import CellFailed, Unfit
+from metabench.machine.memory import PeakMemory
+from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
+from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
+from metabench.planning.plan import check_cell, fits
+from metabench.records.record import EpisodeResults
+from metabench.records.trained import Trained, TrainingFiles
+from metabench.registry.configs import validate_config
+from metabench.registry.manager import PluginManager
+
+
+def build(
+    training: Training,
+    image_shape: tuple[int, ...],
+    device: torch.device,
+    plugins: PluginManager,
+    algorithm: Choice | None = None,
+    way: int | None = None,
+    teacher: Algorithm | None = None,
+) -> Algorithm:
+    """Build an algorithm and its backbone from the seed of a training.
+
+    Args:
+        training: the training.
+        image_shape: (C, H, W) of the images, or (D,) of vectors.
+        device: the device that will hold the weights.
+        plugins: the provider of the classes.
+        algorithm: the algorithm with all its parameters; by default, that of the training.
+        way: N of the test episodes; by default, that of the training.
+        teacher: the algorithm to learn from.
+    """
+    seed_generators(derive_seed(training.seed, "initialise"))
+    choice = algorithm or training.algorithm
+    backbone_class = plugins.backbone_class(training.backbone.name)
+    algorithm_class = plugins.algorithm_class(choice.name)
+    backbone = backbone_class(validate_config(backbone_class.Config, training.backbone.params), image_shape)
+    backbone.autocast = autocast_of(training.precision)
+    schedule = training.schedule
+    setup = Setup(
+        backbone,
+        test_way=None if algorithm_class.any_way else way or training.way,
+        train_way=schedule.shape.way if schedule else None,
+        train_steps=schedule.steps if schedule else 0,
+        teacher=teacher,
+    )
+    built = algorithm_class(validate_config(algorithm_class.Config, choice.params), setup)
+    # On a CPU, convolutions of channels-last weights run up to three times faster.
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def build_tested(cell: Cell, image_shape: tuple[int, ...], device: torch.device, plugins: PluginManager) -> Algorithm:
+    """Build the algorithm that a cell tests; see `build`."""
+    return build(cell.training, image_shape, device, plugins, cell.algorithm, cell.shape.way)
+
+
+def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, ...]:
+    """Return (C, H, W) of the images, or (D,) of vectors."""
+    return splits["train"].rows.shape
+
+
+@contextmanager
+def computing(training: Training, device: torch.device) -> Iterator[None]:
+    """Compute reproducibly in the precision of a training, and leave torch's generators as they were."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), deterministic(), tf32(training.precision == "tf32"):
+        yield
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An algorithm whose training is finished, or was not needed.
+
+    Attributes:
+        training: the training.
+        algorithm: the algorithm of the training.
+        trained: the weights that it has selected; None if nothing is trained.
+        files: the places of its files.
+        datasets: the datasets of training, validation and tests, by label.
+        origin: device, data, code and versions that the weights depend on.
+        device: the device that holds the weights.
+        plugins: the provider of the classes.
+        memory: the peak memory since the algorithm was built.
+    """
+
+    training: Training
+    algorithm: Algorithm
+    trained: Trained | None
+    files: TrainingFiles
+    datasets: Mapping[str, LoadedDataset]
+    origin: Mapping[str, str]
+    device: torch.device
+    plugins: PluginManager
+    memory: PeakMemory
+
+    def test(self, cell: Cell, watcher: Watcher, earlier: EpisodeResults | None = None) -> Outcome:
+        """Test the weights that the training has selected for a cell.
+
+        Args:
+            cell: a cell of the training.
+            watcher: sees the progress, and may ask to stop.
+            earlier: results of the first episodes, which are not tested again.
+
+        Raises:
+            CellFailed: a split is too small, the weights do not fit, a score is not finite, or memory is too small.
+            Interrupted: `watcher` asked to stop.
+            StoreError: the weights cannot be read.
+            Unfit: the images of the test have another shape than those of the training.
+        """
+        check_cell(cell, {label: data.splits for label, data in self.datasets.items()})
+        self._check_shape(cell)
+        with computing(self.training, self.device), testing_memory(cell.shape, self.training):
+            algorithm, weights = self._with_weights(cell)
+            splits = self._splits(cell, algorithm, watcher)
+            if not cell.is_trained_by_itself or self.trained is None:
+                set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
+            return test(cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier)
+
+    @property
+    def _image_shape(self) -> tuple[int, ...]:
+        return image_shape_of(self.datasets[self.training.dataset.label].splits)
+
+    def _check_shape(self, cell: Cell) -> None:
+        """Refuse images of another shape than those of the training."""
+        trained, tested = self._image_shape, image_shape_of(self.datasets[cell.dataset.label].splits)
+        if trained != tested:
+            raise Unfit(
+                f"it is trained on images of shape {trained} ({self.training.dataset.label}), and those of "
+                f"{cell.dataset.label} have {tested}: give both datasets the same size and channels"
+            )
+
+    def _with_weights(self, cell: Cell) -> tuple[Algorithm, SelectedWeights | None]:
+        """Return the algorithm of a cell with its weights."""
+        own, algorithm = cell.is_trained_by_itself, self.algorithm
+        if own:
+            algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
+        else:
+            algorithm = build_tested(cell, self._image_shape, self.device, self.plugins)
+        if self.trained is None:
+            if not own:
+                algorithm.backbone.load_state_dict(self.algorithm.backbone.state_dict())
+            return algorithm, None
+        name = nearest_snapshot(self.trained, cell.selection)
+        load_snapshot(algorithm, self.trained, name, self.files, whole=own)
+        return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
+
+    def _splits(self, cell: Cell, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split]:
+        """Return the splits of a cell's dataset; features where the backbone stays as it is."""
+        fixed = not cell.is_trained_by_itself or self.trained is None
+        rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
+        return rows.of(cell.dataset, algorithm, fixed)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that an algorithm reads of the datasets of a job.
+
+    Attributes:
+        training: the training.
+        datasets: the datasets, by label.
+        origin: device, data, code and versions that the weights depend on.
+        device: the device that embeds.
+        watcher: sees the progress, and may ask to stop.
+    """
+
+    training: Training
+    datasets: Mapping[str, LoadedDataset]
+    origin: Mapping[str, str]
+    device: torch.device
+    watcher: Watcher
+
+    def of(self, choice: Choice, algorithm: Algorithm, fixed: bool = False) -> dict[str, Split]:
+        """Return the splits of a dataset; features where the backbone stays as it is (`with_features`)."""
+        data = self.datasets[choice.label]
+        origin = self.origin
+        if "dataset_fingerprint" in origin:
+            origin = {**origin, "dataset_fingerprint": data.fingerprint}
+        store = FeatureStore.of(self.training, choice, origin, data.features)
+        images = scaled(data.splits, algorithm.backbone)
+        return with_features(images, algorithm, store, self.device, self.watcher, fixed)
+
+
+def make_learner(
+    training: Training,
+    selections: Sequence[Selection],
+    datasets: Mapping[str, LoadedDataset],
+    device: torch.device,
+    plugins: PluginManager,
+    directory: Path,
+    watcher: Watcher,
+    origin: Mapping[str, str] | None = None,
+    batch: int | None = None,
+    reselect: bool = False,
+) -> Learner:
+    """Train an algorithm, resume its checkpoint, or take the weights that an earlier run has kept.
+
+    Args:
+        training: the training.
+        selections: the validation episodes by which weights are selected.
+        datasets: the datasets of training, validation and tests, by label.
+        device: the device that it runs on.
+        plugins: the provider of the classes.
+        directory: the output directory.
+        watcher: sees the progress, and may ask to stop.
+        origin: device, data, code and versions that the weights depend on; others are not used.
+        batch: number of validation episodes at once; None chooses by device.
+        reselect: whether to train again where the kept weights lack a selection.
+
+    Raises:
+        CellFailed: a split is too small, the loss or a score is not finite, or memory is too small.
+        Interrupted: `watcher` asked to stop.
+        StoreError: a checkpoint or weights cannot be written or read.
+        Unfit: the algorithm or the backbone does not fit the training.
+    """
+    files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
+    origin, image_shape = origin or {}, image_shape_of(datasets[training.dataset.label].splits)
+    with computing(training, device), training_memory(training):
+        teacher = _teacher(training.teacher, image_shape, device, plugins, directory)
+        algorithm = build(training, image_shape, device, plugins, teacher=teacher)
+        _initialise(algorithm, training.init, directory)
+        trained = None
+        if training.schedule is not None:
+            trained = kept_weights(files, origin)
+            # A selection for which a split is too small fails its cells only.
+            validated_on = {selection: selection.on or training.dataset for selection in selections}
+            selections = [
+                selection
+                for selection, choice in validated_on.items()
+                if fits(selection.shape, datasets[choice.label].splits)
+                and image_shape_of(datasets[choice.label].splits) == image_shape
+            ]
+            if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
+                trained = None
+            rows = _Rows(training, datasets, origin, device, watcher)
+            splits = rows.of(training.dataset, algorithm)
+            validation = {
+                selection: rows.of(selection.on, algorithm) if selection.on else splits for selection in selections
+            }
+            batch_of_two = training_stream(training, splits, device).batch(0, min(2, training.schedule.meta_batch))
+            set_batchings(algorithm, batch_of_two, trains=trained is None)
+            if trained is None:
+                progress = train(
+                    training, algorithm, splits, validation, device, files.checkpoint, origin, memory, watcher, batch
+                )
+                trained = keep_weights(algorithm, progress, training, origin, files)
+        return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
+
+
+def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:
+    """Load the weights from which a training starts."""
+    if isinstance(source, WeightsFile):
+        load_weights(algorithm, source.path, source.sha256, whole=False)
+    elif source is not None:
+        trained, files = _trained(source, directory)
+        load_snapshot(algorithm, trained, nearest_snapshot(trained, source.selection), files, whole=False)
+
+
+def _teacher(
+    source: Snapshot | None,
+    image_shape: tuple[int, ...],
+    device: torch.device,
+    plugins: PluginManager,
+    directory: Path,
+) -> Algorithm | None:
+    """Return the trained algorithm to learn from."""
+    if source is None:
+        return None
+    teacher = build(source.training, image_shape, device, plugins)
+    if source.training.schedule is None:
+        _initialise(teacher, source.training.init, directory)
+    else:
+        trained, files = _trained(source, directory)
+        load_snapshot(teacher, trained, nearest_snapshot(trained, source.selection), files, whole=True)
+    return teacher.eval().requires_grad_(False)
+
+
+def _trained(source: Snapshot, directory: Path) -> tuple[Trained, TrainingFiles]:
+    """Return a finished training that another one needs.
+
+    Raises:
+        CellFailed: it has not left its weights.
+    """
+    files = TrainingFiles(directory, source.training.id)
+    trained = files.read()
+    if trained is None:
+        raise CellFailed(f"it needs the weights of '{source.training.algorithm.label}', whose training has failed")
+    return trained, files

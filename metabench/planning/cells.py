@@ -1,0 +1,327 @@
+"""Trainings and their tests: what a suite asks for, as hashed descriptions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from metabench.data.sampler import EpisodeShape
+from metabench.planning.suite import Precision
+from metabench.planning.targets import Choice
+
+__all__ = ["Cell", "Choice", "Schedule", "Selection", "Testing", "Training", "WeightsFile", "sharing_a_training"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a training lasts, and how it validates; see `metabench.planning.suite.Train`.
+
+    `time_limit` is not part of the identity of a training.
+    """
+
+    steps: int
+    meta_batch: int
+    shape: EpisodeShape
+    validate_every: int
+    validation_episodes: int
+    validation_seed: int = 0
+    patience: int | None = None
+    seconds: float | None = None
+    time_limit: float | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that determine the weights, as plain data."""
+        settings = {**vars(self), "shape": asdict(self.shape)}
+        del settings["time_limit"]
+        # Keep the hashes from before these settings existed.
+        for name, absent in (("validation_seed", 0), ("patience", None), ("seconds", None)):
+            if settings[name] == absent:
+                del settings[name]
+        return settings
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The episodes by which a training selects a snapshot of its weights.
+
+    Attributes:
+        shape: way, shot and queries of the validation episodes.
+        params: the test-time parameters of the algorithm that trains, as JSON.
+        on: the dataset of the validation episodes; None for that of the training.
+    """
+
+    shape: EpisodeShape
+    params: str = "{}"
+    on: Choice | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def name(self) -> str:
+        """Return the part of a file's name, e.g. ``"5way-1shot-15queries"``."""
+        shape = f"{self.shape.way}way-{self.shape.shot}shot-{self.shape.queries}queries"
+        rest = [self.params] if self.params != "{}" else []
+        rest += [json.dumps(_named(self.on), sort_keys=True)] if self.on else []
+        return "-".join([shape, *(_hash(text)[:8] for text in rest)])
+
+    def __str__(self) -> str:
+        """Return a text for people."""
+        shape = f"{self.shape.way}-way {self.shape.shot}-shot, {self.shape.queries} queries"
+        params = json.loads(self.params)
+        on = [f"of {self.on.label}"] if self.on else []
+        return ", ".join([shape, *(f"{name} {value}" for name, value in params.items()), *on])
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Weights in a file that a suite names.
+
+    Attributes:
+        path: the absolute path.
+        sha256: hash of its content.
+    """
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The weights that another training selects.
+
+    Attributes:
+        training: the training.
+        selection: the episodes by which it selects.
+    """
+
+    training: Training
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training: it makes the weights that one or several cells test.
+
+    Attributes:
+        algorithm: the algorithm, without its test-time parameters.
+        dataset: the dataset whose splits ``train`` and ``val`` it uses.
+        backbone: the backbone.
+        way: N of the test episodes; None for an algorithm that serves any way (`metabench.api.Algorithm.any_way`).
+        seed: the training seed.
+        precision: number format of the backbone.
+        schedule: length and validations; None if nothing is trained.
+        init: the weights to start from; None draws them from the seed.
+        teacher: the weights of a trained algorithm to learn from.
+    """
+
+    algorithm: Choice
+    dataset: Choice
+    backbone: Choice
+    way: int | None
+    seed: int
+    precision: Precision
+    schedule: Schedule | None
+    init: Snapshot | WeightsFile | None = None
+    teacher: Snapshot | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return all settings that determine the weights, as plain data."""
+        identity: dict[str, Any] = {
+            "algorithm": _named(self.algorithm),
+            "dataset": _named(self.dataset),
+            "backbone": _named(self.backbone),
+            "way": self.way,
+            "seed": self.seed,
+            "train": self.schedule.identity if self.schedule else None,
+        }
+        if self.precision != "float32":
+            identity["precision"] = self.precision
+        return identity | self.given
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return the hashes of the given weights, by ``init`` and ``teacher``."""
+        sources = {"init": self.init, "teacher": self.teacher}
+        return {name: _hash_of(source) for name, source in sources.items() if source is not None}
+
+    @cached_property
+    def id(self) -> str:
+        """Return the hash of `identity`, the name of its checkpoint and weights."""
+        return _content_hash(self.identity)
+
+    @property
+    def needs(self) -> list[Training]:
+        """Return the trainings whose weights it starts or learns from."""
+        return [source.training for source in (self.init, self.teacher) if isinstance(source, Snapshot)]
+
+    @property
+    def title(self) -> str:
+        """Return a one-line description for people."""
+        return " · ".join([self.algorithm.label, self.dataset.label, self.backbone.label, f"seed {self.seed}"])
+
+
+@dataclass(frozen=True)
+class Testing:
+    """What a test asks; see `metabench.planning.suite.Evaluation`.
+
+    Only the dataset, the shape and the seed are part of a cell's identity: results grow with the number of episodes.
+
+    Attributes:
+        dataset: the dataset of the test episodes.
+        shape: way, shot and queries of the test episodes.
+        seed: seed of the test episodes.
+        episodes: number of test episodes.
+        inductive_episodes: number of test episodes of which each query is also asked on its own.
+        until_ci95: half the interval over episodes at which the test ends; None tests `episodes`.
+        at_most: largest number of test episodes with `until_ci95`.
+        batch: most episodes at once; None chooses by device.
+        time_limit: most seconds of the test; None sets no limit.
+    """
+
+    dataset: Choice
+    shape: EpisodeShape
+    seed: int
+    episodes: int
+    inductive_episodes: int
+    until_ci95: float | None = None
+    at_most: int | None = None
+    batch: int | None = None
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One test of one training: a row of the leaderboard for one seed.
+
+    Attributes:
+        algorithm: the tested algorithm, with all its parameters; the one that trained, or another on its backbone.
+        training: the training that makes the weights.
+        selection: the episodes by which the training selects the tested weights.
+        test: the test.
+        problem: why it cannot run; empty if it can.
+    """
+
+    algorithm: Choice
+    training: Training
+    selection: Selection
+    test: Testing
+    problem: str = ""
+
+    @property
+    def dataset(self) -> Choice:
+        """Return the dataset of the test episodes."""
+        return self.test.dataset
+
+    @property
+    def backbone(self) -> Choice:
+        """Return the backbone."""
+        return self.training.backbone
+
+    @property
+    def shape(self) -> EpisodeShape:
+        """Return the shape of the test episodes."""
+        return self.test.shape
+
+    @property
+    def seed(self) -> int:
+        """Return the training seed."""
+        return self.training.seed
+
+    @property
+    def is_cross_domain(self) -> bool:
+        """Return whether it is tested on another dataset than that of its training."""
+        return self.training.dataset.label != self.dataset.label
+
+    @property
+    def is_trained_by_itself(self) -> bool:
+        """Return whether its own algorithm makes its weights."""
+        return self.algorithm.label == self.training.algorithm.label
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return all settings that determine the result, as plain data."""
+        training = self.training
+        identity: dict[str, Any] = {
+            "algorithm": vars(self.algorithm).copy(),
+            "dataset": vars(self.dataset).copy(),
+            "backbone": vars(self.backbone).copy(),
+            "shape": asdict(self.shape),
+            "seed": training.seed,
+            "train": training.schedule.identity if training.schedule else None,
+            "test": {"seed": self.test.seed},
+        }
+        if training.precision != "float32":
+            identity["precision"] = training.precision
+        if not self.is_trained_by_itself:
+            identity["weights"] = training.id
+        if self.is_cross_domain:
+            identity["trained_on"] = vars(training.dataset).copy()
+        if self.selection.on:
+            identity["validated_on"] = vars(self.selection.on).copy()
+        return identity | training.given
+
+    @cached_property
+    def id(self) -> str:
+        """Return the hash of `identity`, the cell's name in the store."""
+        return _content_hash(self.identity)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return what ``--only`` and a suite's `exclude` select by."""
+        return {
+            "algorithm": self.algorithm.label,
+            "dataset": self.dataset.label,
+            "backbone": self.backbone.label,
+            "trained_on": self.training.dataset.label,
+            "way": str(self.shape.way),
+            "shot": str(self.shape.shot),
+            "seed": str(self.seed),
+        }
+
+    @property
+    def title(self) -> str:
+        """Return a one-line description for people."""
+        source, target = self.training.dataset.label, self.dataset.label
+        parts = [
+            self.algorithm.label,
+            f"{source} → {target}" if self.is_cross_domain else target,
+            self.backbone.label,
+            f"{self.shape.way}-way {self.shape.shot}-shot",
+            f"seed {self.seed}",
+        ]
+        return " · ".join(parts)
+
+
+def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Group the cells by `Training.id`."""
+    sharing: dict[str, list[Cell]] = {}
+    for cell in cells:
+        sharing.setdefault(cell.training.id, []).append(cell)
+    return sharing
+
+
+def _named(choice: Choice) -> dict[str, Any]:
+    """Return a choice without its label, which does not change the weights."""
+    return {"name": choice.name, "params": choice.params}
+
+
+def _hash_of(source: Snapshot | WeightsFile) -> str:
+    if isinstance(source, WeightsFile):
+        return source.sha256
+    return f"{source.training.id} {source.selection.name}"
+
+
+def _content_hash(identity: Mapping[str, Any]) -> str:
+    return _hash(json.dumps(identity, sort_keys=True, separators=(",", ":")))[:16]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
