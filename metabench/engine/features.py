@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -199,9 +200,14 @@ class FeatureRows(Rows):
             )
 
 
-def embeds_images(algorithm: Algorithm) -> bool:
-    """Return whether a test needs nothing of an image but features that are its own."""
-    return algorithm.reads == "features" and algorithm.backbone.per_image
+def may_embed_once(algorithm: Algorithm, split: Split) -> bool:
+    """Return whether features of single images may stand for the images of a split.
+
+    The algorithm reads them only, they depend on one image each, and there are fewer of them than pixels: those of a
+    backbone that passes the pixels on would only take four times the bytes.
+    """
+    backbone = algorithm.backbone
+    return algorithm.reads == "features" and backbone.per_image and backbone.features < math.prod(split.rows.shape)
 
 
 def with_features(
@@ -226,7 +232,7 @@ def with_features(
         fixed: whether a backbone that is not frozen stays as it is.
     """
     backbone = algorithm.backbone
-    if not (embeds_images(algorithm) and (backbone.frozen or fixed)):
+    if not (may_embed_once(algorithm, splits["test"]) and (backbone.frozen or fixed)):
         return dict(splits)
     distorted = type(algorithm).augment is not Algorithm.augment
     return {
@@ -253,7 +259,7 @@ def embedded_once(
         watcher: sees the progress, and may ask to stop.
     """
     split = splits["test"]
-    if not embeds_images(algorithm) or isinstance(split.rows, FeatureRows) or len(split.rows) > images:
+    if isinstance(split.rows, FeatureRows) or not may_embed_once(algorithm, split) or len(split.rows) > images:
         return splits
     rows = FeatureRows(split, "test", algorithm.backbone, FeatureStore(None, ""), device, watcher)
     return {**splits, "test": replace(split, images=rows)}

@@ -17,7 +17,7 @@ from metabench.data.packing import DataRoots
 from metabench.engine.asking import predict, predict_alone
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
-from metabench.engine.features import embeds_images
+from metabench.engine.features import may_embed_once
 from metabench.engine.learner import build, build_tested, computing, image_shape_of
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
@@ -226,7 +226,7 @@ def _timed(
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    split = len(tested_on["test"].rows) / cell.shape.images if embeds_images(tested) else math.inf
+    split = len(tested_on["test"].rows) / cell.shape.images if may_embed_once(tested, tested_on["test"]) else math.inf
     return Pace(step / batch, episode, alone, split)
 
 

@@ -142,6 +142,12 @@ def test_a_dataset_of_vectors_is_trained_and_tested(run: Run, data: LoadedDatase
         run(splits=vectors)
 
 
+def test_features_as_many_as_pixels_are_not_kept(run: Run, tmp_path: Path) -> None:
+    watcher = Watching()
+    run(backbone="flat", watcher=watcher, features=tmp_path / "features")
+    assert embedded(watcher) == {}
+
+
 def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Path) -> None:
     watcher = Watching()
     run("flipping", watcher=watcher, features=tmp_path / "features")
