@@ -23,12 +23,11 @@ OUTPUTS_AT_ONCE = 2**17
 
 
 class Accuracy(Metric):
-    """The share of queries that are classified correctly, as the mean over the classes."""
+    """The share of queries that are classified correctly."""
 
     def of_episode(self, outputs: Floats, targets: Ints) -> Floats:
         """Return the [B] accuracies."""
-        accuracies: Floats = class_accuracies(outputs, targets).mean(axis=1)
-        return accuracies
+        return episode_accuracies(outputs, targets)
 
 
 class NegativeLogLikelihood(Metric):
@@ -89,9 +88,21 @@ def credit(outputs: Floats, targets: Ints) -> Floats:
 
 
 def class_accuracies(outputs: Floats, targets: Ints) -> Floats:
-    """Return the [B, N] accuracy of each class, with ties as in `credit`."""
+    """Return the [B, N] accuracy of each class, with ties as in `credit`; NaN for a class without queries."""
     ways = outputs.shape[-1]
-    return _sums(credit(outputs, targets), targets, ways) / _sums(np.ones(targets.shape), targets, ways)
+    counts = _sums(np.ones(targets.shape), targets, ways)
+    sums = _sums(credit(outputs, targets), targets, ways)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def episode_accuracies(outputs: Floats, targets: Ints) -> Floats:
+    """Return the [B] accuracies over the queries of each episode."""
+    counts = _sums(np.ones(targets.shape), targets, outputs.shape[-1])
+    # Of equal classes, the mean of the classes: the same number, in the order of summation of earlier versions.
+    equal = bool((counts == counts[:1, :1]).all())
+    values = class_accuracies(outputs, targets) if equal else credit(outputs, targets)
+    accuracies: Floats = values.mean(axis=1)
+    return accuracies
 
 
 def log_probabilities(scores: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> Floats:

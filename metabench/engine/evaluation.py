@@ -12,7 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from metabench.analysis.metrics import OUTPUTS_AT_ONCE, Collector, class_accuracies, credit, log_probabilities
+from metabench.analysis.metrics import (
+    OUTPUTS_AT_ONCE,
+    Collector,
+    class_accuracies,
+    credit,
+    episode_accuracies,
+    log_probabilities,
+)
 from metabench.analysis.stats import Floats, Ints
 from metabench.api import Algorithm, Episodes
 from metabench.engine.asking import predict, predict_alone
@@ -46,8 +53,8 @@ def evaluate(
         first: as in `in_batches`.
 
     Returns:
-        [episodes - first, N] share of the queries of label 0 … N-1 that are classified correctly. All classes have the
-        same number of queries, so that the mean of a row is the accuracy of the episode.
+        [episodes - first, N] share of the queries of label 0 … N-1 that are classified correctly; NaN for a class
+        without queries.
 
     Raises:
         CellFailed: a score is NaN or +inf.
@@ -71,7 +78,7 @@ def inductive_accuracies(
 ) -> Floats:
     """Accuracy per episode when every query is predicted on its own (inductive protocol).
 
-    Only the first query of each class is predicted.
+    Only the first query of each class is predicted; a class without queries is left out.
 
     Args:
         algorithm: the trained algorithm.
@@ -91,8 +98,11 @@ def inductive_accuracies(
     """
 
     def accuracies(start: int, count: int) -> Floats:
-        drawn = first_of_each_class(stream.batch(start, count))
-        means: Floats = credit(checked(predict_alone(algorithm, drawn, seed, start)), _labels(drawn)).mean(axis=1)
+        drawn = stream.batch(start, count)
+        first, labels = first_of_each_class(drawn), _labels(drawn)
+        credits = credit(checked(predict_alone(algorithm, first, seed, start)), _labels(first))
+        present = (labels[:, None, :] == np.arange(drawn.way)[:, None]).any(axis=2)
+        means: Floats = credits.sum(axis=1, where=present) / present.sum(axis=1)
         return means
 
     return in_batches(accuracies, episodes, batch, watcher, first)
@@ -136,7 +146,7 @@ def measure(
         lacking = keep - ended
         ended += len(targets)
         if lacking > 0:
-            values = class_accuracies(outputs[:lacking], targets[:lacking]).mean(axis=1)
+            values = episode_accuracies(outputs[:lacking], targets[:lacking])
             kept.append(Outputs(outputs[:lacking].astype(np.float16, order="C"), targets[:lacking], values))
 
     def accuracies(start: int, count: int) -> Floats:
@@ -204,7 +214,7 @@ def in_batches(
         batches.append(batch.fit(next_batch))
         done += len(batches[-1])
         if watcher is not None:
-            so_far = f"accuracy {float(np.concatenate(batches).mean()):.2%}" if len(batches) % 10 == 1 else ""
+            so_far = f"accuracy {float(np.nanmean(np.concatenate(batches))):.2%}" if len(batches) % 10 == 1 else ""
             watcher.advance(done, so_far)
             if watcher.should_stop():
                 raise Interrupted
@@ -212,7 +222,7 @@ def in_batches(
 
 
 def first_of_each_class(episodes: Episodes) -> Episodes:
-    """Return the episodes with one query per class, in label order."""
+    """Return the episodes with one query per class, in label order; any query for a class without."""
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
     chosen = (episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
     queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
