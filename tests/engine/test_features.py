@@ -21,7 +21,8 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Vmapped
 from metabench.engine.costs import flops
-from metabench.engine.features import FeatureRows, FeatureStore
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import FeatureRows
 from metabench.engine.learner import make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
