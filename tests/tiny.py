@@ -331,6 +331,14 @@ class Infinite(Centroid):
         return scores.masked_fill(scores < scores.max(dim=-1, keepdim=True).values, float("-inf"))
 
 
+class Unlucky(Centroid):
+    """Gives the nearest class a score of -inf."""
+
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        scores = super().answer(state, query)
+        return scores.masked_fill(scores == scores.max(dim=-1, keepdim=True).values, float("-inf"))
+
+
 class Constant(Centroid):
     """Answers the same score for all classes."""
 
@@ -362,6 +370,7 @@ TINY = [
     Padded,
     Listing,
     Infinite,
+    Unlucky,
     Constant,
     Parrot,
     Talkative,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from metabench.analysis.declared import measures_of
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
@@ -138,7 +139,10 @@ class Learner:
             splits = self._splits(cell, algorithm, watcher)
             if not cell.is_trained_by_itself or self.trained is None:
                 set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
-            return test(cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier)
+            measures = measures_of(self.plugins)
+            return test(
+                cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
+            )
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -169,10 +173,14 @@ class Learner:
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
     def _splits(self, cell: Cell, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split]:
-        """Return the splits of a cell's dataset; features where the backbone stays as it is."""
+        """Return the splits that a cell is tested and validated on; features where the backbone stays as it is."""
         fixed = not cell.is_trained_by_itself or self.trained is None
         rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
-        return rows.of(cell.dataset, algorithm, fixed)
+        splits = rows.of(cell.dataset, algorithm, fixed)
+        validated_on = cell.selection.on or self.training.dataset
+        if validated_on == cell.dataset:
+            return splits
+        return {**splits, "val": rows.of(validated_on, algorithm, fixed)["val"]}
 
 
 @dataclass(frozen=True)

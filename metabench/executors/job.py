@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from metabench.analysis.metrics import RANKED_BY
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.engine.learner import Learner, make_learner
@@ -239,7 +240,10 @@ class TrainingJob:
             identity=cell.identity,
             status="ok" if outcome else status,
             error=problem,
-            accuracy=outcome.accuracy if outcome else None,
+            ranked_by=outcome.ranked_by if outcome else RANKED_BY,
+            metrics=outcome.metrics if outcome else {},
+            declarations=outcome.declarations if outcome else {},
+            temperature=outcome.temperature if outcome else None,
             inductive_accuracy=outcome.inductive_accuracy if outcome else None,
             transductive=outcome.transductive if outcome else None,
             worst_classes=outcome.worst_classes if outcome else [],

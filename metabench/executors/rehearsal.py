@@ -19,6 +19,7 @@ from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
 from metabench.engine.features import may_embed_once
 from metabench.engine.learner import build, build_tested, computing, image_shape_of
+from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
@@ -65,12 +66,14 @@ class Pace:
             weights: whether an earlier run has kept its weights.
         """
         schedule, test = cell.training.schedule, cell.test
-        training, validations = 0.0, 0
+        training, validations, calibrated = 0.0, 0, 0
+        if schedule is not None:
+            calibrated = min(schedule.validation_episodes, CALIBRATION_EPISODES)
         if schedule is not None and not weights:
             training = 0.0 if trained else schedule.steps * schedule.meta_batch * self.training_episode
             training = min(training, schedule.seconds or training)
             validations = -(-schedule.steps // schedule.validate_every) * schedule.validation_episodes
-        tested = validations + min(test.episodes, self.split) + _PROBED
+        tested = validations + calibrated + min(test.episodes, self.split) + _PROBED
         return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
 

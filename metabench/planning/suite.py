@@ -187,7 +187,12 @@ class Evaluation(_Section):
             `episodes`.
         batch: most episodes predicted at once; changes results by rounding only. None chooses by device.
         seed: seed of the test episodes, shared by all training seeds.
+        query_balance: whether every class of an episode has as many queries, or shares that the episode draws from a
+            Dirichlet distribution (Veilleux et al. 2021, section 5.1), in validation, too.
+        dirichlet_alpha: parameter α of that distribution.
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
+        keep_outputs: number of first test episodes whose outputs are kept, so that `metabench score` can compute
+            further metrics; 0 keeps none.
     """
 
     episodes: PositiveInt = Field(default=1000, ge=2)
@@ -195,7 +200,10 @@ class Evaluation(_Section):
     inductive_episodes: PositiveInt = Field(default=200, ge=2)
     batch: PositiveInt | None = None
     seed: int = Field(default=0, ge=0)
+    query_balance: Literal["equal", "dirichlet"] = "equal"
+    dirichlet_alpha: PositiveFloat = 2.0
     time_limit: PositiveFloat | None = None
+    keep_outputs: int = Field(default=1000, ge=0)
 
     @model_validator(mode="after")
     def _grows(self) -> Evaluation:
@@ -208,12 +216,14 @@ class Gate(_Section):
     """Limits beyond which `metabench compare` fails a run.
 
     Attributes:
-        tolerance: largest accepted loss of accuracy, in percentage points.
+        tolerance: largest accepted loss of the metric that ranks, in the unit of its column (accuracy: points).
+        tolerances: largest accepted loss of further metrics by name, each in the unit of its column.
         slowdown: largest accepted factor by which throughput and latency get worse; None sets no limit.
         memory_growth: largest accepted factor by which peak memory grows; None sets no limit.
     """
 
     tolerance: float = Field(default=0.5, ge=0, le=100)
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {}
     slowdown: float | None = Field(default=None, ge=1, le=100)
     memory_growth: float | None = Field(default=None, ge=1, le=100)
 
@@ -221,7 +231,8 @@ class Gate(_Section):
         """Return the limits as text for people."""
         factors = {"slowdown": self.slowdown, "memory growth": self.memory_growth}
         shown = [f"{name} {'without limit' if limit is None else f'×{limit:g}'}" for name, limit in factors.items()]
-        return ", ".join([f"tolerance {self.tolerance:g} points", *shown])
+        further = [f"{name} {limit:g}" for name, limit in self.tolerances.items()]
+        return ", ".join([f"tolerance {self.tolerance:g} points", *further, *shown])
 
 
 #: Names of suites and profiles are also names of directories.

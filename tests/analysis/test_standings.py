@@ -39,8 +39,8 @@ def test_seeds_are_averaged_episode_by_episode(make_record: Make, make_results: 
     results = {str(seed): make_results(0.5 + 0.1 * seed, noise=seed) for seed in range(3)}
     records = [make_record(0.5 + 0.1 * seed, seed=seed, cell=str(seed)) for seed in range(3)]
     (row,) = rows_of(records, results)
-    mean = np.mean([result.accuracies for result in results.values()], axis=0)
-    assert row.accuracy == mean_interval(mean)
+    mean = np.mean([result.figures["accuracy"] for result in results.values()], axis=0)
+    assert row.primary == mean_interval(mean)
     assert row.data_ci95 == DataIntervals(results["0"].groups).ci95(mean)
     assert row.seed_ci95 == pytest.approx(mean_interval([0.5, 0.6, 0.7]).ci95)
 
@@ -48,8 +48,8 @@ def test_seeds_are_averaged_episode_by_episode(make_record: Make, make_results: 
 def of_seeds(make_record: Make, results: dict[str, EpisodeResults], transductive: bool) -> list[Record]:
     records = []
     for seed, (cell, result) in enumerate(results.items()):
-        alone = result.alone if transductive else result.accuracies
-        summary = vars(mean_interval(result.accuracies))
+        alone = result.alone if transductive else result.figures["accuracy"]
+        summary = vars(mean_interval(result.figures["accuracy"]))
         records.append(
             make_record(
                 cell=cell,
@@ -65,8 +65,8 @@ def of_seeds(make_record: Make, results: dict[str, EpisodeResults], transductive
 def test_accuracy_and_alone_of_an_inductive_method_have_one_interval(make_record: Make, make_results: Results) -> None:
     results = {str(seed): make_results(0.5 + 0.1 * seed, noise=seed) for seed in range(3)}
     (row,) = rows_of(of_seeds(make_record, results, transductive=False), results)
-    assert row.accuracy is not None
-    assert (row.inductive, row.inductive_ci95) == (row.accuracy.mean, row.accuracy.ci95)
+    assert row.primary is not None
+    assert (row.inductive, row.inductive_ci95) == (row.primary.mean, row.primary.ci95)
 
 
 def test_alone_of_several_seeds_is_averaged_episode_by_episode(make_record: Make, make_results: Results) -> None:
@@ -91,7 +91,7 @@ def test_seeds_of_which_some_are_transductive_share_the_first_episodes(
     ]
     (row,) = rows_of(records, {"one": one, "two": two})
     assert two.alone is not None
-    expected = mean_interval((one.accuracies[:20] + two.alone) / 2)
+    expected = mean_interval((one.figures["accuracy"][:20] + two.alone) / 2)
     assert (row.inductive, row.inductive_ci95) == (expected.mean, expected.ci95)
 
 
@@ -111,8 +111,8 @@ def test_without_accuracies_of_episodes_the_intervals_of_seeds_are_averaged(
 def test_a_seed_that_failed_is_left_out_of_the_mean(make_record: Make, make_results: Results) -> None:
     records = [make_record(0.5, seed=0, cell="a"), make_record(None, seed=1, cell="b")]
     (row,) = rows_of(records, {"a": make_results(0.5)})
-    assert row.accuracy is not None
-    assert row.accuracy.mean == pytest.approx(0.5)
+    assert row.primary is not None
+    assert row.primary.mean == pytest.approx(0.5)
     assert [record.cell for record in row.finished] == ["a"]
     assert row.seed_ci95 is None
 
@@ -134,7 +134,7 @@ def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_
         make_record(0.6, algorithm="other", cell="d", identity={"test": {"seed": 7}}),
         make_record(0.5, algorithm="data", cell="e", dataset_fingerprint="0" * 64),
     ]
-    results = {record.cell: make_results(record.accuracy and record.accuracy.mean) for record in records}
+    results = {record.cell: make_results(record.primary and record.primary.value) for record in records}
     results["c"] = make_results(0.7, episodes=50)
     rows = rows_of(records, results)
     compared = {row.name: row.versus_best is not None for row in rows}

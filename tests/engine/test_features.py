@@ -92,7 +92,7 @@ def test_results_from_cached_features_are_those_from_images(run: Run, tmp_path: 
     from_images = run(backbone="thawed")
     for folder in (None, tmp_path / "features"):
         cached = run(features=folder)
-        assert (cached.episodes.accuracies == from_images.episodes.accuracies).all()
+        assert (cached.episodes.figures["accuracy"] == from_images.episodes.figures["accuracy"]).all()
         assert cached.train.validation == from_images.train.validation
         assert cached.flops_per_episode == from_images.flops_per_episode, "counted from images"
         assert cached.transductive is from_images.transductive is False
