@@ -9,10 +9,10 @@ from itertools import product
 from typing import Literal
 
 from metabench.analysis.bootstrap import pooled_difference
+from metabench.analysis.common_episodes import episodes_of, first_episodes
 from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
 from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import ALPHA, holm
-from metabench.analysis.standings import episodes_of
 from metabench.analysis.stats import MeanInterval, mean_interval, t_below
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration, Record
@@ -108,9 +108,10 @@ def judge(
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
     both = {
-        title: _Pair(title, old, new, old.ranked_by, tolerance)
+        title: _Pair(title, *_on_common_episodes(old, base, new, candidate), old.ranked_by, tolerance)
         for title, (old, new) in pairs.items()
         if old and new and old.primary and new.primary and episodes_of(old) == episodes_of(new)
+        if not (_is_timed(old) or _is_timed(new))
     }
     compared = dict(both)
     missing: list[Verdict] = []
@@ -128,16 +129,19 @@ def judge(
         for sign in (1, -1)
     )
     verdicts = [pair.verdict(intervals[title], losses[title], gains[title]) for title, pair in compared.items()]
-    for title, (old, new) in pairs.items():
-        if title in both:
-            continue
-        if wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
-            verdicts.append(Verdict(title, "invalid", "; ".join(wrong)))
-        elif any(record and record.status == "skipped" for record in (old, new)):
-            verdicts.append(_skipped(title, old, new))
-        else:
-            verdicts.append(_uncompared(title, old, new))
+    verdicts += [_without_comparison(title, old, new) for title, (old, new) in pairs.items() if title not in both]
     return sorted([*verdicts, *missing], key=lambda verdict: (not verdict.breaks, verdict.cell))
+
+
+def _on_common_episodes(old: Record, base: Runs, new: Record, candidate: Runs) -> tuple[Record, Record]:
+    """Return two records with metrics over the first episodes that both have."""
+    count = min(record.primary.episodes for record in (old, new) if record.primary)
+    return first_episodes(old, count, base), first_episodes(new, count, candidate)
+
+
+def _is_timed(record: Record) -> bool:
+    """Return whether a budget of seconds ended the training, so that its accuracy depends on the machine."""
+    return record.train is not None and record.train.timed
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:
@@ -266,6 +270,18 @@ def _state(record: Record | None) -> str:
     return verbs.get(record.status, f"failed in this cell: {record.error}")
 
 
+def _without_comparison(title: str, old: Record | None, new: Record | None) -> Verdict:
+    """Judge a cell whose results are not compared, or that one run lacks."""
+    if wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
+        return Verdict(title, "invalid", "; ".join(wrong))
+    if any(record and record.status == "skipped" for record in (old, new)):
+        return _skipped(title, old, new)
+    if old and new and old.primary and new.primary and (_is_timed(old) or _is_timed(new)):
+        reason = "its training ended by a budget of seconds: the result depends on the machine"
+        return Verdict(title, "undecided", reason, *_values(old, new), metric=_declared(old, new))
+    return _uncompared(title, old, new)
+
+
 def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
     """Judge a cell without comparable results."""
     before, after = _values(old, new)
@@ -284,7 +300,7 @@ def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
     return Verdict(
         title,
         "missing",
-        "its test episodes are not those of the base (other data, number of episodes or eval.seed): run the base again",
+        "its test episodes are not those of the base (other data or eval.seed): run the base again",
         before,
         after,
         metric=metric,

@@ -12,9 +12,9 @@ from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from metabench.analysis.bootstrap import MeanOfSeeds, pooled_interval
+from metabench.analysis.common_episodes import Figures, episodes_of, on_common_episodes
 from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
 from metabench.analysis.parameters import varying_parameters
@@ -25,17 +25,11 @@ from metabench.records.record import Declaration, Record
 from metabench.specs import Metric, PublishedResult
 
 
-class Results(Protocol):
+class Results(Figures, Protocol):
     """Reads the per-episode results of records, e.g. `metabench.records.runs.Runs`."""
 
     def values(self, record: Record) -> Floats:
         """Return the [n] value of each episode, of the metric that ranks."""
-
-    def alone(self, record: Record) -> Floats | None:
-        """Return the [k] value of the first episodes with each query on its own; None where unknown."""
-
-    def groups(self, record: Record) -> npt.NDArray[np.int64]:
-        """Return the [n, N] groups of each episode's classes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class Row:
     p_holm: Mapping[str, float] = field(default_factory=dict, repr=False)
     published: Comparison | None = None
     values: Floats | None = field(default=None, repr=False)
-    tested_on: tuple[int, str] | None = field(default=None, repr=False)
+    tested_on: str | None = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict)
     pooled: Metric | None = field(default=None, repr=False)
 
@@ -99,7 +93,16 @@ class Row:
 class Table:
     """All methods on one dataset, backbone, way and shot.
 
-    Rows are sorted by the metric that ranks, the best first; failed and skipped methods come last.
+    Rows are sorted by the metric that ranks, the best first; failed and skipped methods come last. They are compared on
+    the first episodes that all of them have.
+
+    Attributes:
+        dataset: label of the dataset of the test.
+        backbone: label of the backbone.
+        way: N of the test episodes.
+        shot: K of the test episodes.
+        rows: the methods.
+        longest: largest number of test episodes of a record.
     """
 
     dataset: str
@@ -107,6 +110,7 @@ class Table:
     way: int
     shot: int
     rows: Sequence[Row]
+    longest: int = 0
 
     @property
     def task(self) -> str:
@@ -120,7 +124,12 @@ class Table:
         seeds = sorted({len(row.finished) for row in self.rows if row.finished})
         parts = [self.task]
         if episodes:
-            parts.append(f"{'/'.join(map(str, episodes))} test episodes")
+            first = (
+                f"the first {episodes[0]} of up to {self.longest}"
+                if episodes == [min(episodes[0], self.longest - 1)]
+                else ""
+            )
+            parts.append(f"{first or '/'.join(map(str, episodes))} test episodes")
         if seeds and seeds[-1] > 1:
             parts.append(f"{'/'.join(map(str, seeds))} training seeds")
         return " · ".join(parts)
@@ -135,14 +144,19 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
         published: published results of any algorithm.
     """
     methods: dict[tuple[_TableKey, tuple[str, str]], list[Record]] = {}
-    for record in records:
+    all_records = list(records)
+    longest: dict[_TableKey, int] = {}
+    for record in all_records:
+        if record.primary:
+            longest[_table_of(record)] = max(record.primary.episodes, longest.get(_table_of(record), 0))
+    for record in on_common_episodes(all_records, results):
         methods.setdefault((_table_of(record), _method_of(record)), []).append(record)
     tables = []
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
         rows = _sorted(_with_params(_named([_row(seeds, results, published) for seeds in members])))
         dataset, backbone, way, shot = table
-        tables.append(Table(dataset, backbone, way, shot, rows))
+        tables.append(Table(dataset, backbone, way, shot, rows, longest.get(table, 0)))
     contests = compare([_contest(table.rows, results) for table in tables])
     return [
         replace(table, rows=_ranked(table.rows, comparisons))
@@ -298,7 +312,8 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
     """Sort by the metric that ranks, the best first; rows of other episodes and failures last."""
     tested = [row.tested_on for row in rows if row.tested_on]
     # The episodes of most rows; of two equally frequent sets, the larger.
-    main = max(tested, key=lambda episodes: (tested.count(episodes), episodes), default=None)
+    lengths = {row.tested_on: len(row.values) for row in rows if row.values is not None}
+    main = max(tested, key=lambda episodes: (tested.count(episodes), lengths.get(episodes, 0), episodes), default=None)
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
         loss = -row.metric.sign * row.primary.mean if row.primary else 0.0
@@ -347,19 +362,3 @@ def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
         rank = 1 if tie else place + 1
         ranked.append(replace(row, rank=rank, tie=tie, versus_best=best, p_holm=p_holm))
     return ranked
-
-
-def episodes_of(record: Record) -> tuple[int, str]:
-    """Return a key of records with identical test episodes.
-
-    The key is the number of episodes and the record's key of them; for a record of 0.1, all settings that determined
-    them. Records that are ranked by other metrics have other keys.
-    """
-    episodes = record.primary.episodes if record.primary else 0
-    metric = "" if record.ranked_by == "accuracy" else f" {record.ranked_by}"
-    if record.data:
-        return episodes, record.data.episodes + metric
-    dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
-    seed = record.identity.get("test", {}).get("seed")
-    settings = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
-    return episodes, json.dumps(settings, sort_keys=True)

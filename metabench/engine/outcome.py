@@ -194,8 +194,7 @@ def test(
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
     size = algorithm.backbone.input.remark(stream.image_shape)
     remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(accuracies, cell.shape.way)]
-    if weights and weights.selected_for:
-        remarks.append(f"the weights were selected for {weights.selected_for}")
+    remarks += _remarks_on_training(cell, trained, weights)
 
     def test_inductively() -> Floats:
         count, known = settings.inductive_episodes, earlier.alone if earlier else None
@@ -336,6 +335,16 @@ def _remarks(accuracies: Floats, way: int) -> list[str]:
             f"the accuracy is far below chance ({chance:.1%}): the largest score is the prediction, not the smallest"
         ]
     return []
+
+
+def _remarks_on_training(cell: Cell, trained: Trained | None, weights: SelectedWeights | None) -> list[str]:
+    """Return remarks on weights that do not follow from the settings of the cell alone."""
+    schedule, remarks = cell.training.schedule, []
+    if weights and weights.selected_for:
+        remarks.append(f"the weights were selected for {weights.selected_for}")
+    if trained and schedule and schedule.seconds is not None:
+        remarks.append(f"train.seconds ended the training at step {trained.step}: the result depends on the machine")
+    return remarks
 
 
 def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:

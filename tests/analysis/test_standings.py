@@ -130,19 +130,18 @@ def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_
     records = [
         make_record(0.9, algorithm="best", cell="a"),
         make_record(0.8, algorithm="same", cell="b"),
-        make_record(0.7, algorithm="fewer", cell="c", accuracy=of_episodes(50)),
+        make_record(0.7, algorithm="third", cell="c"),
         make_record(0.6, algorithm="other", cell="d", identity={"test": {"seed": 7}}),
         make_record(0.5, algorithm="data", cell="e", dataset_fingerprint="0" * 64),
     ]
     results = {record.cell: make_results(record.primary and record.primary.value) for record in records}
-    results["c"] = make_results(0.7, episodes=50)
     rows = rows_of(records, results)
     compared = {row.name: row.versus_best is not None for row in rows}
-    assert compared == {"best": False, "same": True, "fewer": False, "other": False, "data": False}
+    assert compared == {"best": False, "same": True, "third": True, "other": False, "data": False}
     assert [(row.name, row.rank) for row in rows] == [
         ("best", 1),
         ("same", 2),
-        ("fewer", None),
+        ("third", 3),
         ("other", None),
         ("data", None),
     ]
@@ -178,12 +177,31 @@ def test_seeds_tested_on_other_episodes_are_another_row(make_record: Make, make_
 
 def test_methods_on_other_episodes_than_most_have_no_rank(make_record: Make, make_results: Results) -> None:
     records = [
-        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50)),
+        make_record(algorithm="odd", cell="odd", identity={"test": {"seed": 7}}),
         make_record(algorithm="one", cell="one"),
         make_record(algorithm="two", cell="two"),
     ]
-    results = {"odd": make_results(0.9, episodes=50), "one": make_results(0.8), "two": make_results(0.7)}
+    results = {"odd": make_results(0.9), "one": make_results(0.8), "two": make_results(0.7)}
     assert [(row.name, row.rank) for row in rows_of(records, results)] == [("one", 1), ("two", 2), ("odd", None)]
+
+
+def test_methods_are_compared_on_the_first_episodes_that_all_have(make_record: Make, make_results: Results) -> None:
+    worse_at_first = make_results(0.9)
+    worse_at_first.figures["accuracy"][:50] = np.linspace(0.2, 0.4, 50)
+    results = {"short": make_results(0.5, episodes=50), "long": worse_at_first}
+    records = [
+        make_record(0.5, algorithm="short", cell="short", accuracy=of_episodes(50)),
+        make_record(0.9, algorithm="long", cell="long", accuracy=of_episodes(len(worse_at_first.figures["accuracy"]))),
+    ]
+    (table,) = make_tables(records, KeptResults(lambda record: results[record.cell]))
+    assert table.title.endswith(f"the first 50 of up to {len(worse_at_first.figures['accuracy'])} test episodes")
+    first, second = table.rows
+    assert [row.name for row in table.rows] == ["short", "long"], "the ranks are those of the first 50 episodes"
+    assert second.primary == mean_interval(worse_at_first.figures["accuracy"][:50])
+    assert second.data_ci95 == DataIntervals(worse_at_first.groups[:50]).ci95(worse_at_first.figures["accuracy"][:50])
+    assert first.primary is not None
+    assert second.versus_best is not None
+    assert second.versus_best.difference == pytest.approx(0.3 - first.primary.mean)
 
 
 def test_machines_are_not_mixed_in_one_row(make_record: Make, make_results: Results) -> None:
@@ -210,9 +228,9 @@ def test_a_tie_with_the_best_shares_its_rank(make_record: Make, make_results: Re
 
 def test_every_pair_of_ranked_methods_has_an_adjusted_p(make_record: Make, make_results: Results) -> None:
     records = [make_record(0.9 - 0.1 * i, algorithm=f"m{i}", cell=str(i)) for i in range(3)]
-    odd = make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50))
+    odd = make_record(algorithm="odd", cell="odd", identity={"test": {"seed": 7}})
     results = {str(i): make_results(0.9 - 0.1 * i, noise=i) for i in range(3)}
-    rows = rows_of([*records, odd], {**results, "odd": make_results(0.9, episodes=50)})
+    rows = rows_of([*records, odd], {**results, "odd": make_results(0.9)})
     assert [set(row.p_holm) for row in rows] == [{"m1", "m2"}, {"m0", "m2"}, {"m0", "m1"}, set()]
     assert rows[1].versus_best is not None
     assert rows[1].p_holm["m0"] == rows[0].p_holm["m1"] == rows[1].versus_best.p_holm
@@ -286,7 +304,7 @@ def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManage
     results = plugins.published_results()
     suite = read_suite(plugins.suite_path("omniglot"))
     cells = make_plan(*resolve(suite, "paper"), plugins)
-    known = {path for cell in cells for path in paths(cell.identity)}
+    known = {path for cell in cells for path in paths(cell.identity)} | {"test.episodes"}
     assert {entry.algorithm for entry in results} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
     for entry in results:
         assert 0.5 < entry.accuracy < 1
