@@ -284,7 +284,7 @@ def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
     return Verdict(
         title,
         "missing",
-        "its test episodes are not those of the base (other data, number of episodes or eval.seed): run the base again",
+        "its test episodes are not those of the base (other data or eval.seed): run the base again",
         before,
         after,
         metric=metric,
