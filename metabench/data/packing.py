@@ -24,7 +24,7 @@ from metabench.data.order import content_of
 from metabench.data.validation import check_pack, check_sizes, check_splits, checked_classes
 from metabench.errors import DataError, InvalidData, MetabenchError, in_one_line
 from metabench.files import atomic_file
-from metabench.packs import Pack, read_pack, write_pack
+from metabench.packs import ClassImages, Pack, read_pack, write_pack
 from metabench.registry.code import code_hash
 from metabench.registry.file_classes import is_local
 
@@ -168,14 +168,17 @@ def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progres
     announced = check_sizes(name, _guarded(name, "sizes()", dataset.sizes))
     raw = _raw_files(name, dataset, roots)
     pack = _load_pack(name, dataset, roots, progress, raw)
-    splits = check_splits(name, _guarded(name, "split()", lambda: dataset.split(pack)), announced)
+    splits = _guarded(name, "split()", lambda: check_splits(name, dataset.split(pack), announced))
     key = _content_key(name, dataset, pack, raw, splits)
     note = pack_path(name, dataset, roots).with_suffix(f".{key[:12]}.json")
     examined = _read_note(note, key)
     if examined is None:
         seen = _Counted(progress, sum(len(split.images) for split in [*splits.values(), splits["test"]]), name)
-        findings = examine(name, splits, dataset.overlapping, seen)
-        examined = _Examined(findings, content_of(splits["test"], seen))
+        examined = _guarded(
+            name,
+            "reading its images",
+            lambda: _Examined(examine(name, splits, dataset.overlapping, seen), content_of(splits["test"], seen)),
+        )
         _write_note(note, key, examined)
     features = roots.cache / _folder(name) / "features"
     return LoadedDataset(
@@ -254,11 +257,17 @@ def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress
     path = pack_path(name, dataset, roots)
     _check_writable(path.parent)
     packed = _guarded(name, "pack()", lambda: dataset.pack(_files(name, roots), progress))
-    # The stamp is older than the reading: a file that changed meanwhile is read again.
+    content: Pack | Iterator[ClassImages]
     if isinstance(packed, Iterator):
-        pack = write_pack(path, checked_classes(name, _guarded_each(name, packed)), raw.stamp)
+        content = checked_classes(name, _guarded_each(name, packed))
     else:
-        pack = write_pack(path, check_pack(name, packed), raw.stamp)
+        content = check_pack(name, packed)
+
+    def hashing(done: int, total: int) -> None:
+        progress(done >> 20, total >> 20, f"hashing {name}, MiB")
+
+    # The stamp is older than the reading: a file that changed meanwhile is read again.
+    pack = write_pack(path, content, raw.stamp, hashing)
     for note in path.parent.glob(f"{path.stem}.*.json"):
         note.unlink(missing_ok=True)
     return pack

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from metabench.engine.controls import (
 )
 from metabench.engine.costs import flops, latencies
 from metabench.engine.evaluation import answers, in_batches, inductive_accuracies, measure
+from metabench.engine.features import embedded_once
 from metabench.engine.pictures import episode_png
 from metabench.engine.progress import Interrupted, TimeLimit, Watcher
 from metabench.engine.streams import EpisodeStream, evaluation_stream, validation_stream
@@ -149,17 +151,18 @@ def test(
     """
     settings = cell.test
     watcher = watcher if settings.time_limit is None else TimeLimit(watcher, settings.time_limit)
-    stream = evaluation_stream(cell, splits, device)
+    embedded, watch = embedded_once(splits, algorithm, cell.shape.images, device, watcher), Stopwatch(device)
+    # The features of a trained backbone are part of its test; others are kept for all tests.
+    with nullcontext() if embedded is splits else watch.running():
+        stream = evaluation_stream(cell, embedded, device)
     batch = BatchSize(device, settings.batch or stream.at_once)
     temperature = _temperature(cell, algorithm, splits, device, watcher)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
-    collector = Collector(measures, temperature.value if temperature else None)
     collector = Collector(measures, temperature.value if temperature else None)
     known = earlier if earlier is not None and _has_all(earlier, measures) else None
     by_class = np.empty((0, cell.shape.way)) if known is None or known.by_class is None else known.by_class
     kept = known.outputs if known else None
     tested = len(by_class)
-    watch = Stopwatch(device)
     while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
         watcher.phase("test", wanted, len(by_class))
         with watch.running():
@@ -344,8 +347,10 @@ def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[Cl
     return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]
 
 
-def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes:
-    """Return a picture of an episode and its wrong predictions."""
+def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes | None:
+    """Return a picture of an episode and its wrong predictions; None of vectors."""
+    if len(stream.image_shape) == 1:
+        return None
     episode = stream.batch(number, 1)
     predicted = predict(algorithm, episode, seed, number)[0].argmax(dim=-1)
     return episode_png(

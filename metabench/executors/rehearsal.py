@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from metabench.data.packing import DataRoots
 from metabench.engine.asking import predict, predict_alone
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
+from metabench.engine.features import may_embed_once
 from metabench.engine.learner import build, build_tested, computing, image_shape_of
 from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.progress import Watcher
@@ -47,11 +49,13 @@ class Pace:
         training_episode: seconds of one episode of an outer update.
         test_episode: seconds to adapt to one episode and predict its queries.
         alone: seconds to predict the first query of each class on its own; 0 for inductive methods.
+        split: number of test episodes with as many images as the test split, if the engine may embed the split once.
     """
 
     training_episode: float
     test_episode: float
     alone: float
+    split: float = math.inf
 
     def seconds(self, cell: Cell, trained: bool, weights: bool) -> float:
         """Return the expected seconds of a cell.
@@ -69,7 +73,7 @@ class Pace:
             training = 0.0 if trained else schedule.steps * schedule.meta_batch * self.training_episode
             training = min(training, schedule.seconds or training)
             validations = -(-schedule.steps // schedule.validate_every) * schedule.validation_episodes
-        tested = validations + calibrated + test.episodes + _PROBED
+        tested = validations + calibrated + min(test.episodes, self.split) + _PROBED
         return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
 
@@ -225,7 +229,8 @@ def _timed(
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    return Pace(step / batch, episode, alone)
+    split = len(tested_on["test"].rows) / cell.shape.images if may_embed_once(tested, tested_on["test"]) else math.inf
+    return Pace(step / batch, episode, alone, split)
 
 
 def _timed_predictions(

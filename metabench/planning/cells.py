@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Schedule:
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that determine the weights, as plain data."""
-        settings = {**vars(self), "shape": asdict(self.shape)}
+        settings = {**vars(self), "shape": self.shape.identity}
         del settings["time_limit"]
         # Keep the hashes from before these settings existed.
         for name, absent in (("validation_seed", 0), ("patience", None), ("seconds", None)):
@@ -67,6 +67,8 @@ class Selection:
     def name(self) -> str:
         """Return the part of a file's name, e.g. ``"5way-1shot-15queries"``."""
         shape = f"{self.shape.way}way-{self.shape.shot}shot-{self.shape.queries}queries"
+        if self.shape.dirichlet is not None:
+            shape += f"-dirichlet{self.shape.dirichlet:g}"
         rest = [self.params] if self.params != "{}" else []
         rest += [json.dumps(_named(self.on), sort_keys=True)] if self.on else []
         return "-".join([shape, *(_hash(text)[:8] for text in rest)])
@@ -74,6 +76,8 @@ class Selection:
     def __str__(self) -> str:
         """Return a text for people."""
         shape = f"{self.shape.way}-way {self.shape.shot}-shot, {self.shape.queries} queries"
+        if self.shape.dirichlet is not None:
+            shape += f" (Dirichlet {self.shape.dirichlet:g})"
         params = json.loads(self.params)
         on = [f"of {self.on.label}"] if self.on else []
         return ", ".join([shape, *(f"{name} {value}" for name, value in params.items()), *on])
@@ -255,7 +259,7 @@ class Cell:
             "algorithm": vars(self.algorithm).copy(),
             "dataset": vars(self.dataset).copy(),
             "backbone": vars(self.backbone).copy(),
-            "shape": asdict(self.shape),
+            "shape": self.shape.identity,
             "seed": training.seed,
             "train": training.schedule.identity if training.schedule else None,
             "test": {"seed": self.test.seed},

@@ -76,7 +76,7 @@ class _Planner:
         """Yield all cells that the suite does not exclude."""
         suite = self._suite
         for (trained_on, tested_on), way, shot in product(suite.pairs, suite.ways, suite.shots):
-            shape = EpisodeShape(way, shot, suite.queries)
+            shape = self._shape(way, shot)
             datasets = self._datasets[trained_on], self._datasets[tested_on]
             for label in suite.algorithms:
                 planned = [
@@ -170,7 +170,7 @@ class _Planner:
         source = self._sources[label][kind]
         if not isinstance(source, str):
             return None
-        shape = EpisodeShape(test.way, self._suite.shots[0], self._suite.queries)
+        shape = self._shape(test.way, self._suite.shots[0])
         training = self._training(source, dataset, self._of(source, backbone), shape, seed)
         return Snapshot(training, self._selection(source, shape))
 
@@ -199,6 +199,12 @@ class _Planner:
         except OSError as error:
             place = ("algorithms", label, kind)
             raise self._file.error(place, f"cannot read {source}: {error.strerror}") from error
+
+    def _shape(self, way: int, shot: int) -> EpisodeShape:
+        """Return the shape of test episodes."""
+        settings = self._suite.eval
+        alpha = settings.dirichlet_alpha if settings.query_balance == "dirichlet" else None
+        return EpisodeShape(way, shot, self._suite.queries, alpha)
 
     def _testing(self, dataset: Choice, shape: EpisodeShape) -> Testing:
         settings = self._suite.eval

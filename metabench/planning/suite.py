@@ -187,6 +187,9 @@ class Evaluation(_Section):
             `episodes`.
         batch: most episodes predicted at once; changes results by rounding only. None chooses by device.
         seed: seed of the test episodes, shared by all training seeds.
+        query_balance: whether every class of an episode has as many queries, or shares that the episode draws from a
+            Dirichlet distribution (Veilleux et al. 2021, section 5.1), in validation, too.
+        dirichlet_alpha: parameter α of that distribution.
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
         keep_outputs: number of first test episodes whose outputs are kept, so that `metabench score` can compute
             further metrics; 0 keeps none.
@@ -197,6 +200,8 @@ class Evaluation(_Section):
     inductive_episodes: PositiveInt = Field(default=200, ge=2)
     batch: PositiveInt | None = None
     seed: int = Field(default=0, ge=0)
+    query_balance: Literal["equal", "dirichlet"] = "equal"
+    dirichlet_alpha: PositiveFloat = 2.0
     time_limit: PositiveFloat | None = None
     keep_outputs: int = Field(default=1000, ge=0)
 

@@ -43,7 +43,7 @@ _MARKS = {
         "\ndescription: ",
         "\nbackbones:\n",
         "    use: ",
-        "\n      validation_episodes: ",
+        "\n  validation_episodes: ",
         "\nseeds:\n- ",
         "\nprecision: ",
         "\neval:\n  episodes: ",

@@ -146,7 +146,7 @@ def test_validate_checks_the_suite_without_a_profile_too(metabench: Command) -> 
 # ------------------------------------------------------------------------------------------------ skips
 
 
-@pytest.mark.parametrize("options", [(), ("--in-process",), ("--jobs", "2")])
+@pytest.mark.parametrize("options", [(), ("--workers",), ("--in-process",), ("--jobs", "2")])
 def test_a_cell_that_does_not_fit_is_skipped_and_the_others_run(metabench: Command, options: tuple[str, ...]) -> None:
     text = SUITE.replace("siamese:\n    params: {pairs: 8, units: 8}", "maml: {train: {way: 3}}")
     Path("small.yaml").write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -27,7 +27,7 @@ from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import set_batchings
-from metabench.errors import CellFailed
+from metabench.errors import CellFailed, Unfit
 from metabench.executors.loading import LoadedDataset
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
@@ -61,10 +61,14 @@ def run(tmp_path: Path, data: LoadedDataset, suite_file: Callable[[str], SuiteFi
         features: Path | None = None,
         origin: dict[str, str] = ORIGIN,
         change: Callable[[Cell], Cell] = lambda cell: cell,
+        splits: Mapping[str, Split] = data.splits,
     ) -> Outcome:
         suite, file = resolve(suite_file(SUITE.format(algorithm=algorithm, backbone=backbone)))
         (cell,) = make_plan(suite, file, plugins)
-        cell, of_cell = change(cell), replace(data, features=features, fingerprint=origin["dataset_fingerprint"])
+        cell, of_cell = (
+            change(cell),
+            replace(data, splits=splits, features=features, fingerprint=origin["dataset_fingerprint"]),
+        )
         folder, watcher = tmp_path / os.urandom(4).hex(), watcher or Watching()
         learner = make_learner(
             cell.training, [cell.selection], {cell.dataset.label: of_cell}, CPU, plugins, folder, watcher, origin
@@ -125,16 +129,53 @@ def test_other_data_code_weights_or_precision_have_other_features(
     assert embedded(watcher) == ALL
 
 
+def test_a_dataset_of_vectors_is_trained_and_tested(run: Run, data: LoadedDataset) -> None:
+    vectors = {
+        name: replace(split, images=split.rows.take(torch.arange(48)).flatten(1).float() / 255)
+        for name, split in data.splits.items()
+    }
+    of_vectors, of_images = run(backbone="flat", splits=vectors), run(backbone="flat")
+    assert (of_vectors.episodes.accuracies == of_images.episodes.accuracies).all()
+    assert of_vectors.picture is None
+    assert not [remark for remark in of_vectors.remarks if "not measured" in remark]
+    with pytest.raises(Unfit, match="Projected takes images, and the dataset has vectors of 256 numbers"):
+        run(splits=vectors)
+
+
+def test_features_as_many_as_pixels_are_not_kept(run: Run, tmp_path: Path) -> None:
+    watcher = Watching()
+    run(backbone="flat", watcher=watcher, features=tmp_path / "features")
+    assert embedded(watcher) == {}
+
+
 def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Path) -> None:
     watcher = Watching()
     run("flipping", watcher=watcher, features=tmp_path / "features")
     assert embedded(watcher) == {"val": 48, "test": 48}
 
 
-def test_a_backbone_that_is_trained_or_mixes_images_has_no_cached_features(run: Run, tmp_path: Path) -> None:
-    watcher = Watching()
-    run(backbone="thawed", watcher=watcher, features=tmp_path / "features")
-    assert embedded(watcher) == {}
+def few_episodes(cell: Cell) -> Cell:
+    """Return the cell with fewer images of episodes (36) than of the test split (48)."""
+    return replace(cell, test=replace(cell.test, episodes=2, inductive_episodes=2))
+
+
+def test_a_trained_backbone_embeds_the_test_split_once_if_episodes_have_more_images(run: Run, tmp_path: Path) -> None:
+    many, few = Watching(), Watching()
+    run(backbone="thawed", watcher=many, features=tmp_path / "features")
+    assert embedded(many) == {"test": 48}
+    run(backbone="thawed", watcher=few, features=tmp_path / "features", change=few_episodes)
+    assert embedded(few) == {}
+    assert names(tmp_path / "features") == [], "other weights have other features"
+
+
+def test_a_split_embedded_once_gives_the_accuracies_of_its_images(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = run(backbone="thawed")
+    monkeypatch.setattr("metabench.engine.outcome.embedded_once", lambda splits, *others: splits)
+    from_images = run(backbone="thawed")
+    assert (once.episodes.accuracies == from_images.episodes.accuracies).all()
+
+
+def test_a_frozen_backbone_that_mixes_images_fails_the_cell(run: Run, tmp_path: Path) -> None:
     with pytest.raises(CellFailed, match="the features of an image depend on the other images of the pass"):
         run(backbone="mixing", features=tmp_path / "features")
     assert names(tmp_path / "features") == []

@@ -122,8 +122,9 @@ def test_an_interrupted_run_has_the_same_results_after_resuming(run: Run, name: 
         if after in (1, 3):
             continue  # interrupt it once more before it ends
         resumed = essence(run(name, text=REAL, watcher=watcher))
-        # An interrupted test has the kept weights.
-        assert watcher.phases[0] == (("train", 7, after) if phase == "train" else ("calibrate", 5, 0))
+        # An interrupted test has the kept weights; its split may be embedded again.
+        first = next(phase for phase in watcher.phases if phase[0] != "embed test")
+        assert first == (("train", 7, after) if phase == "train" else ("calibrate", 5, 0))
         assert resumed == undisturbed
         shutil.rmtree(tmp_path / "checkpoint")
 

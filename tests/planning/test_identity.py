@@ -37,6 +37,8 @@ CHANGING = {
     "datasets.params",
     "datasets.test_on",
     "datasets.use",
+    "eval.dirichlet_alpha",
+    "eval.query_balance",
     "eval.seed",
     "precision",
     "queries",
