@@ -55,7 +55,8 @@ class Row:
         published: the published result for the method, with differences of protocol.
         values: [n] value of each episode, mean over the seeds; [n, k] figures of a pooled metric; None where no seed is
             ok.
-        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok.
+        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok. Methods with equal keys are
+            compared on the first episodes that all of them have.
         params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
         pooled: the metric that pools the figures; None for a metric with a value for each episode.
     """
@@ -210,6 +211,7 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
     if not finished:
         return Row(name, records, published=published)
     by_seed = [results.values(record) for record in finished]
+    by_seed = [values[: min(map(len, by_seed))] for values in by_seed]
     if by_seed[0].ndim == 2:
         return replace(_pooled_row(records, finished, by_seed), published=published)
     values = np.mean(by_seed, axis=0)
@@ -305,7 +307,7 @@ def _data_ci95(records: Sequence[Record], values: Floats, results: Results) -> f
     """
     if len(records) == 1 and records[0].primary and records[0].primary.data_ci95 is not None:
         return records[0].primary.data_ci95
-    return DataIntervals(results.groups(records[0])).ci95(values)
+    return DataIntervals(results.groups(records[0])[: len(values)]).ci95(values)
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
@@ -316,11 +318,23 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
     main = max(tested, key=lambda episodes: (tested.count(episodes), lengths.get(episodes, 0), episodes), default=None)
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
-        loss = -row.metric.sign * row.primary.mean if row.primary else 0.0
         other_episodes = row.tested_on is not None and row.tested_on != main
-        return row.primary is None, other_episodes, loss, row.name
+        return row.primary is None, other_episodes, _loss(row, None if other_episodes else common), row.name
 
     return sorted(rows, key=key)
+
+
+def common_episodes(rows: Sequence[Row]) -> int:
+    """Return the number of first episodes that all rows have."""
+    return min((len(row.values) for row in rows if row.values is not None), default=0)
+
+
+def _loss(row: Row, episodes: int | None) -> float:
+    """Return the metric that ranks on the first episodes, or on all; negative where high values are better."""
+    if row.values is None:
+        return 0.0
+    mean = row.values[:episodes].mean(axis=0)
+    return -row.metric.sign * (row.pooled.pooled(mean) if row.pooled else float(mean))
 
 
 def is_comparable(row: Row, best: Row) -> bool:
@@ -336,10 +350,11 @@ def _comparable(rows: Sequence[Row]) -> list[Row]:
 def _contest(rows: Sequence[Row], results: Results) -> Contest:
     """Return the contest of the comparable rows; without groups where the best has no opponent."""
     comparable = _comparable(rows)
-    methods = [row.values for row in comparable if row.values is not None]
+    common = common_episodes(comparable)
+    methods = [row.values[:common] for row in comparable if row.values is not None]
     pooled = [row.pooled for row in comparable if row.pooled]
     with_groups = len(methods) > 1 and not pooled
-    return Contest(methods, results.groups(rows[0].finished[0]) if with_groups else None, pooled)
+    return Contest(methods, results.groups(rows[0].finished[0])[:common] if with_groups else None, pooled)
 
 
 def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:

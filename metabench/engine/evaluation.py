@@ -224,9 +224,10 @@ def in_batches(
 def first_of_each_class(episodes: Episodes) -> Episodes:
     """Return the episodes with one query per class, in label order; any query for a class without."""
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
-    chosen = (episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
+    of_class = episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)
+    chosen = torch.where(of_class.any(dim=2).all(dim=1, keepdim=True), of_class.int().argmax(dim=2), labels)
     queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
-    return replace(episodes, query_x=queries, query_y=labels)
+    return replace(episodes, query_x=queries, query_y=episodes.query_y.gather(1, chosen))
 
 
 def checked(scores: Tensor) -> Floats:

@@ -219,7 +219,10 @@ def test(
         temperature=temperature,
         inductive_accuracy=inductive_accuracy,
         episodes=EpisodeResults(figures, groups, alone, by_class, kept),
-        worst_classes=_worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
+        # Where classes have different numbers of queries, their figures are no accuracies.
+        worst_classes=[]
+        if cell.shape.dirichlet is not None
+        else _worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
         train=_train_metrics(cell, trained, weights) if trained and weights else None,
