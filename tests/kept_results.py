@@ -17,13 +17,11 @@ class KeptResults:
         self._of = of
 
     def values(self, record: Record) -> npt.NDArray[np.float64]:
-        return self.figures(record, record.ranked_by)
-
-    def figures(self, record: Record, metric: str) -> npt.NDArray[np.float64]:
-        return self._of(record).figures[metric][: record.primary.episodes if record.primary else 0]
+        return self._of(record).figures[record.ranked_by]
 
     def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
-        return self._of(record).alone if record.transductive else self.values(record)
+        results = self._of(record)
+        return results.alone if record.transductive else results.figures[record.ranked_by]
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
-        return self._of(record).groups[: record.primary.episodes if record.primary else 0]
+        return self._of(record).groups

@@ -9,10 +9,10 @@ from itertools import product
 from typing import Literal
 
 from metabench.analysis.bootstrap import pooled_difference
-from metabench.analysis.common_episodes import episodes_of, first_episodes
 from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
 from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import ALPHA, holm
+from metabench.analysis.standings import episodes_of
 from metabench.analysis.stats import MeanInterval, mean_interval, t_below
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration, Record
@@ -108,7 +108,7 @@ def judge(
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
     both = {
-        title: _Pair(title, *_on_common_episodes(old, base, new, candidate), old.ranked_by, tolerance)
+        title: _Pair(title, old, new, old.ranked_by, tolerance)
         for title, (old, new) in pairs.items()
         if old and new and old.primary and new.primary and episodes_of(old) == episodes_of(new)
         if not (_is_timed(old) or _is_timed(new))
@@ -131,12 +131,6 @@ def judge(
     verdicts = [pair.verdict(intervals[title], losses[title], gains[title]) for title, pair in compared.items()]
     verdicts += [_without_comparison(title, old, new) for title, (old, new) in pairs.items() if title not in both]
     return sorted([*verdicts, *missing], key=lambda verdict: (not verdict.breaks, verdict.cell))
-
-
-def _on_common_episodes(old: Record, base: Runs, new: Record, candidate: Runs) -> tuple[Record, Record]:
-    """Return two records with metrics over the first episodes that both have."""
-    count = min(record.primary.episodes for record in (old, new) if record.primary)
-    return first_episodes(old, count, base), first_episodes(new, count, candidate)
 
 
 def _is_timed(record: Record) -> bool:

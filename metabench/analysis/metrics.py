@@ -27,7 +27,8 @@ class Accuracy(Metric):
 
     def of_episode(self, outputs: Floats, targets: Ints) -> Floats:
         """Return the [B] accuracies."""
-        return episode_accuracies(outputs, targets)
+        accuracies: Floats = class_accuracies(outputs, targets).mean(axis=1)
+        return accuracies
 
 
 class NegativeLogLikelihood(Metric):
@@ -88,20 +89,13 @@ def credit(outputs: Floats, targets: Ints) -> Floats:
 
 
 def class_accuracies(outputs: Floats, targets: Ints) -> Floats:
-    """Return the [B, N] accuracy of each class, with ties as in `credit`; NaN for a class without queries."""
+    """Return the [B, N] credits (`credit`) of each class, divided by the mean number of queries of a class.
+
+    That is the accuracy of the class where all classes have as many queries; the mean of a row is in any case the share
+    of the queries that are classified correctly.
+    """
     ways = outputs.shape[-1]
-    counts = _sums(np.ones(targets.shape), targets, ways)
-    sums = _sums(credit(outputs, targets), targets, ways)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-
-
-def episode_accuracies(outputs: Floats, targets: Ints) -> Floats:
-    """Return the [B] accuracies over the queries of each episode."""
-    counts = _sums(np.ones(targets.shape), targets, outputs.shape[-1])
-    # Of equal classes, the mean of the classes: the same number, in the order of summation of earlier versions.
-    equal = bool((counts == counts[:1, :1]).all())
-    values = class_accuracies(outputs, targets) if equal else credit(outputs, targets)
-    accuracies: Floats = values.mean(axis=1)
+    accuracies: Floats = _sums(credit(outputs, targets), targets, ways) / (targets.shape[1] / ways)
     return accuracies
 
 

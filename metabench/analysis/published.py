@@ -49,9 +49,9 @@ def compare_published(record: Record, results: Iterable[PublishedResult]) -> Com
 
 
 def _settings(record: Record) -> dict[str, Any]:
-    """Return the settings of a record: its identity, and the number of test episodes."""
-    test = record.identity.get("test", {})
-    return {**record.identity, "test": {**test, "episodes": record.primary.episodes if record.primary else None}}
+    """Return the identity of a record with its number of test episodes, which grows."""
+    test = {**record.identity.get("test", {}), **({"episodes": record.primary.episodes} if record.primary else {})}
+    return {**record.identity, "test": test}
 
 
 def _matches(record: Record, result: PublishedResult) -> bool:

@@ -12,9 +12,9 @@ from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from metabench.analysis.bootstrap import MeanOfSeeds, pooled_interval
-from metabench.analysis.common_episodes import Figures, episodes_of, on_common_episodes
 from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
 from metabench.analysis.parameters import varying_parameters
@@ -25,11 +25,17 @@ from metabench.records.record import Declaration, Record
 from metabench.specs import Metric, PublishedResult
 
 
-class Results(Figures, Protocol):
+class Results(Protocol):
     """Reads the per-episode results of records, e.g. `metabench.records.runs.Runs`."""
 
     def values(self, record: Record) -> Floats:
         """Return the [n] value of each episode, of the metric that ranks."""
+
+    def alone(self, record: Record) -> Floats | None:
+        """Return the [k] value of the first episodes with each query on its own; None where unknown."""
+
+    def groups(self, record: Record) -> npt.NDArray[np.int64]:
+        """Return the [n, N] groups of each episode's classes."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +100,7 @@ class Row:
 class Table:
     """All methods on one dataset, backbone, way and shot.
 
-    Rows are sorted by the metric that ranks, the best first; failed and skipped methods come last. They are compared on
-    the first episodes that all of them have.
-
-    Attributes:
-        dataset: label of the dataset of the test.
-        backbone: label of the backbone.
-        way: N of the test episodes.
-        shot: K of the test episodes.
-        rows: the methods.
-        longest: largest number of test episodes of a record.
+    Rows are sorted by the metric that ranks, the best first; failed and skipped methods come last.
     """
 
     dataset: str
@@ -111,7 +108,6 @@ class Table:
     way: int
     shot: int
     rows: Sequence[Row]
-    longest: int = 0
 
     @property
     def task(self) -> str:
@@ -125,12 +121,7 @@ class Table:
         seeds = sorted({len(row.finished) for row in self.rows if row.finished})
         parts = [self.task]
         if episodes:
-            first = (
-                f"the first {episodes[0]} of up to {self.longest}"
-                if episodes == [min(episodes[0], self.longest - 1)]
-                else ""
-            )
-            parts.append(f"{first or '/'.join(map(str, episodes))} test episodes")
+            parts.append(f"{'/'.join(map(str, episodes))} test episodes")
         if seeds and seeds[-1] > 1:
             parts.append(f"{'/'.join(map(str, seeds))} training seeds")
         return " · ".join(parts)
@@ -145,19 +136,14 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
         published: published results of any algorithm.
     """
     methods: dict[tuple[_TableKey, tuple[str, str]], list[Record]] = {}
-    all_records = list(records)
-    longest: dict[_TableKey, int] = {}
-    for record in all_records:
-        if record.primary:
-            longest[_table_of(record)] = max(record.primary.episodes, longest.get(_table_of(record), 0))
-    for record in on_common_episodes(all_records, results):
+    for record in records:
         methods.setdefault((_table_of(record), _method_of(record)), []).append(record)
     tables = []
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
         rows = _sorted(_with_params(_named([_row(seeds, results, published) for seeds in members])))
         dataset, backbone, way, shot = table
-        tables.append(Table(dataset, backbone, way, shot, rows, longest.get(table, 0)))
+        tables.append(Table(dataset, backbone, way, shot, rows))
     contests = compare([_contest(table.rows, results) for table in tables])
     return [
         replace(table, rows=_ranked(table.rows, comparisons))
@@ -314,8 +300,11 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
     """Sort by the metric that ranks, the best first; rows of other episodes and failures last."""
     tested = [row.tested_on for row in rows if row.tested_on]
     # The episodes of most rows; of two equally frequent sets, the larger.
-    lengths = {row.tested_on: len(row.values) for row in rows if row.values is not None}
-    main = max(tested, key=lambda episodes: (tested.count(episodes), lengths.get(episodes, 0), episodes), default=None)
+    sizes = {
+        key: max(len(row.values) for row in rows if row.tested_on == key and row.values is not None) for key in tested
+    }
+    main = max(tested, key=lambda key: (tested.count(key), sizes[key], key), default=None)
+    common = common_episodes([row for row in rows if row.tested_on == main])
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
         other_episodes = row.tested_on is not None and row.tested_on != main
@@ -377,3 +366,18 @@ def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
         rank = 1 if tie else place + 1
         ranked.append(replace(row, rank=rank, tie=tie, versus_best=best, p_holm=p_holm))
     return ranked
+
+
+def episodes_of(record: Record) -> str:
+    """Return a key of records with identical test episodes, of which one may have more than another.
+
+    The key is the record's own; for a record of 0.1, all settings that determined them. Records that are ranked by
+    other metrics have other keys.
+    """
+    metric = "" if record.ranked_by == "accuracy" else f" {record.ranked_by}"
+    if record.data:
+        return record.data.episodes + metric
+    dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
+    seed = record.identity.get("test", {}).get("seed")
+    settings = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
+    return json.dumps(settings, sort_keys=True) + metric

@@ -12,14 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from metabench.analysis.metrics import (
-    OUTPUTS_AT_ONCE,
-    Collector,
-    class_accuracies,
-    credit,
-    episode_accuracies,
-    log_probabilities,
-)
+from metabench.analysis.metrics import OUTPUTS_AT_ONCE, Collector, class_accuracies, credit, log_probabilities
 from metabench.analysis.stats import Floats, Ints
 from metabench.api import Algorithm, Episodes
 from metabench.engine.asking import predict, predict_alone
@@ -53,8 +46,8 @@ def evaluate(
         first: as in `in_batches`.
 
     Returns:
-        [episodes - first, N] share of the queries of label 0 … N-1 that are classified correctly; NaN for a class
-        without queries.
+        [episodes - first, N] accuracies of label 0 … N-1 (`class_accuracies`); the mean of a row is the accuracy of the
+        episode.
 
     Raises:
         CellFailed: a score is NaN or +inf.
@@ -78,7 +71,7 @@ def inductive_accuracies(
 ) -> Floats:
     """Accuracy per episode when every query is predicted on its own (inductive protocol).
 
-    Only the first query of each class is predicted; a class without queries is left out.
+    Only the first query of each class is predicted.
 
     Args:
         algorithm: the trained algorithm.
@@ -98,11 +91,8 @@ def inductive_accuracies(
     """
 
     def accuracies(start: int, count: int) -> Floats:
-        drawn = stream.batch(start, count)
-        first, labels = first_of_each_class(drawn), _labels(drawn)
-        credits = credit(checked(predict_alone(algorithm, first, seed, start)), _labels(first))
-        present = (labels[:, None, :] == np.arange(drawn.way)[:, None]).any(axis=2)
-        means: Floats = credits.sum(axis=1, where=present) / present.sum(axis=1)
+        drawn = first_of_each_class(stream.batch(start, count))
+        means: Floats = credit(checked(predict_alone(algorithm, drawn, seed, start)), _labels(drawn)).mean(axis=1)
         return means
 
     return in_batches(accuracies, episodes, batch, watcher, first)
@@ -146,7 +136,7 @@ def measure(
         lacking = keep - ended
         ended += len(targets)
         if lacking > 0:
-            values = episode_accuracies(outputs[:lacking], targets[:lacking])
+            values = class_accuracies(outputs[:lacking], targets[:lacking]).mean(axis=1)
             kept.append(Outputs(outputs[:lacking].astype(np.float16, order="C"), targets[:lacking], values))
 
     def accuracies(start: int, count: int) -> Floats:
@@ -214,7 +204,7 @@ def in_batches(
         batches.append(batch.fit(next_batch))
         done += len(batches[-1])
         if watcher is not None:
-            so_far = f"accuracy {float(np.nanmean(np.concatenate(batches))):.2%}" if len(batches) % 10 == 1 else ""
+            so_far = f"accuracy {float(np.concatenate(batches).mean()):.2%}" if len(batches) % 10 == 1 else ""
             watcher.advance(done, so_far)
             if watcher.should_stop():
                 raise Interrupted
@@ -222,7 +212,10 @@ def in_batches(
 
 
 def first_of_each_class(episodes: Episodes) -> Episodes:
-    """Return the episodes with one query per class, in label order; any query for a class without."""
+    """Return the episodes with one query per class, in label order.
+
+    An episode in which a class has no query keeps its first N queries.
+    """
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
     of_class = episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)
     chosen = torch.where(of_class.any(dim=2).all(dim=1, keepdim=True), of_class.int().argmax(dim=2), labels)

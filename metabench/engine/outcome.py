@@ -163,7 +163,7 @@ def test(
     by_class = np.empty((0, cell.shape.way)) if known is None or known.by_class is None else known.by_class
     kept = known.outputs if known else None
     tested = len(by_class)
-    while len(by_class) < (wanted := wanted_episodes(np.nanmean(by_class, axis=1), settings)):
+    while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
         watcher.phase("test", wanted, len(by_class))
         with watch.running():
             more, outputs = measure(
@@ -352,9 +352,8 @@ def _remarks_on_training(cell: Cell, trained: Trained | None, weights: SelectedW
 
 def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:
     """Return the classes with the lowest accuracy, worst first."""
-    classes, by_class = classes[asked := ~np.isnan(by_class)], by_class[asked]
-    counts = np.bincount(classes, minlength=split.size.classes)
-    sums = np.bincount(classes, by_class, minlength=split.size.classes)
+    counts = np.bincount(classes.reshape(-1), minlength=split.size.classes)
+    sums = np.bincount(classes.reshape(-1), by_class.reshape(-1), minlength=split.size.classes)
     means = np.divide(sums, counts, out=np.ones(len(counts)), where=counts > 0)
     worst = [int(c) for c in np.argsort(means, kind="stable")[:WORST_CLASSES] if means[c] < 1]
     return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]

@@ -130,18 +130,19 @@ def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_
     records = [
         make_record(0.9, algorithm="best", cell="a"),
         make_record(0.8, algorithm="same", cell="b"),
-        make_record(0.7, algorithm="third", cell="c"),
+        make_record(0.7, algorithm="fewer", cell="c", accuracy=of_episodes(50)),
         make_record(0.6, algorithm="other", cell="d", identity={"test": {"seed": 7}}),
         make_record(0.5, algorithm="data", cell="e", dataset_fingerprint="0" * 64),
     ]
     results = {record.cell: make_results(record.primary and record.primary.value) for record in records}
+    results["c"] = make_results(0.7, episodes=50)
     rows = rows_of(records, results)
     compared = {row.name: row.versus_best is not None for row in rows}
-    assert compared == {"best": False, "same": True, "third": True, "other": False, "data": False}
+    assert compared == {"best": False, "same": True, "fewer": True, "other": False, "data": False}
     assert [(row.name, row.rank) for row in rows] == [
         ("best", 1),
         ("same", 2),
-        ("third", 3),
+        ("fewer", 3),
         ("other", None),
         ("data", None),
     ]
@@ -177,31 +178,37 @@ def test_seeds_tested_on_other_episodes_are_another_row(make_record: Make, make_
 
 def test_methods_on_other_episodes_than_most_have_no_rank(make_record: Make, make_results: Results) -> None:
     records = [
-        make_record(algorithm="odd", cell="odd", identity={"test": {"seed": 7}}),
+        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50), identity={"test": {"seed": 7}}),
         make_record(algorithm="one", cell="one"),
         make_record(algorithm="two", cell="two"),
     ]
-    results = {"odd": make_results(0.9), "one": make_results(0.8), "two": make_results(0.7)}
+    results = {"odd": make_results(0.9, episodes=50), "one": make_results(0.8), "two": make_results(0.7)}
     assert [(row.name, row.rank) for row in rows_of(records, results)] == [("one", 1), ("two", 2), ("odd", None)]
 
 
-def test_methods_are_compared_on_the_first_episodes_that_all_have(make_record: Make, make_results: Results) -> None:
-    worse_at_first = make_results(0.9)
-    worse_at_first.figures["accuracy"][:50] = np.linspace(0.2, 0.4, 50)
-    results = {"short": make_results(0.5, episodes=50), "long": worse_at_first}
+def test_ranks_and_comparisons_use_the_first_episodes_that_all_have(make_record: Make, make_results: Results) -> None:
+    grown, few = make_results(0.9, episodes=200), make_results(0.8, episodes=100)
+    grown.figures["accuracy"][:100] -= 0.2  # the later episodes alone make it the better one
     records = [
-        make_record(0.5, algorithm="short", cell="short", accuracy=of_episodes(50)),
-        make_record(0.9, algorithm="long", cell="long", accuracy=of_episodes(len(worse_at_first.figures["accuracy"]))),
+        make_record(algorithm="grown", cell="grown", accuracy=of_episodes(200)),
+        make_record(algorithm="few", cell="few", accuracy=of_episodes(100)),
     ]
-    (table,) = make_tables(records, KeptResults(lambda record: results[record.cell]))
-    assert table.title.endswith(f"the first 50 of up to {len(worse_at_first.figures['accuracy'])} test episodes")
-    first, second = table.rows
-    assert [row.name for row in table.rows] == ["short", "long"], "the ranks are those of the first 50 episodes"
-    assert second.primary == mean_interval(worse_at_first.figures["accuracy"][:50])
-    assert second.data_ci95 == DataIntervals(worse_at_first.groups[:50]).ci95(worse_at_first.figures["accuracy"][:50])
-    assert first.primary is not None
-    assert second.versus_best is not None
-    assert second.versus_best.difference == pytest.approx(0.3 - first.primary.mean)
+    best, other = rows_of(records, {"grown": grown, "few": few})
+    assert [(row.name, row.rank) for row in (best, other)] == [("few", 1), ("grown", 2)]
+    assert other.versus_best is not None
+    assert other.versus_best.difference == pytest.approx(-0.1)
+    assert other.primary is not None
+    assert (other.primary.mean, other.primary.episodes) == (pytest.approx(0.8), 200), (
+        "the value is that of all episodes"
+    )
+
+
+def test_seeds_of_different_numbers_of_episodes_share_the_first(make_record: Make, make_results: Results) -> None:
+    records = [make_record(seed=seed, cell=str(seed), accuracy=of_episodes(50 * (seed + 1))) for seed in range(2)]
+    (row,) = rows_of(records, {"0": make_results(0.5, episodes=50), "1": make_results(0.7, episodes=100)})
+    assert row.primary is not None
+    assert row.primary.episodes == 50
+    assert row.data_ci95 is not None
 
 
 def test_machines_are_not_mixed_in_one_row(make_record: Make, make_results: Results) -> None:
@@ -228,9 +235,9 @@ def test_a_tie_with_the_best_shares_its_rank(make_record: Make, make_results: Re
 
 def test_every_pair_of_ranked_methods_has_an_adjusted_p(make_record: Make, make_results: Results) -> None:
     records = [make_record(0.9 - 0.1 * i, algorithm=f"m{i}", cell=str(i)) for i in range(3)]
-    odd = make_record(algorithm="odd", cell="odd", identity={"test": {"seed": 7}})
+    odd = make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50), identity={"test": {"seed": 7}})
     results = {str(i): make_results(0.9 - 0.1 * i, noise=i) for i in range(3)}
-    rows = rows_of([*records, odd], {**results, "odd": make_results(0.9)})
+    rows = rows_of([*records, odd], {**results, "odd": make_results(0.9, episodes=50)})
     assert [set(row.p_holm) for row in rows] == [{"m1", "m2"}, {"m0", "m2"}, {"m0", "m1"}, set()]
     assert rows[1].versus_best is not None
     assert rows[1].p_holm["m0"] == rows[0].p_holm["m1"] == rows[1].versus_best.p_holm

@@ -134,13 +134,10 @@ def test_accuracies_on_other_episodes_are_not_compared(write: Write, changes: di
     assert "test episodes are not those of the base" in verdict.reason
 
 
-def test_runs_are_compared_on_the_first_episodes_that_both_have(write: Write) -> None:
-    long = episodes(0.8, 1)
-    (verdict,) = judge(write("base", {"maml": long}), write("candidate", {"maml": long[:300]}), 0.005)
-    assert verdict.word == "same"
-    assert verdict.difference is not None
-    assert (verdict.difference.mean, verdict.difference.episodes) == (0, 300)
-    assert verdict.base == verdict.candidate == pytest.approx(long[:300].mean())
+def test_a_run_of_fewer_episodes_is_compared_on_the_first(write: Write) -> None:
+    flat = episodes(0.8, 1)
+    (verdict,) = judge(write("base", {"maml": flat}), write("candidate", {"maml": flat[:300]}), 0.005)
+    assert (verdict.word, verdict.difference and verdict.difference.episodes) == ("same", 300)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -38,7 +38,8 @@ def test_accuracy_is_the_mean_over_the_queries(run_suite: RunSuite, tmp_path: Pa
     assert record.status == "ok", record.error
     results = Store(tmp_path / "out").episodes(record, by_label=True)
     assert results.by_class is not None
-    assert np.isnan(results.by_class).any(), "a class may have no query"
+    assert results.by_class.max() > 1, "a class may have more than its share of the queries"
+    assert record.worst_classes == [], "the share of a class says nothing of its accuracy"
     twelfths = results.figures["accuracy"] * 12
     assert np.allclose(twelfths, twelfths.round(), atol=1e-9), "12 queries, without ties"
     assert record.primary is not None
@@ -62,7 +63,6 @@ def test_a_grown_record_is_that_of_a_fresh_run(run_suite: RunSuite) -> None:
     (fresh,) = run_suite(suite().replace("episodes: 40", "episodes: 60"), output="fresh")
     for name, estimate in grown.metrics.items():
         assert estimate == fresh.metrics[name], name
-    assert grown.worst_classes == fresh.worst_classes
 
 
 def test_other_shares_are_another_cell_of_the_same_training(run_suite: RunSuite) -> None:
