@@ -154,7 +154,7 @@ def finished(output: Path) -> list[str | None]:
 def differences(one: Path, other: Path) -> int:
     """Return the number of cells whose per-episode accuracies differ, or that only one run has."""
     runs = [Runs.read([folder]) for folder in (one, other)]
-    results = [{record.cell: run.accuracies(record).tolist() for record in run.records} for run in runs]
+    results = [{record.cell: run.values(record).tolist() for record in run.records} for run in runs]
     return sum(results[0].get(cell) != results[1].get(cell) for cell in {*results[0], *results[1]})
 
 

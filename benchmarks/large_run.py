@@ -13,10 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from metabench.analysis.stats import DataIntervals, mean_interval
+from metabench.analysis.estimates import estimate_of_mean, estimates
+from metabench.analysis.metrics import CLASSIFICATION, RANKED_BY, CalibrationError, Measure
+from metabench.analysis.stats import DataIntervals, Floats
 from metabench.engine.pictures import episode_png
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
+
+
+def _made_up(measure: Measure, episodes: int, generator: np.random.Generator) -> Floats:
+    """Return figures of a metric."""
+    if measure.name.startswith("ece"):
+        return generator.normal(0, 0.01, (episodes, CalibrationError.BINS))
+    return generator.uniform(0.1, 0.9, episodes)
 
 
 def main() -> None:
@@ -37,9 +46,10 @@ def main() -> None:
         for method in range(arguments.methods):
             chance = np.clip(0.7 + 0.02 * method + difficulty, 0, 1)
             accuracies = generator.binomial(75, chance) / 75
-            interval = mean_interval(accuracies)
             cell = hashlib.sha256(f"{table} {method}".encode()).hexdigest()[:16]
-            accuracy = {**vars(interval), "data_ci95": DataIntervals(groups).ci95(accuracies)}
+            accuracy = estimate_of_mean(accuracies, DataIntervals(groups))
+            further = {measure.name: _made_up(measure, arguments.episodes, generator) for measure in CLASSIFICATION[1:]}
+            figures = {RANKED_BY: accuracies, **further}
             record = {
                 "cell": cell,
                 "suite": "large",
@@ -53,7 +63,8 @@ def main() -> None:
                 "seed": 0,
                 "identity": {"algorithm": {"name": f"method{method}"}, "dataset": {"name": f"dataset{table}"}},
                 "status": "ok",
-                "accuracy": accuracy,
+                "metrics": estimates(figures, groups, CLASSIFICATION),
+                "declarations": {measure.name: measure.declaration for measure in CLASSIFICATION},
                 "inductive_accuracy": accuracy,
                 "transductive": False,
                 "worst_classes": [{"name": f"class {i}", "accuracy": 0.1 * i, "episodes": 12} for i in range(10)],
@@ -78,7 +89,7 @@ def main() -> None:
                 "environment": {"cuda": None},
                 "finished": "2026-01-01T00:00:00+00:00",
             }
-            store.write(Record.model_validate(record), EpisodeResults(accuracies, groups), picture)
+            store.write(Record.model_validate(record), EpisodeResults(figures, groups), picture)
     print(f"{arguments.tables * arguments.methods} records in {arguments.output}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import time
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder
 from metabench.engine.evaluation import evaluate
-from metabench.engine.features import FeatureRows, FeatureStore
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import FeatureRows
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import batching_for
 from metabench.machine.clock import Stopwatch
@@ -63,16 +65,18 @@ def measure(features: int, episodes: int, rounds: int) -> None:
     algorithm.batching = batching_for(CPU, functional=True, inner_loop=False, embedded=True)
     rows = FeatureRows(split, "test", algorithm.backbone, FeatureStore(None, ""), CPU)
     stream = EpisodeStream(Split(rows, split.offsets, split.class_names), SHAPE, "test", 0, CPU)
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(rounds + 1):
-        watch = Stopwatch(CPU)
+        watch, before = Stopwatch(CPU), time.process_time()
         with watch.running():
             accuracies = evaluate(algorithm, stream, episodes, BatchSize(CPU, stream.at_once), 0)
         seconds.append(watch.seconds)
+        cpu_seconds.append(time.process_time() - before)
     differ, ties = _differences(algorithm, stream, min(episodes, 500))
     print(
         f"{features} dimensions: median {statistics.median(seconds[1:]):.2f} s "
-        f"({min(seconds[1:]):.2f} to {max(seconds[1:]):.2f}) of {episodes} episodes, accuracy {accuracies.mean():.2%}; "
+        f"({min(seconds[1:]):.2f} to {max(seconds[1:]):.2f}), {statistics.median(cpu_seconds[1:]):.2f} CPU seconds for "
+        f"{episodes} episodes, accuracy {accuracies.mean():.2%}; "
         f"{differ} labels differ from those from images beside {ties} ties"
     )
 

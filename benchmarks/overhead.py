@@ -129,7 +129,9 @@ def engine_loop(
 ) -> None:
     """Run each cell by the engine, with its checkpoint, latency, operations and picture, and keep nothing."""
     for cell in cells:
-        learner = make_learner(cell.training, [cell.selection], data, device, plugins, folder, Silent())
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: data}, device, plugins, folder, Silent()
+        )
         learner.test(cell, Silent())
 
 

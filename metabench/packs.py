@@ -96,7 +96,12 @@ def fingerprint_of(pack: Pack, hashing: Hashing = lambda done, total: None) -> s
     return digest.hexdigest()
 
 
-def write_pack(path: Path, content: Pack | Iterable[ClassImages], stamp: str = "") -> Pack:
+def write_pack(
+    path: Path,
+    content: Pack | Iterable[ClassImages],
+    stamp: str = "",
+    hashing: Hashing = lambda done, total: None,
+) -> Pack:
     """Write a pack to `path`, whole or not at all, and return it as it is read.
 
     Of classes that come one after the other, memory holds one at a time.
@@ -105,6 +110,7 @@ def write_pack(path: Path, content: Pack | Iterable[ClassImages], stamp: str = "
         path: the file.
         content: a pack, or its classes.
         stamp: names, sizes and times of the raw files, hashed; empty where they are unknown.
+        hashing: told of the progress of the hash, which is taken when all classes are written.
 
     Raises:
         DataError: the directory is not writable, or the disk is full.
@@ -126,7 +132,7 @@ def write_pack(path: Path, content: Pack | Iterable[ClassImages], stamp: str = "
             )
             text = json.dumps([pack.class_names, pack.image_names, pack.remarks]).encode()
             tensors: dict[str, npt.NDArray[Any]] = {"offsets": pack.offsets, "names": np.frombuffer(text, np.uint8)}
-            writer.finish(tensors, {"fingerprint": pack.fingerprint, "stamp": stamp})
+            writer.finish(tensors, {"fingerprint": fingerprint_of(pack, hashing), "stamp": stamp})
     except OSError as error:
         raise DataError(
             f"cannot store the packed data in {path.parent}: {error.strerror}. "

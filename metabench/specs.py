@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
+
+if TYPE_CHECKING:  # announcing must not import numpy
+    import numpy as np
+    import numpy.typing as npt
 
 #: Entry-point group, and the name of the pluggy project.
 PROJECT = "metabench"
@@ -70,6 +75,73 @@ class LoggerSpec(Spec):
     requires: str = ""
 
 
+class Metric:
+    """A metric as two functions of numpy arrays, without state.
+
+    The harness calls them; a method never sees its metric.
+    """
+
+    def of_episode(
+        self, outputs: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.floating[Any]]:
+        """Return the figures of each of B episodes, a function of that episode only.
+
+        Args:
+            outputs: [B, M, N] log-probabilities of the N classes for M queries; -inf for an impossible class.
+            targets: [B, M] labels.
+
+        Returns:
+            [B] figures, of which the metric is the mean over all episodes; or [B, k] figures for `pooled`. A figure
+            that is not finite makes the metric of the cell unknown.
+        """
+        raise NotImplementedError
+
+    def pooled(self, means: npt.NDArray[np.float64]) -> float:
+        """Return the metric from the [k] means of the figures over all episodes."""
+        raise NotImplementedError
+
+
+#: The names of metrics are keys of records and parts of file names.
+METRIC_NAME = r"^[a-z][a-z0-9_]*$"
+
+
+@dataclass(frozen=True)
+class MetricSpec(Spec):
+    """Announces a `Metric`, which is computed for every cell from its test outputs.
+
+    Attributes:
+        title: heading of its column, e.g. ``"NLL"``; empty means `name`.
+        better: whether high or low values are better.
+        unit: unit of the values that tables show, e.g. ``"%"``.
+        scale: factor from values to what tables show, e.g. 100 for fractions in percent.
+        lowest: smallest possible value of the metric; None for no bound. A record beyond it is wrong.
+        highest: largest possible value; None for no bound.
+        calibrated: whether the outputs are softened by the temperature of the cell, which is fitted on validation
+            episodes.
+    """
+
+    title: str = ""
+    better: Literal["high", "low"] = "high"
+    unit: str = ""
+    scale: float = 1.0
+    lowest: float | None = None
+    highest: float | None = None
+    calibrated: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the name, the direction and the scale.
+
+        Raises:
+            ValueError: one of them cannot be used.
+        """
+        if not re.fullmatch(METRIC_NAME, self.name):
+            raise ValueError(f"the metric's name {self.name!r} must consist of a-z, 0-9 and _, and begin with a letter")
+        if self.better not in ("high", "low"):
+            raise ValueError(f"better of the metric '{self.name}' must be 'high' or 'low', not {self.better!r}")
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale of the metric '{self.name}' must be a positive number, not {self.scale!r}")
+
+
 @dataclass(frozen=True)
 class PublishedResult:
     """A published accuracy, shown beside the measured one.
@@ -85,8 +157,8 @@ class PublishedResult:
         link: URL of the source.
         variant: values that a cell must have to show this result, by dotted path in its identity
             (``{"algorithm.params.first_order": True}``).
-        protocol: further settings of the published experiment, by dotted path; a cell with another value shows the
-            result with "*" and lists the difference.
+        protocol: further settings of the published experiment, by dotted path, or ``test.episodes``; a cell with
+            another value shows the result with "*" and lists the difference.
         notes: differences that no setting of a cell expresses.
     """
 

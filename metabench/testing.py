@@ -28,7 +28,7 @@ import pytest
 import torch
 
 from metabench.api import Algorithm, Episodes
-from metabench.conformance import algorithms, backbones, datasets, loggers
+from metabench.conformance import algorithms, backbones, datasets, loggers, metrics
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
@@ -48,7 +48,15 @@ from metabench.planning.plan import make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
-__all__ = ["AlgorithmChecks", "BackboneChecks", "DatasetChecks", "LoggerChecks", "SmallNetwork", "SuiteBenchmarks"]
+__all__ = [
+    "AlgorithmChecks",
+    "BackboneChecks",
+    "DatasetChecks",
+    "LoggerChecks",
+    "MetricChecks",
+    "SmallNetwork",
+    "SuiteBenchmarks",
+]
 
 
 class AlgorithmChecks:
@@ -113,6 +121,21 @@ class DatasetChecks:
         cache = tmp_path_factory.getbasetemp() / "metabench-packs"
         roots = replace(DataRoots.from_environment(os.environ), cache=cache)
         datasets.run_check(check, datasets.Subject(self.dataset, roots, self.params))
+
+
+class MetricChecks:
+    """Checks a metric; subclass it as ``Test…``.
+
+    Attributes:
+        metric: name of the metric, as its plugin announces it.
+    """
+
+    metric: ClassVar[str]
+
+    @pytest.mark.parametrize("check", list(metrics.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.metrics.CHECKS`."""
+        metrics.run_check(check, metrics.Subject(self.metric))
 
 
 class LoggerChecks:

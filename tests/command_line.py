@@ -69,7 +69,7 @@ def essence(records: list[Record]) -> list[dict[str, Any]]:
 
 def same(one: EpisodeResults, other: EpisodeResults) -> bool:
     """Return whether two results are equal, bit for bit."""
-    pairs = ((one.accuracies, other.accuracies), (one.groups, other.groups))
+    pairs = ((one.figures["accuracy"], other.figures["accuracy"]), (one.groups, other.groups))
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 

@@ -23,6 +23,17 @@ if TYPE_CHECKING:  # imports torch
     from metabench.executors.loading import LoadedDataset
 
 
+#: The declaration of the accuracy.
+ACCURACY = {
+    "title": "accuracy",
+    "unit": "%",
+    "scale": 100.0,
+    "lowest": 0.0,
+    "highest": 1.0,
+    "summary": "mean over the test episodes",
+}
+
+
 class Distributions:
     """Writes made-up distributions, as pip would install them."""
 
@@ -103,9 +114,17 @@ def glyphs_cache(tmp_path_factory: pytest.TempPathFactory, plugins: PluginManage
 def make_record() -> Callable[..., Record]:
     """Return a function that makes records."""
 
-    def make(mean: float | None = 0.9, **changes: Any) -> Record:
+    def estimate(interval: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return an interval of a mean as an estimate."""
+        return interval and {"value" if name == "mean" else name: value for name, value in interval.items()}
+
+    def make(mean: float | None = 0.9, accuracy: dict[str, Any] | None = None, **changes: Any) -> Record:
+        accuracy = accuracy or {"mean": mean, "ci95": 0.0123, "std": 0.1, "episodes": 100}
+        if "inductive_accuracy" in changes:
+            changes["inductive_accuracy"] = estimate(changes["inductive_accuracy"])
         finished: dict[str, Any] = {
-            "accuracy": {"mean": mean, "ci95": 0.0123, "std": 0.1, "episodes": 100},
+            "metrics": {"accuracy": estimate(accuracy)},
+            "declarations": {"accuracy": ACCURACY},
             "transductive": False,
             "train": {
                 "steps": 10,
@@ -152,7 +171,7 @@ def make_results() -> Callable[..., EpisodeResults]:
         shared = np.resize([spread, -spread], episodes)
         unshared = np.zeros(episodes) if noise is None else np.random.default_rng(noise).normal(0, 0.02, episodes)
         groups = np.random.default_rng(0).integers(0, 40, (episodes, 5))
-        return EpisodeResults(mean + shared + unshared - unshared.mean(), groups)
+        return EpisodeResults({"accuracy": mean + shared + unshared - unshared.mean()}, groups)
 
     return make
 
@@ -243,7 +262,9 @@ def run(
     ) -> Outcome:
         _, (cell,) = cells_of(algorithm, text=text)
         watcher = watcher or Watching()
-        learner = make_learner(cell.training, [cell.selection], data, CPU, everything, tmp_path / name, watcher)
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: data}, CPU, everything, tmp_path / name, watcher
+        )
         return learner.test(cell, watcher)
 
     return start

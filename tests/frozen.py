@@ -55,6 +55,21 @@ class Mixing(Projected):
         return features - features.mean(dim=0)
 
 
+class Flat(api.Backbone):
+    """The numbers of an image or a vector."""
+
+    frozen = True
+    per_image = True
+    takes_vectors = True
+
+    def __init__(self, config: Any, image_shape: tuple[int, ...]) -> None:
+        super().__init__(config, image_shape)
+        self.features = 256
+
+    def forward(self, x: Tensor, support: int | None = None) -> Tensor:
+        return x.flatten(1)
+
+
 class OnFeatures(Centroid):
     """The nearest class mean of features."""
 
@@ -85,7 +100,7 @@ class Plugin:
 
     @hookimpl
     def metabench_backbones(self) -> list[BackboneSpec]:
-        classes = (Projected, Thawed, Mixing)
+        classes = (Projected, Thawed, Mixing, Flat)
         return [BackboneSpec(cls.__name__.lower(), f"{__name__}:{cls.__name__}", "") for cls in classes]
 
 

@@ -16,12 +16,12 @@ class KeptResults:
     def __init__(self, of: Callable[[Record], EpisodeResults]) -> None:
         self._of = of
 
-    def accuracies(self, record: Record) -> npt.NDArray[np.float64]:
-        return self._of(record).accuracies
+    def values(self, record: Record) -> npt.NDArray[np.float64]:
+        return self._of(record).figures[record.ranked_by]
 
     def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
         results = self._of(record)
-        return results.alone if record.transductive else results.accuracies
+        return results.alone if record.transductive else results.figures[record.ranked_by]
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         return self._of(record).groups

@@ -94,8 +94,8 @@ def test_the_documented_plugin_runs_in_a_suite(
     assert result.exit_code == 0, result.output
     (record,) = Store(tmp_path / "out").records()
     assert record.environment["providers"]["algorithm"] == "metabench-cosine 1.0"
-    assert record.accuracy is not None
-    assert record.accuracy.mean > 0.3, "30 steps are enough to be above chance, 0.2"
+    assert record.primary is not None
+    assert record.primary.value > 0.3, "30 steps are enough to be above chance, 0.2"
 
 
 def test_the_documented_packaging_names_the_module() -> None:

@@ -66,6 +66,22 @@ class Blots(api.Dataset):
         }
 
 
+class Smears(Blots):
+    """Other images of the same sizes, which are another dataset."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
+        pack = super().pack(files, progress)
+        return replace(pack, images=np.ascontiguousarray(pack.images[:, :, :, ::-1]))
+
+
+class Large(Blots):
+    """Images of twice the size."""
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> api.Pack:
+        pack = super().pack(files, progress)
+        return replace(pack, images=pack.images.repeat(2, axis=2).repeat(2, axis=3))
+
+
 def is_test(x: Tensor) -> bool:
     return float(x[..., 0, 0].mean()) > 0.8
 
@@ -315,6 +331,14 @@ class Infinite(Centroid):
         return scores.masked_fill(scores < scores.max(dim=-1, keepdim=True).values, float("-inf"))
 
 
+class Unlucky(Centroid):
+    """Gives the nearest class a score of -inf."""
+
+    def answer(self, state: Any, query: Tensor) -> Tensor:
+        scores = super().answer(state, query)
+        return scores.masked_fill(scores == scores.max(dim=-1, keepdim=True).values, float("-inf"))
+
+
 class Constant(Centroid):
     """Answers the same score for all classes."""
 
@@ -346,6 +370,7 @@ TINY = [
     Padded,
     Listing,
     Infinite,
+    Unlucky,
     Constant,
     Parrot,
     Talkative,
@@ -365,7 +390,7 @@ class Plugin:
 
     @hookimpl
     def metabench_datasets(self) -> list[DatasetSpec]:
-        return [DatasetSpec("blots", f"{__name__}:Blots", "")]
+        return [DatasetSpec(cls.__name__.lower(), f"{__name__}:{cls.__name__}", "") for cls in (Blots, Smears, Large)]
 
 
 PLUGIN = Plugin()

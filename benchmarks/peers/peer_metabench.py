@@ -6,17 +6,19 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from contestants import CHECKED_TASKS, EVALUATION_BATCH, PREPARED_BATCHES, TASKS, Contestant
 from metabench_cells import CellWork
 from network import initial_classifier, initial_context, initial_embedding
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from metabench.analysis.metrics import class_accuracies
+from metabench.analysis.stats import Floats
 from metabench.api.algorithms import training_loss
 from metabench.api.batching import Sequential
 from metabench.engine.asking import predict
-from metabench.engine.evaluation import class_accuracies
+from metabench.engine.evaluation import answers
 from metabench.machine.reproducible import derive_seed, deterministic
 
 
@@ -90,11 +92,10 @@ def _maml(dataset: str, precision: str) -> CellWork:
 def _evaluation(work: CellWork) -> Contestant:
     firsts = itertools.count(0, EVALUATION_BATCH)
 
-    def one_batch(first: int) -> Tensor:
+    def one_batch(first: int) -> Floats:
         """Evaluate one batch, as `metabench.engine.evaluation.evaluate` does."""
         with deterministic():
-            drawn = work.test.batch(first, EVALUATION_BATCH)
-            return class_accuracies(predict(work.algorithm, drawn, work.seed, first), drawn.query_y)
+            return class_accuracies(*answers(work.algorithm, work.test, work.seed, first, EVALUATION_BATCH))
 
     def step() -> int:
         return len(one_batch(next(firsts)))
@@ -106,7 +107,7 @@ def _evaluation(work: CellWork) -> Contestant:
 
     def accuracies(count: int) -> list[float]:
         batches = [one_batch(first) for first in range(0, count, EVALUATION_BATCH)]
-        return torch.cat(batches).mean(dim=1).tolist()
+        return np.concatenate(batches).mean(axis=1).tolist()
 
     return Contestant(step, check, accuracies, count_flops=_counted(work, step))
 

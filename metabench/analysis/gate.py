@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
+from metabench.analysis.bootstrap import pooled_difference
 from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
+from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import ALPHA, holm
 from metabench.analysis.standings import episodes_of
 from metabench.analysis.stats import MeanInterval, mean_interval, t_below
-from metabench.errors import UsageError
-from metabench.records.record import Record
+from metabench.errors import UsageError, nearest
+from metabench.records.record import Declaration, Record
 from metabench.records.runs import Runs
 
 Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "skipped", "new"]
@@ -34,16 +37,18 @@ class Verdict:
     """The verdict on one cell.
 
     Attributes:
-        cell: title of the cell.
+        cell: title of the cell, with the metric if it is not the one that ranks.
         word: the verdict.
         reason: one sentence that explains the verdict.
-        base: mean accuracy in the base run; None where the cell is missing, failed or skipped.
-        candidate: mean accuracy in the candidate run; None likewise.
+        base: the metric in the base run; None where the cell is missing, failed or skipped.
+        candidate: the metric in the candidate run; None likewise.
         difference: candidate minus base, on identical episodes.
         p: p-value of a loss (or gain) beyond the tolerance, adjusted over all cells (Holm); None where neither is
             significant.
         ratios: (name, candidate / base) of each of `COSTS` that both runs have; empty between unlike machines.
         unlike: how the machines differ, if they do; costs are then not compared.
+        metric: the declaration of the metric; None where neither run has results of the cell.
+        is_further: whether it is another metric than the one that ranks; costs are compared once a cell.
     """
 
     cell: str
@@ -55,6 +60,8 @@ class Verdict:
     p: float | None = None
     ratios: tuple[tuple[str, float], ...] = ()
     unlike: str = ""
+    metric: Declaration | None = None
+    is_further: bool = False
 
     @property
     def breaks(self) -> bool:
@@ -63,52 +70,72 @@ class Verdict:
 
     @property
     def is_clear(self) -> bool:
-        """Return whether the accuracies were compared, and are clearly not worse."""
+        """Return whether the metric was compared, and is clearly not worse."""
         return self.difference is not None and self.word in ("better", "same")
 
 
-def judge(base: Runs, candidate: Runs, tolerance: float) -> list[Verdict]:
+def judge(
+    base: Runs, candidate: Runs, tolerance: float, tolerances: Mapping[str, float] | None = None
+) -> list[Verdict]:
     """Judge every cell that either run has.
 
     Cells are matched by their labels in the suite (dataset, backbone, way, shot, algorithm, seed), so that changed
-    parameters are compared with earlier ones. A cell is *worse* where its accuracy on identical episodes fell by
-    significantly more than `tolerance`. The test is adjusted over all cells: at most one comparison of two unchanged
-    runs in twenty calls any cell worse.
+    parameters are compared with earlier ones. A cell is *worse* where a metric on identical episodes is worse by
+    significantly more than its tolerance. The test is adjusted over all cells and metrics: at most one comparison of
+    two unchanged runs in twenty calls any cell worse.
 
     Args:
         base: the run to compare with.
         candidate: the run to judge.
-        tolerance: accepted loss of accuracy, as a fraction. The same seed trains to a slightly different network on
-            another processor, or with another order of summation.
+        tolerance: accepted loss of the metric that ranks; of accuracy, as a fraction. The same seed trains to a
+            slightly different network on another processor, or with another order of summation.
+        tolerances: accepted loss of further metrics, by name, unscaled. They are judged in cells where both runs have
+            the metric; a metric that only the base has is missing.
 
     Returns:
-        One verdict for each cell, those that fail the gate first.
+        One verdict for each cell and one for each further metric of it, those that fail the gate first.
 
     Raises:
-        UsageError: `tolerance` is not between 0 and 1.
+        UsageError: `tolerance` is not between 0 and 1, or no record has a metric of `tolerances`.
     """
     if not 0 <= tolerance <= 1:  # also refuses NaN
         raise UsageError(f"a tolerance of {tolerance * 100:g} points: give a number between 0 and 100")
+    further = dict(tolerances or {})
+    known = sorted({name for record in (*base.records, *candidate.records) for name in record.declarations})
+    for name in further:
+        if name not in known:
+            raise UsageError(f"tolerances: no record has the metric '{name}'{nearest(name, known)}")
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
-    intervals = {
-        title: mean_interval(candidate.accuracies(new) - base.accuracies(old))
+    both = {
+        title: _Pair(title, old, new, old.ranked_by, tolerance)
         for title, (old, new) in pairs.items()
-        if old and new and old.accuracy and new.accuracy and episodes_of(old) == episodes_of(new)
+        if old and new and old.primary and new.primary and episodes_of(old) == episodes_of(new)
+        if not (_is_timed(old) or _is_timed(new))
     }
-    losses = _adjusted({title: _p_beyond(interval, -1, tolerance) for title, interval in intervals.items()})
-    gains = _adjusted({title: _p_beyond(interval, +1, tolerance) for title, interval in intervals.items()})
-    verdicts = []
-    for title, (old, new) in pairs.items():
-        if old and new and title in intervals:
-            verdicts.append(_compared(title, old, new, intervals[title], losses[title], gains[title], tolerance))
-        elif wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
-            verdicts.append(Verdict(title, "invalid", "; ".join(wrong)))
-        elif any(record and record.status == "skipped" for record in (old, new)):
-            verdicts.append(_skipped(title, old, new))
+    compared = dict(both)
+    missing: list[Verdict] = []
+    for (title, pair), (name, limit) in product(both.items(), further.items()):
+        of_metric = replace(pair, title=f"{title} · {name}", metric=name, tolerance=limit)
+        if name == pair.metric or not pair.old.metrics.get(name):
+            continue
+        if pair.new.metrics.get(name):
+            compared[of_metric.title] = of_metric
         else:
-            verdicts.append(_uncompared(title, old, new))
-    return sorted(verdicts, key=lambda verdict: (not verdict.breaks, verdict.cell))
+            missing.append(of_metric.missing())
+    intervals = {title: pair.difference(base, candidate) for title, pair in compared.items()}
+    gains, losses = (
+        _adjusted({title: compared[title].p_beyond(interval, sign) for title, interval in intervals.items()})
+        for sign in (1, -1)
+    )
+    verdicts = [pair.verdict(intervals[title], losses[title], gains[title]) for title, pair in compared.items()]
+    verdicts += [_without_comparison(title, old, new) for title, (old, new) in pairs.items() if title not in both]
+    return sorted([*verdicts, *missing], key=lambda verdict: (not verdict.breaks, verdict.cell))
+
+
+def _is_timed(record: Record) -> bool:
+    """Return whether a budget of seconds ended the training, so that its accuracy depends on the machine."""
+    return record.train is not None and record.train.timed
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:
@@ -119,87 +146,158 @@ def _by_title(records: Iterable[Record]) -> dict[str, Record]:
     }
 
 
-def _p_beyond(interval: MeanInterval, sign: int, tolerance: float) -> float:
-    """Return the one-sided p-value of a difference beyond the tolerance.
-
-    Args:
-        interval: mean difference over the episodes.
-        sign: -1 tests for a loss, +1 for a gain.
-        tolerance: size of the difference under the null hypothesis.
-    """
-    excess = sign * interval.mean - tolerance
-    error = interval.std / interval.episodes**0.5
-    if error == 0:
-        return 0.0 if excess > 0 else 1.0
-    return t_below(-excess / error, interval.episodes - 1)
-
-
 def _adjusted(p_values: dict[str, float]) -> dict[str, float]:
     return dict(zip(p_values, (float(p) for p in holm(list(p_values.values()))), strict=True))
 
 
-def _compared(
-    title: str, old: Record, new: Record, interval: MeanInterval, p_loss: float, p_gain: float, tolerance: float
-) -> Verdict:
-    points = f"{interval.mean * 100:+.2f} ± {interval.ci95 * 100:.2f} points on {interval.episodes} episodes"
-    p = None
-    word: Word
-    if p_loss <= ALPHA:
-        word, p = "worse", p_loss
-        reason = f"accuracy {points}: a loss of more than {tolerance * 100:g} (p {shown_p(p_loss)})"
-    elif p_gain <= ALPHA:
-        word, p = "better", p_gain
-        reason = f"accuracy {points}: a gain of more than {tolerance * 100:g} (p {shown_p(p_gain)})"
-    elif abs(interval.mean) + interval.ci95 <= tolerance or interval.mean == interval.ci95 == 0:
-        word, reason = "same", f"accuracy {points}"
-    else:
-        word, reason = "undecided", f"accuracy {points}: neither clearly within {tolerance * 100:g} nor clearly beyond"
-    assert old.accuracy is not None
-    assert new.accuracy is not None
-    unlike = _unlike(old, new)
-    ratios = () if unlike else _ratios(old, new)
-    return Verdict(title, word, reason, old.accuracy.mean, new.accuracy.mean, interval, p, ratios, unlike)
+@dataclass(frozen=True)
+class _Pair:
+    """A metric of a cell that both runs have on identical episodes.
+
+    Attributes:
+        title: title of the verdict.
+        old: the base's record.
+        new: the candidate's record.
+        metric: name of the metric.
+        tolerance: accepted loss, unscaled.
+    """
+
+    title: str
+    old: Record
+    new: Record
+    metric: str
+    tolerance: float
+
+    @property
+    def _declared(self) -> Declaration:
+        return self.new.declarations[self.metric]
+
+    def difference(self, base: Runs, candidate: Runs) -> MeanInterval:
+        """Return candidate minus base with its interval.
+
+        Raises:
+            UsageError: the metric pools episodes, and is not one of metabench's own.
+        """
+        old, new = base.figures(self.old, self.metric), candidate.figures(self.new, self.metric)
+        if old.ndim == new.ndim == 1:
+            common = min(len(old), len(new))
+            return mean_interval(new[:common] - old[:common])
+        return pooled_difference(own_metric(self.metric), old, new)
+
+    def p_beyond(self, interval: MeanInterval, sign: int) -> float:
+        """Return the one-sided p-value of a difference beyond the tolerance.
+
+        Args:
+            interval: the difference.
+            sign: -1 tests for a loss, +1 for a gain.
+        """
+        excess = sign * self._declared.sign * interval.mean - self.tolerance
+        error = interval.std / interval.episodes**0.5
+        if error == 0:
+            return 0.0 if excess > 0 else 1.0
+        return t_below(-excess / error, interval.episodes - 1)
+
+    def verdict(self, interval: MeanInterval, p_loss: float, p_gain: float) -> Verdict:
+        """Judge the difference by the adjusted p-values of a loss and a gain."""
+        scale, unit = self._declared.scale, "points" if self._declared.unit == "%" else self._declared.unit
+        limit = f"{self.tolerance * scale:g}"
+        digits = "+.2f" if unit == "points" else "+.4f"
+        said = f"{self._declared.title} {interval.mean * scale:{digits}} ± {interval.ci95 * scale:{digits[1:]}} {unit}"
+        said = f"{said.rstrip()} on {interval.episodes} episodes"
+        p = None
+        word: Word
+        if p_loss <= ALPHA:
+            word, p = "worse", p_loss
+            reason = f"{said}: a loss of more than {limit} (p {shown_p(p_loss)})"
+        elif p_gain <= ALPHA:
+            word, p = "better", p_gain
+            reason = f"{said}: a gain of more than {limit} (p {shown_p(p_gain)})"
+        elif abs(interval.mean) + interval.ci95 <= self.tolerance or interval.mean == interval.ci95 == 0:
+            word, reason = "same", said
+        else:
+            word, reason = "undecided", f"{said}: neither clearly within {limit} nor clearly beyond"
+        before, after = self.old.metrics[self.metric], self.new.metrics[self.metric]
+        assert before is not None
+        assert after is not None
+        further = self.metric != self.old.ranked_by
+        unlike = "" if further else _unlike(self.old, self.new)
+        ratios = () if further or unlike else _ratios(self.old, self.new)
+        values = before.value, after.value
+        return Verdict(self.title, word, reason, *values, interval, p, ratios, unlike, self._declared, further)
+
+    def missing(self) -> Verdict:
+        """Return the verdict on a metric that the candidate lacks."""
+        before = self.old.metrics[self.metric]
+        assert before is not None
+        declared = self.old.declarations[self.metric]
+        reason = f"the candidate has no {declared.title} of this cell (its remarks say why)"
+        return Verdict(self.title, "missing", reason, before.value, metric=declared, is_further=True)
+
+
+def _values(old: Record | None, new: Record | None) -> tuple[float | None, float | None]:
+    """Return the metric that ranks in both runs."""
+    before, after = (record.primary.value if record and record.primary else None for record in (old, new))
+    return before, after
+
+
+def _declared(old: Record | None, new: Record | None) -> Declaration | None:
+    """Return the declaration of the metric that ranks, of the run that has it."""
+    return next((record.ranking for record in (new, old) if record and record.primary), None)
 
 
 def _skipped(title: str, old: Record | None, new: Record | None) -> Verdict:
-    """Judge a cell that a run skipped: it breaks only if the candidate lacks an accuracy of the base."""
-    before = old.accuracy.mean if old and old.accuracy else None
-    after = new.accuracy.mean if new and new.accuracy else None
+    """Judge a cell that a run skipped: it breaks only if the candidate lacks a result of the base."""
+    before, after = _values(old, new)
     word: Word = "skipped" if before is None else "missing"
     if new is not None and new.status != "skipped":
         word = "new"
-    return Verdict(title, word, f"the base {_state(old)}; the candidate {_state(new)}", before, after)
+    return Verdict(
+        title, word, f"the base {_state(old)}; the candidate {_state(new)}", before, after, metric=_declared(old, new)
+    )
 
 
 def _state(record: Record | None) -> str:
     """Return what a run has of a cell, as a verb."""
     if record is None:
         return "does not have this cell"
-    verbs = {"ok": "has an accuracy of this cell", "skipped": f"skips this cell: {record.error}"}
+    verbs = {"ok": f"has an {record.ranked_by} of this cell", "skipped": f"skips this cell: {record.error}"}
     return verbs.get(record.status, f"failed in this cell: {record.error}")
 
 
+def _without_comparison(title: str, old: Record | None, new: Record | None) -> Verdict:
+    """Judge a cell whose results are not compared, or that one run lacks."""
+    if wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
+        return Verdict(title, "invalid", "; ".join(wrong))
+    if any(record and record.status == "skipped" for record in (old, new)):
+        return _skipped(title, old, new)
+    if old and new and old.primary and new.primary and (_is_timed(old) or _is_timed(new)):
+        reason = "its training ended by a budget of seconds: the result depends on the machine"
+        return Verdict(title, "undecided", reason, *_values(old, new), metric=_declared(old, new))
+    return _uncompared(title, old, new)
+
+
 def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
-    """Judge a cell without comparable accuracies."""
-    before = old.accuracy.mean if old and old.accuracy else None
-    after = new.accuracy.mean if new and new.accuracy else None
+    """Judge a cell without comparable results."""
+    before, after = _values(old, new)
+    metric = _declared(old, new)
     if new is None:
-        return Verdict(title, "missing", "the candidate does not have this cell", before)
+        return Verdict(title, "missing", "the candidate does not have this cell", before, metric=metric)
     if old is None:
         failed = f", and it failed: {new.error}" if new.status == "failed" else ""
-        return Verdict(title, "new", f"the base does not have this cell{failed}", candidate=after)
+        return Verdict(title, "new", f"the base does not have this cell{failed}", candidate=after, metric=metric)
     if new.status == "failed":
         if old.status == "failed":
             return Verdict(title, "undecided", f"the cell failed in both runs; in the candidate: {new.error}")
-        return Verdict(title, "worse", f"the cell failed in the candidate: {new.error}", before)
+        return Verdict(title, "worse", f"the cell failed in the candidate: {new.error}", before, metric=metric)
     if old.status == "failed":
-        return Verdict(title, "better", "the cell failed in the base", candidate=after)
+        return Verdict(title, "better", "the cell failed in the base", candidate=after, metric=metric)
     return Verdict(
         title,
         "missing",
-        "its test episodes are not those of the base (other data, number of episodes or eval.seed): run the base again",
+        "its test episodes are not those of the base (other data or eval.seed): run the base again",
         before,
         after,
+        metric=metric,
     )
 
 
@@ -339,25 +437,37 @@ def compare_runs(
     slowdown: float | None = None,
     memory_growth: float | None = None,
     notes: Sequence[str] = (),
+    tolerances: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """Judge a run's accuracies and costs.
+    """Judge a run's metrics and costs.
 
     Args:
-        base: as in `judge`.
-        candidate: as in `judge`.
-        tolerance: as in `judge`.
+        base: as in `judge`, also for `candidate`, `tolerance` and `tolerances`.
         slowdown: as in `changes_of`.
         memory_growth: as in `changes_of`.
         notes: notes to begin with.
+        tolerances: see `base`.
     """
-    verdicts = judge(base, candidate, tolerance)
+    verdicts = judge(base, candidate, tolerance, tolerances)
     changes = changes_of(verdicts, slowdown, memory_growth)
-    return Comparison(verdicts, changes, [*notes, *_uncompared_costs(verdicts)])
+    return Comparison(verdicts, changes, [*notes, *_unjudged(verdicts, tolerances or {}), *_uncompared_costs(verdicts)])
+
+
+def _unjudged(verdicts: Sequence[Verdict], metrics: Iterable[str]) -> list[str]:
+    """Return a line for each metric that was not judged in a compared cell, because the base does not have it."""
+    cells = {verdict.cell for verdict in verdicts if verdict.difference is not None and not verdict.is_further}
+    judged = {verdict.cell for verdict in verdicts if verdict.is_further}
+    lacking = {name: sum(f"{cell} · {name}" not in judged for cell in cells) for name in metrics}
+    return [
+        f"{name} was not judged in {count} of {len(cells)} cells: the base does not have it"
+        for name, count in lacking.items()
+        if count
+    ]
 
 
 def _uncompared_costs(verdicts: Sequence[Verdict]) -> list[str]:
     """Return a line for each reason why costs of compared cells were not compared."""
-    compared = [verdict for verdict in verdicts if verdict.difference is not None]
+    compared = [verdict for verdict in verdicts if verdict.difference is not None and not verdict.is_further]
     unlike = [verdict.unlike for verdict in compared if verdict.unlike]
     like = [dict(verdict.ratios) for verdict in compared if not verdict.unlike]
     lines = []

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from metabench.analysis.stats import DataIntervals, Floats, mean_interval, t_quantile
+from metabench.analysis.bootstrap import interval_of, replicates
+from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, t_below, t_quantile
+from metabench.specs import Metric
 
 #: Random sign patterns per test.
 FLIPS = 10_000
@@ -59,12 +61,14 @@ class Contest:
     """The methods of a table that were tested on the same episodes.
 
     Attributes:
-        methods: for each method, the best first, [n] per-episode accuracies.
+        methods: for each method, the best first, [n] per-episode values, or [n, k] figures of a pooled metric.
         groups: [n, N] groups of the episodes' classes; None leaves out the intervals about the data.
+        pooled: for each method, the metric that pools its figures; empty for per-episode values.
     """
 
     methods: Sequence[Floats]
     groups: npt.NDArray[np.int64] | None = None
+    pooled: Sequence[Metric] = ()
 
 
 @dataclass(frozen=True)
@@ -89,34 +93,62 @@ def compare(contests: Sequence[Contest]) -> list[Comparisons]:
     Raises:
         ValueError: methods of a contest have different numbers of episodes, or fewer than two.
     """
-    played = [np.stack(contest.methods) for contest in contests if len(contest.methods) > 1]
-    p_values = iter(pair_p_values(played))
-    return [
-        _comparisons(contest, next(p_values)) if len(contest.methods) > 1 else Comparisons([], [[1.0]])
-        for contest in contests
+    played = [contest for contest in contests if len(contest.methods) > 1]
+    p_values = iter(pair_p_values([np.stack(contest.methods) for contest in played if not contest.pooled]))
+    comparisons = iter(
+        _pooled_comparisons(contest) if contest.pooled else _paired_comparisons(contest, next(p_values))
+        for contest in played
+    )
+    return [next(comparisons) if len(contest.methods) > 1 else Comparisons([], [[1.0]]) for contest in contests]
+
+
+def _paired_comparisons(contest: Contest, p: Floats) -> Comparisons:
+    """Return the comparisons of per-episode values; `p` as in `_comparisons`."""
+    rows = [method - contest.methods[0] for method in contest.methods[1:]]
+    data = None if contest.groups is None else DataIntervals(contest.groups)
+    intervals = [(mean_interval(row), None if data is None else data.ci95(row)) for row in rows]
+    return _comparisons(len(contest.methods), p, intervals)
+
+
+def _pooled_comparisons(contest: Contest) -> Comparisons:
+    """Return the comparisons of a pooled metric, by a paired bootstrap: p is that of t = difference / its error."""
+    n, methods = len(contest.methods[0]), range(len(contest.methods))
+    resampled = replicates(dict(enumerate(contest.methods)), dict(enumerate(contest.pooled)))
+    values = [
+        metric.pooled(figures.mean(axis=0)) for metric, figures in zip(contest.pooled, contest.methods, strict=True)
     ]
+    first, second = _pairs(len(methods))
+    intervals = [
+        interval_of(values[j] - values[i], resampled[j] - resampled[i], n) for i, j in zip(first, second, strict=True)
+    ]
+    p = np.array([_t_p(interval) for interval in intervals])
+    return _comparisons(len(methods), p, [(interval, None) for interval in intervals[: len(methods) - 1]])
 
 
-def _comparisons(contest: Contest, p: Floats) -> Comparisons:
+def _t_p(interval: MeanInterval) -> float:
+    """Return the two-sided p-value of a difference from 0."""
+    if interval.std == 0:
+        return 1.0 if interval.mean == 0 else 0.0
+    return 2 * t_below(-abs(interval.mean) / (interval.std / interval.episodes**0.5), interval.episodes - 1)
+
+
+def _comparisons(methods: int, p: Floats, versus_best: Sequence[tuple[MeanInterval, float | None]]) -> Comparisons:
     """Return the comparisons of a contest.
 
     Args:
-        contest: the contest of m methods.
-        p: [m·(m-1)/2] p-values of its pairs, in the order of `_pairs`.
+        methods: number m of methods.
+        p: [m·(m-1)/2] p-values of all pairs, in the order of `_pairs`.
+        versus_best: the difference of each other method to the best, and half its interval about the data.
     """
     adjusted = holm(p)
-    matrix = np.ones((len(contest.methods), len(contest.methods)))
+    matrix = np.ones((methods, methods))
     matrix[_pairs(len(matrix))] = adjusted
     matrix = np.minimum(matrix, matrix.T)
     # Holm compares the k-th smallest p-value with ALPHA / (pairs - k + 1). A tie comes after all that are significant.
     place = np.minimum(np.argsort(np.argsort(p, kind="stable")), np.count_nonzero(adjusted <= ALPHA))
     levels = ALPHA / (len(p) - np.minimum(place, len(p) - 1))
-    data = None if contest.groups is None else DataIntervals(contest.groups)
     differences = []
-    for i, method in enumerate(contest.methods[1:]):  # the first pairs are those with the best
-        row = method - contest.methods[0]
-        interval = mean_interval(row)
-        data_ci95 = None if data is None else data.ci95(row)
+    for i, (interval, data_ci95) in enumerate(versus_best):  # the first pairs are those with the best
         episodes = settled_by(interval.mean, interval.std, float(levels[i]))
         differences.append(
             PairedDifference(interval.mean, interval.ci95, data_ci95, float(p[i]), float(adjusted[i]), episodes)

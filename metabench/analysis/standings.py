@@ -14,22 +14,25 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from metabench.analysis.bootstrap import MeanOfSeeds, pooled_interval
+from metabench.analysis.metrics import own_metric
 from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
 from metabench.analysis.parameters import varying_parameters
 from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
-from metabench.records.record import Record
-from metabench.specs import PublishedResult
+from metabench.errors import UsageError, nearest
+from metabench.records.record import Declaration, Record
+from metabench.specs import Metric, PublishedResult
 
 
 class Results(Protocol):
     """Reads the per-episode results of records, e.g. `metabench.records.runs.Runs`."""
 
-    def accuracies(self, record: Record) -> Floats:
-        """Return the [n] accuracy of each episode."""
+    def values(self, record: Record) -> Floats:
+        """Return the [n] value of each episode, of the metric that ranks."""
 
     def alone(self, record: Record) -> Floats | None:
-        """Return the [k] accuracy of the first episodes with each query on its own; None where unknown."""
+        """Return the [k] value of the first episodes with each query on its own; None where unknown."""
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         """Return the [n, N] groups of each episode's classes."""
@@ -42,49 +45,62 @@ class Row:
     Attributes:
         name: label of the algorithm; methods with the same label also show profile, suite, device or cell.
         records: the records of all training seeds on one machine, failed and skipped ones included.
-        accuracy: mean over seeds and episodes, with its interval over episodes; None where no seed is ok.
+        primary: the metric that ranks: mean over seeds and episodes, with its interval over episodes; None where no
+            seed is ok.
         data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`).
         seed_ci95: half the 95 % interval between training seeds; None for a single seed.
-        inductive: mean over seeds and episodes of the accuracy when every query is predicted on its own.
-        inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `accuracy`.
+        inductive: mean over seeds and episodes of that metric when every query is predicted on its own.
+        inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `primary`.
+        metrics: the other metrics by name: mean over seeds, and half the 95 % interval over episodes. Of several
+            seeds, it is the mean of their intervals, which is no smaller than the interval of the mean.
         rank: rank in the table; ties share the rank of the best. None where no seed is ok, or where the method
             was tested on other episodes than most of the table.
         tie: whether the difference to the best is not significant.
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
         p_holm: adjusted p of the difference to each other ranked method, by its name (`Comparisons.p_holm`).
         published: the published result for the method, with differences of protocol.
-        accuracies: [n] accuracy of each episode, mean over the seeds; None where no seed is ok.
-        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok.
+        values: [n] value of each episode, mean over the seeds; [n, k] figures of a pooled metric; None where no seed is
+            ok.
+        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok. Methods with equal keys are
+            compared on the first episodes that all of them have.
         params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
+        pooled: the metric that pools the figures; None for a metric with a value for each episode.
     """
 
     name: str
     records: Sequence[Record]
-    accuracy: MeanInterval | None = None
+    primary: MeanInterval | None = None
     data_ci95: float | None = None
     seed_ci95: float | None = None
     inductive: float | None = None
     inductive_ci95: float | None = None
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     rank: int | None = None
     tie: bool = False
     versus_best: PairedDifference | None = None
     p_holm: Mapping[str, float] = field(default_factory=dict, repr=False)
     published: Comparison | None = None
-    accuracies: Floats | None = field(default=None, repr=False)
-    tested_on: tuple[int, str] | None = field(default=None, repr=False)
+    values: Floats | None = field(default=None, repr=False)
+    tested_on: str | None = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict)
+    pooled: Metric | None = field(default=None, repr=False)
 
     @property
     def finished(self) -> list[Record]:
         """Return the records that are ok."""
         return [record for record in self.records if record.status == "ok"]
 
+    @property
+    def metric(self) -> Declaration:
+        """Return the declaration of the metric that ranks, where a seed is ok."""
+        return self.finished[0].ranking
+
 
 @dataclass(frozen=True)
 class Table:
     """All methods on one dataset, backbone, way and shot.
 
-    Rows are sorted by accuracy; failed and skipped methods come last.
+    Rows are sorted by the metric that ranks, the best first; failed and skipped methods come last.
     """
 
     dataset: str
@@ -101,7 +117,7 @@ class Table:
     @property
     def title(self) -> str:
         """Return the task with its numbers of episodes and seeds."""
-        episodes = sorted({row.accuracy.episodes for row in self.rows if row.accuracy})
+        episodes = sorted({row.primary.episodes for row in self.rows if row.primary})
         seeds = sorted({len(row.finished) for row in self.rows if row.finished})
         parts = [self.task]
         if episodes:
@@ -180,64 +196,134 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
     name = records[0].algorithm
     if not finished:
         return Row(name, records, published=published)
-    accuracies = np.mean([results.accuracies(record) for record in finished], axis=0)
+    by_seed = [results.values(record) for record in finished]
+    by_seed = [values[: min(map(len, by_seed))] for values in by_seed]
+    if by_seed[0].ndim == 2:
+        return replace(_pooled_row(records, finished, by_seed), published=published)
+    values = np.mean(by_seed, axis=0)
     inductive, inductive_ci95 = _alone(finished, results)
     return Row(
         name,
         records,
-        accuracy=mean_interval(accuracies),
-        data_ci95=_data_ci95(finished, accuracies, results),
-        seed_ci95=seed_ci95([record.accuracy.mean for record in finished if record.accuracy]),
+        primary=mean_interval(values),
+        data_ci95=_data_ci95(finished, values, results),
+        seed_ci95=seed_ci95([record.primary.value for record in finished if record.primary]),
         inductive=inductive,
         inductive_ci95=inductive_ci95,
+        metrics=_further(finished),
         published=published,
-        accuracies=accuracies,
+        values=values,
         tested_on=episodes_of(finished[0]),
     )
 
 
-def _alone(finished: Sequence[Record], results: Results) -> tuple[float | None, float | None]:
-    """Return mean and half the interval of the accuracy with every query on its own.
+def _pooled_row(records: Sequence[Record], finished: Sequence[Record], by_seed: Sequence[Floats]) -> Row:
+    """Return the row of a method that is ranked by a pooled metric, without intervals about the data and alone."""
+    metric = MeanOfSeeds(own_metric(finished[0].ranked_by), len(by_seed))
+    figures = np.concatenate(by_seed, axis=1)
+    return Row(
+        records[0].algorithm,
+        records,
+        primary=pooled_interval(metric, figures),
+        seed_ci95=seed_ci95([record.primary.value for record in finished if record.primary]),
+        metrics=_further(finished),
+        values=figures,
+        tested_on=episodes_of(finished[0]),
+        pooled=metric,
+    )
 
-    Several seeds are averaged episode by episode, as for the accuracy. Records of earlier versions have no accuracies
-    of the episodes: their means and intervals are averaged.
+
+def ranked_by(records: Iterable[Record], metric: str) -> list[Record]:
+    """Return the records ranked by another metric.
+
+    Raises:
+        UsageError: a record that is ok lacks the metric, or it is a pooled metric of a plugin.
+    """
+    chosen = list(records)
+    ok = [record for record in chosen if record.status == "ok"]
+    lacking = [record for record in ok if record.metrics.get(metric) is None]
+    if lacking:
+        known = sorted({name for record in ok for name, estimate in record.metrics.items() if estimate})
+        raise UsageError(
+            f"{len(lacking)} of {len(ok)} records have no '{metric}'{nearest(metric, known)}, e.g. that of "
+            f"{lacking[0].algorithm}: compute it by `metabench score`, or leave them out with --only"
+        )
+    for record in ok:
+        estimate = record.metrics[metric]
+        if estimate and estimate.is_pooled:
+            own_metric(metric)
+    return [record.with_ranking(metric) if record.status == "ok" else record for record in chosen]
+
+
+def _further(finished: Sequence[Record]) -> dict[str, tuple[float, float]]:
+    """Return value and half the interval of each metric that all seeds have, but for the one that ranks."""
+    metrics = {}
+    for name in finished[0].metrics:
+        known = [estimate for record in finished if (estimate := record.metrics.get(name))]
+        if name != finished[0].ranked_by and len(known) == len(finished):
+            value, ci95 = np.mean([(estimate.value, estimate.ci95) for estimate in known], axis=0)
+            metrics[name] = float(value), float(ci95)
+    return metrics
+
+
+def _alone(finished: Sequence[Record], results: Results) -> tuple[float | None, float | None]:
+    """Return mean and half the interval of the metric that ranks, with every query on its own.
+
+    Several seeds are averaged episode by episode, as without this restriction. Records of earlier versions have no
+    values of the episodes: their means and intervals are averaged.
     """
     measured = [(record, record.inductive_accuracy) for record in finished if record.inductive_accuracy]
     if not measured:
         return None, None
     by_episode = [results.alone(record) for record, _ in measured] if len(measured) > 1 else [None]
-    known = [accuracies for accuracies in by_episode if accuracies is not None]
+    known = [values for values in by_episode if values is not None]
     if len(known) < len(measured):
-        mean, ci95 = np.mean([(accuracy.mean, accuracy.ci95) for _, accuracy in measured], axis=0)
+        mean, ci95 = np.mean([(estimate.value, estimate.ci95) for _, estimate in measured], axis=0)
         return float(mean), float(ci95)
     # A seed that was measured as transductive has fewer episodes than one that was not.
     common = min(map(len, known))
-    interval = mean_interval(np.mean([accuracies[:common] for accuracies in known], axis=0))
+    interval = mean_interval(np.mean([values[:common] for values in known], axis=0))
     return interval.mean, interval.ci95
 
 
-def _data_ci95(records: Sequence[Record], accuracies: Floats, results: Results) -> float | None:
+def _data_ci95(records: Sequence[Record], values: Floats, results: Results) -> float | None:
     """Return half the interval about the data.
 
-    The record of a single seed already holds it; several seeds need it computed from their mean accuracies.
+    The record of a single seed already holds it; several seeds need it computed from their mean values.
     """
-    if len(records) == 1 and records[0].accuracy and records[0].accuracy.data_ci95 is not None:
-        return records[0].accuracy.data_ci95
-    return DataIntervals(results.groups(records[0])).ci95(accuracies)
+    if len(records) == 1 and records[0].primary and records[0].primary.data_ci95 is not None:
+        return records[0].primary.data_ci95
+    return DataIntervals(results.groups(records[0])[: len(values)]).ci95(values)
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
-    """Sort by accuracy; rows of other episodes and failures last."""
+    """Sort by the metric that ranks, the best first; rows of other episodes and failures last."""
     tested = [row.tested_on for row in rows if row.tested_on]
     # The episodes of most rows; of two equally frequent sets, the larger.
-    main = max(tested, key=lambda episodes: (tested.count(episodes), episodes), default=None)
+    sizes = {
+        key: max(len(row.values) for row in rows if row.tested_on == key and row.values is not None) for key in tested
+    }
+    main = max(tested, key=lambda key: (tested.count(key), sizes[key], key), default=None)
+    common = common_episodes([row for row in rows if row.tested_on == main])
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
-        accuracy = row.accuracy.mean if row.accuracy else 0.0
         other_episodes = row.tested_on is not None and row.tested_on != main
-        return row.accuracy is None, other_episodes, -accuracy, row.name
+        return row.primary is None, other_episodes, _loss(row, None if other_episodes else common), row.name
 
     return sorted(rows, key=key)
+
+
+def common_episodes(rows: Sequence[Row]) -> int:
+    """Return the number of first episodes that all rows have."""
+    return min((len(row.values) for row in rows if row.values is not None), default=0)
+
+
+def _loss(row: Row, episodes: int | None) -> float:
+    """Return the metric that ranks on the first episodes, or on all; negative where high values are better."""
+    if row.values is None:
+        return 0.0
+    mean = row.values[:episodes].mean(axis=0)
+    return -row.metric.sign * (row.pooled.pooled(mean) if row.pooled else float(mean))
 
 
 def is_comparable(row: Row, best: Row) -> bool:
@@ -247,13 +333,17 @@ def is_comparable(row: Row, best: Row) -> bool:
 
 def _comparable(rows: Sequence[Row]) -> list[Row]:
     """Return the best row and the rows comparable with it."""
-    return [row for row in rows if row.accuracies is not None and is_comparable(row, rows[0])]
+    return [row for row in rows if row.values is not None and is_comparable(row, rows[0])]
 
 
 def _contest(rows: Sequence[Row], results: Results) -> Contest:
     """Return the contest of the comparable rows; without groups where the best has no opponent."""
-    methods = [row.accuracies for row in _comparable(rows) if row.accuracies is not None]
-    return Contest(methods, results.groups(rows[0].finished[0]) if len(methods) > 1 else None)
+    comparable = _comparable(rows)
+    common = common_episodes(comparable)
+    methods = [row.values[:common] for row in comparable if row.values is not None]
+    pooled = [row.pooled for row in comparable if row.pooled]
+    with_groups = len(methods) > 1 and not pooled
+    return Contest(methods, results.groups(rows[0].finished[0])[:common] if with_groups else None, pooled)
 
 
 def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
@@ -278,16 +368,16 @@ def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
     return ranked
 
 
-def episodes_of(record: Record) -> tuple[int, str]:
-    """Return a key of records with identical test episodes.
+def episodes_of(record: Record) -> str:
+    """Return a key of records with identical test episodes, of which one may have more than another.
 
-    The key is the number of episodes and the record's key of them; for a record of 0.1, all settings that determined
-    them.
+    The key is the record's own; for a record of 0.1, all settings that determined them. Records that are ranked by
+    other metrics have other keys.
     """
-    episodes = record.accuracy.episodes if record.accuracy else 0
+    metric = "" if record.ranked_by == "accuracy" else f" {record.ranked_by}"
     if record.data:
-        return episodes, record.data.episodes
+        return record.data.episodes + metric
     dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
     seed = record.identity.get("test", {}).get("seed")
     settings = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
-    return episodes, json.dumps(settings, sort_keys=True)
+    return json.dumps(settings, sort_keys=True) + metric

@@ -120,7 +120,9 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
             query: [M, C, H, W] images; [M, D] features for an algorithm that reads features.
 
         Returns:
-            [M, N] finite scores; the largest score of a query is its prediction.
+            [M, N] scores: log-probabilities up to a constant for each query, and up to one temperature for all of
+            them. -inf says that a class is impossible; all other scores are finite. The largest score of a query is
+            its prediction.
         """
 
     def episode_loss(self, episode: Episode) -> Tensor:

@@ -17,6 +17,7 @@ from metabench.cli.listing import list_
 from metabench.cli.plugin import plugin
 from metabench.cli.report import report
 from metabench.cli.run import run
+from metabench.cli.score import score
 from metabench.cli.streams import lasting_streams, say
 from metabench.cli.validate import validate
 from metabench.errors import MetabenchError
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_, validate, data, leaderboard, report, compare, plugin):
+for command in (run, list_, validate, data, leaderboard, report, compare, score, plugin):
     cli.add_command(command)
 
 

@@ -16,6 +16,7 @@ from metabench.errors import StoreError
 
 if TYPE_CHECKING:
     from metabench.planning.suite import Gate
+    from metabench.records.runs import Runs
 
 FORMATS = ["table", "markdown", "junit", "json"]
 
@@ -69,7 +70,15 @@ def compare(
         changes = {name: limit for name, limit in given.items() if limit is not None}
         gate = (stored or _default_gate()).model_copy(update=changes)
         notes = _limit_notes(gate, stored, proposed, changes)
-        comparison = compare_runs(old, new, gate.tolerance / 100, gate.slowdown, gate.memory_growth, notes)
+        comparison = compare_runs(
+            old,
+            new,
+            gate.tolerance / 100,
+            gate.slowdown,
+            gate.memory_growth,
+            notes,
+            {name: limit / _scale(name, old, new) for name, limit in gate.tolerances.items()},
+        )
     render = {
         "table": gate_report.render_text,
         "markdown": gate_report.render_markdown,
@@ -78,6 +87,12 @@ def compare(
     }
     say(render[style](comparison), end="")
     return 0 if comparison.passed else 1
+
+
+def _scale(metric: str, *runs: Runs) -> float:
+    """Return the factor from values of a metric to the unit of its column."""
+    records = (record for one in runs for record in one.records)
+    return next((record.declarations[metric].scale for record in records if metric in record.declarations), 1.0)
 
 
 def _default_gate() -> Gate:

@@ -21,6 +21,7 @@ from metabench.planning.suite import Suite, SuiteFile
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
+from metabench.reporting.leaderboard import shown
 from metabench.text import visible_lines
 
 #: Seconds between plain progress lines of a cell.
@@ -133,11 +134,11 @@ class RunConsole:
         """See `metabench.executors.driver.Reporter`."""
         shape = f"{record.way}-way {record.shot}-shot"
         cell = f"{record.algorithm} · {record.dataset} · {record.backbone} · {shape} · seed {record.seed}"
-        if record.accuracy is None:
+        if record.primary is None:
             self.say(f"{'skipped' if record.status == 'skipped' else 'FAILED':<7} {cell}: {record.error}")
         else:
-            accuracy = f"{record.accuracy.mean * 100:.2f} ± {record.accuracy.ci95 * 100:.2f} %"
-            self.say(f"{'kept' if kept else 'done':<7} {cell}: {accuracy}")
+            result = shown(record.ranking, record.primary.value, record.primary.ci95)
+            self.say(f"{'kept' if kept else 'done':<7} {cell}: {result} {record.ranking.unit}".rstrip())
         if record.cell in self._lines:
             self._lines.pop(record.cell).end()
 

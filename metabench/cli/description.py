@@ -24,7 +24,7 @@ _WIDTH = 100
 
 
 def describe(name: str, plugins: PluginManager) -> str:
-    """Return docs and parameters of an algorithm, backbone, dataset or logger.
+    """Return docs and parameters of an algorithm, backbone, dataset, logger or metric.
 
     Args:
         name: its name, or ``FILE.py:CLASS``.
@@ -37,11 +37,17 @@ def describe(name: str, plugins: PluginManager) -> str:
         name = absolute(name, Path.cwd())
     kind = plugins.kind_of(name)
     cls = getattr(plugins, f"{kind}_class")(name)
-    spec = {**plugins.loggers(), **plugins.datasets(), **plugins.backbones(), **plugins.algorithms()}.get(name)
+    spec = {
+        **plugins.metrics(),
+        **plugins.loggers(),
+        **plugins.datasets(),
+        **plugins.backbones(),
+        **plugins.algorithms(),
+    }.get(name)
     source = [spec.reference, spec.link] if spec else []
     lines = [f"{name}: {kind} of {plugins.provider(kind, name)} ({cls.__module__}:{cls.__qualname__})"]
     lines += [", ".join(filter(None, source))] if any(source) else []
-    parameters = "parameters: none" if kind == "logger" else _parameters(cls.Config)
+    parameters = "parameters: none" if kind in ("logger", "metric") else _parameters(cls.Config)
     return "\n".join([*lines, "", _docs(cls), "", parameters])
 
 

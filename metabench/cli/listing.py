@@ -16,15 +16,21 @@ from metabench.specs import Spec
 def list_(kind: str) -> None:
     """List what is installed, or describe NAME.
 
-    KIND is algorithms, backbones, datasets, suites, loggers or plugins. NAME is an algorithm, a backbone, a dataset, a
-    logger or FILE.py:CLASS: its docs, parameters and defaults are printed.
+    KIND is algorithms, backbones, datasets, metrics, suites, loggers or plugins. NAME is an algorithm, a backbone, a
+    dataset, a logger, a metric of a plugin or FILE.py:CLASS: its docs, parameters and defaults are printed.
     """
+    from metabench.analysis.metrics import CLASSIFICATION
+
     plugins = PluginManager.from_environment()
     links = kind != "all"
     sections: dict[str, Callable[[PluginManager], list[tuple[str, ...]]]] = {
         "algorithms": lambda plugins: _specs(plugins.algorithms(), links),
         "backbones": lambda plugins: _specs(plugins.backbones(), links),
         "datasets": lambda plugins: _specs(plugins.datasets(), links),
+        "metrics": lambda plugins: [
+            *((measure.name, measure.declaration.summary) for measure in CLASSIFICATION),
+            *_specs(plugins.metrics(), links),
+        ],
         "suites": lambda plugins: [(name, str(spec.path)) for name, spec in plugins.suites().items()],
         "loggers": lambda plugins: _specs(plugins.loggers(), links),
         "plugins": _plugins,

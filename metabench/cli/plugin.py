@@ -69,13 +69,13 @@ def new(name: str, kind: str, folder: Path) -> None:
 def check(
     name: str, params: str, transductive: bool, steps: int, image_shapes: tuple[tuple[int, int, int], ...]
 ) -> int:
-    """Check the algorithm, backbone, dataset or logger NAME against the contract of its kind.
+    """Check the algorithm, backbone, dataset, logger or metric NAME against the contract of its kind.
 
     NAME is announced by a plugin, or is a class in a file (./file.py:Class). The exit code is 1 where a check fails.
     A dataset is packed into a temporary cache. A logger gets the records of a made-up suite, plugin-check: one that
     sends them to a server does so.
     """
-    from metabench.conformance import algorithms, backbones, datasets, loggers
+    from metabench.conformance import algorithms, backbones, datasets, loggers, metrics
     from metabench.data.packing import DataRoots
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
@@ -96,6 +96,8 @@ def check(
     if kind == "logger":
         plugins.logger_class(name)
         return _report(loggers.CHECKS, loggers.Subject(name, plugins=plugins))
+    if kind == "metric":
+        return _report(metrics.CHECKS, metrics.Subject(name, plugins))
     _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, given)
     with tempfile.TemporaryDirectory() as folder:
         roots = replace(DataRoots.from_environment(os.environ), cache=Path(folder))

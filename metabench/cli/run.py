@@ -45,9 +45,11 @@ if TYPE_CHECKING:  # imported by the command when it runs
     help="Number of cells to run at once, each in a worker process with its share of the threads.",
 )
 @click.option(
-    "--in-process",
-    is_flag=True,
-    help="Run cells in this process, e.g. for a debugger; else each has a worker, where workers start fast.",
+    "--workers/--in-process",
+    "workers",
+    default=None,
+    help="Run each training in a worker process, or all in this process, e.g. for a debugger "
+    "[default: workers where they start fast].",
 )
 @click.option("--weights/--no-weights", default=True, help="Keep the selected weights, or save room [default: keep].")
 @click.option("--reselect", is_flag=True, help="Train again where kept weights were selected for other episodes.")
@@ -63,7 +65,7 @@ def run(
     precision: Precision | None,
     fresh: bool,
     jobs: int,
-    in_process: bool,
+    workers: bool | None,
     weights: bool,
     reselect: bool,
     loggers: Sequence[str],
@@ -82,7 +84,7 @@ def run(
     from metabench.planning.suite import resolve
     from metabench.registry.manager import PluginManager
 
-    in_process = in_process or (jobs == 1 and not start_is_cheap())
+    in_process = not (jobs > 1 or start_is_cheap()) if workers is None else not workers
     if in_process:
         watch_stops()  # before torch starts threads, which would take the signal
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metabench.analysis.calibration import fit_temperature
+from metabench.analysis.metrics import NegativeLogLikelihood, credit, log_probabilities
 from metabench.api import Algorithm, Backbone, Config, Setup, Split
 from metabench.api.batching import Sequential
 from metabench.conformance import checks
@@ -24,7 +27,7 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import ask, predict
 from metabench.engine.batching import Threaded, Vmapped
 from metabench.engine.controls import SHUFFLED_EPISODES, check_shuffled_labels, is_transductive
-from metabench.engine.evaluation import evaluate
+from metabench.engine.evaluation import answers, checked, evaluate
 from metabench.engine.images import ImageBatches, prepare
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import purity_of, set_batchings
@@ -42,6 +45,10 @@ NORMS = ("none", "running", "batch", "support")
 
 #: Accuracy of an algorithm that has learnt; chance is .2.
 LEARNT = 0.35
+#: Accuracy from which scores must tell right from wrong.
+_SURE = 0.9
+#: Largest share of the NLL of constant scores that such a method may have, at its temperature.
+_LIKELY = 0.7
 #: Outer updates between two tests of whether it has.
 _STEPS_AT_ONCE = 20
 #: Outer updates before the check of relabelling: the scores of fewer depend on the order of the labels by chance.
@@ -374,14 +381,37 @@ def check_shapes(subject: Subject) -> None:
         algorithm = subject.build(way)
         train(algorithm, episodes("train", way, shot), 0, 1)
         scores = predict(algorithm, episodes("test", way, shot, 3).batch(0, 2), 0, 0)
-        if not bool(torch.isfinite(scores).all()):
-            raise NotConforming(f"scores of {way}-way {shot}-shot are not finite")
+        try:
+            checked(scores)
+        except CellFailed as error:
+            raise NotConforming(f"{way}-way {shot}-shot: {error}") from error
     try:
         algorithm = subject.build(5, train_way=8)
     except Unfit:
         return
     train(algorithm, episodes("train", 8), 0, 1)
     predict(algorithm, episodes("test").batch(0, 1), 0, 0)
+
+
+def check_scores(subject: Subject) -> None:
+    """Scores are log-probabilities up to a constant and a temperature, not probabilities."""
+    algorithm = replace(subject, steps=min(_RELABELLING_STEPS, subject.steps)).build(norm="support")
+    train(algorithm, episodes("train", shot=3), 0, min(_RELABELLING_STEPS, subject.steps))
+    (fitted, fitted_labels), (scores, labels) = (
+        answers(algorithm, episodes(name, shot=8), 0, 0, SHUFFLED_EPISODES) for name in ("val", "test")
+    )
+    if bool((scores >= 0).all()) and np.allclose(scores.sum(axis=-1), 1, atol=1e-3):
+        raise NotConforming("the scores of each query are probabilities: return their logarithms")
+    temperature, accuracy = fit_temperature(fitted, fitted_labels), float(credit(scores, labels).mean())
+    if temperature is None or accuracy < _SURE:
+        return
+    nll = float(NegativeLogLikelihood().of_episode(log_probabilities(scores, temperature), labels).mean())
+    if nll > _LIKELY * math.log(scores.shape[-1]):
+        raise NotConforming(
+            f"it is right in {accuracy:.0%} of the queries, but no temperature makes its scores probabilities (the "
+            f"negative log-likelihood is {nll:.2f}, where constant scores have {math.log(scores.shape[-1]):.2f}): "
+            "return log-probabilities up to a constant, on one scale for all queries"
+        )
 
 
 def check_queries(subject: Subject) -> None:
@@ -484,6 +514,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "frozen": check_frozen,
     "labels": check_labels,
     "shapes": check_shapes,
+    "scores": check_scores,
     "queries": check_queries,
     "relabelling": check_relabelling,
     "memory": check_memory,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from metabench.api import Dataset, Pack, Split
+from metabench.api import Dataset, Pack, Rows, Split
 from metabench.conformance import checks
 from metabench.conformance.checks import NotConforming
 from metabench.data.identical import examine
@@ -128,14 +128,21 @@ def check_split_repeats(subject: Subject) -> None:
 
 def _difference(one: Split, other: Split) -> str:
     """Return the name of the first field in which two splits differ; empty for equal splits."""
-    for name in ("images", "offsets"):
-        if not torch.equal(getattr(one, name), getattr(other, name)):
-            return name
+    if not _same_rows(one.rows, other.rows):
+        return "images"
+    if not torch.equal(one.offsets, other.offsets):
+        return "offsets"
     for name in ("class_names", "mean", "std", "groups", "image_names"):
         values = [None if value is None else list(value) for value in (getattr(one, name), getattr(other, name))]
         if values[0] != values[1]:
             return name
     return ""
+
+
+def _same_rows(one: Rows, other: Rows) -> bool:
+    """Return whether two splits have the same images, read some at a time."""
+    alike = (len(one), one.shape, one.dtype) == (len(other), other.shape, other.dtype)
+    return alike and all(torch.equal(part, same) for part, same in zip(one.parts(), other.parts(), strict=True))
 
 
 def check_split_parameters(subject: Subject) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from metabench.analysis.metrics import CLASSIFICATION
 from metabench.planning.suite import Suite
 from metabench.records.record import Record
 
@@ -40,12 +41,14 @@ def finished(at: str = "2025-01-01T00:00:00+00:00") -> dict[str, Any]:
     Args:
         at: the time at which the cell finished, in ISO 8601.
     """
-    accuracy = {"mean": 0.5, "ci95": 0.03, "std": 0.1, "episodes": 40, "data_ci95": 0.04}
+    accuracy = {"value": 0.5, "ci95": 0.03, "std": 0.1, "episodes": 40, "data_ci95": 0.04}
     return _record(
         "sound",
         {"lr": 0.001, "clip": None},
         status="ok",
-        accuracy=accuracy,
+        metrics={measure.name: accuracy for measure in CLASSIFICATION},
+        declarations={measure.name: measure.declaration for measure in CLASSIFICATION},
+        temperature={"value": 1.5, "episodes": 20},
         inductive_accuracy=accuracy,
         transductive=False,
         worst_classes=[{"name": "ă/%:\\ 7", "accuracy": 0.25, "episodes": 9}],
@@ -81,13 +84,15 @@ def failed(error: str | None = "CellFailed: the loss is nan in step 3: use a sma
 
 def sparse() -> list[dict[str, Any]]:
     """Return records in which as much is missing as may be."""
-    accuracy = {"mean": 0.5, "ci95": 0.03, "std": 0.1, "episodes": 40}
+    accuracy = {"value": 0.5, "ci95": 0.03, "std": 0.1, "episodes": 40}
+    declarations = {measure.name: measure.declaration for measure in CLASSIFICATION[:2]}
+    results = {"metrics": {"accuracy": accuracy, "nll": None}, "declarations": declarations}
     untimed: dict[str, Any] = {"seconds": 0.0, "episodes_per_second": None}
     train = {**untimed, "steps": 1, "episodes": 1, "best_step": 0, "validation": []}
     test = {**untimed, "latency_ms": {"p50": 0.0, "p95": 0.0}}
     return [
-        _record("untrained", {}, status="ok", accuracy=accuracy, data=None),
-        _record("untimed", {}, status="ok", accuracy=accuracy, data=None, train=train, eval=test),
+        _record("untrained", {}, status="ok", data=None, **results),
+        _record("untimed", {}, status="ok", data=None, train=train, eval=test, **results),
         failed(error=None),
     ]
 

@@ -21,16 +21,24 @@ class EpisodeShape:
     Attributes:
         way: classes (N).
         shot: support images of each class (K).
-        queries: query images of each class.
+        queries: query images of each class; their mean over the classes where the shares differ.
+        dirichlet: parameter α of a Dirichlet distribution from which an episode draws the share of each class in its
+            N · `queries` queries (Veilleux et al. 2021, section 5.1); None gives every class the same share.
     """
 
     way: int
     shot: int
     queries: int
+    dirichlet: float | None = None
+
+    @property
+    def identity(self) -> dict[str, int | float]:
+        """Return the sizes as plain data."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
     def per_class(self) -> int:
-        """Return the number of images of each class in an episode."""
+        """Return the number of images that each class needs."""
         return self.shot + self.queries
 
     @property
@@ -65,6 +73,8 @@ class EpisodeIndices:
 def sampler_key(stream: str, shape: EpisodeShape, seed: int) -> str:
     """Return the hash that seeds an `EpisodeSampler`: 32 hexadecimal digits."""
     text = f"{stream}|{shape.way}|{shape.shot}|{shape.queries}|{seed}"
+    if shape.dirichlet is not None:
+        text += f"|dirichlet {shape.dirichlet}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -97,29 +107,48 @@ class EpisodeSampler:
                 f"smallest class has {self._sizes.min()}"
             )
         self._key = int.from_bytes(bytes.fromhex(sampler_key(stream, shape, seed)), "little")
-        draws = shape.way * (1 + per_class + shape.queries)
+        # Words of an episode: classes, order of queries, images, and the shares of the classes.
+        draws = shape.way * (1 + shape.queries + shape.shot + self._most_queries)
+        draws += 0 if shape.dirichlet is None else shape.way
         self._counters = -(-draws // _WORDS_PER_COUNTER)
+
+    @property
+    def _most_queries(self) -> int:
+        """Return the largest number of queries of one class."""
+        shape = self.shape
+        if shape.dirichlet is None:
+            return shape.queries
+        return min(shape.way * shape.queries, int(self._sizes.max()) - shape.shot)
 
     def draw(self, first: int, count: int) -> EpisodeIndices:
         """Return episodes `first` … `first + count - 1`."""
-        way, shot, queries = self.shape.way, self.shape.shot, self.shape.queries
+        way, shot, queries, most = self.shape.way, self.shape.shot, self.shape.queries, self._most_queries
         words = self._words(first, count)
-        class_words, words = np.split(words, [way], axis=1)
-        image_words, order_words = np.split(words, [way * (shot + queries)], axis=1)
-
+        class_words, image_words, order_words, share_words = np.split(
+            words, np.cumsum([way, way * (shot + most), way * queries]), axis=1
+        )
         classes = _distinct(class_words, np.full(count, len(self._sizes)))
-        sizes = self._sizes[classes].reshape(-1)
-        within = _distinct(image_words.reshape(count * way, shot + queries), sizes)
-        images = self._offsets[classes][:, :, None] + within.reshape(count, way, shot + queries)
-        labels = np.broadcast_to(np.arange(way)[:, None], (count, way, shot + queries))
+        sizes = self._sizes[classes]
+        within = _distinct(image_words.reshape(count * way, shot + most), sizes.reshape(-1))
+        images = self._offsets[classes][:, :, None] + within.reshape(count, way, shot + most)
+        labels = np.broadcast_to(np.arange(way)[:, None], (count, way, shot + most))
+        asked = np.full((count, way), queries)
+        if self.shape.dirichlet is not None:
+            shares = dirichlet_shares(share_words[:, :way], self.shape.dirichlet)
+            asked = counts_of_shares(shares, way * queries, sizes - shot)
+        # The first images of a class are its support images, the next its queries; every episode has way · queries.
+        is_query = np.arange(most) < asked[:, :, None]
 
-        order = np.argsort(order_words[:, : way * queries], axis=1, kind="stable")
+        def of_queries(values: IntArray) -> IntArray:
+            return values[:, :, shot:][is_query].reshape(count, way * queries)
+
+        order = np.argsort(order_words, axis=1, kind="stable")
         return EpisodeIndices(
             classes=classes,
             support=images[:, :, :shot].reshape(count, -1),
             support_labels=labels[:, :, :shot].reshape(count, -1),
-            query=np.take_along_axis(images[:, :, shot:].reshape(count, -1), order, axis=1),
-            query_labels=np.take_along_axis(labels[:, :, shot:].reshape(count, -1), order, axis=1),
+            query=np.take_along_axis(of_queries(images), order, axis=1),
+            query_labels=np.take_along_axis(of_queries(labels), order, axis=1),
         )
 
     def _words(self, first: int, count: int) -> npt.NDArray[np.uint64]:
@@ -137,17 +166,65 @@ def _distinct(words: npt.NDArray[np.uint64], limits: IntArray) -> IntArray:
 
     Args:
         words: [R, n] random words.
-        limits: [R] exclusive upper bounds, each at least n.
+        limits: [R] exclusive upper bounds.
 
     Returns:
-        [R, n] integers, distinct within a row.
+        [R, n] integers; the first of each row, as many as its limit, are distinct and below it.
     """
     rows, n = words.shape
     chosen = np.empty((rows, n), dtype=np.int64)
     for k in range(n):
-        value = (words[:, k] % (limits - k).astype(np.uint64)).astype(np.int64)
+        value = (words[:, k] % np.maximum(limits - k, 1).astype(np.uint64)).astype(np.int64)
         taken = np.sort(chosen[:, :k], axis=1)
         for j in range(k):
             value += value >= taken[:, j]
         chosen[:, k] = value
     return chosen
+
+
+def dirichlet_shares(words: npt.NDArray[np.uint64], alpha: float) -> npt.NDArray[np.float64]:
+    """Map random words to shares with a symmetric Dirichlet distribution.
+
+    Args:
+        words: [B, N] random words.
+        alpha: its parameter α.
+
+    Returns:
+        [B, N] shares, which sum to 1 in each row.
+    """
+    from scipy.special import gammaincinv
+
+    uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    # Gamma variables, divided by their sum; the smallest α may give no number above 0.
+    gamma = np.maximum(gammaincinv(alpha, uniform), np.finfo(np.float64).tiny)
+    shares: npt.NDArray[np.float64] = gamma / gamma.sum(axis=1, keepdims=True)
+    return shares
+
+
+def counts_of_shares(shares: npt.NDArray[np.float64], total: int, limits: IntArray) -> IntArray:
+    """Round shares of a total to counts.
+
+    A share above its limit is cut to it, and the rest given to the others in proportion; what rounding down leaves is
+    given to the largest remainders.
+
+    Args:
+        shares: [B, N] positive shares, which sum to 1 in each row.
+        total: the sum of the counts of each row, at most the sum of its limits.
+        limits: [B, N] largest counts.
+
+    Returns:
+        [B, N] counts.
+    """
+    wanted = np.minimum(shares * total, limits)
+    for _ in range(shares.shape[1]):  # each pass fills at least one class to its limit, or ends
+        open_shares = np.where(wanted < limits, shares, 0.0)
+        missing = total - wanted.sum(axis=1, keepdims=True)
+        sums = open_shares.sum(axis=1, keepdims=True)
+        wanted = np.minimum(
+            wanted + np.divide(missing * open_shares, sums, out=np.zeros_like(shares), where=sums > 0), limits
+        )
+    counts = np.floor(wanted + 1e-9).astype(np.int64)
+    remainders = np.where(counts < limits, wanted - counts, -1.0)
+    places = np.argsort(np.argsort(-remainders, axis=1, kind="stable"), axis=1, kind="stable")
+    counts += places < (total - counts.sum(axis=1, keepdims=True))
+    return counts

@@ -143,7 +143,8 @@ def _check_split(owner: str, split: Split) -> None:
         raise _wrong(owner, "images", "a torch.Tensor or Rows", _described(split.images))
     if not isinstance(split.offsets, torch.Tensor):
         raise _wrong(owner, "offsets", "a torch.Tensor", _described(split.offsets))
-    _check_images(owner, split.images.take(torch.arange(1)) if isinstance(split.images, Rows) else split.images)
+    images = split.images
+    _check_images(owner, images.take(torch.arange(min(1, len(images)))) if isinstance(images, Rows) else images)
     _check_classes(owner, split.class_names, split.offsets, split.images)
     _check_image_names(owner, split.image_names, len(split.images))
     channels = split.rows.shape[0]

@@ -7,16 +7,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from metabench.api import Algorithm
-from metabench.data.sampler import EpisodeShape
 from metabench.errors import StoreError, in_one_line
 from metabench.files import atomic_file
 from metabench.planning.cells import Selection
@@ -147,9 +146,7 @@ def save_checkpoint(algorithm: Algorithm, progress: TrainingProgress, origin: Ma
     state = {
         "origin": dict(origin),
         "progress": {name: value for name, value in vars(progress).items() if name != "curves"},
-        "curves": [
-            (astuple(selection.shape), selection.params, vars(curve)) for selection, curve in progress.curves.items()
-        ],
+        "curves": {selection.name: vars(curve) for selection, curve in progress.curves.items()},
         "weights": algorithm.state_dict(),
         "training": algorithm.training_state(),
     }
@@ -171,7 +168,7 @@ def writing_weights(path: Path) -> Iterator[None]:
 
 
 def load_checkpoint(
-    algorithm: Algorithm, path: Path, origin: Mapping[str, str], selections: Iterable[Selection]
+    algorithm: Algorithm, path: Path, origin: Mapping[str, str], selections: Sequence[Selection]
 ) -> TrainingProgress | None:
     """Load the checkpoint at `path` into `algorithm`.
 
@@ -196,12 +193,10 @@ def load_checkpoint(
         if state["origin"] != dict(origin) or "curves" not in state:
             path.replace(path.with_name(f"{path.stem}.{other_code(state['origin'])}{path.suffix}"))
             return None
-        curves = {
-            Selection(EpisodeShape(*shape), params): ValidationCurve(**curve)
-            for shape, params, curve in state["curves"]
-        }
-        if not curves.keys() >= set(selections):
+        kept = state["curves"]
+        if any(selection.name not in kept for selection in selections):
             return None
+        curves = {selection: ValidationCurve(**kept[selection.name]) for selection in selections}
         algorithm.load_state_dict(state["weights"])
         algorithm.load_training_state(state["training"])
         return TrainingProgress(**state["progress"], curves=curves)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from metabench.analysis.metrics import credit
+from metabench.analysis.stats import Floats
 from metabench.api import Algorithm
 from metabench.engine.asking import predict
-from metabench.engine.evaluation import credit, in_batches
+from metabench.engine.evaluation import checked, in_batches
 from metabench.engine.progress import Watcher
 from metabench.engine.streams import EpisodeStream
 from metabench.errors import CellFailed
@@ -35,14 +39,14 @@ def is_transductive(
     half are compared.
     """
 
-    def moved(first: int, count: int) -> Tensor:
+    def moved(first: int, count: int) -> npt.NDArray[np.bool_]:
         original, others = stream.batch(first, count), stream.batch(episodes + first, count)
         kept = original.query_x.shape[1] // 2
         exchanged = torch.cat([original.query_x[:, :kept], others.query_x[:, kept:]], dim=1)
         # Two predictions, not two questions: features of one pass may depend on all images of the pass.
         episodes_of = (original, replace(original, query_x=exchanged))
         before, after = (predict(algorithm, drawn, seed, first)[:, :kept] for drawn in episodes_of)
-        return torch.full((count,), _differ(before, after))
+        return np.full(count, _differ(before, after))
 
     return bool(in_batches(moved, episodes, batch).any())
 
@@ -72,7 +76,7 @@ def check_batch_independence(algorithm: Algorithm, stream: EpisodeStream, seed: 
     before, after = (predict(algorithm, drawn, seed, 0)[:kept] for drawn in (original, exchanged))
     by_itself = torch.cat([predict(algorithm, original[i : i + 1], seed, i) for i in range(kept)])
     if _differ(before, after) or (before.argmax(-1) != by_itself.argmax(-1)).double().mean() > 0.1:
-        moved = max(float((before - scores).abs().max()) for scores in (after, by_itself))
+        moved = max(_largest_move(before, scores) for scores in (after, by_itself))
         raise CellFailed(
             f"the scores of an episode depend on the other episodes of its batch (they move by up to {moved:.2g}): "
             "keep no state between episodes; a backbone is per_image only if no other image moves the features of one"
@@ -95,11 +99,13 @@ def check_shuffled_labels(
     images, chance = example.support_y.shape[1], 1 / example.way
     orders = torch.stack([torch.randperm(images, generator=generator) for _ in range(SHUFFLED_EPISODES)])
 
-    def accuracies(first: int, count: int) -> Tensor:
+    def accuracies(first: int, count: int) -> Floats:
         drawn = stream.batch(first, count)
         order = orders[first : first + count].to(drawn.support_y.device)
         shuffled = replace(drawn, support_y=drawn.support_y.gather(1, order))
-        return credit(predict(algorithm, shuffled, seed, first), drawn.query_y).mean(dim=1)
+        scores = checked(predict(algorithm, shuffled, seed, first))
+        means: Floats = credit(scores, drawn.query_y.cpu().numpy()).mean(axis=1)
+        return means
 
     results = in_batches(accuracies, SHUFFLED_EPISODES, batch, watcher)
     error = float(results.std(ddof=1)) / SHUFFLED_EPISODES**0.5
@@ -112,5 +118,11 @@ def check_shuffled_labels(
 
 def _differ(before: Tensor, after: Tensor) -> bool:
     """Return whether scores differ by more than rounding."""
-    scale = (before.max() - before.min()).clamp_min(1e-12)
-    return bool((before - after).abs().max() > TOLERANCE * scale)
+    possible = before[before.isfinite()]
+    scale = float(possible.max() - possible.min()) if len(possible) else 0.0
+    return _largest_move(before, after) > TOLERANCE * max(scale, 1e-12)
+
+
+def _largest_move(before: Tensor, after: Tensor) -> float:
+    """Return the largest difference of scores; equal infinities do not differ."""
+    return float(torch.where(before == after, 0.0, (before - after).abs()).max())

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 
+from metabench.analysis.declared import measures_of
 from metabench.api import Algorithm, Setup, Split
 from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
-from metabench.engine.features import FeatureStore, with_features
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import with_features
 from metabench.engine.images import prepare, train_classes
 from metabench.engine.outcome import Outcome, SelectedWeights, test
 from metabench.engine.precision import autocast_of, tf32
@@ -23,7 +25,7 @@ from metabench.engine.streams import evaluation_stream, training_stream, validat
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
-from metabench.errors import CellFailed
+from metabench.errors import CellFailed, Unfit
 from metabench.machine.memory import PeakMemory
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
@@ -59,7 +61,7 @@ def build(
     backbone_class = plugins.backbone_class(training.backbone.name)
     algorithm_class = plugins.algorithm_class(choice.name)
     config, train = validate_config(backbone_class.Config, training.backbone.params), splits["train"]
-    backbone = backbone_class(config, train.rows.shape)
+    backbone = backbone_class(config, image_shape_of(splits))
     backbone.autocast = autocast_of(training.precision)
     schedule = training.schedule
     setup = Setup(
@@ -74,6 +76,11 @@ def build(
     # On a CPU, convolutions of channels-last weights run up to three times faster.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, ...]:
+    """Return (C, H, W) of the images, or (D,) of vectors."""
+    return splits["train"].rows.shape
 
 
 def build_tested(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> Algorithm:
@@ -98,7 +105,7 @@ class Learner:
         algorithm: the algorithm of the training.
         trained: the weights that it has selected; None if nothing is trained.
         files: the places of its files.
-        data: its dataset.
+        datasets: the datasets of training, validation and tests, by label.
         origin: device, data, code and versions that the weights depend on.
         device: the device that holds the weights.
         plugins: the provider of the classes.
@@ -109,42 +116,53 @@ class Learner:
     algorithm: Algorithm
     trained: Trained | None
     files: TrainingFiles
-    data: LoadedDataset
+    datasets: Mapping[str, LoadedDataset]
     origin: Mapping[str, str]
     device: torch.device
     plugins: PluginManager
     memory: PeakMemory
 
-    def test(
-        self,
-        cell: Cell,
-        watcher: Watcher,
-        data: LoadedDataset | None = None,
-        earlier: EpisodeResults | None = None,
-    ) -> Outcome:
+    def test(self, cell: Cell, watcher: Watcher, earlier: EpisodeResults | None = None) -> Outcome:
         """Test the weights that the training has selected for a cell.
 
         Args:
             cell: a cell of the training.
             watcher: sees the progress, and may ask to stop.
-            data: the cell's dataset; by default, that of the training.
             earlier: results of the first episodes, which are not tested again.
 
         Raises:
             CellFailed: a split is too small, the weights do not fit, a score is not finite, or memory is too small.
             Interrupted: `watcher` asked to stop.
             StoreError: the weights cannot be read.
+            Unfit: the images of the test have another shape than those of the training.
         """
-        data = data or self.data
-        check_cell(cell, self.data.splits, data.splits)
+        check_cell(cell, {label: data.splits for label, data in self.datasets.items()})
+        self._check_shape(cell)
         with computing(self.training, self.device), testing_memory(cell.shape, self.training):
             algorithm, weights = self._with_weights(cell)
-            train = self._splits(cell, cell.training.dataset, self.data, algorithm, watcher)["train"]
-            prepare(algorithm, train, cell.seed, self.device, watcher)
-            splits = self._splits(cell, cell.dataset, data, algorithm, watcher)
+            rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
+            fixed = not cell.is_trained_by_itself or self.trained is None
+            prepare(
+                algorithm, rows.of(self.training.dataset, algorithm, fixed)["train"], cell.seed, self.device, watcher
+            )
+            splits = self._splits(cell, algorithm, rows, fixed)
             if not cell.is_trained_by_itself or self.trained is None:
                 set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
-            return test(cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier)
+            measures = measures_of(self.plugins)
+            return test(
+                cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
+            )
+
+    def _check_shape(self, cell: Cell) -> None:
+        """Refuse images of another shape than those of the training."""
+        trained, tested = (
+            image_shape_of(self.datasets[choice.label].splits) for choice in (self.training.dataset, cell.dataset)
+        )
+        if trained != tested:
+            raise Unfit(
+                f"it is trained on images of shape {trained} ({self.training.dataset.label}), and those of "
+                f"{cell.dataset.label} have {tested}: give both datasets the same size and channels"
+            )
 
     def _with_weights(self, cell: Cell) -> tuple[Algorithm, SelectedWeights | None]:
         """Return the algorithm of a cell with its weights."""
@@ -152,7 +170,8 @@ class Learner:
         if own:
             algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
         else:
-            algorithm = build_tested(cell, self.data.splits, self.device, self.plugins)
+            splits = self.datasets[self.training.dataset.label].splits
+            algorithm = build_tested(cell, splits, self.device, self.plugins)
         if self.trained is None:
             if not own:
                 algorithm.backbone.load_state_dict(self.algorithm.backbone.state_dict())
@@ -161,20 +180,50 @@ class Learner:
         load_snapshot(algorithm, self.trained, name, self.files, whole=own)
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
-    def _splits(
-        self, cell: Cell, dataset: Choice, data: LoadedDataset, algorithm: Algorithm, watcher: Watcher
+    def _splits(self, cell: Cell, algorithm: Algorithm, rows: _Rows, fixed: bool) -> dict[str, Split]:
+        """Return the splits that a cell is tested and validated on; features where the backbone stays as it is."""
+        splits = rows.of(cell.dataset, algorithm, fixed)
+        validated_on = cell.selection.on or self.training.dataset
+        if validated_on == cell.dataset:
+            return splits
+        return {**splits, "val": rows.of(validated_on, algorithm, fixed)["val"]}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that an algorithm reads of the datasets of a job.
+
+    Attributes:
+        training: the training.
+        datasets: the datasets, by label.
+        origin: device, data, code and versions that the weights depend on.
+        device: the device that embeds.
+        watcher: sees the progress, and may ask to stop.
+    """
+
+    training: Training
+    datasets: Mapping[str, LoadedDataset]
+    origin: Mapping[str, str]
+    device: torch.device
+    watcher: Watcher
+
+    def of(
+        self, choice: Choice, algorithm: Algorithm, fixed: bool = False, distorted: bool = False
     ) -> dict[str, Split]:
-        """Return the splits of a dataset for a cell's test; features where the backbone stays as it is."""
-        origin = {**self.origin, "dataset_fingerprint": data.fingerprint}
-        store = FeatureStore.of(self.training, dataset, origin, data.features)
-        fixed = not cell.is_trained_by_itself or self.trained is None
-        return with_features(scaled(data.splits, algorithm.backbone), algorithm, store, self.device, watcher, fixed)
+        """Return the splits of a dataset; features where the backbone stays as it is (`with_features`)."""
+        data = self.datasets[choice.label]
+        origin = self.origin
+        if "dataset_fingerprint" in origin:
+            origin = {**origin, "dataset_fingerprint": data.fingerprint}
+        store = FeatureStore.of(self.training, choice, origin, data.features)
+        images = scaled(data.splits, algorithm.backbone)
+        return with_features(images, algorithm, store, self.device, self.watcher, fixed, distorted)
 
 
 def make_learner(
     training: Training,
     selections: Sequence[Selection],
-    data: LoadedDataset,
+    datasets: Mapping[str, LoadedDataset],
     device: torch.device,
     plugins: PluginManager,
     directory: Path,
@@ -188,7 +237,7 @@ def make_learner(
     Args:
         training: the training.
         selections: the validation episodes by which weights are selected.
-        data: its dataset.
+        datasets: the datasets of training, validation and tests, by label.
         device: the device that it runs on.
         plugins: the provider of the classes.
         directory: the output directory.
@@ -204,32 +253,43 @@ def make_learner(
         Unfit: the algorithm or the backbone does not fit the training.
     """
     files, memory, origin = TrainingFiles(directory, training.id), PeakMemory(device), origin or {}
+    trained_on = datasets[training.dataset.label].splits
     with computing(training, device), training_memory(training):
-        teacher = _teacher(training.teacher, data.splits, device, plugins, directory, watcher)
-        algorithm = build(training, data.splits, device, plugins, teacher=teacher)
+        teacher = _teacher(training.teacher, trained_on, device, plugins, directory, watcher)
+        algorithm = build(training, trained_on, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
         trained = None
         schedule = training.schedule
         if schedule is not None:
             trained = kept_weights(files, origin)
             # A selection for which a split is too small fails its cells only.
-            selections = [selection for selection in selections if fits(selection.shape, data.splits)]
+            validated_on = {selection: selection.on or training.dataset for selection in selections}
+            selections = [
+                selection
+                for selection, choice in validated_on.items()
+                if fits(selection.shape, datasets[choice.label].splits)
+                and image_shape_of(datasets[choice.label].splits) == image_shape_of(trained_on)
+            ]
             if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
                 trained = None
-            store = FeatureStore.of(training, training.dataset, origin, data.features)
-            images, distorted = scaled(data.splits, algorithm.backbone), bool(schedule.augment)
-            splits = with_features(images, algorithm, store, device, watcher, distorted=distorted)
+            rows = _Rows(training, datasets, origin, device, watcher)
+            splits = rows.of(training.dataset, algorithm, distorted=bool(schedule.augment))
+            validation = {
+                selection: rows.of(selection.on, algorithm) if selection.on else splits for selection in selections
+            }
             if schedule.shape is not None:
                 few = training_stream(training, splits, device).batch(0, min(2, schedule.batch))
                 set_batchings(algorithm, few, trains=trained is None)
             elif selections:  # only validations and tests have episodes
-                set_batchings(algorithm, validation_stream(schedule, splits, selections[0].shape, device).batch(0, 2))
+                first = selections[0]
+                few = validation_stream(schedule, validation[first], first.shape, device).batch(0, 2)
+                set_batchings(algorithm, few)
             if trained is None:
                 progress = train(
-                    training, algorithm, splits, device, files.checkpoint, origin, selections, memory, watcher, batch
+                    training, algorithm, splits, validation, device, files.checkpoint, origin, memory, watcher, batch
                 )
                 trained = keep_weights(algorithm, progress, training, origin, files)
-        return Learner(training, algorithm, trained, files, data, origin, device, plugins, memory)
+        return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
 
 
 def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from metabench.analysis.stats import DataIntervals, Floats, mean_interval
+from metabench.analysis.calibration import fit_temperature
+from metabench.analysis.estimates import estimate_of_mean, estimates
+from metabench.analysis.metrics import RANKED_BY, Collector, Measure, class_accuracies, remarks_on
+from metabench.analysis.stats import DataIntervals, Floats, Ints, mean_interval
 from metabench.api import Algorithm, Split, trained_weights
 from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.asking import predict
@@ -20,20 +24,23 @@ from metabench.engine.controls import (
     is_transductive,
 )
 from metabench.engine.costs import flops, latencies
-from metabench.engine.evaluation import evaluate, inductive_accuracies
+from metabench.engine.evaluation import answers, in_batches, inductive_accuracies, measure
+from metabench.engine.features import embedded_once
 from metabench.engine.pictures import episode_png
 from metabench.engine.progress import Interrupted, TimeLimit, Watcher
-from metabench.engine.streams import EpisodeStream, evaluation_stream
+from metabench.engine.streams import EpisodeStream, evaluation_stream, validation_stream
 from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.cells import Cell, Selection, Testing
 from metabench.records.record import (
-    Accuracy,
     ClassAccuracy,
+    Declaration,
     EpisodeResults,
+    Estimate,
     EvalMetrics,
     Latency,
+    Temperature,
     TrainMetrics,
     Weights,
 )
@@ -43,6 +50,8 @@ _T = TypeVar("_T")
 
 #: Number of classes listed as the worst.
 WORST_CLASSES = 10
+#: Most validation episodes that the temperature is fitted on: 7 500 queries of 5 ways determine it to a few percent.
+CALIBRATION_EPISODES = 100
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,11 @@ class Outcome:
         picture: PNG of the worst episode; None if it could not be drawn.
     """
 
-    accuracy: Accuracy
-    inductive_accuracy: Accuracy | None
+    ranked_by: str
+    metrics: dict[str, Estimate | None]
+    declarations: dict[str, Declaration]
+    temperature: Temperature | None
+    inductive_accuracy: Estimate | None
     episodes: EpisodeResults
     worst_classes: list[ClassAccuracy]
     picture: bytes | None
@@ -99,6 +111,13 @@ class Outcome:
     all_parameters: int
     remarks: list[str]
 
+    @property
+    def primary(self) -> Estimate:
+        """Return the estimate of the metric that ranks."""
+        estimate = self.metrics[self.ranked_by]
+        assert estimate is not None, "every cell that is ok has it"
+        return estimate
+
 
 def test(
     cell: Cell,
@@ -110,6 +129,7 @@ def test(
     memory: PeakMemory,
     watcher: Watcher,
     earlier: EpisodeResults | None,
+    measures: Sequence[Measure],
 ) -> Outcome:
     """Test a trained algorithm.
 
@@ -122,37 +142,59 @@ def test(
         weights: its weights; None if nothing was trained.
         memory: the peak memory since the algorithm was built.
         watcher: sees the progress, and may ask to stop.
-        earlier: results of the first episodes, which are not tested again.
+        earlier: results of the first episodes, which are not tested again if they have all metrics.
+        measures: the metrics to compute.
 
     Raises:
-        CellFailed: a score is not finite, the time limit is over, or the answers depend on more than their episode.
+        CellFailed: a score is NaN or +inf, the time limit is over, or the answers depend on more than their episode.
         Interrupted: `watcher` asked to stop.
     """
     settings = cell.test
     watcher = watcher if settings.time_limit is None else TimeLimit(watcher, settings.time_limit)
-    stream = evaluation_stream(cell, splits, device)
+    embedded, watch = embedded_once(splits, algorithm, cell.shape.images, device, watcher), Stopwatch(device)
+    # The features of a trained backbone are part of its test; others are kept for all tests.
+    with nullcontext() if embedded is splits else watch.running():
+        stream = evaluation_stream(cell, embedded, device)
     batch = BatchSize(device, settings.batch or stream.at_once)
+    temperature = _temperature(cell, algorithm, splits, device, watcher)
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
-    watch = Stopwatch(device)
-    by_class = np.empty((0, cell.shape.way)) if earlier is None or earlier.by_class is None else earlier.by_class
+    collector = Collector(measures, temperature.value if temperature else None)
+    known = earlier if earlier is not None and _has_all(earlier, measures) else None
+    by_class = np.empty((0, cell.shape.way)) if known is None or known.by_class is None else known.by_class
+    kept = known.outputs if known else None
     tested = len(by_class)
     while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
         watcher.phase("test", wanted, len(by_class))
         with watch.running():
-            more = evaluate(algorithm, stream, wanted, batch, settings.seed, watcher, first=len(by_class))
+            more, outputs = measure(
+                algorithm,
+                stream,
+                wanted,
+                batch,
+                settings.seed,
+                collector,
+                settings.keep_outputs,
+                watcher,
+                len(by_class),
+            )
         by_class = np.concatenate([by_class, more])
-    accuracies = by_class.mean(axis=1)
-    episodes = len(accuracies)
+        kept = kept.followed_by(outputs) if kept and outputs else kept or outputs
+    episodes = len(by_class)
     groups = stream.groups(0, episodes)
-    accuracy = _accuracy(accuracies, groups)
+    with watch.running():
+        figures = collector.figures()
+        if known is not None:
+            figures = {name: np.concatenate([known.figures[name], values]) for name, values in figures.items()}
+        metrics = estimates(figures, groups, measures)
+    accuracies = figures[RANKED_BY]
+    primary = metrics[RANKED_BY]
     check_batch_independence(algorithm, stream, settings.seed, batch)
     watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
     check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
     transductive = is_transductive(algorithm, stream, settings.seed, batch)
     size = algorithm.backbone.input.remark(stream.image_shape)
-    remarks = [*([size] if size else []), *_remarks(accuracies, cell.shape.way)]
-    if weights and weights.selected_for:
-        remarks.append(f"the weights were selected for {weights.selected_for}")
+    remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(accuracies, cell.shape.way)]
+    remarks += _remarks_on_training(cell, trained, weights)
 
     def test_inductively() -> Floats:
         count, known = settings.inductive_episodes, earlier.alone if earlier else None
@@ -165,16 +207,22 @@ def test(
 
     alone = _optional("inductive accuracy", test_inductively, remarks) if transductive else None
     # The queries of a method that is not transductive are alone anyway.
-    inductive_accuracy = None if transductive else accuracy
+    inductive_accuracy = None if transductive else primary
     if alone is not None:
-        inductive_accuracy = _accuracy(alone, groups[: len(alone)])
+        inductive_accuracy = estimate_of_mean(alone, DataIntervals(groups[: len(alone)]))
     worst = int(accuracies.argmin())
     timed = latencies(algorithm, stream, settings.seed, device, episodes)
     return Outcome(
-        accuracy=accuracy,
+        ranked_by=RANKED_BY,
+        metrics=metrics,
+        declarations={measure.name: measure.declaration for measure in measures},
+        temperature=temperature,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(accuracies, groups, alone, by_class),
-        worst_classes=_worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
+        episodes=EpisodeResults(figures, groups, alone, by_class, kept),
+        # Where classes have different numbers of queries, their figures are no accuracies.
+        worst_classes=[]
+        if cell.shape.dirichlet is not None
+        else _worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
         train=_train_metrics(cell, trained, weights) if trained and weights else None,
@@ -243,8 +291,41 @@ def _optional(name: str, measure: Callable[[], _T], remarks: list[str]) -> _T | 
         return None
 
 
-def _accuracy(accuracies: Floats, groups: IntArray) -> Accuracy:
-    return Accuracy(**asdict(mean_interval(accuracies)), data_ci95=DataIntervals(groups).ci95(accuracies))
+def _has_all(earlier: EpisodeResults, measures: Sequence[Measure]) -> bool:
+    """Return whether earlier results can be continued: they have all metrics, for all their episodes."""
+    if earlier.by_class is None:
+        return False
+    lengths = {len(earlier.figures.get(measure.name, ())) for measure in measures}
+    return lengths == {len(earlier.by_class)}
+
+
+def _temperature(
+    cell: Cell, algorithm: Algorithm, splits: Mapping[str, Split], device: torch.device, watcher: Watcher
+) -> Temperature | None:
+    """Return the temperature of the tested weights; it sees no test episode.
+
+    Returns:
+        The temperature; None where nothing is validated, or a validation query's true class has the score -inf.
+
+    Raises:
+        CellFailed: a score is NaN or +inf.
+        Interrupted: `watcher` asked to stop.
+    """
+    schedule = cell.training.schedule
+    if schedule is None:
+        return None
+    episodes, seed = min(schedule.validation_episodes, CALIBRATION_EPISODES), schedule.validation_seed
+    stream = validation_stream(schedule, splits, cell.shape, device)
+    watcher.phase("calibrate", episodes)
+    parts: list[tuple[Floats, Ints]] = []
+
+    def accuracies(first: int, count: int) -> Floats:
+        parts.append(answers(algorithm, stream, seed, first, count))
+        return class_accuracies(*parts[-1])
+
+    in_batches(accuracies, episodes, BatchSize(device, cell.test.batch or stream.at_once), watcher)
+    value = fit_temperature(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return None if value is None else Temperature(value=value, episodes=episodes)
 
 
 def _remarks(accuracies: Floats, way: int) -> list[str]:
@@ -262,6 +343,16 @@ def _remarks(accuracies: Floats, way: int) -> list[str]:
     return []
 
 
+def _remarks_on_training(cell: Cell, trained: Trained | None, weights: SelectedWeights | None) -> list[str]:
+    """Return remarks on weights that do not follow from the settings of the cell alone."""
+    schedule, remarks = cell.training.schedule, []
+    if weights and weights.selected_for:
+        remarks.append(f"the weights were selected for {weights.selected_for}")
+    if trained and schedule and schedule.seconds is not None:
+        remarks.append(f"train.seconds ended the training at step {trained.step}: the result depends on the machine")
+    return remarks
+
+
 def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:
     """Return the classes with the lowest accuracy, worst first."""
     counts = np.bincount(classes.reshape(-1), minlength=split.size.classes)
@@ -271,8 +362,10 @@ def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[Cl
     return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]
 
 
-def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes:
-    """Return a picture of an episode and its wrong predictions."""
+def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes | None:
+    """Return a picture of an episode and its wrong predictions; None of vectors."""
+    if len(stream.image_shape) == 1:
+        return None
     episode = stream.batch(number, 1)
     predicted = predict(algorithm, episode, seed, number)[0].argmax(dim=-1)
     return episode_png(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,10 @@ def train(
     training: Training,
     algorithm: Algorithm,
     splits: Mapping[str, Split],
+    validation: Mapping[Selection, Mapping[str, Split]],
     device: torch.device,
     checkpoint: Path,
     origin: Mapping[str, str],
-    selections: Sequence[Selection],
     memory: PeakMemory,
     watcher: Watcher,
     batch: int | None = None,
@@ -47,10 +47,10 @@ def train(
         training: the training, which has a schedule.
         algorithm: the algorithm with its initial weights; it ends with the last ones.
         splits: the splits of its dataset.
+        validation: the splits of the validation episodes, by the selection that uses them.
         device: the device that it runs on.
         checkpoint: the file to resume from and to write. The result does not depend on when a run was interrupted.
         origin: device, data, code and versions that the weights depend on; a checkpoint of another origin is not used.
-        selections: the validation episodes by which weights are selected.
         memory: the peak memory since the algorithm was built.
         watcher: sees the progress, and may ask to stop.
         batch: number of validation episodes at once; None chooses by device.
@@ -63,11 +63,11 @@ def train(
     schedule = training.schedule
     assert schedule is not None, "a training has a schedule"
     steps, batches = steps_of(schedule, splits["train"]), training_batches(training, splits, device)
-    progress = load_checkpoint(algorithm, checkpoint, origin, selections) or TrainingProgress.of(selections)
+    progress = load_checkpoint(algorithm, checkpoint, origin, list(validation)) or TrainingProgress.of(validation)
     validations = {
         selection: (episodes, BatchSize(device, batch or episodes.at_once))
-        for selection in progress.curves
-        for episodes in [validation_stream(schedule, splits, selection.shape, device)]
+        for selection, held_out in validation.items()
+        for episodes in [validation_stream(schedule, held_out, selection.shape, device)]
     }
     watch = Stopwatch(device, progress.seconds)
     timed_from = progress.step + WARM_UP_STEPS

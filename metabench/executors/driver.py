@@ -136,7 +136,7 @@ def run_cells(
 
     def failed(job: TrainingJob, cell: Cell, problem: str) -> Attempt:
         fingerprint = fingerprints.get(cell.dataset.label, "")
-        return Attempt(job.record(cell, code_of(cell, plugins), fingerprint, problem=problem))
+        return Attempt(job.record(cell, code_of(cell, plugins), fingerprint=fingerprint, problem=problem))
 
     def note(cell: Cell, attempt: Attempt) -> None:
         record, outcome = attempt.record, attempt.outcome

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from metabench.analysis.metrics import RANKED_BY
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.engine.learner import Learner, make_learner
@@ -23,7 +24,7 @@ from metabench.executors.origin import Code, code_of, training_origin
 from metabench.machine.device import choose_device
 from metabench.planning.cells import Cell, Selection, Training
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.planning.plan import classes_left_out, shapes_by_split
+from metabench.planning.plan import classes_left_out, episodes_by_split
 from metabench.records.record import Data, EpisodeResults, Machine, Record, Status
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
@@ -117,7 +118,8 @@ class TrainingJob:
         plugins = PluginManager.from_environment()
         choose_device(self.device.type)
         roots = DataRoots.from_environment(os.environ)
-        choices = {choice.label: choice for choice in (self.training.dataset, *(cell.dataset for cell in self.cells))}
+        used = (self.training.dataset, *(cell.dataset for cell in self.cells), *(s.on for s in self.selections if s.on))
+        choices = {choice.label: choice for choice in used}
         datasets = {
             label: load_dataset(choice, plugins, roots, self.device, lambda done, total, name: None)
             for label, choice in choices.items()
@@ -145,15 +147,15 @@ class TrainingJob:
         """
         # First of all, because a class in a file may be edited while the cells run.
         codes = {cell.id: code_of(cell, plugins) for cell in self.cells}
-        data = datasets[self.training.dataset.label]
-        origin = training_origin(self.training, data.fingerprint, self.device, plugins)
+        trained_on = datasets[self.training.dataset.label].fingerprint
+        origin = training_origin(self.training, trained_on, self.device, plugins)
 
         def learn() -> Learner:
             directory, batch = self.store.path, self.cells[0].test.batch if self.cells else None
             return make_learner(
                 self.training,
                 self.selections,
-                data,
+                datasets,
                 self.device,
                 plugins,
                 directory,
@@ -167,32 +169,15 @@ class TrainingJob:
         if not self.cells:
             yield learner if isinstance(learner, Problem) else None
         for cell in self.cells:
-            tested_on = datasets[cell.dataset.label]
-            if isinstance(learner, Problem):
-                tried: Outcome | Problem = learner
-            else:
-                tried = self._tested(learner, cell, tested_on, watcher)
+            tried = learner if isinstance(learner, Problem) else self._tested(learner, cell, watcher)
             if isinstance(tried, Problem):
-                record = self.record(
-                    cell,
-                    codes[cell.id],
-                    tested_on.fingerprint,
-                    tested_on,
-                    data,
-                    problem=tried.problem,
-                    status=tried.status,
-                )
+                record = self.record(cell, codes[cell.id], datasets, problem=tried.problem, status=tried.status)
                 yield Attempt(record, traceback=tried.traceback)
             else:
-                yield Attempt(
-                    self.record(cell, codes[cell.id], tested_on.fingerprint, tested_on, data, outcome=tried), tried
-                )
+                yield Attempt(self.record(cell, codes[cell.id], datasets, outcome=tried), tried)
 
-    def _tested(self, learner: Learner, cell: Cell, tested_on: LoadedDataset, watcher: Watcher) -> Outcome | Problem:
-        def test() -> Outcome:
-            return learner.test(cell, watcher, tested_on, self.earlier.get(cell.id))
-
-        return self._tried(test, watcher, cell.id)
+    def _tested(self, learner: Learner, cell: Cell, watcher: Watcher) -> Outcome | Problem:
+        return self._tried(lambda: learner.test(cell, watcher, self.earlier.get(cell.id)), watcher, cell.id)
 
     def _tried(self, work: Callable[[], _T], watcher: Watcher, name: str) -> _T | Problem:
         """Return the result of some work, or why there is none.
@@ -222,9 +207,8 @@ class TrainingJob:
         self,
         cell: Cell,
         code: Code,
-        fingerprint: str,
-        data: LoadedDataset | None = None,
-        trained_on: LoadedDataset | None = None,
+        datasets: Mapping[str, LoadedDataset] | None = None,
+        fingerprint: str = "",
         outcome: Outcome | None = None,
         problem: str | None = None,
         status: Status = "failed",
@@ -234,13 +218,14 @@ class TrainingJob:
         Args:
             cell: the cell.
             code: the code of its classes.
-            fingerprint: fingerprint of its dataset; empty if that was not loaded.
-            data: its dataset, where this process has loaded it.
-            trained_on: the dataset of its training, where this process has loaded it.
+            datasets: the datasets of the job by label, where this process has loaded them.
+            fingerprint: fingerprint of its dataset, where this process has not; empty if that was not loaded.
             outcome: the outcome; None if the cell failed or was skipped.
             problem: the reason.
             status: the status of a cell without an outcome.
         """
+        if datasets is not None:
+            fingerprint = datasets[cell.dataset.label].fingerprint
         return Record(
             cell=cell.id,
             suite=self.suite,
@@ -255,7 +240,10 @@ class TrainingJob:
             identity=cell.identity,
             status="ok" if outcome else status,
             error=problem,
-            accuracy=outcome.accuracy if outcome else None,
+            ranked_by=outcome.ranked_by if outcome else RANKED_BY,
+            metrics=outcome.metrics if outcome else {},
+            declarations=outcome.declarations if outcome else {},
+            temperature=outcome.temperature if outcome else None,
             inductive_accuracy=outcome.inductive_accuracy if outcome else None,
             transductive=outcome.transductive if outcome else None,
             worst_classes=outcome.worst_classes if outcome else [],
@@ -270,7 +258,8 @@ class TrainingJob:
             device=str(self.machine),
             machine=self.machine,
             dataset_fingerprint=fingerprint,
-            data=_data(cell, data, trained_on) if data and trained_on else None,
+            trained_on=cell.training.dataset.label if cell.is_cross_domain else "",
+            data=_data(cell, datasets) if datasets is not None else None,
             environment={
                 **self.environment,
                 "providers": dict(code.providers),
@@ -281,11 +270,13 @@ class TrainingJob:
         )
 
 
-def _data(cell: Cell, data: LoadedDataset, trained_on: LoadedDataset) -> Data:
+def _data(cell: Cell, datasets: Mapping[str, LoadedDataset]) -> Data:
     """Return what a record says about the data of a cell."""
-    shapes = shapes_by_split(cell)
-    splits = {name: data.splits[name] if name == "test" else trained_on.splits[name] for name in shapes}
-    left_out = {name: classes_left_out(splits[name], shape) for name, shape in shapes.items()}
+    data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
+    drawn = {
+        name: (datasets[choice.label].splits[name], shape) for name, (choice, shape) in episodes_by_split(cell).items()
+    }
+    left_out = {name: classes_left_out(split, shape) for name, (split, shape) in drawn.items()}
     left_out = {name: count for name, count in left_out.items() if count}
     return Data(
         episodes=episodes_key(data.splits["test"], "test", cell.shape, cell.test.seed, data.test_content),
@@ -293,12 +284,13 @@ def _data(cell: Cell, data: LoadedDataset, trained_on: LoadedDataset) -> Data:
         overlapping=data.findings.overlapping,
         duplicates=dict(data.findings.duplicates),
         left_out=left_out,
+        trained_on=trained_on.fingerprint if cell.is_cross_domain else "",
         remarks=[
             *data.remarks,
             *data.findings.remarks(),
             *(
-                f"{count} of {splits[name].size.classes} classes of {name} have fewer than "
-                f"{shapes[name].per_class} images, and are not drawn"
+                f"{count} of {drawn[name][0].size.classes} classes of {name} have fewer than "
+                f"{drawn[name][1].per_class} images, and are not drawn"
                 for name, count in left_out.items()
             ),
         ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from metabench.errors import StoreError
 from metabench.machine.device import device_name
 from metabench.planning.cells import Cell, Testing, Training
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.records.record import Accuracy, EpisodeResults, Machine, Record
+from metabench.records.record import EpisodeResults, Estimate, Machine, Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
@@ -41,7 +41,7 @@ def code_of(cell: Cell, plugins: PluginManager) -> Code:
     }
     if not cell.is_trained_by_itself:
         names["trained_by"] = ("algorithm", training.algorithm.name)
-    if training.dataset != cell.dataset:
+    if cell.is_cross_domain:
         names["trained_on"] = ("dataset", training.dataset.name)
     return Code(
         providers={role: plugins.provider(kind, name) for role, (kind, name) in names.items()},
@@ -91,6 +91,8 @@ def is_valid(record: Record, origin: Mapping[str, str]) -> bool:
         "identity": str(record.environment.get("identity", 1)),
         **record.environment.get("code", {}),
     }
+    if record.data and record.data.trained_on:
+        of_record["trained_on_data"] = record.data.trained_on
     return record.status in ("ok", "skipped") and of_record == dict(origin)
 
 
@@ -128,26 +130,29 @@ def kept_records(
             continue
         training = cell.training
         names: tuple[str, ...] = (cell.algorithm.name, cell.dataset.name, cell.backbone.name)
-        names += (training.algorithm.name, str(cell.is_trained_by_itself), str(training.dataset == cell.dataset))
+        names += (training.algorithm.name, str(cell.is_trained_by_itself), str(cell.is_cross_domain))
         codes[names] = codes.get(names) or code_of(cell, plugins)
         origin = origin_of(fingerprints[cell.dataset.label], device, codes[names])
+        if cell.is_cross_domain:
+            origin["trained_on_data"] = fingerprints[training.dataset.label]
         if not (is_valid(record, origin) and store.is_complete(record)):
             continue
-        if record.accuracy is None or _has_enough(record.accuracy, cell.test):
+        if record.primary is None or _has_enough(record.primary, cell.test):
             kept[cell.id] = record
             continue
         of_weights = training_origin(training, fingerprints[training.dataset.label], device, plugins)
         trained = TrainingFiles(store.path, training.id).read() if training.schedule else None
         if training.schedule and (trained is None or trained.origin != of_weights):
             raise StoreError(
-                f"{cell.title} has {record.accuracy.episodes} test episodes, more are asked for, and its weights have "
+                f"{cell.title} has {record.primary.episodes} test episodes, more are asked for, and its weights have "
                 f"not been kept in {store.path}: run it again with --fresh, or lower eval.episodes"
             )
-        growing[cell.id] = store.episodes(record, groups=False, by_label=True)
+        results = store.episodes(record, groups=False, by_label=True)
+        growing[cell.id] = replace(results, outputs=store.outputs(cell.id))
     return kept, growing
 
 
-def _has_enough(accuracy: Accuracy, test: Testing) -> bool:
+def _has_enough(accuracy: Estimate, test: Testing) -> bool:
     """Return whether a result has as many episodes as its test wants."""
     if accuracy.episodes < test.episodes:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ from metabench.data.packing import DataRoots
 from metabench.engine.asking import predict, predict_alone
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import first_of_each_class
+from metabench.engine.features import may_embed_once
 from metabench.engine.learner import build, build_tested, computing
+from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import steps_of, training_batches
@@ -49,11 +52,13 @@ class Pace:
         step: seconds of an outer update.
         test_episode: seconds to adapt to one episode and predict its queries.
         alone: seconds to predict the first query of each class on its own; 0 for inductive methods.
+        split: number of test episodes with as many images as the test split, if the engine may embed the split once.
     """
 
     step: float
     test_episode: float
     alone: float
+    split: float = math.inf
 
     def seconds(self, cell: Cell, steps: int, trained: bool, weights: bool) -> float:
         """Return the expected seconds of a cell.
@@ -65,12 +70,14 @@ class Pace:
             weights: whether an earlier run has kept its weights.
         """
         schedule, test = cell.training.schedule, cell.test
-        training, validations = 0.0, 0
+        training, validations, calibrated = 0.0, 0, 0
+        if schedule is not None:
+            calibrated = min(schedule.validation_episodes, CALIBRATION_EPISODES)
         if schedule is not None and not weights:
             training = 0.0 if trained else steps * self.step
             training = min(training, schedule.seconds or training)
             validations = -(-steps // schedule.validate_every) * schedule.validation_episodes
-        tested = validations + test.episodes + _PROBED
+        tested = validations + calibrated + min(test.episodes, self.split) + _PROBED
         return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
 
@@ -228,7 +235,8 @@ def _timed(
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    return Pace(step, episode, alone)
+    split = len(tested_on["test"].rows) / cell.shape.images if may_embed_once(tested, tested_on["test"]) else math.inf
+    return Pace(step, episode, alone, split)
 
 
 def _timed_step(training: Training, algorithm: Algorithm, splits: Mapping[str, Split], device: torch.device) -> float:

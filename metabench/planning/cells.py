@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Schedule:
         if self.shape is None:
             del settings["shape"]
         else:
-            settings |= {"shape": asdict(self.shape), "meta_batch": settings.pop("batch")}
+            settings |= {"shape": self.shape.identity, "meta_batch": settings.pop("batch")}
         # Keep the hashes from before these settings existed.
         absent: dict[str, Any] = {
             "validation_seed": 0,
@@ -76,22 +76,34 @@ class Selection:
     Attributes:
         shape: way, shot and queries of the validation episodes.
         params: the test-time parameters of the algorithm that trains, as JSON.
+        on: the dataset of the validation episodes; None for that of the training.
     """
 
     shape: EpisodeShape
     params: str = "{}"
+    on: Choice | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @property
     def name(self) -> str:
         """Return the part of a file's name, e.g. ``"5way-1shot-15queries"``."""
         shape = f"{self.shape.way}way-{self.shape.shot}shot-{self.shape.queries}queries"
-        return shape if self.params == "{}" else f"{shape}-{_hash(self.params)[:8]}"
+        if self.shape.dirichlet is not None:
+            shape += f"-dirichlet{self.shape.dirichlet:g}"
+        rest = [self.params] if self.params != "{}" else []
+        rest += [json.dumps(_named(self.on), sort_keys=True)] if self.on else []
+        return "-".join([shape, *(_hash(text)[:8] for text in rest)])
 
     def __str__(self) -> str:
         """Return a text for people."""
         shape = f"{self.shape.way}-way {self.shape.shot}-shot, {self.shape.queries} queries"
+        if self.shape.dirichlet is not None:
+            shape += f" (Dirichlet {self.shape.dirichlet:g})"
         params = json.loads(self.params)
-        return ", ".join([shape, *(f"{name} {value}" for name, value in params.items())])
+        on = [f"of {self.on.label}"] if self.on else []
+        return ", ".join([shape, *(f"{name} {value}" for name, value in params.items()), *on])
 
 
 @dataclass(frozen=True)
@@ -199,6 +211,7 @@ class Testing:
         at_most: largest number of test episodes with `until_ci95`.
         batch: most episodes at once; None chooses by device.
         time_limit: most seconds of the test; None sets no limit.
+        keep_outputs: number of first episodes whose outputs are kept.
     """
 
     dataset: Choice
@@ -210,6 +223,7 @@ class Testing:
     at_most: int | None = None
     batch: int | None = None
     time_limit: float | None = None
+    keep_outputs: int = 0
 
 
 @dataclass(frozen=True)
@@ -251,6 +265,11 @@ class Cell:
         return self.training.seed
 
     @property
+    def is_cross_domain(self) -> bool:
+        """Return whether it is tested on another dataset than that of its training."""
+        return self.training.dataset.label != self.dataset.label
+
+    @property
     def is_trained_by_itself(self) -> bool:
         """Return whether its own algorithm makes its weights."""
         return self.algorithm.label == self.training.algorithm.label
@@ -263,7 +282,7 @@ class Cell:
             "algorithm": vars(self.algorithm).copy(),
             "dataset": vars(self.dataset).copy(),
             "backbone": vars(self.backbone).copy(),
-            "shape": asdict(self.shape),
+            "shape": self.shape.identity,
             "seed": training.seed,
             "train": training.schedule.identity if training.schedule else None,
             "test": {"seed": self.test.seed},
@@ -272,8 +291,10 @@ class Cell:
             identity["precision"] = training.precision
         if not self.is_trained_by_itself:
             identity["weights"] = training.id
-        if training.dataset != self.dataset:
+        if self.is_cross_domain:
             identity["trained_on"] = vars(training.dataset).copy()
+        if self.selection.on:
+            identity["validated_on"] = vars(self.selection.on).copy()
         return identity | training.given
 
     @cached_property
@@ -288,6 +309,7 @@ class Cell:
             "algorithm": self.algorithm.label,
             "dataset": self.dataset.label,
             "backbone": self.backbone.label,
+            "trained_on": self.training.dataset.label,
             "way": str(self.shape.way),
             "shot": str(self.shape.shot),
             "seed": str(self.seed),
@@ -296,9 +318,10 @@ class Cell:
     @property
     def title(self) -> str:
         """Return a one-line description for people."""
+        source, target = self.training.dataset.label, self.dataset.label
         parts = [
             self.algorithm.label,
-            self.dataset.label,
+            f"{source} → {target}" if self.is_cross_domain else target,
             self.backbone.label,
             f"{self.shape.way}-way {self.shape.shot}-shot",
             f"seed {self.seed}",

@@ -25,6 +25,7 @@ class Exclusion(BaseModel):
     algorithm: str | None = None
     dataset: str | None = None
     backbone: str | None = None
+    trained_on: str | None = None
     way: int | None = None
     shot: int | None = None
     seed: int | None = None
@@ -57,6 +58,7 @@ def check_exclusions(suite: Suite, file: SuiteFile) -> None:
         "algorithm": list(suite.algorithms),
         "dataset": list(suite.datasets),
         "backbone": list(suite.backbones),
+        "trained_on": list(suite.datasets),
         "way": list(map(str, suite.ways)),
         "shot": list(map(str, suite.shots)),
         "seed": list(map(str, suite.seeds)),

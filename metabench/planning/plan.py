@@ -23,7 +23,7 @@ from metabench.registry.manager import PluginManager
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Split, SplitSize
 
-__all__ = ["check_cell", "classes_left_out", "datasets_of", "fits", "make_plan", "select", "shapes_by_split"]
+__all__ = ["check_cell", "classes_left_out", "datasets_of", "episodes_by_split", "fits", "make_plan", "select"]
 
 
 def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Targets | None = None) -> list[Cell]:
@@ -75,34 +75,66 @@ class _Planner:
     def cells(self) -> Iterator[Cell]:
         """Yield all cells that the suite does not exclude."""
         suite = self._suite
-        for dataset, way, shot in product(self._datasets.values(), suite.ways, suite.shots):
-            shape = EpisodeShape(way, shot, suite.queries)
+        for (trained_on, tested_on), way, shot in product(suite.pairs, suite.ways, suite.shots):
+            shape = self._shape(way, shot)
+            datasets = self._datasets[trained_on], self._datasets[tested_on]
             for label in suite.algorithms:
                 planned = [
                     cell
                     for backbone in self._backbones[label].values()
-                    for cell in self._of_seeds(label, dataset, backbone, shape)
+                    for cell in self._of_seeds(label, *datasets, backbone, shape)
                     if not suite.excludes(cell.labels)
                 ]
-                sizes = self._sizes[dataset.label]
-                if planned and sizes is not None:
-                    schedule = planned[0].training.schedule
-                    _check_sizes(self._file, suite, label, shape, schedule, dataset.label, sizes)
+                if planned:
+                    self._check_sizes(label, planned[0])
                 yield from planned
 
-    def _of_seeds(self, label: str, dataset: Choice, backbone: Choice, shape: EpisodeShape) -> Iterator[Cell]:
+    def _check_sizes(self, label: str, cell: Cell) -> None:
+        """Check the episodes of one algorithm on the datasets whose sizes are known; point at the line to change.
+
+        Raises:
+            SuiteError: an episode needs more classes or images than a split has.
+        """
+        suite, shape, schedule = self._suite, cell.shape, cell.training.schedule
+        places: dict[str, KeyPath] = {
+            "way": ("ways", suite.ways.index(shape.way)),
+            "shot": ("shots", suite.shots.index(shape.shot)),
+        }
+        validated_on = cell.selection.on or cell.training.dataset
+        for split, dataset in (
+            (("val", validated_on), ("test", cell.dataset)) if schedule else (("test", cell.dataset),)
+        ):
+            sizes = self._sizes[dataset.label]
+            problem = _misfit(shape, dataset.label, split, sizes[split]) if sizes else None
+            if problem:
+                raise self._file.error(places[problem.dimension], problem.message)
+        trained_on = cell.training.dataset.label
+        sizes = self._sizes[trained_on]
+        trained = schedule.shape if schedule else None
+        problem = _misfit(trained, trained_on, "train", sizes["train"]) if trained and sizes else None
+        if problem:
+            settings = suite.algorithms[label].train
+            overridden = settings is not None and settings.model_fields_set
+            raise self._file.error(("algorithms", label, "train") if overridden else ("train",), problem.message)
+
+    def _of_seeds(
+        self, label: str, dataset: Choice, tested_on: Choice, backbone: Choice, shape: EpisodeShape
+    ) -> Iterator[Cell]:
         source = self._sources[label]["weights"]
         trained_by = source if isinstance(source, str) else label
         trainings = [self._training(label, dataset, backbone, shape, seed) for seed in self._suite.seeds]
         if self._is_the_same_for_every_seed(label, trainings[0]):
             trainings = trainings[:1]
         for training in trainings:
+            problems = (
+                self._targets.problem(self._algorithms[label], on, training.backbone) for on in (dataset, tested_on)
+            )
             yield Cell(
                 self._algorithms[label],
                 training,
-                self._selection(trained_by, shape),
-                self._testing(dataset, shape),
-                self._targets.problem(self._algorithms[label], dataset, training.backbone),
+                self._selection(trained_by, shape, tested_on if tested_on is not dataset else None),
+                self._testing(tested_on, shape),
+                next(filter(None, problems), ""),
             )
 
     def _training(self, label: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int) -> Training:
@@ -139,7 +171,7 @@ class _Planner:
         source = self._sources[label][kind]
         if not isinstance(source, str):
             return None
-        shape = EpisodeShape(test.way, self._suite.shots[0], self._suite.queries)
+        shape = self._shape(test.way, self._suite.shots[0])
         training = self._training(source, dataset, self._of(source, backbone), shape, seed)
         return Snapshot(training, self._selection(source, shape))
 
@@ -147,10 +179,12 @@ class _Planner:
         """Return a backbone with the changes of an algorithm."""
         return self._backbones[label].get(backbone.label, backbone)
 
-    def _selection(self, label: str, shape: EpisodeShape) -> Selection:
-        """Return the selection by an algorithm's validation."""
+    def _selection(self, label: str, shape: EpisodeShape, target: Choice | None = None) -> Selection:
+        """Return the selection by an algorithm's validation, with the dataset of a cross-domain test."""
         test_time = self._traits[label].test_time(self._algorithms[label].params)
-        return Selection(shape, json.dumps(test_time, sort_keys=True))
+        train = self._suite.train
+        on = target if train is not None and train.validate_on == "test" else None
+        return Selection(shape, json.dumps(test_time, sort_keys=True), on)
 
     def _source(self, label: str, kind: str) -> str | WeightsFile | None:
         """Return the source of an algorithm's weights: the label of another algorithm, or a file.
@@ -167,6 +201,12 @@ class _Planner:
             place = ("algorithms", label, kind)
             raise self._file.error(place, f"cannot read {source}: {error.strerror}") from error
 
+    def _shape(self, way: int, shot: int) -> EpisodeShape:
+        """Return the shape of test episodes."""
+        settings = self._suite.eval
+        alpha = settings.dirichlet_alpha if settings.query_balance == "dirichlet" else None
+        return EpisodeShape(way, shot, self._suite.queries, alpha)
+
     def _testing(self, dataset: Choice, shape: EpisodeShape) -> Testing:
         settings = self._suite.eval
         until = settings.until
@@ -181,6 +221,7 @@ class _Planner:
             at_most=until.at_most if until else None,
             batch=settings.batch,
             time_limit=settings.time_limit,
+            keep_outputs=settings.keep_outputs,
         )
 
     def _is_the_same_for_every_seed(self, label: str, training: Training) -> bool:
@@ -260,47 +301,51 @@ def _schedule(suite: Suite, file: SuiteFile, label: str, trains_on: str, test: E
     )
 
 
-def check_cell(cell: Cell, trained_on: Mapping[str, Split], tested_on: Mapping[str, Split]) -> None:
+def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split]]) -> None:
     """Check that every split has enough classes that can be drawn for the cell's episodes.
 
     `make_plan` checks the datasets that know their sizes before loading; this checks the loaded data.
 
     Args:
         cell: the cell.
-        trained_on: the splits of the training's dataset.
-        tested_on: the splits of the cell's dataset.
+        datasets: the splits of the datasets of its training, validation and test, by label.
 
     Raises:
         CellFailed: a split is too small.
     """
-    for name, shape in shapes_by_split(cell).items():
-        splits, choice = (tested_on, cell.dataset) if name == "test" else (trained_on, cell.training.dataset)
-        drawn = splits[name].size.classes - classes_left_out(splits[name], shape)
+    for name, (choice, shape) in episodes_by_split(cell).items():
+        split = datasets[choice.label][name]
+        drawn = split.size.classes - classes_left_out(split, shape)
         if drawn < shape.way:
-            problem = _misfit(shape, choice.label, name, splits[name].size)
+            problem = _misfit(shape, choice.label, name, split.size)
             raise CellFailed(
                 problem.message
                 if problem
                 else f"{shape.way} ways asked of '{choice.label}', but only {drawn} of the "
-                f"{splits[name].size.classes} classes of its {name} split have {shape.per_class} images "
+                f"{split.size.classes} classes of its {name} split have {shape.per_class} images "
                 f"({shape.shot} shots + {shape.queries} queries): lower the ways, the shots or the queries"
             )
 
 
 def datasets_of(cells: Iterable[Cell]) -> dict[str, Choice]:
-    """Return the datasets of training and test, by label, of the cells that can run."""
-    choices = (choice for cell in cells if not cell.problem for choice in (cell.training.dataset, cell.dataset))
+    """Return the datasets of training, validation and test, by label, of the cells that can run."""
+    choices = (
+        choice
+        for cell in cells
+        if not cell.problem
+        for choice in (cell.training.dataset, cell.dataset, *filter(None, [cell.selection.on]))
+    )
     return {choice.label: choice for choice in choices}
 
 
-def shapes_by_split(cell: Cell) -> dict[str, EpisodeShape]:
-    """Return the shapes of a cell's episodes, by the splits that it draws from."""
-    schedule = cell.training.schedule
-    shapes = {"test": cell.shape}
+def episodes_by_split(cell: Cell) -> dict[str, tuple[Choice, EpisodeShape]]:
+    """Return the dataset and the shape of a cell's episodes, by the splits that it draws from."""
+    training, schedule = cell.training, cell.training.schedule
+    drawn = {"test": (cell.dataset, cell.shape)}
     if schedule is None:
-        return shapes
-    shapes = {"val": cell.shape, **shapes}
-    return shapes if schedule.shape is None else {"train": schedule.shape, **shapes}
+        return drawn
+    drawn = {"val": (cell.selection.on or training.dataset, cell.shape), **drawn}
+    return drawn if schedule.shape is None else {"train": (training.dataset, schedule.shape), **drawn}
 
 
 def classes_left_out(split: Split, shape: EpisodeShape) -> int:
@@ -340,29 +385,3 @@ def _misfit(shape: EpisodeShape, dataset: str, split: str, size: SplitSize) -> _
             f"whose {split} split has {at_most}{size.most_images}: lower the shots or the queries",
         )
     return None
-
-
-def _check_sizes(
-    file: SuiteFile,
-    suite: Suite,
-    label: str,
-    test: EpisodeShape,
-    schedule: Schedule | None,
-    dataset: str,
-    sizes: Mapping[str, SplitSize],
-) -> None:
-    """Check the episodes of one algorithm; point at the line to change."""
-    places: dict[str, KeyPath] = {
-        "way": ("ways", suite.ways.index(test.way)),
-        "shot": ("shots", suite.shots.index(test.shot)),
-    }
-    for split in ("val", "test") if schedule else ("test",):
-        problem = _misfit(test, dataset, split, sizes[split])
-        if problem:
-            raise file.error(places[problem.dimension], problem.message)
-    trained = schedule.shape if schedule else None
-    problem = _misfit(trained, dataset, "train", sizes["train"]) if trained else None
-    if problem:
-        settings = suite.algorithms[label].train
-        overridden = settings is not None and settings.model_fields_set
-        raise file.error(("algorithms", label, "train") if overridden else ("train",), problem.message)

@@ -1,4 +1,4 @@
-"""Weights that a training starts from, learns from, or tests: of another algorithm of the suite, or of a file."""
+"""What entries of a suite take from others: weights of another algorithm or a file, datasets of a test."""
 
 from __future__ import annotations
 
@@ -41,6 +41,23 @@ def check_sources(suite: Suite, file: SuiteFile) -> None:
             )
     for label in suite.algorithms:
         _check_circle(suite, file, [label])
+
+
+def check_targets(suite: Suite, file: SuiteFile) -> None:
+    """Check that the datasets of tests are in the suite, and that something is trained.
+
+    Raises:
+        SuiteError: with the line of the key.
+    """
+    for label, entry in suite.datasets.items():
+        for i, target in enumerate(entry.test_on or []):
+            place = ("datasets", label, "test_on", i)
+            if target not in suite.datasets:
+                raise file.error(place, f"the suite has no dataset '{shown(target)}'{nearest(target, suite.datasets)}")
+            if target in (entry.test_on or [])[:i]:
+                raise file.error(place, f"'{shown(target)}' is given twice")
+    if not suite.pairs:
+        raise file.error(("datasets",), "nothing is tested: every dataset has an empty test_on")
 
 
 def _check_circle(suite: Suite, file: SuiteFile, chain: list[str]) -> None:

@@ -28,7 +28,7 @@ from metabench.errors import SuiteError, nearest, shown
 from metabench.planning.distortions import Distortion
 from metabench.planning.exclusions import Exclusion, check_exclusions
 from metabench.planning.grids import expand_grids
-from metabench.planning.sources import SOURCES, check_sources
+from metabench.planning.sources import SOURCES, check_sources, check_targets
 from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
 from metabench.registry.configs import first_problem
@@ -52,6 +52,17 @@ class Entry(_Section):
 
     use: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+
+
+class DatasetEntry(Entry):
+    """A dataset of a suite.
+
+    Attributes:
+        test_on: labels of the datasets on which the algorithms that train on this one are tested; None means this one.
+            Nothing is trained on a dataset with an empty list.
+    """
+
+    test_on: list[str] | None = None
 
 
 class TrainOverrides(_Section):
@@ -141,6 +152,7 @@ class Train(_Section):
         validate_every: steps between validations; the test uses the weights with the best validation accuracy.
         validation_episodes: episodes per validation.
         validation_seed: seed of the validation episodes.
+        validate_on: whether validation episodes are of the dataset of the training or of the test, where they differ.
         patience: number of validations without a better accuracy after which the training ends; None trains all steps.
         seconds: seconds of training after which it ends, before `steps`; the result then depends on the machine.
         time_limit: most seconds of a training; a longer one fails its cells. None sets no limit.
@@ -157,6 +169,7 @@ class Train(_Section):
     validate_every: PositiveInt = 500
     validation_episodes: PositiveInt = 100
     validation_seed: int = Field(default=0, ge=0)
+    validate_on: Literal["train", "test"] = "train"
     patience: PositiveInt | None = None
     seconds: PositiveFloat | None = None
     time_limit: PositiveFloat | None = None
@@ -190,7 +203,12 @@ class Evaluation(_Section):
             `episodes`.
         batch: most episodes predicted at once; changes results by rounding only. None chooses by device.
         seed: seed of the test episodes, shared by all training seeds.
+        query_balance: whether every class of an episode has as many queries, or shares that the episode draws from a
+            Dirichlet distribution (Veilleux et al. 2021, section 5.1), in validation, too.
+        dirichlet_alpha: parameter α of that distribution.
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
+        keep_outputs: number of first test episodes whose outputs are kept, so that `metabench score` can compute
+            further metrics; 0 keeps none.
     """
 
     episodes: PositiveInt = Field(default=1000, ge=2)
@@ -198,7 +216,10 @@ class Evaluation(_Section):
     inductive_episodes: PositiveInt = Field(default=200, ge=2)
     batch: PositiveInt | None = None
     seed: int = Field(default=0, ge=0)
+    query_balance: Literal["equal", "dirichlet"] = "equal"
+    dirichlet_alpha: PositiveFloat = 2.0
     time_limit: PositiveFloat | None = None
+    keep_outputs: int = Field(default=1000, ge=0)
 
     @model_validator(mode="after")
     def _grows(self) -> Evaluation:
@@ -211,12 +232,14 @@ class Gate(_Section):
     """Limits beyond which `metabench compare` fails a run.
 
     Attributes:
-        tolerance: largest accepted loss of accuracy, in percentage points.
+        tolerance: largest accepted loss of the metric that ranks, in the unit of its column (accuracy: points).
+        tolerances: largest accepted loss of further metrics by name, each in the unit of its column.
         slowdown: largest accepted factor by which throughput and latency get worse; None sets no limit.
         memory_growth: largest accepted factor by which peak memory grows; None sets no limit.
     """
 
     tolerance: float = Field(default=0.5, ge=0, le=100)
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {}
     slowdown: float | None = Field(default=None, ge=1, le=100)
     memory_growth: float | None = Field(default=None, ge=1, le=100)
 
@@ -224,7 +247,8 @@ class Gate(_Section):
         """Return the limits as text for people."""
         factors = {"slowdown": self.slowdown, "memory growth": self.memory_growth}
         shown = [f"{name} {'without limit' if limit is None else f'×{limit:g}'}" for name, limit in factors.items()]
-        return ", ".join([f"tolerance {self.tolerance:g} points", *shown])
+        further = [f"{name} {limit:g}" for name, limit in self.tolerances.items()]
+        return ", ".join([f"tolerance {self.tolerance:g} points", *further, *shown])
 
 
 #: Names of suites and profiles are also names of directories.
@@ -238,13 +262,13 @@ class Suite(_Section):
     """All settings of a benchmark.
 
     Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
-    pattern of `exclude`.
+    pattern of `exclude`; a dataset with `test_on` makes cells on each of those.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
     description: str = ""
     profile: str = ""
-    datasets: dict[Label, Entry] = Field(min_length=1)
+    datasets: dict[Label, DatasetEntry] = Field(min_length=1)
     backbones: dict[Label, Entry] = Field(min_length=1)
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
     ways: list[PositiveInt] = Field(min_length=1)
@@ -272,6 +296,15 @@ class Suite(_Section):
         if min(values) < 2:
             raise ValueError("a way must be at least 2")
         return values
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the labels of the datasets of training and test, of all cells."""
+        return [
+            (label, target)
+            for label, entry in self.datasets.items()
+            for target in ([label] if entry.test_on is None else entry.test_on)
+        ]
 
     def excludes(self, labels: Mapping[str, str]) -> bool:
         """Return whether a cell with these labels is left out."""
@@ -411,6 +444,7 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
         raise resolved.error(problem.path, problem.message) from error
     check_exclusions(suite, resolved)
     check_sources(suite, resolved)
+    check_targets(suite, resolved)
     return _with_absolute_files(suite, file.path.parent), resolved
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from metabench.specs import METRIC_NAME
 from metabench.text import one_line, visible
 
 if TYPE_CHECKING:  # reading records must not import numpy
@@ -17,11 +20,13 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
-    *("seed", "identity", "device", "machine", "dataset_fingerprint", "environment", "finished"),
+    *("seed", "identity", "ranked_by", "device", "machine", "dataset_fingerprint", "environment", "finished"),
 )
 
-#: Version 2 added `Record.machine`; records of version 1 are read.
-SCHEMA_VERSION = 2
+#: Version 2 added `Record.machine`, version 3 `Record.metrics` in place of the accuracy; earlier records are read.
+SCHEMA_VERSION = 3
+#: Largest difference of a value that counts as another order of summation.
+ROUNDING = 1e-9
 #: Parts of a cell's identity that other code looks into.
 _NESTED = ("dataset", "test")
 
@@ -52,23 +57,83 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Accuracy(_Part):
-    """Accuracy over the test episodes, as fractions.
+#: The name of a metric.
+MetricName = Annotated[str, Field(pattern=METRIC_NAME, max_length=80)]
+
+
+class Declaration(_Part):
+    """What tables, plots and gates need to know of a metric; see `metabench.specs.MetricSpec`."""
+
+    title: Line
+    better: Literal["high", "low"] = "high"
+    unit: Line = ""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    lowest: float | None = None
+    highest: float | None = None
+    summary: Line = ""
+
+    @property
+    def heading(self) -> str:
+        """Return title and unit, e.g. ``"accuracy %"``."""
+        return f"{self.title} {self.unit}".rstrip()
+
+    @property
+    def sign(self) -> int:
+        """Return 1 where high values are better, -1 where low ones are."""
+        return 1 if self.better == "high" else -1
+
+    @property
+    def bounds(self) -> str:
+        """Return the bounds of the values as text."""
+        low, high = self.lowest, self.highest
+        if low is None or high is None:
+            return "a number" + (
+                f" from {low:g}" if low is not None else f" up to {high:g}" if high is not None else ""
+            )
+        return f"between {low:g} and {high:g}"
+
+    def admits(self, lowest: float, highest: float) -> bool:
+        """Return whether values between two numbers are within the bounds; False for NaN."""
+        above = -math.inf if self.lowest is None else self.lowest - ROUNDING
+        below = math.inf if self.highest is None else self.highest + ROUNDING
+        return above <= lowest and highest <= below
+
+
+class Estimate(_Part):
+    """A metric over the test episodes.
 
     Attributes:
-        mean: mean over the episodes.
-        ci95: half the 95 % interval over episodes (`metabench.analysis.stats.MeanInterval`).
-        std: standard deviation of the episodes.
+        value: the mean over the episodes, or the metric pooled over the queries of all episodes.
+        ci95: half the 95 % interval over episodes: Student t of the mean (`metabench.analysis.stats.MeanInterval`), or
+            a bootstrap of a pooled metric (`metabench.analysis.bootstrap`).
+        std: standard deviation of the episodes; None for a pooled metric.
         episodes: number of episodes.
         data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`); None where there
-            are too few classes.
+            are too few classes, and for a pooled metric.
     """
 
-    mean: Share
+    value: float
     ci95: Width
-    std: Width
+    std: Width | None = None
     episodes: Annotated[int, Field(ge=2, lt=2**31)]
     data_ci95: Width | None = None
+
+    @property
+    def is_pooled(self) -> bool:
+        """Return whether the metric has no value for an episode."""
+        return self.std is None
+
+
+class Temperature(_Part):
+    """The temperature of the calibrated metrics, fitted on validation episodes.
+
+    Attributes:
+        value: the divisor of the scores.
+        episodes: number of validation episodes.
+    """
+
+    value: Annotated[float, Field(gt=0)]
+    episodes: Count
 
 
 class ClassAccuracy(_Part):
@@ -175,21 +240,44 @@ class EvalMetrics(_Part):
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """The test outputs of a cell's first episodes, from which metrics can be computed later.
+
+    Attributes:
+        outputs: [n, M, N] log-probabilities in float16; -inf for an impossible class.
+        targets: [n, M] labels.
+        values: [n] values of the metric that ranks, which show whose outputs they are.
+    """
+
+    outputs: npt.NDArray[np.float16]
+    targets: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+    def followed_by(self, later: Outputs) -> Outputs:
+        """Return these outputs with those of the episodes after them."""
+        import numpy as np
+
+        return Outputs(*(np.concatenate(pair) for pair in zip(vars(self).values(), vars(later).values(), strict=True)))
+
+
+@dataclass(frozen=True)
 class EpisodeResults:
     """Per-episode results of a cell's test, in episode order.
 
     Attributes:
-        accuracies: [n] accuracy of each episode.
+        figures: by name of a metric, [n] values of the episodes, or [n, k] figures of a pooled metric.
         groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes.
-        alone: [k] accuracy of the first k episodes with each query classified on its own, of a transductive method;
-            None where it was not measured, and for other methods, whose queries are alone anyway.
+        alone: [k] values of the first k episodes of the metric that ranks, with each query answered on its own, of a
+            transductive method; None where it was not measured, and for other methods, whose queries are alone anyway.
         by_class: [n, N] accuracy of each label of each episode; None in files of earlier versions.
+        outputs: the outputs of the first episodes, which have a file of their own; None if they are not kept or read.
     """
 
-    accuracies: npt.NDArray[np.float64]
+    figures: Mapping[str, npt.NDArray[np.float64]]
     groups: npt.NDArray[np.int64]
     alone: npt.NDArray[np.float64] | None = None
     by_class: npt.NDArray[np.float64] | None = None
+    outputs: Outputs | None = None
 
 
 class Machine(_Part):
@@ -226,6 +314,24 @@ def _visible_values(value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
+#: The declaration of the accuracy in records of versions 1 and 2, which had no other metric.
+_ACCURACY = {
+    "title": "accuracy",
+    "unit": "%",
+    "scale": 100.0,
+    "lowest": 0.0,
+    "highest": 1.0,
+    "summary": "mean over the test episodes",
+}
+
+
+def _estimate(accuracy: Any) -> Any:
+    """Return an accuracy of version 1 or 2 as an estimate."""
+    if not isinstance(accuracy, dict) or "mean" not in accuracy:
+        return accuracy
+    return {"value" if name == "mean" else name: value for name, value in accuracy.items()}
+
+
 class Data(_Part):
     """The data of a cell.
 
@@ -236,6 +342,7 @@ class Data(_Part):
         overlapping: whether the dataset allows that its splits share classes or images.
         duplicates: by split, the number of images identical to another of the split.
         left_out: by split, the number of classes with too few images for an episode, which are not drawn.
+        trained_on: fingerprint of the dataset of the training, if that is another one; else empty.
         remarks: oddities of the images, for people.
     """
 
@@ -244,6 +351,7 @@ class Data(_Part):
     overlapping: bool = False
     duplicates: dict[str, Count] = {}
     left_out: dict[str, Count] = {}
+    trained_on: Line = ""
     remarks: list[Line] = []
 
 
@@ -259,6 +367,7 @@ class Record(_Part):
     profile: Text
     algorithm: Text
     dataset: Text
+    trained_on: Text = ""
     backbone: Text
     way: Count
     shot: Count
@@ -267,8 +376,11 @@ class Record(_Part):
     identity: dict[str, Any]
     status: Status
     error: Line | None = None
-    accuracy: Accuracy | None = None
-    inductive_accuracy: Accuracy | None = None
+    ranked_by: MetricName = "accuracy"
+    metrics: dict[MetricName, Estimate | None] = {}
+    declarations: dict[MetricName, Declaration] = {}
+    temperature: Temperature | None = None
+    inductive_accuracy: Estimate | None = None
     transductive: bool | None = None
     worst_classes: list[ClassAccuracy] = []
     remarks: list[Line] = []
@@ -299,11 +411,16 @@ class Record(_Part):
     @model_validator(mode="after")
     def _complete(self) -> Record:
         """Check that the parts which other code reads by name are there."""
-        if self.status == "ok" and self.accuracy is None:
-            raise ValueError("it is ok, but has no accuracy")
+        if self.status == "ok" and self.primary is None:
+            raise ValueError(f"it is ok, but has no {self.ranked_by}")
+        for name, estimate in self.metrics.items():
+            if name not in self.declarations:
+                raise ValueError(f"the metric {name} is not declared")
+            if estimate and not self.declarations[name].admits(estimate.value, estimate.value):
+                raise ValueError(f"metrics.{name} of {estimate.value:g} is not {self.declarations[name].bounds}")
         alone = self.inductive_accuracy
-        if self.transductive is False and alone is not None and alone != self.accuracy:
-            raise ValueError("inductive_accuracy is not accuracy, although the method is not transductive")
+        if self.transductive is False and alone is not None and alone != self.primary:
+            raise ValueError(f"inductive_accuracy is not {self.ranked_by}, although the method is not transductive")
         for name in _NESTED:
             if not isinstance(self.identity.get(name, {}), dict):
                 raise ValueError(f"identity.{name} is no object")
@@ -311,6 +428,36 @@ class Record(_Part):
             if not isinstance(self.environment.get(name, {}), dict):
                 raise ValueError(f"environment.{name} is no object")
         return self
+
+    @property
+    def primary(self) -> Estimate | None:
+        """Return the estimate of the metric that ranks; None of a cell without results."""
+        return self.metrics.get(self.ranked_by)
+
+    def with_ranking(self, metric: str) -> Record:
+        """Return the record ranked by another of its metrics, which is not measured with each query on its own."""
+        if metric == self.ranked_by:
+            return self
+        return self.model_copy(update={"ranked_by": metric, "inductive_accuracy": None})
+
+    @property
+    def ranking(self) -> Declaration:
+        """Return the declaration of the metric that ranks, of a record that is ok."""
+        return self.declarations[self.ranked_by]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_version_2(cls, data: Any) -> Any:
+        """Read the accuracy of a record of version 1 or 2 as a metric."""
+        if not isinstance(data, dict) or data.get("schema_version", SCHEMA_VERSION) not in (1, 2):
+            return data
+        if "accuracy" not in data:
+            return data
+        data = {**data, "inductive_accuracy": _estimate(data.get("inductive_accuracy"))}
+        accuracy = _estimate(data.pop("accuracy"))
+        if accuracy is None:
+            return data
+        return {**data, "metrics": {"accuracy": accuracy}, "declarations": {"accuracy": _ACCURACY}}
 
     @model_validator(mode="before")
     @classmethod

@@ -82,14 +82,33 @@ class Runs:
         """Return the records whose results are wrong."""
         return [record for record in self.records if record.status == "invalid"]
 
-    def accuracies(self, record: Record) -> npt.NDArray[np.float64]:
-        """Return the [n] per-episode accuracies of a record that is ok."""
-        return self._results(record).accuracies
+    def values(self, record: Record) -> npt.NDArray[np.float64]:
+        """Return the [n] values, or [n, k] figures, of the metric that ranks, of a record that is ok."""
+        return self.figures(record, record.ranked_by)
+
+    def figures(self, record: Record, metric: str) -> npt.NDArray[np.float64]:
+        """Return the [n] or [n, k] figures of a metric that the record has (`metabench.specs.Metric.of_episode`).
+
+        n is the number of episodes of `record`, which may be cut to the first ones.
+
+        Raises:
+            StoreError: they cannot be read, or disagree with the record.
+        """
+        kept = self._kept[_key(record)]
+        assert kept.results is not None, "only a record that is ok has per-episode results"
+        count = record.primary.episodes if record.primary else 0
+        if metric in kept.results.figures:
+            return kept.results.figures[metric][:count]
+        return kept.store.episodes(kept.record, groups=False, metrics=[metric]).figures[metric][:count]
 
     def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
-        """Return the [k] accuracies of a record's first episodes with each query on its own; None where unknown."""
-        results = self._results(record)
-        return results.alone if record.transductive else results.accuracies
+        """Return the [k] values of a record's first episodes with each query on its own; None where unknown."""
+        kept = self._kept[_key(record)]
+        if not record.transductive:
+            return self.values(record)
+        if kept.results is None or kept.results.alone is None or kept.record.ranked_by != record.ranked_by:
+            return None
+        return kept.results.alone[: record.inductive_accuracy.episodes if record.inductive_accuracy else 0]
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         """Return the [n, N] groups of the classes of each test episode.
@@ -97,7 +116,8 @@ class Runs:
         Raises:
             StoreError: they cannot be read.
         """
-        return self._kept[_key(record)].store.episodes(record).groups
+        kept = self._kept[_key(record)]
+        return kept.store.episodes(kept.record, metrics=()).groups[: record.primary.episodes if record.primary else 0]
 
     def picture(self, record: Record) -> bytes | None:
         """Return the PNG of a record's worst episode; None if there is none."""
@@ -108,15 +128,10 @@ class Runs:
         stores = {kept.store.path: kept.store for kept in self._kept.values()}
         return {str(path): text for path, store in stores.items() if (text := store.suite_text())}
 
-    def _results(self, record: Record) -> EpisodeResults:
-        results = self._kept[_key(record)].results
-        assert results is not None, "only a record that is ok has per-episode results"
-        return results
-
 
 @dataclass(frozen=True)
 class _Kept:
-    """A record, its output directory and, if it is ok, its per-episode results without groups."""
+    """A record, its output directory and, if it is ok, per-episode results of the metric that ranks, without groups."""
 
     record: Record
     store: Store
@@ -128,7 +143,7 @@ def _checked(store: Store, record: Record) -> _Kept:
     if record.status != "ok":
         return _Kept(record, store)
     try:
-        return _Kept(record, store, store.episodes(record, groups=False))
+        return _Kept(record, store, store.episodes(record, groups=False, metrics=[record.ranked_by]))
     except StoreError as error:
         return _Kept(record.invalid(str(error)), store)
 

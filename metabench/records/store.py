@@ -1,10 +1,10 @@
 """Output directories: records and their files, each written whole or not at all.
 
 An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record), ``cells/ID.npz`` (its
-per-episode results), ``cells/ID.png`` (its worst episode), ``weights/TRAINING.json`` and
-``weights/TRAINING-SELECTION.safetensors`` (a finished training and the weights that it has selected),
-``checkpoints/TRAINING.pt`` (of an unfinished one) and the leaderboard. Weights and checkpoints made by code that has
-changed since are renamed to ``other-code-HASH``, and never deleted.
+per-episode results), ``cells/ID.png`` (its worst episode), ``outputs/ID.npz`` (the outputs of its first episodes),
+``weights/TRAINING.json`` and ``weights/TRAINING-SELECTION.safetensors`` (a finished training and the weights that it
+has selected), ``checkpoints/TRAINING.pt`` (of an unfinished one) and the leaderboard. Weights and checkpoints made by
+code that has changed since are renamed to ``other-code-HASH``, and never deleted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pydantic_core import from_json
 from metabench.errors import StoreError
 from metabench.files import atomic_file, is_foreign, read_regular
 from metabench.planning.suite_text import write_suite_text
-from metabench.records.episode_files import read_episodes, write_episodes
-from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Record
+from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
+from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Outputs, Record
 from metabench.records.trained import TrainingFiles
 from metabench.text import one_line
 
@@ -43,7 +43,7 @@ _MARKS = {
         "\ndescription: ",
         "\nbackbones:\n",
         "    use: ",
-        "\n      validation_episodes: ",
+        "\n  validation_episodes: ",
         "\nseeds:\n- ",
         "\nprecision: ",
         "\neval:\n  episodes: ",
@@ -78,7 +78,7 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
-            for folder in (self._cells, self.path / "checkpoints", self.path / "weights"):
+            for folder in (self._cells, *(self.path / name for name in ("checkpoints", "weights", "outputs"))):
                 for leftover in folder.glob(".*.tmp"):  # from a process that was killed while writing
                     leftover.unlink(missing_ok=True)
             for training in self.trainings():  # killed before it could delete its checkpoint
@@ -133,14 +133,24 @@ class Store:
         paths = sorted(self._cells.glob("*.json"))
         return {path.stem: self._read(path) for path in paths if path.stem not in without}
 
-    def episodes(self, record: Record, groups: bool = True, by_label: bool = False) -> EpisodeResults:
+    def episodes(
+        self,
+        record: Record,
+        groups: bool = True,
+        metrics: Collection[str] | None = None,
+        by_label: bool = False,
+    ) -> EpisodeResults:
         """Return the per-episode results of a finished cell; see `read_episodes`."""
-        return read_episodes(self._cells / f"{record.cell}.npz", record, groups, by_label)
+        return read_episodes(self._cells / f"{record.cell}.npz", record, groups, metrics, by_label)
+
+    def outputs(self, cell: str) -> Outputs | None:
+        """Return the kept outputs of a cell; None if there are none; see `read_outputs`."""
+        return read_outputs(self._outputs(cell))
 
     def is_complete(self, record: Record) -> bool:
         """Return whether a cell's per-episode results are readable and agree with its record."""
         try:
-            return record.accuracy is None or self.episodes(record) is not None
+            return record.primary is None or self.episodes(record) is not None
         except StoreError:
             return False
 
@@ -153,12 +163,18 @@ class Store:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def write(self, record: Record, episodes: EpisodeResults | None = None, picture: bytes | None = None) -> None:
-        """Write a record with its per-episode results and picture.
+        """Write a record with its per-episode results, kept outputs and picture.
+
+        With new results, outputs of earlier ones are deleted.
 
         Raises:
             StoreError: the directory cannot be written.
         """
         try:
+            if episodes is not None:
+                self._outputs(record.cell).unlink(missing_ok=True)
+                if episodes.outputs is not None:
+                    write_outputs(self._outputs(record.cell), episodes.outputs)
             if episodes is not None:  # before the record, which then never lacks them
                 write_episodes(self._cells / f"{record.cell}.npz", episodes)
             if picture is not None:
@@ -171,9 +187,24 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
+    def write_metrics(self, record: Record, episodes: EpisodeResults) -> None:
+        """Write a record with further metrics, and their per-episode results; the outputs stay.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        try:
+            # An earlier record does not ask for the new arrays.
+            write_episodes(self._cells / f"{record.cell}.npz", episodes)
+            with atomic_file(self._cells / f"{record.cell}.json") as temporary:
+                temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
     def forget(self, cell: str) -> None:
         """Delete the files of a cell, except the checkpoint of its training."""
         try:
+            self._outputs(cell).unlink(missing_ok=True)
             for suffix in _SUFFIXES:
                 (self._cells / f"{cell}{suffix}").unlink(missing_ok=True)
         except OSError as error:
@@ -204,6 +235,8 @@ class Store:
                     path = self._cells / f"{name}{suffix}"
                     if os.path.exists(path):
                         path.replace(self.path / "superseded" / path.name)
+                if os.path.exists(self._outputs(name)):
+                    self._outputs(name).replace(self.path / "superseded" / f"{name}.outputs.npz")
             except OSError as error:
                 raise _cannot_write(self.path, error) from error
         return current
@@ -261,6 +294,9 @@ class Store:
     @property
     def _cells(self) -> Path:
         return self.path / "cells"
+
+    def _outputs(self, cell: str) -> Path:
+        return self.path / "outputs" / f"{cell}.npz"
 
     def _read(self, path: Path) -> Record:
         advice = "delete it, and the cell will be run again"

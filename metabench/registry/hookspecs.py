@@ -8,7 +8,16 @@ from typing import Any
 
 import pluggy
 
-from metabench.specs import PROJECT, AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedResult, SuiteSpec
+from metabench.specs import (
+    PROJECT,
+    AlgorithmSpec,
+    BackboneSpec,
+    DatasetSpec,
+    LoggerSpec,
+    MetricSpec,
+    PublishedResult,
+    SuiteSpec,
+)
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -26,6 +35,11 @@ def metabench_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]
 @hookspec
 def metabench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
     """Return the datasets that this plugin provides."""
+
+
+@hookspec
+def metabench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
+    """Return the metrics that this plugin provides, which are computed for every cell."""
 
 
 @hookspec

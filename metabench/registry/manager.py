@@ -28,6 +28,8 @@ from metabench.specs import (
     BackboneSpec,
     DatasetSpec,
     LoggerSpec,
+    Metric,
+    MetricSpec,
     PublishedResult,
     Spec,
     SuiteSpec,
@@ -46,6 +48,7 @@ _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "dataset": DatasetSpec,
     "suite": SuiteSpec,
     "logger": LoggerSpec,
+    "metric": MetricSpec,
 }
 
 _Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedResult)
@@ -130,6 +133,10 @@ class PluginManager:
         """Return the loggers by name."""
         return self._provided("logger", LoggerSpec)
 
+    def metrics(self) -> dict[str, MetricSpec]:
+        """Return the metrics of plugins by name."""
+        return self._provided("metric", MetricSpec)
+
     def published_results(self) -> list[PublishedResult]:
         """Return the published results of all plugins."""
         return [result for _, result in self._specs("published_result", PublishedResult)]
@@ -197,6 +204,11 @@ class PluginManager:
             raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
         return cls
 
+    def metric_class(self, name: str) -> type[Metric]:
+        """Import the metric `name`."""
+        cls: type[Metric] = self._class("metric", name, MetricSpec, Metric)
+        return cls
+
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
         """Construct the dataset `name` with parameters.
 
@@ -216,7 +228,7 @@ class PluginManager:
             raise PluginExited(f"{owner} cannot be constructed: {in_one_line(error)}") from error
 
     def kind_of(self, name: str) -> str:
-        """Return the kind of a name: ``"algorithm"``, ``"backbone"``, ``"dataset"`` or ``"logger"``.
+        """Return the kind of a name: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"logger"`` or ``"metric"``.
 
         Raises:
             PluginError: the name is none of these, or a class in a file cannot be imported.
@@ -227,28 +239,29 @@ class PluginManager:
             from metabench.api import Algorithm, Backbone, Dataset
 
             cls = self._class("class", name, Spec, object)
-            for kind, base in {"algorithm": Algorithm, "backbone": Backbone, "dataset": Dataset}.items():
+            bases = {"algorithm": Algorithm, "backbone": Backbone, "dataset": Dataset, "metric": Metric}
+            for kind, base in bases.items():
                 if issubclass(cls, base):
                     return kind
             if implements_hooks(cls):
                 return "logger"
             raise PluginError(
-                f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api, and no logger: none of its "
-                "methods is marked with metabench.specs.hookimpl"
+                f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api, nor of Metric of "
+                "metabench.specs, and no logger: none of its methods is marked with metabench.specs.hookimpl"
             )
         named = {kind: spec_class for kind, spec_class in _SPECS.items() if kind != "suite"}
         for kind, spec_class in named.items():
             if name in self._provided(kind, spec_class):
                 return kind
         names = [known for kind, spec_class in named.items() for known in self._provided(kind, spec_class)]
-        message = f"no algorithm, backbone, dataset or logger '{shown(name)}'{nearest(name, names)}"
+        message = f"no algorithm, backbone, dataset, logger or metric '{shown(name)}'{nearest(name, names)}"
         raise PluginError(". ".join([message, *([self._hidden] if self._hidden else [])]))
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides a name.
 
         Args:
-            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"`` or ``"logger"``.
+            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"``, ``"logger"`` or ``"metric"``.
             name: the name; for a class in a file, the file's name and hash are returned.
 
         Raises:
@@ -425,10 +438,11 @@ class PluginManager:
 
             cls = module_backbone(cls)
         if not (is_class(cls) and issubclass(cls, base)):
-            wanted = "class" if base is object else f"subclass of metabench.api.{base.__name__}"
+            home = "specs" if base is Metric else "api"
+            wanted = "class" if base is object else f"subclass of metabench.{home}.{base.__name__}"
             raise PluginError(f"{owner} is not a {wanted}")
         config: object = getattr(cls, "Config", None)
-        if base is not object and not (is_class(config) and issubclass(config, BaseModel)):
+        if base not in (object, Metric) and not (is_class(config) and issubclass(config, BaseModel)):
             raise PluginError(f"{owner} has a Config that is no subclass of metabench.api.Config: {short(config)}")
         return cls
 

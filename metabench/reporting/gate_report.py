@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict
+from typing import Any
 from xml.etree import ElementTree
 
 from tabulate import tabulate
 
 from metabench.analysis.gate import Comparison, Verdict, shown_p
 from metabench.reporting.json_text import to_json
+from metabench.reporting.leaderboard import rounded, shown_difference
 from metabench.reporting.rendering import escape_markdown
 
-_TITLES = ["verdict", "cell", "base %", "candidate %", "difference", "p"]
+_TITLES = ["verdict", "cell", "base", "candidate", "difference", "p"]
 _ALIGNMENT = ["left", "left", "right", "right", "right", "right"]
 
 
@@ -40,13 +42,19 @@ def render_json(comparison: Comparison) -> str:
         "passed": comparison.passed,
         "conclusion": conclusion(comparison),
         "notes": list(comparison.notes),
-        "cells": [{**asdict(verdict), "ratios": dict(verdict.ratios)} for verdict in comparison.verdicts],
+        "cells": [_json_verdict(verdict) for verdict in comparison.verdicts],
         "changes": [
             {**asdict(change), "breaks": change.breaks, "undecided": change.is_undecided}
             for change in comparison.changes
         ],
     }
     return to_json(content, indent=1) + "\n"
+
+
+def _json_verdict(verdict: Verdict) -> dict[str, Any]:
+    metric = verdict.metric and verdict.metric.model_dump()
+    fields = {**vars(verdict), "difference": verdict.difference and asdict(verdict.difference)}
+    return {**fields, "ratios": dict(verdict.ratios), "metric": metric}
 
 
 def render_junit(comparison: Comparison) -> str:
@@ -100,8 +108,8 @@ def _table(comparison: Comparison, style: str) -> str:
             [
                 verdict.word,
                 escape(verdict.cell),
-                _percent(verdict.base),
-                _percent(verdict.candidate),
+                _value(verdict, verdict.base),
+                _value(verdict, verdict.candidate),
                 _difference(verdict),
                 "" if verdict.p is None else shown_p(verdict.p).removeprefix("= "),
                 *(f"×{ratios[name]:.2f}" if name in ratios else "" for name in names),
@@ -116,13 +124,18 @@ def _table(comparison: Comparison, style: str) -> str:
     )
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value * 100:.2f}"
+def _value(verdict: Verdict, value: float | None) -> str:
+    """Return a value with the unit of its metric; without an interval, to three decimals if it is no percentage."""
+    if value is None or verdict.metric is None or not math.isfinite(value):
+        return ""
+    return f"{rounded(verdict.metric, value, 0.0)} {verdict.metric.unit}".rstrip()
 
 
 def _difference(verdict: Verdict) -> str:
     interval = verdict.difference
-    return "" if interval is None else f"{interval.mean * 100:+.2f} ± {interval.ci95 * 100:.2f}".replace("-", "−")
+    if interval is None or verdict.metric is None:
+        return ""
+    return shown_difference(verdict.metric, interval.mean, interval.ci95)
 
 
 def _legal(text: str) -> str:

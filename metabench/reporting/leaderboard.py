@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from metabench.analysis.costs import (
@@ -18,7 +19,10 @@ from metabench.analysis.costs import (
     train_rate,
     validation,
 )
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.metrics import CLASSIFICATION, RANKED_BY
+from metabench.analysis.standings import Row, Table, common_episodes
+from metabench.errors import UsageError, nearest
+from metabench.records.record import Declaration
 from metabench.specs import PublishedResult
 from metabench.text import value_text
 
@@ -52,15 +56,9 @@ def _rank(row: Row) -> str:
     return "" if row.rank is None else f"{row.rank}{'=' if row.tie else ''}"
 
 
-def _accuracy(row: Row) -> str:
-    if row.accuracy is None:
-        return row.records[0].status
-    return f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}"
-
-
 def _difference(row: Row) -> str:
     versus = row.versus_best
-    return "" if versus is None else f"{versus.difference * 100:+.2f} ± {versus.ci95 * 100:.2f}".replace("-", "−")
+    return "" if versus is None else shown_difference(row.metric, versus.difference, versus.ci95)
 
 
 def _p(row: Row) -> str:
@@ -70,8 +68,8 @@ def _p(row: Row) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
-def _half(value: float | None) -> str:
-    return "" if value is None else f"± {value * 100:.2f}"
+def _half(row: Row, value: float | None) -> str:
+    return "" if value is None else f"± {rounded(row.metric, value, value)}"
 
 
 def _published(row: Row) -> str:
@@ -116,8 +114,8 @@ def _validation(row: Row) -> float | None:
     return mean_over_seeds(row, validation)
 
 
-#: In order of importance: a narrow terminal drops columns from the end.
-COLUMNS = (
+#: In order of importance: a narrow terminal drops columns from the end. Those of metrics are before and between them.
+_FIRST = (
     Column(
         "#",
         _rank,
@@ -125,12 +123,8 @@ COLUMNS = (
         "#: rank; = ties with the best on these episodes (adjusted p > .05)",
     ),
     Column("algorithm", lambda row: row.name, left=True),
-    Column(
-        "accuracy %",
-        _accuracy,
-        lambda row: row.accuracy.mean if row.accuracy else None,
-        "accuracy: mean over the test episodes ± half its 95 % interval over episodes (Student t)",
-    ),
+)
+_COMPARISONS = (
     Column(
         "T",
         lambda row: "T" if any(record.transductive for record in row.finished) else "",
@@ -139,9 +133,9 @@ COLUMNS = (
     ),
     Column(
         "alone %",
-        lambda row: "" if row.inductive is None else f"{row.inductive * 100:.2f} {_half(row.inductive_ci95)}",
+        lambda row: "" if row.inductive is None else shown(row.metric, row.inductive, row.inductive_ci95),
         lambda row: row.inductive,
-        "alone: accuracy with every query predicted on its own ± half its 95 % interval over episodes",
+        "alone: the metric that ranks, with every query predicted on its own ± half its 95 % interval over episodes",
         optional=True,
     ),
     Column(
@@ -160,14 +154,14 @@ COLUMNS = (
     ),
     Column(
         "data",
-        lambda row: _half(row.data_ci95),
+        lambda row: _half(row, row.data_ci95),
         lambda row: row.data_ci95,
         "data: half the 95 % interval about the data: other classes with other images",
         optional=True,
     ),
     Column(
         "seeds",
-        lambda row: _half(row.seed_ci95),
+        lambda row: _half(row, row.seed_ci95),
         lambda row: row.seed_ci95,
         "seeds: half the 95 % interval between training seeds",
         optional=True,
@@ -179,13 +173,15 @@ COLUMNS = (
         "published: * if the protocol differs; sources and differences are in leaderboard.md and the report",
         optional=True,
     ),
-    Column(
-        "val %",
-        lambda row: "" if (mean := _validation(row)) is None else f"{mean * 100:.2f}",
-        _validation,
-        "val: validation accuracy of the tested weights; choose methods and parameters by it, not by the test accuracy",
-        optional=True,
-    ),
+)
+_VALIDATION = Column(
+    "val %",
+    lambda row: "" if (mean := _validation(row)) is None else f"{mean * 100:.2f}",
+    _validation,
+    "val: validation accuracy of the tested weights; choose methods and parameters by it, not by the test accuracy",
+    optional=True,
+)
+_COSTS = (
     _cost("test ep/s", eval_rate),
     _cost("train ep/s", train_rate),
     _cost("peak MiB", memory),
@@ -214,10 +210,9 @@ COLUMNS = (
     Column("device", lambda row: device(row.records[0]), left=True),
 )
 
-#: Sorting keys: functions of a row, in ascending order; ranks do not change.
+#: Sorting keys that are no metrics: functions of a row, in ascending order; ranks do not change.
 SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
-    "accuracy": lambda row: -row.accuracy.mean if row.accuracy else None,
-    "alone": lambda row: -row.inductive if row.inductive is not None else None,
+    "alone": lambda row: None if row.inductive is None else -row.metric.sign * row.inductive,
     "validation": lambda row: _negative(_validation(row)),
     "algorithm": lambda row: 0.0,
     "throughput": lambda row: _negative(mean_over_seeds(row, eval_rate)),
@@ -232,24 +227,131 @@ def _negative(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def sort_tables(tables: Sequence[Table], by: str) -> list[Table]:
-    """Return the tables with rows sorted by one of `SORT_KEYS`.
+def sort_tables(tables: Sequence[Table], by: str | None = None) -> list[Table]:
+    """Return the tables with rows sorted by a metric, the best first, or by one of `SORT_KEYS`.
 
-    Rows without a value come last, by name; those without an accuracy after all others.
+    None sorts by the metric that ranks. Rows without a value come last, by name, and after them those without results.
+
+    Raises:
+        UsageError: no record has the metric.
     """
+    if by is not None and by not in SORT_KEYS:
+        check_metrics(tables, [by], further=SORT_KEYS)
+
+    sort_key = SORT_KEYS.get(by or "") or (lambda row: _loss(row, by))
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
-        value = SORT_KEYS[by](row)
-        return row.accuracy is None, value is None, value or 0.0, row.name
+        value = sort_key(row)
+        return row.primary is None, value is None, value or 0.0, row.name
 
     return [replace(table, rows=sorted(table.rows, key=key)) for table in tables]
 
 
-def shown_columns(tables: Sequence[Table]) -> list[Column]:
-    """Return the columns without optional ones that are empty in all tables, then the varying parameters."""
+def _loss(row: Row, metric: str | None) -> float | None:
+    """Return the value of a metric, or of the one that ranks; negative where high values are better."""
+    if not row.finished:
+        return None
+    name = metric or row.finished[0].ranked_by
+    found = metric_of(row, name)
+    return None if found is None else -row.finished[0].declarations[name].sign * found[0]
+
+
+def metric_of(row: Row, name: str) -> tuple[float, float] | None:
+    """Return value and half the interval of a metric; None where the row lacks it."""
+    if row.primary and row.finished[0].ranked_by == name:
+        return row.primary.mean, row.primary.ci95
+    return row.metrics.get(name)
+
+
+def metrics_of(tables: Sequence[Table]) -> dict[str, Declaration]:
+    """Return the declarations of all metrics of the tables, those that rank first."""
+    records = [record for table in tables for row in table.rows for record in row.finished]
+    first = {record.ranked_by: record.ranking for record in records}
+    return {
+        **first,
+        **{name: of for record in records for name, of in record.declarations.items() if name not in first},
+    }
+
+
+def check_metrics(tables: Sequence[Table], names: Iterable[str], further: Iterable[str] = ()) -> None:
+    """Check that a record has each metric.
+
+    Args:
+        tables: the tables.
+        names: the names of the metrics.
+        further: other accepted names, for the message.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    known = [*metrics_of(tables), *further]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no record has '{name}'{nearest(name, known)}. Known: {', '.join(known)}")
+
+
+def rounded(metric: Declaration, value: float, ci95: float) -> str:
+    """Return a value of a metric, scaled: percentages to two decimals, others to two digits of their interval."""
+    if metric.unit == "%":
+        return f"{value * metric.scale:.2f}"
+    half = ci95 * metric.scale
+    decimals = 3 if not 0 < half < math.inf else min(6, max(0, 1 - math.floor(math.log10(half))))
+    return f"{value * metric.scale:.{decimals}f}"
+
+
+def shown(metric: Declaration, value: float, ci95: float | None) -> str:
+    """Return a value with half its interval, e.g. ``"81.20 ± 0.63"``."""
+    if ci95 is None:
+        return rounded(metric, value, 0.0)
+    return f"{rounded(metric, value, ci95)} ± {rounded(metric, ci95, ci95)}"
+
+
+def shown_difference(metric: Declaration, difference: float, ci95: float) -> str:
+    """Return a difference with its sign, e.g. ``"−1.20 ± 0.63"``."""
+    sign = "−" if rounded(metric, difference, ci95).startswith("-") else "+"
+    return f"{sign}{shown(metric, difference, ci95).removeprefix('-')}"
+
+
+def _metric_column(name: str, metric: Declaration, ranks: bool) -> Column:
+    """Return the column of a metric; that of the metric that ranks also shows which methods failed."""
+
+    def text(row: Row) -> str:
+        if row.primary is None:
+            return row.records[0].status if ranks else ""
+        found = metric_of(row, name)
+        return "" if found is None else shown(metric, *found)
+
+    def value(row: Row) -> float | None:
+        found = metric_of(row, name)
+        return found and found[0]
+
+    interval = " ± half its 95 % interval over episodes (Student t)" if ranks else " ± half its 95 % interval"
+    return Column(metric.heading, text, value, f"{metric.title}: {metric.summary}{interval}", optional=not ranks)
+
+
+def shown_columns(tables: Sequence[Table], metrics: Collection[str] | None = None, costs: bool = True) -> list[Column]:
+    """Return the columns, without optional ones that are empty in all tables.
+
+    Args:
+        tables: the tables.
+        metrics: names of the metrics to show beside those that rank; None shows all.
+        costs: whether validation, costs and varying parameters are shown, too.
+    """
     rows = [row for table in tables for row in table.rows]
-    columns = [column for column in COLUMNS if not column.optional or any(column.says(row) for row in rows)]
-    return [*columns, *(_parameter(name, rows) for name in parameter_names(tables))]
+    known, ranking = metrics_of(tables), {row.finished[0].ranked_by for row in rows if row.finished}
+    columns = [_metric_column(name, metric, name in ranking) for name, metric in known.items()]
+    first = [column for column, name in zip(columns, known, strict=True) if name in ranking]
+    further = [
+        column
+        for column, name in zip(columns, known, strict=True)
+        if name not in ranking and (metrics is None or name in metrics)
+    ]
+    if not first:  # no cell is ok: the column of the accuracy names the others' status
+        first = [_metric_column(RANKED_BY, CLASSIFICATION[0].declaration, ranks=True)]
+    ordered = [*_FIRST, *first, *_COMPARISONS, *([_VALIDATION] if costs else []), *further, *(_COSTS if costs else [])]
+    chosen = [column for column in ordered if not column.optional or any(column.says(row) for row in rows)]
+    titles = {column.title for column in ordered}
+    return [*chosen, *(_parameter(name, rows, titles) for name in parameter_names(tables) if costs)]
 
 
 def parameter_names(tables: Sequence[Table]) -> list[str]:
@@ -257,14 +359,14 @@ def parameter_names(tables: Sequence[Table]) -> list[str]:
     return list(dict.fromkeys(name for table in tables for row in table.rows for name in row.params))
 
 
-def _parameter(name: str, rows: Sequence[Row]) -> Column:
+def _parameter(name: str, rows: Sequence[Row], taken: Collection[str]) -> Column:
     """Return the column of a parameter that varies within a table."""
 
     def text(row: Row) -> str:
         return value_text(row.params[name]) if name in row.params else ""
 
     are_numbers = all(isinstance(row.params[name], (int, float)) for row in rows if name in row.params)
-    title = f"params.{name}" if any(name == column.title for column in COLUMNS) else name
+    title = f"params.{name}" if name in taken else name
     return Column(title, text, (lambda row: row.params.get(name)) if are_numbers else None, left=not are_numbers)
 
 
@@ -297,8 +399,13 @@ def _unfinished(table: Table) -> list[str]:
 
 
 def _other_episodes(table: Table) -> list[str]:
-    names = [row.name for row in table.rows if row.accuracy and row.rank is None]
-    return [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
+    names = [row.name for row in table.rows if row.primary and row.rank is None]
+    lines = [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
+    ranked = [row for row in table.rows if row.rank is not None and row.values is not None]
+    common = common_episodes(ranked)
+    if any(row.values is not None and len(row.values) > common for row in ranked):
+        lines.append(f"ranked and compared on the first {common:,} episodes, which all of them have")
+    return lines
 
 
 def _ties(table: Table) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
 from metabench.reporting.json_text import to_json
 from metabench.reporting.leaderboard import (
-    COLUMNS,
     Column,
     devices,
     legend,
+    metrics_of,
     parameter_names,
     remarks,
     shown_columns,
@@ -25,20 +25,29 @@ from metabench.reporting.leaderboard import (
 )
 from metabench.text import encodable, one_line, value_text
 
+#: Number of columns that are shown however narrow the terminal is: rank, algorithm and the metric that ranks.
+_ALWAYS = 3
+
 if TYPE_CHECKING:
     import pandas as pd  # imported only for CSV
 
 
-def render_text(tables: Sequence[Table], width: int | None = None, encoding: str = "utf-8") -> str:
+def render_text(
+    tables: Sequence[Table],
+    width: int | None = None,
+    encoding: str = "utf-8",
+    metrics: Collection[str] | None = None,
+) -> str:
     """Return the leaderboard as text for a terminal.
 
     Args:
         tables: the tables.
         width: width of the terminal in characters; None shows all columns.
         encoding: the terminal's encoding; other characters are replaced, and columns stay aligned.
+        metrics: names of the metrics to show beside those that rank; None shows all.
     """
     parts = []
-    columns = shown_columns(tables)
+    columns = shown_columns(tables, metrics)
     shown: set[str] = set()
     for table in tables:
         text, fitting = _fitting_table(table, columns, width, encoding)
@@ -51,9 +60,9 @@ def render_text(tables: Sequence[Table], width: int | None = None, encoding: str
     return encodable("\n\n".join([*parts, "\n".join(notes)]) + "\n", encoding)
 
 
-def render_markdown(tables: Sequence[Table]) -> str:
-    """Return the leaderboard as Markdown."""
-    columns = shown_columns(tables)
+def render_markdown(tables: Sequence[Table], metrics: Collection[str] | None = None) -> str:
+    """Return the leaderboard as Markdown; `metrics` as in `render_text`."""
+    columns = shown_columns(tables, metrics)
     parts = []
     for table in tables:
         text = _tabulated(table, columns, "github", escape=escape_markdown, titles=_markdown_title)
@@ -63,9 +72,14 @@ def render_markdown(tables: Sequence[Table]) -> str:
     return "\n\n".join([*parts, "\n".join(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
-def render_latex(tables: Sequence[Table]) -> str:
-    """Return the leaderboard as LaTeX tables, which need ``\\usepackage{booktabs}``."""
-    columns = [column for column in shown_columns(tables) if column in COLUMNS and column.title in _LATEX_COLUMNS]
+def render_latex(tables: Sequence[Table], metrics: Collection[str] = ()) -> str:
+    """Return the leaderboard as LaTeX tables, which need ``\\usepackage{booktabs}``.
+
+    Args:
+        tables: the tables.
+        metrics: names of the metrics to show beside those that rank: a page has no room for all.
+    """
+    columns = shown_columns(tables, metrics, costs=False)
     parts = ["% \\usepackage{booktabs}"]
     for table in tables:
         caption = escape_latex(table.title)
@@ -79,9 +93,9 @@ def render_latex(tables: Sequence[Table]) -> str:
     return "\n\n".join([*parts, "\n".join(f"% {one_line(note)}" for note in notes)]) + "\n"
 
 
-def render_html(tables: Sequence[Table]) -> str:
-    """Return the leaderboard as a fragment of HTML: headings, tables and a list."""
-    columns = shown_columns(tables)
+def render_html(tables: Sequence[Table], metrics: Collection[str] | None = None) -> str:
+    """Return the leaderboard as a fragment of HTML: headings, tables and a list; `metrics` as in `render_text`."""
+    columns = shown_columns(tables, metrics)
     parts = []
     for table in tables:
         text = tabulate(
@@ -113,8 +127,8 @@ def frame(tables: Sequence[Table]) -> pd.DataFrame:
     """Return unrounded metrics, one row per record, in the leaderboard's order."""
     import pandas as pd
 
-    names = parameter_names(tables)
-    return pd.DataFrame([_csv_row(record, row, names) for row, record in _rows_and_records(tables)])
+    names, metrics = parameter_names(tables), metrics_of(tables)
+    return pd.DataFrame([_csv_row(record, row, names, metrics) for row, record in _rows_and_records(tables)])
 
 
 def _rows_and_records(tables: Sequence[Table]) -> list[tuple[Row, Record]]:
@@ -127,7 +141,7 @@ def _ranking(row: Row) -> dict[str, Any]:
         "rank": row.rank,
         "tie": row.tie,
         "params": dict(row.params),
-        "mean_over_seeds": row.accuracy and row.accuracy.mean,
+        "mean_over_seeds": row.primary and row.primary.mean,
         "seed_ci95": row.seed_ci95,
         "versus_best": versus
         and {
@@ -149,8 +163,8 @@ def _ranking(row: Row) -> dict[str, Any]:
     }
 
 
-def _csv_row(record: Record, row: Row, parameters: Sequence[str]) -> dict[str, Any]:
-    accuracy, train, evaluation = record.accuracy, record.train, record.eval
+def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Iterable[str]) -> dict[str, Any]:
+    primary, train, evaluation = record.primary, record.train, record.eval
     alone, versus, published = record.inductive_accuracy, row.versus_best, row.published
     return {
         "dataset": record.dataset,
@@ -165,15 +179,15 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str]) -> dict[str, A
         "status": record.status,
         "rank": row.rank,
         "tie": row.tie,
-        "accuracy": accuracy and accuracy.mean,
-        "ci95": accuracy and accuracy.ci95,
-        "data_ci95": accuracy and accuracy.data_ci95,
-        "std": accuracy and accuracy.std,
-        "episodes": accuracy and accuracy.episodes,
-        "mean_over_seeds": row.accuracy and row.accuracy.mean,
+        record.ranked_by: primary and primary.value,
+        "ci95": primary and primary.ci95,
+        "data_ci95": primary and primary.data_ci95,
+        "std": primary and primary.std,
+        "episodes": primary and primary.episodes,
+        "mean_over_seeds": row.primary and row.primary.mean,
         "seed_ci95": row.seed_ci95,
         "transductive": record.transductive,
-        "inductive_accuracy": alone and alone.mean,
+        "inductive_accuracy": alone and alone.value,
         "inductive_ci95": alone and alone.ci95,
         "versus_best": versus and versus.difference,
         "versus_best_ci95": versus and versus.ci95,
@@ -183,6 +197,8 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str]) -> dict[str, A
         "published": published and published.result.accuracy,
         "published_source": published and published.result.source,
         "published_differences": published and "; ".join(published.differences),
+        **_csv_metrics(record, metrics),
+        "temperature": record.temperature and record.temperature.value,
         "validation_accuracy": train and train.validation_accuracy,
         "train_episodes": train and train.episodes,
         "train_seconds": train and train.seconds,
@@ -200,6 +216,17 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str]) -> dict[str, A
         "cell": record.cell,
         "error": record.error,
     }
+
+
+def _csv_metrics(record: Record, names: Iterable[str]) -> dict[str, float | None]:
+    """Return values and intervals of the metrics, but for the one that ranks."""
+    values: dict[str, float | None] = {}
+    for name in names:
+        if name != record.ranked_by:
+            estimate = record.metrics.get(name)
+            values[name] = estimate.value if estimate else None
+            values[f"{name}_ci95"] = estimate.ci95 if estimate else None
+    return values
 
 
 def _csv_value(value: Any) -> float | str | None:
@@ -237,7 +264,7 @@ def _fitting_table(
             line.rstrip()
             for line in _tabulated(table, fitting, "simple", partial(encodable, encoding=encoding)).splitlines()
         ]
-        if width is None or fitting[-1].title == "accuracy %" or max(map(len, lines)) <= width:
+        if width is None or len(fitting) <= _ALWAYS or max(map(len, lines)) <= width:
             return "\n".join(lines), fitting
         fitting.pop()
 
@@ -251,8 +278,6 @@ def _markdown_title(title: str) -> str:
     return title if title == "#" else escape_markdown(title)
 
 
-#: Titles of the columns that fit on a page.
-_LATEX_COLUMNS = ("#", "algorithm", "accuracy %", "T", "alone %", "vs best", "p", "data", "seeds", "published %")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -39,8 +39,8 @@ def test_seeds_are_averaged_episode_by_episode(make_record: Make, make_results: 
     results = {str(seed): make_results(0.5 + 0.1 * seed, noise=seed) for seed in range(3)}
     records = [make_record(0.5 + 0.1 * seed, seed=seed, cell=str(seed)) for seed in range(3)]
     (row,) = rows_of(records, results)
-    mean = np.mean([result.accuracies for result in results.values()], axis=0)
-    assert row.accuracy == mean_interval(mean)
+    mean = np.mean([result.figures["accuracy"] for result in results.values()], axis=0)
+    assert row.primary == mean_interval(mean)
     assert row.data_ci95 == DataIntervals(results["0"].groups).ci95(mean)
     assert row.seed_ci95 == pytest.approx(mean_interval([0.5, 0.6, 0.7]).ci95)
 
@@ -48,8 +48,8 @@ def test_seeds_are_averaged_episode_by_episode(make_record: Make, make_results: 
 def of_seeds(make_record: Make, results: dict[str, EpisodeResults], transductive: bool) -> list[Record]:
     records = []
     for seed, (cell, result) in enumerate(results.items()):
-        alone = result.alone if transductive else result.accuracies
-        summary = vars(mean_interval(result.accuracies))
+        alone = result.alone if transductive else result.figures["accuracy"]
+        summary = vars(mean_interval(result.figures["accuracy"]))
         records.append(
             make_record(
                 cell=cell,
@@ -65,8 +65,8 @@ def of_seeds(make_record: Make, results: dict[str, EpisodeResults], transductive
 def test_accuracy_and_alone_of_an_inductive_method_have_one_interval(make_record: Make, make_results: Results) -> None:
     results = {str(seed): make_results(0.5 + 0.1 * seed, noise=seed) for seed in range(3)}
     (row,) = rows_of(of_seeds(make_record, results, transductive=False), results)
-    assert row.accuracy is not None
-    assert (row.inductive, row.inductive_ci95) == (row.accuracy.mean, row.accuracy.ci95)
+    assert row.primary is not None
+    assert (row.inductive, row.inductive_ci95) == (row.primary.mean, row.primary.ci95)
 
 
 def test_alone_of_several_seeds_is_averaged_episode_by_episode(make_record: Make, make_results: Results) -> None:
@@ -91,7 +91,7 @@ def test_seeds_of_which_some_are_transductive_share_the_first_episodes(
     ]
     (row,) = rows_of(records, {"one": one, "two": two})
     assert two.alone is not None
-    expected = mean_interval((one.accuracies[:20] + two.alone) / 2)
+    expected = mean_interval((one.figures["accuracy"][:20] + two.alone) / 2)
     assert (row.inductive, row.inductive_ci95) == (expected.mean, expected.ci95)
 
 
@@ -111,8 +111,8 @@ def test_without_accuracies_of_episodes_the_intervals_of_seeds_are_averaged(
 def test_a_seed_that_failed_is_left_out_of_the_mean(make_record: Make, make_results: Results) -> None:
     records = [make_record(0.5, seed=0, cell="a"), make_record(None, seed=1, cell="b")]
     (row,) = rows_of(records, {"a": make_results(0.5)})
-    assert row.accuracy is not None
-    assert row.accuracy.mean == pytest.approx(0.5)
+    assert row.primary is not None
+    assert row.primary.mean == pytest.approx(0.5)
     assert [record.cell for record in row.finished] == ["a"]
     assert row.seed_ci95 is None
 
@@ -134,15 +134,15 @@ def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_
         make_record(0.6, algorithm="other", cell="d", identity={"test": {"seed": 7}}),
         make_record(0.5, algorithm="data", cell="e", dataset_fingerprint="0" * 64),
     ]
-    results = {record.cell: make_results(record.accuracy and record.accuracy.mean) for record in records}
+    results = {record.cell: make_results(record.primary and record.primary.value) for record in records}
     results["c"] = make_results(0.7, episodes=50)
     rows = rows_of(records, results)
     compared = {row.name: row.versus_best is not None for row in rows}
-    assert compared == {"best": False, "same": True, "fewer": False, "other": False, "data": False}
+    assert compared == {"best": False, "same": True, "fewer": True, "other": False, "data": False}
     assert [(row.name, row.rank) for row in rows] == [
         ("best", 1),
         ("same", 2),
-        ("fewer", None),
+        ("fewer", 3),
         ("other", None),
         ("data", None),
     ]
@@ -178,12 +178,37 @@ def test_seeds_tested_on_other_episodes_are_another_row(make_record: Make, make_
 
 def test_methods_on_other_episodes_than_most_have_no_rank(make_record: Make, make_results: Results) -> None:
     records = [
-        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50)),
+        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50), identity={"test": {"seed": 7}}),
         make_record(algorithm="one", cell="one"),
         make_record(algorithm="two", cell="two"),
     ]
     results = {"odd": make_results(0.9, episodes=50), "one": make_results(0.8), "two": make_results(0.7)}
     assert [(row.name, row.rank) for row in rows_of(records, results)] == [("one", 1), ("two", 2), ("odd", None)]
+
+
+def test_ranks_and_comparisons_use_the_first_episodes_that_all_have(make_record: Make, make_results: Results) -> None:
+    grown, few = make_results(0.9, episodes=200), make_results(0.8, episodes=100)
+    grown.figures["accuracy"][:100] -= 0.2  # the later episodes alone make it the better one
+    records = [
+        make_record(algorithm="grown", cell="grown", accuracy=of_episodes(200)),
+        make_record(algorithm="few", cell="few", accuracy=of_episodes(100)),
+    ]
+    best, other = rows_of(records, {"grown": grown, "few": few})
+    assert [(row.name, row.rank) for row in (best, other)] == [("few", 1), ("grown", 2)]
+    assert other.versus_best is not None
+    assert other.versus_best.difference == pytest.approx(-0.1)
+    assert other.primary is not None
+    assert (other.primary.mean, other.primary.episodes) == (pytest.approx(0.8), 200), (
+        "the value is that of all episodes"
+    )
+
+
+def test_seeds_of_different_numbers_of_episodes_share_the_first(make_record: Make, make_results: Results) -> None:
+    records = [make_record(seed=seed, cell=str(seed), accuracy=of_episodes(50 * (seed + 1))) for seed in range(2)]
+    (row,) = rows_of(records, {"0": make_results(0.5, episodes=50), "1": make_results(0.7, episodes=100)})
+    assert row.primary is not None
+    assert row.primary.episodes == 50
+    assert row.data_ci95 is not None
 
 
 def test_machines_are_not_mixed_in_one_row(make_record: Make, make_results: Results) -> None:
@@ -210,7 +235,7 @@ def test_a_tie_with_the_best_shares_its_rank(make_record: Make, make_results: Re
 
 def test_every_pair_of_ranked_methods_has_an_adjusted_p(make_record: Make, make_results: Results) -> None:
     records = [make_record(0.9 - 0.1 * i, algorithm=f"m{i}", cell=str(i)) for i in range(3)]
-    odd = make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50))
+    odd = make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50), identity={"test": {"seed": 7}})
     results = {str(i): make_results(0.9 - 0.1 * i, noise=i) for i in range(3)}
     rows = rows_of([*records, odd], {**results, "odd": make_results(0.9, episodes=50)})
     assert [set(row.p_holm) for row in rows] == [{"m1", "m2"}, {"m0", "m2"}, {"m0", "m1"}, set()]
@@ -286,7 +311,7 @@ def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManage
     results = plugins.published_results()
     suite = read_suite(plugins.suite_path("omniglot"))
     cells = make_plan(*resolve(suite, "paper"), plugins)
-    known = {path for cell in cells for path in paths(cell.identity)}
+    known = {path for cell in cells for path in paths(cell.identity)} | {"test.episodes"}
     assert {entry.algorithm for entry in results} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
     for entry in results:
         assert 0.5 < entry.accuracy < 1

@@ -63,8 +63,8 @@ def store(tmp_path: Path, make_record: Callable[..., Record]) -> Store:
 
 def _write(store: Store, record: Record, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    accuracies = generator.binomial(75, record.accuracy.mean if record.accuracy else 0, RESULTS) / 75
-    store.write(record, EpisodeResults(accuracies, generator.integers(0, 400, (RESULTS, 5))))
+    accuracies = generator.binomial(75, record.primary.value if record.primary else 0, RESULTS) / 75
+    store.write(record, EpisodeResults({"accuracy": accuracies}, generator.integers(0, 400, (RESULTS, 5))))
 
 
 def test_store_write(benchmark: Benchmark, tmp_path: Path, make_record: Callable[..., Record]) -> None:

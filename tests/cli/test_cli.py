@@ -43,7 +43,7 @@ def test_the_suite_of_a_run_is_stored_and_can_be_run_again(metabench: Command) -
     again = metabench("run", "out/suite.yaml", "--output", "again", "--only", "algorithm=protonet")
     assert again.code == 0, again.err
     (second,) = Store(Path("again")).records()
-    assert (second.cell, second.accuracy) == (first.cell, first.accuracy)
+    assert (second.cell, second.primary) == (first.cell, first.primary)
 
 
 def test_results_go_to_a_folder_named_after_suite_and_profile(metabench: Command) -> None:
@@ -146,7 +146,7 @@ def test_validate_checks_the_suite_without_a_profile_too(metabench: Command) -> 
 # ------------------------------------------------------------------------------------------------ skips
 
 
-@pytest.mark.parametrize("options", [(), ("--in-process",), ("--jobs", "2")])
+@pytest.mark.parametrize("options", [(), ("--workers",), ("--in-process",), ("--jobs", "2")])
 def test_a_cell_that_does_not_fit_is_skipped_and_the_others_run(metabench: Command, options: tuple[str, ...]) -> None:
     text = SUITE.replace("siamese:\n    params: {pairs: 8, units: 8}", "maml: {train: {way: 3}}")
     Path("small.yaml").write_text(text, encoding="utf-8")

@@ -51,6 +51,6 @@ def test_a_killed_training_on_images_resumes_bit_for_bit(tripwire: Command, dist
         assert record.train.steps > 35
         assert record.weights is not None
         files = sorted(Path(output, "weights").glob("*.safetensors"))
-        accuracies = Store(Path(output)).episodes(record).accuracies.tobytes()
+        accuracies = Store(Path(output)).episodes(record).figures["accuracy"].tobytes()
         results.append((record.weights.sha256, accuracies, [path.read_bytes() for path in files]))
     assert results[0] == results[1]

@@ -13,7 +13,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from metabench.analysis.bootstrap import pooled_difference
+from metabench.analysis.estimates import estimates
 from metabench.analysis.gate import Verdict, changes_of, compare_runs, judge
+from metabench.analysis.metrics import CLASSIFICATION, by_name
 from metabench.cli import main
 from metabench.errors import UsageError
 from metabench.records.record import EpisodeResults, Record
@@ -42,7 +45,7 @@ def write(tmp_path: Path, make_record: Make) -> Write:
             accuracy = {"mean": mean, "ci95": 0.01, "std": 0.1, "episodes": len(accuracies)}
             record = make_record(0.5, algorithm=algorithm, cell=cell, **{"accuracy": accuracy, **changes})
             groups = np.zeros((len(accuracies), 5), dtype=np.int64)
-            Store(folder).write(record, EpisodeResults(accuracies, groups))
+            Store(folder).write(record, EpisodeResults({"accuracy": accuracies}, groups))
         return Runs.read([folder])
 
     return store
@@ -131,10 +134,10 @@ def test_accuracies_on_other_episodes_are_not_compared(write: Write, changes: di
     assert "test episodes are not those of the base" in verdict.reason
 
 
-def test_a_run_of_fewer_episodes_is_not_compared(write: Write) -> None:
-    base, candidate = {"maml": episodes(0.8, 1)}, {"maml": episodes(0.8, 1, 300)}
-    (verdict,) = judge(write("base", base), write("candidate", candidate), 0.005)
-    assert verdict.word == "missing"
+def test_a_run_of_fewer_episodes_is_compared_on_the_first(write: Write) -> None:
+    flat = episodes(0.8, 1)
+    (verdict,) = judge(write("base", {"maml": flat}), write("candidate", {"maml": flat[:300]}), 0.005)
+    assert (verdict.word, verdict.difference and verdict.difference.episodes) == ("same", 300)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -147,7 +150,7 @@ def test_an_accuracy_that_is_no_number_fails_its_cell(write: Write, value: float
     assert words(verdicts) == {"maml": "invalid", "kept": "same"}
     assert verdicts[0].breaks
     assert f"/{broken}/cells/" in verdicts[0].reason
-    assert "an accuracy of an episode is not between 0 and 1" in verdicts[0].reason
+    assert "accuracy of an episode is not between 0 and 1" in verdicts[0].reason
 
 
 @pytest.mark.parametrize("tolerance", [np.nan, np.inf, -0.001, 1.001])
@@ -194,6 +197,79 @@ def test_a_loss_of_two_points_is_found_in_600_episodes(write: Write) -> None:
         detected += words(judge(write("base", base), write("candidate", candidate), tolerance=0.005))["maml"] == "worse"
     print(f"A/B: {detected} of 200")
     assert detected / 200 >= 0.95
+
+
+# --------------------------------------------------------------------------------------- further metrics
+
+MEASURES = by_name(CLASSIFICATION)
+
+
+@pytest.fixture
+def write_metrics(tmp_path: Path, make_record: Make) -> Callable[..., Runs]:
+    """Return a function that stores a run of one cell with further metrics of given figures."""
+
+    def store(name: str, figures: dict[str, np.ndarray], **changes: object) -> Runs:
+        folder = tmp_path / name
+        figures = {"accuracy": episodes(0.8, 1), **figures}
+        groups = np.zeros((600, 5), dtype=np.int64)
+        metrics = estimates(figures, groups, CLASSIFICATION)
+        declarations = {measure.name: measure.declaration for measure in CLASSIFICATION}
+        record = make_record(0.8, algorithm="maml", metrics=metrics, declarations=declarations, **changes)
+        Store(folder).write(record, EpisodeResults(figures, groups))
+        return Runs.read([folder])
+
+    return store
+
+
+def nll(mean: float) -> np.ndarray:
+    return mean + np.random.default_rng(3).exponential(0.1, 600)
+
+
+def ece(gap: float) -> np.ndarray:
+    """Return the figures of a method whose confidence is too high by a gap in each of two bins."""
+    figures = np.random.default_rng(4).normal(0, 0.02, (600, 15)) * (np.arange(15) > 12)
+    return figures - gap / 2 * (np.arange(15) > 12)
+
+
+def test_each_metric_with_a_tolerance_has_its_verdict(write_metrics: Callable[..., Runs]) -> None:
+    base = write_metrics("base", {"nll": nll(0.5), "ece": ece(0.05), "brier": nll(0.2)})
+    candidate = write_metrics("candidate", {"nll": nll(0.6), "ece": ece(0.01), "brier": nll(0.2)})
+    limits = {"nll": 0.05, "ece": 0.02, "brier": 0.01}
+    verdicts = {verdict.cell.rpartition(" · ")[2]: verdict for verdict in judge(base, candidate, 0.005, limits)}
+    found = {name: verdict.word for name, verdict in verdicts.items()}
+    assert found == {"seed 0": "same", "nll": "worse", "ece": "better", "brier": "same"}
+    assert verdicts["nll"].reason == "NLL +0.1000 ± 0.0000 on 600 episodes: a loss of more than 0.05 (p < .001)"
+    assert verdicts["ece"].reason.startswith("ECE -4.00 ± ")
+    within = judge(base, candidate, 0.005, {"nll": 0.2})
+    assert [verdict.word for verdict in within] == ["same", "same"]
+    comparison = compare_runs(base, candidate, 0.005, tolerances=limits)
+    assert {change.cells for change in comparison.changes} == {1}, "costs are compared once a cell"
+
+
+def test_the_paired_bootstrap_compares_pooled_metrics(write_metrics: Callable[..., Runs]) -> None:
+    """Episodes in common are no difference; the interval is that of independent noise."""
+    one, other = ece(0.05), ece(0.05) + np.random.default_rng(9).normal(0, 0.01, (600, 15)) * (np.arange(15) > 12)
+    interval = pooled_difference(MEASURES["ece"].metric, one, other)
+    assert interval.ci95 == pytest.approx(1.96 * 0.01 * (2 / 600) ** 0.5, rel=0.15)
+    assert abs(interval.mean) < 2 * interval.ci95
+    assert pooled_difference(MEASURES["ece"].metric, one, one).ci95 == 0
+    assert pooled_difference(MEASURES["ece"].metric, one, other[:100]).episodes == 100
+
+
+def test_a_metric_that_the_candidate_lacks_is_missing(write_metrics: Callable[..., Runs]) -> None:
+    with_it, without = write_metrics("with", {"nll": nll(0.5)}), write_metrics("without", {})
+    gone = judge(with_it, without, 0.005, {"nll": 0.05})
+    assert [verdict.word for verdict in gone] == ["missing", "same"]
+    assert gone[0].reason == "the candidate has no NLL of this cell (its remarks say why)"
+    comparison = compare_runs(without, with_it, 0.005, tolerances={"nll": 0.05})
+    assert [verdict.word for verdict in comparison.verdicts] == ["same"]
+    assert comparison.notes == ["nll was not judged in 1 of 1 cells: the base does not have it"]
+
+
+def test_an_unknown_metric_in_the_gate_is_refused(write_metrics: Callable[..., Runs]) -> None:
+    base = write_metrics("base", {})
+    with pytest.raises(UsageError, match=r"no record has the metric 'nlll' \(did you mean 'nll'\?\)"):
+        judge(base, base, 0.005, {"nlll": 0.05})
 
 
 # --------------------------------------------------------------------------------------------------- costs

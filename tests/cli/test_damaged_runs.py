@@ -67,7 +67,7 @@ def value(path: str, new: Any) -> Damage:
 
 
 def alone_of_another_method(cells: Path) -> None:
-    value("inductive_accuracy", {"mean": 0.9, "ci95": 0.01, "std": 0.05, "episodes": 100})(cells)
+    value("inductive_accuracy", {"value": 0.9, "ci95": 0.01, "std": 0.05, "episodes": 100})(cells)
 
 
 def nested(depth: int) -> Any:
@@ -116,7 +116,7 @@ def header(text: str, data: bytes = b"", version: bytes = b"\x01\x00") -> Damage
         words = text.encode("latin-1") + b"\n"
         array = b"\x93NUMPY" + version + len(words).to_bytes(2, "little") + words + data
         with zipfile.ZipFile(cells / f"{DAMAGED}.npz", "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("accuracies.npy", array)
+            file.writestr("metrics/accuracy.npy", array)
 
     return damage
 
@@ -136,7 +136,7 @@ def bomb(cells: Path) -> None:
     array = io.BytesIO()
     np.save(array, np.zeros(12_500_000))
     with zipfile.ZipFile(cells / f"{DAMAGED}.npz", "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("accuracies.npy", array.getvalue())
+        file.writestr("metrics/accuracy.npy", array.getvalue())
 
 
 DESCRIPTION = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,), }"
@@ -178,16 +178,16 @@ REFUSED: dict[str, Damage] = {
 
 #: Cells of which the results are wrong: named, left out, and run again.
 INVALID: dict[str, Damage] = {
-    "another mean": value("accuracy.mean", 0.9),
-    "a mean of -5": value("accuracy.mean", -5),
-    "a mean of 1e400": value("accuracy.mean", 10**400),
-    "a mean of null": value("accuracy.mean", None),
-    "no accuracy": value("accuracy", None),
-    "an accuracy that is a text": value("accuracy", "good"),
-    "10**12 episodes": value("accuracy.episodes", 10**12),
-    "no episodes": value("accuracy.episodes", 0),
-    "fewer episodes": value("accuracy.episodes", 50),
-    "a negative interval": value("accuracy.ci95", -0.1),
+    "another mean": value("metrics.accuracy.value", 0.9),
+    "a mean of -5": value("metrics.accuracy.value", -5),
+    "a mean of 1e400": value("metrics.accuracy.value", 10**400),
+    "a mean of null": value("metrics.accuracy.value", None),
+    "no accuracy": value("metrics.accuracy", None),
+    "an accuracy that is a text": value("metrics.accuracy", "good"),
+    "10**12 episodes": value("metrics.accuracy.episodes", 10**12),
+    "no episodes": value("metrics.accuracy.episodes", 0),
+    "fewer episodes": value("metrics.accuracy.episodes", 50),
+    "a negative interval": value("metrics.accuracy.ci95", -0.1),
     "another accuracy alone": alone_of_another_method,
     "the id of another cell": value("cell", "e" * 16),
     "an id that is a path": value("cell", f"../../elsewhere/cells/{SOUND}"),
@@ -216,16 +216,16 @@ INVALID: dict[str, Damage] = {
     "a file that is an endless device": instead(".npz", lambda path: path.symlink_to("/dev/zero")),
     "a damaged bit": bit(70),
     "a damaged end": bit(-20),
-    "other accuracies": npz(accuracies=EXACT + 0.1),
-    "an accuracy that is no number": npz(accuracies=np.where(np.arange(100) == 7, np.nan, EXACT)),
-    "an endless accuracy": npz(accuracies=np.where(np.arange(100) == 7, np.inf, EXACT)),
-    "accuracies of -5": npz(accuracies=EXACT - 5),
-    "compensating accuracies": npz(accuracies=EXACT + np.resize([5, -5], 100)),
-    "fewer accuracies": npz(accuracies=EXACT[:50]),
-    "accuracies of two dimensions": npz(accuracies=EXACT.reshape(50, 2)),
-    "complex accuracies": npz(accuracies=EXACT.astype(complex)),
-    "accuracies as texts": npz(accuracies=EXACT.astype(str)),
-    "a program in place of accuracies": npz(accuracies=np.array([print] * 100, dtype=object)),
+    "other accuracies": npz(**{"metrics/accuracy": EXACT + 0.1}),
+    "an accuracy that is no number": npz(**{"metrics/accuracy": np.where(np.arange(100) == 7, np.nan, EXACT)}),
+    "an endless accuracy": npz(**{"metrics/accuracy": np.where(np.arange(100) == 7, np.inf, EXACT)}),
+    "accuracies of -5": npz(**{"metrics/accuracy": EXACT - 5}),
+    "compensating accuracies": npz(**{"metrics/accuracy": EXACT + np.resize([5, -5], 100)}),
+    "fewer accuracies": npz(**{"metrics/accuracy": EXACT[:50]}),
+    "accuracies of two dimensions": npz(**{"metrics/accuracy": EXACT.reshape(50, 2)}),
+    "complex accuracies": npz(**{"metrics/accuracy": EXACT.astype(complex)}),
+    "accuracies as texts": npz(**{"metrics/accuracy": EXACT.astype(str)}),
+    "a program in place of accuracies": npz(**{"metrics/accuracy": np.array([print] * 100, dtype=object)}),
     "a shape of 10**12": header(DESCRIPTION % 10**12),
     "a shape of 10**12 for 100 episodes": header(DESCRIPTION % 10**12, EXACT.tobytes()),
     "a negative shape": header(DESCRIPTION % -100, EXACT.tobytes()),
@@ -262,9 +262,9 @@ def folder(
         identity = {"dataset": {"name": "glyphs"}, "test": {"seed": 0}}
         changes = {"identity": identity, "environment": {"cuda": None, "torch": "2", "providers": {}}}
         for cell, name, mean in ((SOUND, "sound", 0.5), (DAMAGED, "damaged", 0.4)):
-            accuracy = {"mean": mean, "ci95": 0.01, "std": 0.05, "episodes": 100}
+            accuracy = {"value": mean, "ci95": 0.01, "std": 0.05, "episodes": 100}
             record = make_record(
-                mean, cell=cell, algorithm=name, **changes, accuracy=accuracy, inductive_accuracy=accuracy
+                mean, cell=cell, algorithm=name, **changes, metrics={"accuracy": accuracy}, inductive_accuracy=accuracy
             )
             Store(tmp_path / "sound").write(record, make_results(mean))
         shutil.copytree(tmp_path / "sound", tmp_path / "damaged")
@@ -317,7 +317,7 @@ def test_a_cell_with_wrong_results_is_named_and_the_others_are_shown(
     for code, out, err in every_output(metabench, damaged):
         assert code == 1
         assert "sound" in out
-        assert "50.00" in out or "0.5," in out or '"mean": 0.5,' in out, "the other cell is shown"
+        assert "50.00" in out or "0.5," in out or '"value": 0.5,' in out, "the other cell is shown"
         assert "40.00 ±" not in out
         assert "90.00 ±" not in out
         assert "invalid" in out
@@ -382,7 +382,7 @@ def test_a_run_makes_an_invalid_cell_again_and_keeps_the_others(metabench: Comma
     assert len(re.findall("^done ", ended.err, re.MULTILINE)) == 1
     assert "invalid" not in ended.out
     assert sound.read_bytes() == kept
-    assert json.loads(damaged.read_text(encoding="utf-8"))["accuracy"] == before["accuracy"]
+    assert json.loads(damaged.read_text(encoding="utf-8"))["metrics"] == before["metrics"]
     assert metabench("leaderboard", "out").code == 0
 
 

@@ -159,7 +159,7 @@ def test_a_hostile_plugin_spoils_no_cell_but_its_own(metabench: Command, place: 
         assert records[kind].error
     healthy = [records[name] for name in ("protonet", "again", "last")]
     assert [record.status for record in healthy] == ["ok"] * 3
-    assert len({record.accuracy for record in healthy}) == 1
+    assert len({record.primary for record in healthy}) == 1
     assert "signal 9" in str(records["killed"].error)
     assert "signal 11" in str(records["crash"].error)
     assert "SystemExit" in str(records["exit"].error)

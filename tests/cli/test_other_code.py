@@ -52,8 +52,8 @@ def write_sign(distributions: Distributions, sign: int) -> None:
 
 def accuracy() -> float:
     (record,) = Store(Path("out")).records()
-    assert record.accuracy is not None
-    return record.accuracy.mean
+    assert record.primary is not None
+    return record.primary.value
 
 
 def test_a_result_of_other_code_is_made_again(metabench: Command, distributions: Distributions) -> None:

@@ -92,7 +92,7 @@ def test_the_same_data_in_two_folders_have_the_same_episodes(
     assert records[0]["data"] == records[1]["data"]
     assert records[0]["data"]["raw_files"] == 9
     results = [np.load(next((place / folder / "out" / "cells").glob("*.npz"))) for folder in ("one", "two")]
-    for name in ("accuracies", "groups"):
+    for name in ("metrics/accuracy", "groups"):
         np.testing.assert_array_equal(results[0][name], results[1][name])
     compared = metabench("compare", str(place / "one" / "out"), str(place / "two" / "out"))
     assert compared.code == 0
@@ -112,4 +112,4 @@ def test_another_label_has_the_same_episodes(metabench: Command, place: Path, mo
         assert metabench("run", str(place / "one" / suite), "--output", str(outputs[-1])).code == 0
     one, two = map(record_in, outputs)
     assert one["data"]["episodes"] == two["data"]["episodes"]
-    assert one["accuracy"] == two["accuracy"]
+    assert one["metrics"] == two["metrics"]

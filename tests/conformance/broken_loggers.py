@@ -71,7 +71,7 @@ class WrongArgument(Sound):
 class Optimistic(Sound):
     def write(self, output: Path, record: Record) -> None:
         if record["status"] == "failed" and record["error"]:
-            _ = record["accuracy"]["mean"]
+            _ = record["metrics"]["accuracy"]["value"]
         super().write(output, record)
 
 

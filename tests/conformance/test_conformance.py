@@ -155,6 +155,15 @@ BREAKING = {
         """,
         "scores [queries, classes] = (21, 7)",
     ),
+    "scores": (
+        """
+        class Broken(ProtoNet):
+            def answer(self, state, query):
+                scores = super().answer(state, query)
+                return scores if self.training else scores.softmax(dim=-1)
+        """,
+        "the scores of each query are probabilities",
+    ),
     "queries": (
         """
         class Broken(ProtoNet):
@@ -271,6 +280,30 @@ def test_every_check_has_an_algorithm_that_breaks_it() -> None:
 )
 def test_the_built_ins_keep_all_rules(algorithm: str, settings: dict[str, Any]) -> None:
     assert verdicts(Subject(algorithm, **settings)) == {}
+
+
+def test_scores_without_a_common_scale_are_refused(subject: Callable[..., Subject]) -> None:
+    """One query in sixteen is wrong with a certainty beyond that of all right ones."""
+    source = """
+        class Broken(ProtoNet):
+            def answer(self, state, query):
+                scores = super().answer(state, query)
+                unsure = (1e3 * query.mean(dim=-1, keepdim=True)).sin() > 0.98
+                return scores if self.training else torch.where(unsure, -1e3 * scores, scores)
+        """
+    with pytest.raises(NotConforming, match="no temperature makes its scores probabilities"):
+        run_check("scores", subject(source))
+
+
+def test_impossible_classes_may_score_minus_infinity(subject: Callable[..., Subject]) -> None:
+    source = """
+        class Broken(ProtoNet):
+            def answer(self, state, query):
+                scores = super().answer(state, query)
+                return scores.masked_fill(scores <= scores.min(dim=-1, keepdim=True).values, -torch.inf)
+        """
+    for rule in ("scores", "shapes", "queries", "batches", "asked twice", "asked in halves"):
+        run_check(rule, subject(source))
 
 
 def test_an_algorithm_declared_transductive_may_be_transductive(subject: Callable[..., Subject]) -> None:

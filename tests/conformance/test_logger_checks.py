@@ -30,7 +30,7 @@ BROKEN: list[tuple[str, str, str, set[str]]] = [
     ("hooks", "Exiting", "the constructor failed: SystemExit: 3", ALL),
     ("hooks", "Misspelt", "unknown hook 'metabench_cell_ended'", ALL),
     ("hooks", "WrongArgument", "hook 'metabench_run_started'", ALL),
-    ("run", "Optimistic", "metabench_cell_finished failed: TypeError: 'NoneType'", {"second run", "threads"}),
+    ("run", "Optimistic", "metabench_cell_finished failed: KeyError: 'accuracy'", {"second run", "threads"}),
     ("run", "Waiting", "metabench_cell_finished has not returned after 0.2 s", ALL - {"hooks"}),
     ("second run", "Exclusive", "metabench_run_started failed: FileExistsError", set()),
     ("sparse records", "Curious", "metabench_cell_finished failed: TypeError: 'NoneType'", set()),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -382,6 +383,63 @@ def test_a_split_of_some_classes_copies_no_image(tmp_path: Path) -> None:
     assert split.rows.take(torch.arange(4))[:, 0, 0, 0].tolist() == [8, 9, 2, 3]
     pack.images[8, 0, 0, 0] = 77
     assert int(split.rows.take(torch.tensor([0]))[0, 0, 0, 0]) == 77
+
+
+class Computed(api.Rows):
+    """Twelve images, made when they are asked for; the image `broken` cannot be."""
+
+    shape = (1, 2, 2)
+    dtype = torch.uint8
+
+    def __init__(self, first: int, count: int = 4, broken: int = -1) -> None:
+        self.first, self.count, self.broken = first, count, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        if self.broken in index:
+            raise OSError("the server is gone")
+        pixels = torch.tensor([0, 50, 100, 150]).reshape(1, 1, 2, 2)
+        return (index.reshape(-1, 1, 1, 1) + self.first + pixels).to(torch.uint8)
+
+
+class Remote(Squares):
+    """Squares whose images are made when they are asked for."""
+
+    changes: Mapping[str, int]
+
+    def split(self, pack: Pack) -> Mapping[str, api.Split]:
+        return {
+            name: replace(split, images=Computed(10 * i, **self.changes if name == "val" else {}))
+            for i, (name, split) in enumerate(super().split(pack).items())
+        }
+
+
+def test_rows_may_be_of_the_datasets_own(tmp_path: Path) -> None:
+    dataset = Remote()
+    dataset.changes = {}
+    splits = load_splits("remote", dataset, roots(tmp_path), silent).splits
+    stream = EpisodeStream(splits["val"], EpisodeShape(2, 1, 1), "val", 0, torch.device("cpu"))
+    drawn = (stream.batch(0, 1).query_x * 255).round().flatten(2)
+    assert set(drawn[0, :, 0].tolist()) <= {10, 11, 12, 13}
+    assert (drawn[0, :, 3] - drawn[0, :, 0]).tolist() == [150, 150]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"broken": 0}, r"the dataset 'remote' failed in split\(\): OSError: the server is gone"),
+        ({"broken": 3}, r"the dataset 'remote' failed in reading its images: OSError: the server is gone"),
+        ({"count": 0}, r"the dataset 'remote', split 'val': images must be at least one image"),
+        ({"count": 5}, r"the dataset 'remote', split 'val': offsets must be from 0 to the number of images, 5"),
+    ],
+)
+def test_rows_of_the_datasets_own_are_checked(changes: Mapping[str, int], message: str, tmp_path: Path) -> None:
+    dataset = Remote()
+    dataset.changes = changes
+    with pytest.raises(DataError, match=message):
+        load_splits("remote", dataset, roots(tmp_path), silent)
 
 
 class Vectors(Squares):

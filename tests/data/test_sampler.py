@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape
+from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray, counts_of_shares
 
 ARRAYS = ("classes", "support", "support_labels", "query", "query_labels")
 
@@ -176,3 +176,61 @@ def test_exactly_enough_classes_and_images_are_accepted() -> None:
     drawn = EpisodeSampler([0, 3, 6], EpisodeShape(2, 1, 2), "s", 0).draw(0, 5)
     for support, query in zip(drawn.support, drawn.query, strict=True):
         assert sorted([*support, *query]) == list(range(6))
+
+
+# --------------------------------------------------------------------------------------- shares of the classes
+
+
+UNEVEN = EpisodeShape(5, 1, 15, dirichlet=2.0)
+
+
+@pytest.fixture
+def uneven() -> EpisodeSampler:
+    return EpisodeSampler(np.arange(31) * 40, UNEVEN, "test", 0)
+
+
+def counts_of(episodes: EpisodeIndices) -> IntArray:
+    """Return the [B, N] numbers of queries."""
+    return np.stack([(episodes.query_labels == label).sum(axis=1) for label in range(5)], axis=1)
+
+
+def test_with_dirichlet_shares_the_number_of_queries_is_fixed_and_their_classes_are_not(
+    uneven: EpisodeSampler,
+) -> None:
+    counts = counts_of(uneven.draw(0, 4000))
+    assert (counts.sum(axis=1) == 75).all()
+    assert counts.max() <= 39, "a class has 40 images, one of them in the support set"
+    # A share has the Beta(α, 4α) distribution of mean 1/5 and variance .2 · .8 / (5α + 1); the limit cuts its tail.
+    assert counts.mean(axis=0) == pytest.approx([15] * 5, abs=0.5)
+    assert counts.std() == pytest.approx(75 * np.sqrt(0.2 * 0.8 / 11), rel=0.1)
+
+
+def test_with_dirichlet_shares_no_image_is_drawn_twice(uneven: EpisodeSampler) -> None:
+    episodes = uneven.draw(0, 300)
+    drawn = np.concatenate([episodes.support, episodes.query], axis=1)
+    assert all(len(set(images)) == drawn.shape[1] for images in drawn.tolist())
+    labels = np.concatenate([episodes.support_labels, episodes.query_labels], axis=1)
+    assert (drawn // 40 == np.take_along_axis(episodes.classes, labels, axis=1)).all()
+
+
+def test_with_dirichlet_shares_an_episode_is_a_function_of_its_number(uneven: EpisodeSampler) -> None:
+    several, one = uneven.draw(3, 6), uneven.draw(7, 1)
+    assert (several.query[4] == one.query[0]).all()
+    assert (several.support[4] == one.support[0]).all()
+
+
+@given(
+    shares=st.lists(st.floats(1e-6, 1), min_size=2, max_size=8),
+    total=st.integers(1, 90),
+    data=st.data(),
+)
+def test_counts_have_the_total_and_keep_the_limits(shares: list[float], total: int, data: st.DataObject) -> None:
+    limits = data.draw(st.lists(st.integers(0, 90), min_size=len(shares), max_size=len(shares)))
+    limits[0] += max(0, total - sum(limits))
+    of_total = np.array([shares]) / sum(shares)
+    counts = counts_of_shares(of_total, total, np.array([limits]))
+    assert counts.sum() == total
+    assert (counts >= 0).all()
+    assert (counts <= np.array([limits])).all()
+    if (of_total * total <= np.array([limits]) - 1).all():
+        assert (np.abs(counts - of_total * total) < 1).all(), "without limits, a count is its share, rounded"

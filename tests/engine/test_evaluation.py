@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metabench.api import Config
+from metabench.api import Config, Split
 from metabench.engine.asking import predict
 from metabench.engine.controls import is_transductive
 from metabench.engine.costs import flops
-from metabench.engine.evaluation import class_accuracies, credit, evaluate, inductive_accuracies
-from metabench.engine.learner import build_tested
+from metabench.engine.evaluation import checked, evaluate, inductive_accuracies
+from metabench.engine.learner import build_tested, make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed
@@ -26,7 +27,7 @@ from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
-from tiny import CPU, REAL, SUITE, Pixels
+from tiny import CPU, REAL, SUITE, Pixels, Watching
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
 
@@ -38,28 +39,89 @@ BUILT_IN = ["maml", "reptile", "protonet", "matchingnet", "siamese"]
 Run = Callable[..., Outcome]
 
 
-def test_ties_share_the_credit() -> None:
-    scores = torch.tensor([[[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [0.0, 0.0, 3.0]]])
-    assert credit(scores, torch.tensor([[0, 1, 2]])).tolist() == [pytest.approx([1 / 2, 1 / 3, 1])]
-    assert credit(scores, torch.tensor([[2, 1, 0]])).tolist() == [pytest.approx([0, 1 / 3, 0])]
+def test_impossible_classes_leave_the_nll_unknown_where_they_are_true(run: Run) -> None:
+    outcome = run("infinite")
+    assert outcome.primary.value == 1, "only the predicted class is possible, and it is right"
+    nll = outcome.metrics["nll"]
+    assert nll is not None
+    assert nll.value == 0
+    wrong = run("unlucky")
+    assert {name for name, estimate in wrong.metrics.items() if estimate} == {"accuracy", "brier", "ece"}
+    assert any(said.startswith("not measured: nll (it is not finite in 12 of 12 episodes") for said in wrong.remarks)
+    assert any(
+        said.startswith("not measured: nll_calibrated, brier_calibrated, ece_calibrated (no t")
+        for said in wrong.remarks
+    )
 
 
-def test_class_accuracies_are_the_share_of_correct_queries_per_class() -> None:
-    scores = torch.eye(3)[torch.tensor([[0, 1, 2, 2, 1, 0]])]
-    labels = torch.tensor([[0, 1, 2, 0, 1, 2]])
-    assert class_accuracies(scores, labels).tolist() == [[0.5, 1.0, 0.5]]
+def test_the_temperature_sees_no_test_episode(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager, tmp_path: Path
+) -> None:
+    """Other test images and labels leave it as it is; other validation images do not."""
+    _, (cell,) = cells_of("protonet", text=REAL)
+    noise = torch.randint(0, 256, data.splits["test"].images.shape, dtype=torch.uint8)
+
+    def temperature(**splits: Split) -> float:
+        changed = replace(data, splits={**data.splits, **splits})
+        datasets = {cell.dataset.label: data}
+        learner = make_learner(cell.training, [cell.selection], datasets, CPU, everything, tmp_path, Watching())
+        outcome = replace(learner, datasets={cell.dataset.label: changed}).test(cell, Watching())
+        assert outcome.temperature is not None
+        assert cell.training.schedule is not None
+        assert outcome.temperature.episodes == cell.training.schedule.validation_episodes
+        return outcome.temperature.value
+
+    whole = temperature()
+    assert temperature(test=replace(data.splits["test"], images=noise)) == whole
+    assert temperature(val=replace(data.splits["val"], images=noise[: len(data.splits["val"].images)])) != whole
+
+
+def test_outputs_of_the_first_episodes_are_kept(run: Run) -> None:
+    whole, few, none = (
+        run("centroid", text=SUITE.replace("episodes: 12", f"episodes: 12, keep_outputs: {keep}"), name=str(keep))
+        for keep in (1000, 7, 0)
+    )
+    assert whole.episodes.outputs is not None
+    assert few.episodes.outputs is not None
+    assert none.episodes.outputs is None
+    assert (whole.episodes.outputs.outputs.shape, whole.episodes.outputs.outputs.dtype) == ((12, 12, 3), np.float16)
+    np.testing.assert_array_equal(few.episodes.outputs.outputs, whole.episodes.outputs.outputs[:7])
+    np.testing.assert_array_equal(few.episodes.outputs.targets, whole.episodes.outputs.targets[:7])
+    np.testing.assert_allclose(np.exp(whole.episodes.outputs.outputs.astype(float)).sum(axis=-1), 1, atol=1e-3)
+
+
+def test_classes_with_different_numbers_of_queries_count_by_their_queries(run: Run) -> None:
+    """Some classes of an episode have no query at all."""
+    uneven = "query_balance: dirichlet, dirichlet_alpha: 0.3, "
+    text = SUITE.replace("eval: {{", f"eval: {{{{{uneven}")
+    outcome = run("relative", text=text)
+    assert outcome.episodes.outputs is not None
+    targets = outcome.episodes.outputs.targets
+    assert any(len(set(labels)) < 3 for labels in targets.tolist())
+    right = outcome.episodes.outputs.outputs.argmax(axis=-1) == targets
+    np.testing.assert_allclose(outcome.episodes.figures["accuracy"], right.mean(axis=1))
+    assert all(np.isfinite(figures).all() for figures in outcome.episodes.figures.values())
+    assert outcome.episodes.alone is not None
+    assert np.isfinite(outcome.episodes.alone).all()
+    assert outcome.worst_classes == []
 
 
 def test_constant_scores_have_the_accuracy_of_chance(run: Run) -> None:
     outcome = run("constant")
-    np.testing.assert_allclose(outcome.episodes.accuracies, 1 / 3)
+    np.testing.assert_allclose(outcome.episodes.figures["accuracy"], 1 / 3)
     assert outcome.transductive is False
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_scores_must_be_finite(bad: float) -> None:
-    with pytest.raises(CellFailed, match="not finite"):
-        credit(torch.tensor([[[0.0, bad]]]), torch.tensor([[0]]))
+@pytest.mark.parametrize(
+    ("scores", "shown"), [((0.0, math.nan), "nan"), ((0.0, math.inf), "inf"), ((-math.inf, -math.inf), "-inf")]
+)
+def test_scores_that_are_no_log_probabilities_fail_the_cell(scores: tuple[float, float], shown: str) -> None:
+    with pytest.raises(CellFailed, match=rf"not finite \(a score is {shown}\)"):
+        checked(torch.tensor([[scores]]))
+
+
+def test_a_single_class_may_be_impossible() -> None:
+    np.testing.assert_array_equal(checked(torch.tensor([[[0.0, -math.inf]]])), [[[0.0, -np.inf]]])
 
 
 @pytest.mark.parametrize(("name", "expected"), [("centroid", False), ("relative", True)])
@@ -182,12 +244,12 @@ def test_a_transductive_algorithm_is_also_tested_inductively(run: Run) -> None:
     assert relative.inductive_accuracy is not None
     assert relative.inductive_accuracy.episodes == 12
     centroid = run("centroid")
-    assert centroid.inductive_accuracy == centroid.accuracy
+    assert centroid.inductive_accuracy == centroid.primary
 
 
 def test_a_failing_inductive_test_is_a_remark_and_keeps_the_accuracy(run: Run) -> None:
     outcome = run("sociable")
-    assert outcome.accuracy.episodes == 12
+    assert outcome.primary.episodes == 12
     assert outcome.inductive_accuracy is None
     *_, remark = outcome.remarks
     assert remark.startswith("not measured: inductive accuracy (ValueError: I am not used to be alone")

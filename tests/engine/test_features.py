@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -21,13 +21,14 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Vmapped
 from metabench.engine.costs import flops
-from metabench.engine.features import FeatureRows, FeatureStore
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import FeatureRows
 from metabench.engine.learner import make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import set_batchings
-from metabench.errors import CellFailed
+from metabench.errors import CellFailed, Unfit
 from metabench.executors.loading import LoadedDataset
 from metabench.planning.cells import Cell
 from metabench.planning.distortions import Distortion
@@ -62,12 +63,18 @@ def run(tmp_path: Path, data: LoadedDataset, suite_file: Callable[[str], SuiteFi
         features: Path | None = None,
         origin: dict[str, str] = ORIGIN,
         change: Callable[[Cell], Cell] = lambda cell: cell,
+        splits: Mapping[str, Split] = data.splits,
     ) -> Outcome:
         suite, file = resolve(suite_file(SUITE.format(algorithm=algorithm, backbone=backbone)))
         (cell,) = make_plan(suite, file, plugins)
-        cell, of_cell = change(cell), replace(data, features=features, fingerprint=origin["dataset_fingerprint"])
+        cell, of_cell = (
+            change(cell),
+            replace(data, splits=splits, features=features, fingerprint=origin["dataset_fingerprint"]),
+        )
         folder, watcher = tmp_path / os.urandom(4).hex(), watcher or Watching()
-        learner = make_learner(cell.training, [cell.selection], of_cell, CPU, plugins, folder, watcher, origin)
+        learner = make_learner(
+            cell.training, [cell.selection], {cell.dataset.label: of_cell}, CPU, plugins, folder, watcher, origin
+        )
         return learner.test(cell, watcher)
 
     return start
@@ -86,7 +93,7 @@ def test_results_from_cached_features_are_those_from_images(run: Run, tmp_path: 
     from_images = run(backbone="thawed")
     for folder in (None, tmp_path / "features"):
         cached = run(features=folder)
-        assert (cached.episodes.accuracies == from_images.episodes.accuracies).all()
+        assert (cached.episodes.figures["accuracy"] == from_images.episodes.figures["accuracy"]).all()
         assert cached.train.validation == from_images.train.validation
         assert cached.flops_per_episode == from_images.flops_per_episode, "counted from images"
         assert cached.transductive is from_images.transductive is False
@@ -124,6 +131,25 @@ def test_other_data_code_weights_or_precision_have_other_features(
     assert embedded(watcher) == ALL
 
 
+def test_a_dataset_of_vectors_is_trained_and_tested(run: Run, data: LoadedDataset) -> None:
+    vectors = {
+        name: replace(split, images=split.rows.take(torch.arange(48)).flatten(1).float() / 255)
+        for name, split in data.splits.items()
+    }
+    of_vectors, of_images = run(backbone="flat", splits=vectors), run(backbone="flat")
+    assert (of_vectors.episodes.figures["accuracy"] == of_images.episodes.figures["accuracy"]).all()
+    assert of_vectors.picture is None
+    assert not [remark for remark in of_vectors.remarks if "not measured" in remark]
+    with pytest.raises(Unfit, match="Projected takes images, and the dataset has vectors of 256 numbers"):
+        run(splits=vectors)
+
+
+def test_features_as_many_as_pixels_are_not_kept(run: Run, tmp_path: Path) -> None:
+    watcher = Watching()
+    run(backbone="flat", watcher=watcher, features=tmp_path / "features")
+    assert embedded(watcher) == {}
+
+
 def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Path) -> None:
     def flipping(cell: Cell) -> Cell:
         schedule = replace(cell.training.schedule, augment=(Distortion.model_validate({"flip": {}}),))
@@ -134,10 +160,32 @@ def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Pa
     assert embedded(watcher) == {"val": 48, "test": 48}
 
 
-def test_a_backbone_that_is_trained_or_mixes_images_has_no_cached_features(run: Run, tmp_path: Path) -> None:
-    watcher = Watching()
-    run(backbone="thawed", watcher=watcher, features=tmp_path / "features")
-    assert embedded(watcher) == {}
+def few_episodes(cell: Cell) -> Cell:
+    """Return the cell with fewer images in its test episodes (36) than in the test split (48)."""
+    return replace(cell, test=replace(cell.test, episodes=2, inductive_episodes=2))
+
+
+def test_a_trained_backbone_embeds_a_small_test_split_once_whatever_the_number_of_episodes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, few, large = Watching(), Watching(), Watching()
+    run(backbone="thawed", watcher=many, features=tmp_path / "features")
+    run(backbone="thawed", watcher=few, features=tmp_path / "features", change=few_episodes)
+    assert embedded(many) == embedded(few) == {"test": 48}
+    monkeypatch.setattr("metabench.engine.features._WORTH", 2)  # episodes of 18 images
+    run(backbone="thawed", watcher=large, features=tmp_path / "features")
+    assert embedded(large) == {}
+    assert names(tmp_path / "features") == [], "other weights have other features"
+
+
+def test_a_split_embedded_once_gives_the_accuracies_of_its_images(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = run(backbone="thawed")
+    monkeypatch.setattr("metabench.engine.outcome.embedded_once", lambda splits, *others: splits)
+    from_images = run(backbone="thawed")
+    assert (once.episodes.figures["accuracy"] == from_images.episodes.figures["accuracy"]).all()
+
+
+def test_a_frozen_backbone_that_mixes_images_fails_the_cell(run: Run, tmp_path: Path) -> None:
     with pytest.raises(CellFailed, match="the features of an image depend on the other images of the pass"):
         run(backbone="mixing", features=tmp_path / "features")
     assert names(tmp_path / "features") == []

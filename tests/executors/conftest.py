@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from metabench.planning.plan import make_plan
+from metabench.planning.plan import datasets_of, make_plan
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:
+    from metabench.api import Dataset
     from metabench.executors.loading import LoadedDataset
     from metabench.records.record import Record
     from tiny import Watching
@@ -22,9 +23,14 @@ def run_suite(
 ) -> Callable[..., list[Record]]:
     """Return a function that runs a suite on the tiny dataset, in this process, into one store."""
     from metabench.executors.driver import RunOptions, run_cells
+    from metabench.executors.loading import LoadedDataset
     from metabench.executors.origin import kept_records
     from metabench.records.store import Store
     from tiny import CPU, Watching
+
+    def loaded(dataset: Dataset) -> LoadedDataset:
+        pack = dataset.pack(None, lambda done, total, what: None)
+        return LoadedDataset(dataset.split(pack), pack.fingerprint)
 
     def start(
         text: str,
@@ -38,10 +44,15 @@ def run_suite(
         plan = make_plan(suite, file, everything)
         cells = [cell for cell in plan if not only or cell.algorithm.label in only]
         cells = [cell for cell in cells if not shots or cell.shape.shot in shots]
-        store, fingerprints, options = Store(tmp_path / output), {"blots": data.fingerprint}, RunOptions(**flags)
+        datasets = {
+            label: data if choice.name == "blots" else loaded(everything.build_dataset(choice.name, choice.params))
+            for label, choice in datasets_of(plan).items()
+        }
+        fingerprints = {label: dataset.fingerprint for label, dataset in datasets.items()}
+        store, options = Store(tmp_path / output), RunOptions(**flags)
         earlier = {} if options.fresh else store.records_by_name()
         kept, growing = kept_records(cells, earlier, fingerprints, CPU, everything, store)
-        watcher, datasets = watcher or Watching(), {"blots": data}
+        watcher = watcher or Watching()
         with store.locked():
             return run_cells(
                 suite, plan, cells, fingerprints, CPU, everything, store, watcher, kept, growing, options, datasets

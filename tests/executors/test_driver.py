@@ -53,7 +53,7 @@ def test_a_bug_in_a_plugin_fails_its_cell_and_no_other(run_all: RunAll, tmp_path
     log = (tmp_path / "out" / faulty.error.rpartition("(see ")[2].rstrip(")")).read_text(encoding="utf-8")
     assert log.startswith("Traceback")
     assert 'raise KeyError("a bug of the plugin")' in log
-    assert faulty.accuracy is faulty.train is faulty.eval is faulty.transductive is None
+    assert faulty.primary is faulty.train is faulty.eval is faulty.transductive is None
     assert first.dataset_fingerprint == data.fingerprint
     assert {record.cell for record in Store(tmp_path / "out").records()} == {first.cell, faulty.cell, last.cell}
 
@@ -62,7 +62,7 @@ def test_a_cell_that_does_not_fit_is_skipped_with_the_reason(run_all: RunAll, tm
     first, skipped, last = run_all("centroid", "choosy", "relative")
     assert [first.status, skipped.status, last.status] == ["ok", "skipped", "ok"]
     assert skipped.error == "three classes are a crowd: change ways"
-    assert skipped.accuracy is skipped.train is skipped.eval is skipped.transductive is None
+    assert skipped.primary is skipped.train is skipped.eval is skipped.transductive is None
     assert {path.name for path in (tmp_path / "out" / "cells").glob(f"{skipped.cell}*")} == {f"{skipped.cell}.json"}
     assert Store(tmp_path / "out").records_by_name()[skipped.cell] == skipped
 
@@ -134,9 +134,9 @@ def test_a_record_has_the_providers_and_versions(run_all: RunAll) -> None:
 def test_the_accuracy_of_every_episode_is_kept(run_all: RunAll, tmp_path: Path) -> None:
     (record,) = run_all("fading")
     kept = Store(tmp_path / "out").episodes(record)
-    assert record.accuracy is not None
-    assert kept.accuracies.shape == (12,)
-    assert kept.accuracies.mean() == record.accuracy.mean
+    assert record.primary is not None
+    assert kept.figures["accuracy"].shape == (12,)
+    assert kept.figures["accuracy"].mean() == record.primary.value
     assert kept.groups.shape == (12, 3)
 
 
@@ -171,7 +171,7 @@ def test_a_record_of_another_origin_is_not_kept(run_all: RunAll, tmp_path: Path,
     watcher = Watching()
     (again,) = run_all("centroid", watcher=watcher)
     assert watcher.done == [("centroid", False)]
-    assert again.accuracy == first.accuracy
+    assert again.primary == first.primary
     assert again.environment == first.environment
     assert again.machine == first.machine
     assert again.dataset_fingerprint == first.dataset_fingerprint
@@ -285,7 +285,7 @@ def test_cells_that_differ_in_shots_train_once_with_the_results_of_separate_runs
     alone = [record for shot in (3, 1, 2) for record in run_all(name, text=SHARED, output="alone", shots=[shot])]
     for record, separate in zip(together, sorted(alone, key=lambda record: record.shot), strict=True):
         assert metrics(record) == metrics(separate)
-        episodes = [Store(tmp_path / output).episodes(record).accuracies for output in ("out", "alone")]
+        episodes = [Store(tmp_path / output).episodes(record).figures["accuracy"] for output in ("out", "alone")]
         assert episodes[0].tolist() == episodes[1].tolist()
     assert not checkpoints(tmp_path)
 
@@ -301,7 +301,7 @@ def in_shots(*shots: int) -> str:
 def test_each_cell_is_tested_with_the_best_weights_for_its_shots(run_all: RunAll) -> None:
     records = run_all("shotwise", text=in_shots(1, 2))
     assert [record.train and record.train.best_step for record in records] == [4, 8]
-    assert [record.accuracy and record.accuracy.mean for record in records] == [1.0, 1.0]
+    assert [record.primary and record.primary.value for record in records] == [1.0, 1.0]
 
 
 def test_cells_that_share_a_training_record_its_peak_memory(run_all: RunAll, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +326,7 @@ def test_an_interrupted_shared_training_resumes(run_all: RunAll, tmp_path: Path)
         with nullcontext() if phase == "none" else pytest.raises(Interrupted):
             records = run_all("protonet", text=SHARED, watcher=watcher)
         first_phases.append(watcher.phases[0])
-    assert first_phases == [*(("train", 7, step) for step in (0, 2, 3, 3)), ("test", 12, 0)]
+    assert first_phases == [*(("train", 7, step) for step in (0, 2, 3, 3)), ("calibrate", 5, 0)]
     assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
 

@@ -48,7 +48,7 @@ def suite(algorithms: str, train: str = EPOCHS) -> str:
 
 def essence(record: Record) -> dict[str, Any]:
     assert record.status == "ok", record.error
-    return record.model_dump(include={"accuracy", "inductive_accuracy", "worst_classes", "transductive"})
+    return record.model_dump(include={"metrics", "inductive_accuracy", "worst_classes", "transductive"})
 
 
 def weights(tmp_path: Path, record: Record, output: str = "out") -> dict[str, Tensor]:
@@ -170,7 +170,8 @@ def test_a_trained_algorithm_is_prepared_with_its_selected_weights(
     )
     assert len(calls) == 2
     assert torch.equal(calls[0][2], calls[1][2])
-    assert essence(file) == essence(record)
+    # A file of weights has no validation, by which the others are calibrated.
+    assert file.metrics["accuracy"] == record.metrics["accuracy"]
 
 
 # ------------------------------------------------------------------------------------------- settings of a suite

@@ -43,7 +43,7 @@ def suite(algorithms: str, *changes: tuple[str, str]) -> str:
 
 def accuracies(tmp_path: Path, record: Record, output: str = "out") -> list[float]:
     assert record.status == "ok", record.error
-    return Store(tmp_path / output).episodes(record).accuracies.tolist()
+    return Store(tmp_path / output).episodes(record).figures["accuracy"].tolist()
 
 
 def trainings(watcher: Watching) -> int:
@@ -295,10 +295,22 @@ def test_a_grown_record_is_that_of_a_fresh_run(run_suite: RunSuite, tmp_path: Pa
     (grown,) = run_suite(many, watcher=watcher)
     (fresh,) = run_suite(many, output="fresh")
     assert trainings(watcher) == 0
-    assert watcher.phases[0] == ("test", 31, 12), "the first 12 episodes are not tested again"
+    assert watcher.phases[:2] == [("calibrate", 5, 0), ("test", 31, 12)], "the first 12 episodes are not tested again"
     assert accuracies(tmp_path, grown)[:12] == first
     assert accuracies(tmp_path, grown) == accuracies(tmp_path, fresh, "fresh")
-    assert (grown.accuracy, grown.inductive_accuracy) == (fresh.accuracy, fresh.inductive_accuracy)
+    assert (grown.primary, grown.inductive_accuracy) == (fresh.primary, fresh.inductive_accuracy)
+    assert grown.temperature == fresh.temperature
+    for metric, estimate in fresh.metrics.items():
+        assert estimate is not None
+        again = grown.metrics[metric]
+        assert again is not None
+        # Figures of pooled metrics are stored in float32.
+        assert (again.value, again.ci95) == pytest.approx((estimate.value, estimate.ci95), rel=1e-5), metric
+    outputs, of_fresh = (Store(tmp_path / output).outputs(grown.cell) for output in ("out", "fresh"))
+    assert outputs is not None
+    assert of_fresh is not None
+    for one, other in zip(vars(outputs).values(), vars(of_fresh).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert (grown.cell, grown.worst_classes) == (fresh.cell, fresh.worst_classes)
     assert Store(tmp_path / "out").records() == [grown]
 
@@ -314,9 +326,9 @@ def test_a_test_grows_until_its_interval_is_narrow(run_suite: RunSuite) -> None:
     def episodes(ci95: float, output: str) -> int:
         until = ("episodes: 12,", f"episodes: 12, until: {{ci95: {ci95}, at_most: 100}},")
         (record,) = run_suite(suite("{protonet: {}}", until), output=output)
-        assert record.accuracy is not None
-        assert (record.accuracy.ci95 <= ci95) != (record.accuracy.episodes == 100 and ci95 < 0.01)
-        return record.accuracy.episodes
+        assert record.primary is not None
+        assert (record.primary.ci95 <= ci95) != (record.primary.episodes == 100 and ci95 < 0.01)
+        return record.primary.episodes
 
     wide, narrow = episodes(0.5, "wide"), episodes(0.05, "narrow")
     assert wide == 12 < narrow < 100
@@ -435,13 +447,13 @@ def test_the_interval_of_a_grown_record_is_that_of_all_its_episodes(run_suite: R
     run_suite(suite("{protonet: {}}"))
     (grown,) = run_suite(suite("{protonet: {}}", ("episodes: 12", "episodes: 40")))
     values = np.array(accuracies(tmp_path, grown))
-    assert grown.accuracy is not None
-    assert grown.accuracy.mean == pytest.approx(values.mean())
-    assert grown.accuracy.std == pytest.approx(values.std(ddof=1))
+    assert grown.primary is not None
+    assert grown.primary.value == pytest.approx(values.mean())
+    assert grown.primary.std == pytest.approx(values.std(ddof=1))
 
 
 def essence(record: Record) -> dict[str, Any]:
-    return record.model_dump(include={"accuracy", "inductive_accuracy", "worst_classes", "transductive"})
+    return record.model_dump(include={"metrics", "inductive_accuracy", "worst_classes", "transductive"})
 
 
 def test_an_interrupted_shared_training_gives_the_same_heads(run_suite: RunSuite) -> None:

@@ -15,7 +15,7 @@ from metabench.data.sampler import EpisodeSampler, EpisodeShape
 from metabench.engine.outcome import Outcome
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile, resolve
+from metabench.planning.suite import AlgorithmEntry, DatasetEntry, Entry, Suite, SuiteFile, resolve
 from metabench.registry.configs import is_class
 from metabench.registry.manager import PluginManager
 
@@ -35,7 +35,10 @@ CHANGING = {
     "backbones.use",
     "datasets",
     "datasets.params",
+    "datasets.test_on",
     "datasets.use",
+    "eval.dirichlet_alpha",
+    "eval.query_balance",
     "eval.seed",
     "precision",
     "queries",
@@ -51,6 +54,7 @@ CHANGING = {
     "train.shot",
     "train.steps",
     "train.validate_every",
+    "train.validate_on",
     "train.validation_episodes",
     "train.validation_seed",
     "train.way",
@@ -62,6 +66,7 @@ NOT_CHANGING = {
     "eval.batch",
     "eval.episodes",
     "eval.inductive_episodes",
+    "eval.keep_outputs",
     "eval.time_limit",
     "eval.until.at_most",
     "eval.until.ci95",
@@ -69,6 +74,7 @@ NOT_CHANGING = {
     "gate.memory_growth",
     "gate.slowdown",
     "gate.tolerance",
+    "gate.tolerances",
     "name",
     "profile",
     "train.time_limit",
@@ -77,7 +83,7 @@ NOT_CHANGING = {
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the dotted names of all settings of a suite."""
-    entries = {"algorithms": AlgorithmEntry, "backbones": Entry, "datasets": Entry}
+    entries = {"algorithms": AlgorithmEntry, "backbones": Entry, "datasets": DatasetEntry}
     for name, field in model.model_fields.items():
         kind, parts = field.annotation, get_args(field.annotation)
         if NoneType in parts:  # an optional section
@@ -131,5 +137,5 @@ def test_episodes_are_pinned() -> None:
 @pytest.mark.usefixtures("one_thread", "few_latencies")
 def test_accuracies_are_pinned(run: Callable[..., Outcome]) -> None:
     outcomes = [run(name, name=name) for name in ("relative", "guessing", "fading")]
-    accuracies = [np.round(outcome.episodes.accuracies, 6).tolist() for outcome in outcomes]
+    accuracies = [np.round(outcome.episodes.figures["accuracy"], 6).tolist() for outcome in outcomes]
     assert (IDENTITY_VERSION, digest(str(accuracies))) == (4, ACCURACIES)

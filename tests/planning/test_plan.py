@@ -240,7 +240,7 @@ def test_only_selects(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("only", "parts"),
     [
-        ({"algorithms": ["maml"]}, ["algorithms", "did you mean 'algorithm'?", "backbone, way"]),
+        ({"algorithms": ["maml"]}, ["algorithms", "did you mean 'algorithm'?", "backbone, trained_on, way"]),
         ({"algorithm": ["mamll"]}, ["mamll", "did you mean 'maml'?", "maml, protonet"]),
         ({"algorithm": ["maml", "protonte"]}, ["did you mean 'protonet'?"]),
         ({"shot": ["5"]}, ["shot=5", "It has: 1"]),
@@ -304,19 +304,19 @@ def test_loaded_data_is_checked_too(plan: Plan) -> None:
 
     cell = plan(BASE)[0]
     enough = dict.fromkeys(("train", "val", "test"), split(5, 5, 5, 5, 5))
-    check_cell(cell, enough, enough)
+    check_cell(cell, {"glyphs": enough})
     with pytest.raises(CellFailed, match=r"^5 ways asked of 'glyphs', whose test split has 4 classes"):
-        check_cell(cell, {**enough, "test": split(5, 5, 5, 5)}, {**enough, "test": split(5, 5, 5, 5)})
+        check_cell(cell, {"glyphs": {**enough, "test": split(5, 5, 5, 5)}})
     with pytest.raises(CellFailed, match=r"^5 images of a class asked of 'glyphs' .*train split has at most 4: "):
-        check_cell(cell, {**enough, "train": split(4, 4, 3, 4, 4)}, {**enough, "train": split(4, 4, 3, 4, 4)})
+        check_cell(cell, {"glyphs": {**enough, "train": split(4, 4, 3, 4, 4)}})
     only = r"^5 ways asked of 'glyphs', but only 4 of the 5 classes of its train split have 5 images \(1 shots"
     with pytest.raises(CellFailed, match=only):
-        check_cell(cell, {**enough, "train": split(5, 5, 4, 5, 5)}, {**enough, "train": split(5, 5, 4, 5, 5)})
-    check_cell(cell, {**enough, "train": split(5, 5, 4, 5, 5, 9)}, {**enough, "train": split(5, 5, 4, 5, 5, 9)})
+        check_cell(cell, {"glyphs": {**enough, "train": split(5, 5, 4, 5, 5)}})
+    check_cell(cell, {"glyphs": {**enough, "train": split(5, 5, 4, 5, 5, 9)}})
     schedule = replace(cell.training.schedule, shape=EpisodeShape(9, 1, 1))
     wide = replace(cell, training=replace(cell.training, schedule=schedule))
     with pytest.raises(CellFailed, match=r"^9 ways .* train split has 5 classes"):
-        check_cell(wide, enough, enough)
+        check_cell(wide, {"glyphs": enough})
 
 
 @pytest.mark.parametrize("sizes", [{}, {"train": 5}, 7, {"train": None, "val": None, "test": None}])

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from metabench.analysis.metrics import credit
 from metabench.api import Algorithm, Classification, Episodes, Support
 from metabench.engine import asking, evaluation
 from metabench.engine.controls import PROBE_EPISODES, is_transductive
@@ -149,9 +151,9 @@ def test_a_prediction_does_not_change_the_following_training(
 @pytest.mark.parametrize("way", [2, 3, 4, 5, 20])
 @pytest.mark.parametrize("value", [0.0, -1e30, 0.1])
 def test_a_constant_score_earns_chance_whatever_the_labels(way: int, value: float) -> None:
-    scores = torch.full((2, 8, way), value)
-    labels = torch.stack([torch.zeros(8, dtype=torch.long), torch.arange(8) % way])
-    assert evaluation.credit(scores, labels).tolist() == [pytest.approx([1 / way] * 8, rel=1e-15)] * 2
+    scores = np.full((2, 8, way), value)
+    labels = np.stack([np.zeros(8, dtype=np.int64), np.arange(8) % way])
+    assert credit(scores, labels).tolist() == [pytest.approx([1 / way] * 8, rel=1e-15)] * 2
 
 
 # ------------------------------------------------------------------------------------------------ symmetries

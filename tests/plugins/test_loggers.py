@@ -34,12 +34,12 @@ def records() -> list[Record]:
 
 
 def expected(record: Record) -> dict[str, float]:
-    assert record.accuracy is not None
+    assert record.primary is not None
     assert record.eval is not None
     assert record.parameters is not None
     return {
-        "accuracy.mean": record.accuracy.mean,
-        "accuracy.ci95": record.accuracy.ci95,
+        "accuracy.value": record.primary.value,
+        "accuracy.ci95": record.primary.ci95,
         "eval.latency_ms.p95": record.eval.latency_ms.p95,
         "parameters": record.parameters,
     }
@@ -80,14 +80,14 @@ def test_tensorboard_reads_metrics_and_curve_of_each_cell(metabench: Command) ->
             assert (event.step, event.value) == (4, pytest.approx(value))
         points = [(event.step, event.value) for event in run.Scalars("validation/accuracy")]
         assert points == [(step, pytest.approx(value)) for step, value in curve(record)]
-        assert run.Scalars("hparam/accuracy")[-1].value == pytest.approx(expected(record)["accuracy.mean"])
+        assert run.Scalars("hparam/accuracy")[-1].value == pytest.approx(expected(record)["accuracy.value"])
 
 
 def test_a_cell_that_is_run_afresh_replaces_its_tensorboard_run(metabench: Command) -> None:
     for _ in range(2):
         assert metabench(*ONE, "--fresh", "--log", "tensorboard").code == 0
     (run,) = tensorboard_runs()
-    assert len(run.Scalars("accuracy/mean")) == 1
+    assert len(run.Scalars("accuracy/value")) == 1
 
 
 # --------------------------------------------------------------------------------------------------- MLflow

@@ -26,7 +26,7 @@ from metabench.registry.manager import PluginManager
 
 Make = Callable[..., Record]
 
-NOTHING = EpisodeResults(np.zeros(2), np.zeros((2, 5), dtype=np.int64))
+NOTHING = EpisodeResults({"accuracy": np.zeros(2)}, np.zeros((2, 5), dtype=np.int64))
 
 
 def names_below(folder: Path) -> list[str]:
@@ -42,16 +42,16 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_written_record_is_read_back(store: Store, make_record: Make) -> None:
-    accuracy = {"mean": 0.45, "ci95": 0.1, "std": 0.1, "episodes": 3}
-    alone = {"mean": 0.75, "ci95": 0.1, "std": 0.1, "episodes": 2}
-    record = make_record(way=2, accuracy=accuracy, inductive_accuracy=alone, transductive=True)
+    metrics = {"accuracy": {"value": 0.45, "ci95": 0.1, "std": 0.1, "episodes": 3}}
+    alone = {"value": 0.75, "ci95": 0.1, "std": 0.1, "episodes": 2}
+    record = make_record(way=2, metrics=metrics, inductive_accuracy=alone, transductive=True)
     groups = np.array([[0, 1], [1, 2], [4, 0]])
-    results = EpisodeResults(np.array([0.1, 0.25, 1.0]), groups, np.array([1.0, 0.5]))
+    results = EpisodeResults({"accuracy": np.array([0.1, 0.25, 1.0])}, groups, np.array([1.0, 0.5]))
     store.write(record, results, b"a picture")
     assert store.records() == [record]
     assert store.records_by_name() == {record.cell: record}
     stored = store.episodes(record)
-    np.testing.assert_array_equal(stored.accuracies, results.accuracies)
+    np.testing.assert_array_equal(stored.figures["accuracy"], results.figures["accuracy"])
     np.testing.assert_array_equal(stored.groups, results.groups)
     assert stored.alone is not None
     np.testing.assert_array_equal(stored.alone, [1.0, 0.5])
@@ -62,8 +62,10 @@ def test_a_written_record_is_read_back(store: Store, make_record: Make) -> None:
 def test_the_record_is_plain_json_with_the_documented_names(store: Store, make_record: Make) -> None:
     store.write(make_record())
     content = json.loads((store.path / "cells" / "0123456789abcdef.json").read_text(encoding="utf-8"))
-    assert content["schema_version"] == SCHEMA_VERSION == 2
-    assert content["accuracy"] == {"mean": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100, "data_ci95": None}
+    assert content["schema_version"] == SCHEMA_VERSION == 3
+    estimate = {"value": 0.9, "ci95": 0.0123, "std": 0.1, "episodes": 100, "data_ci95": None}
+    assert content["metrics"] == {"accuracy": estimate}
+    assert content["declarations"]["accuracy"]["better"] == "high"
     assert content["eval"]["latency_ms"] == {"p50": 1.5, "p95": 2.5}
     assert content["status"] == "ok"
 
@@ -233,7 +235,7 @@ def test_unreadable_results_are_named(store: Store, make_record: Make, content: 
 def test_damaged_results_are_named(store: Store, make_record: Make, content: str) -> None:
     record = make_record(0.5)
     accuracies = np.random.default_rng(0).permutation(np.linspace(0, 1, 100))
-    store.write(record, EpisodeResults(accuracies, np.zeros((100, 5), dtype=np.int64)))
+    store.write(record, EpisodeResults({"accuracy": accuracies}, np.zeros((100, 5), dtype=np.int64)))
     assert store.is_complete(record)
     path = store.path / "cells" / f"{record.cell}.npz"
     if content == "bit":
@@ -244,7 +246,7 @@ def test_damaged_results_are_named(store: Store, make_record: Make, content: str
         with open(path, "wb") as file:
             np.save(file, np.zeros(3))
     elif content == "lengths":
-        np.savez(path, accuracies=accuracies, groups=np.zeros((99, 5), dtype=np.int64))
+        np.savez(path, **{"metrics/accuracy": accuracies}, groups=np.zeros((99, 5), dtype=np.int64))
     else:
         np.savez(path, accuracy=np.zeros(4))
     with pytest.raises(StoreError, match=rf"{record.cell}\.npz.*: run the suite again"):

@@ -531,7 +531,7 @@ def test_the_kind_of_a_name_is_recognised(tmp_path: Path, plugins: PluginManager
     with pytest.raises(PluginError, match=r"things\.py:number is not a class"):
         plugins.kind_of(f"{path}:number")
     with pytest.raises(
-        PluginError, match=r"no algorithm, backbone, dataset or logger 'conv' \(did you mean 'conv4'\?\)"
+        PluginError, match=r"no algorithm, backbone, dataset, logger or metric 'conv' \(did you mean 'conv4'\?\)"
     ):
         plugins.kind_of("conv")
 

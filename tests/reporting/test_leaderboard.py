@@ -17,7 +17,8 @@ from kept_results import KeptResults
 from metabench.analysis.standings import Table, make_tables
 from metabench.cli import main
 from metabench.cli.leaderboard import SORTS
-from metabench.records.record import EpisodeResults, Record
+from metabench.errors import UsageError
+from metabench.records.record import Declaration, EpisodeResults, Estimate, Record
 from metabench.records.store import Store
 from metabench.reporting.leaderboard import SORT_KEYS, sort_tables
 from metabench.reporting.rendering import (
@@ -43,8 +44,8 @@ def tables_of(make_results: Callable[..., EpisodeResults]) -> Tables:
 
     def make(records: Sequence[Record], published: Sequence[PublishedResult] = ()) -> list[Table]:
         def read(record: Record) -> EpisodeResults:
-            assert record.accuracy is not None
-            return make_results(record.accuracy.mean)
+            assert record.primary is not None
+            return make_results(record.primary.value)
 
         return make_tables(records, KeptResults(read), published)
 
@@ -67,6 +68,85 @@ def lines_of_table(text: str) -> list[str]:
     return [
         line for line in text.splitlines() if re.match(r"\s*(\d=?)?\s+[a-z]+\d?  ", line) and "accuracy %" not in line
     ]
+
+
+#: A metric of which low values are better.
+LOSS = {"title": "loss", "better": "low", "unit": "", "scale": 1.0, "summary": "made up"}
+
+
+def with_loss(record: Record, value: float, ci95: float = 0.0123) -> Record:
+    """Return a record with another metric."""
+    loss = Estimate(value=value, ci95=ci95, std=0.1, episodes=100)
+    return record.model_copy(
+        update={
+            "metrics": {**record.metrics, "loss": loss},
+            "declarations": {**record.declarations, "loss": Declaration.model_validate(LOSS)},
+        }
+    )
+
+
+# ----------------------------------------------------------------------------------------------- metrics
+
+
+def test_metrics_are_columns_where_there_is_room_or_by_name(make_record: Make, tables_of: Tables) -> None:
+    tables = tables_of([with_loss(make_record(0.5), 0.4321), make_record(0.4, algorithm="two", cell="b" * 16)])
+    for text in (render_text(tables), render_markdown(tables), render_html(tables), render_latex(tables, ["loss"])):
+        assert "0.432 ± 0.012" in text.replace("$\\pm$", "±")
+        assert "loss: made up ± half its 95 % interval" in text
+    narrow = render_text(tables, 80)
+    assert "loss" in narrow.partition("left out of a narrow terminal: ")[2]
+    assert "50.00 ± 1.00" in narrow
+    for text in (render_text(tables, metrics=[]), render_markdown(tables, metrics=[]), render_latex(tables)):
+        assert "loss" not in text
+    assert pd.read_csv(io.StringIO(render_csv(tables)))["loss"].tolist()[0] == 0.4321
+    assert [row["metrics"].get("loss", {}).get("value") for row in json.loads(render_json(tables))] == [0.4321, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "ci95", "shown"),
+    [
+        (1234.5, 67.8, "1234 ± 68"),
+        (0.4321, 0.0123, "0.432 ± 0.012"),
+        (0.5, 0.0, "0.500 ± 0.000"),
+        (2.0, 0.3, "2.00 ± 0.30"),
+    ],
+)
+def test_a_value_has_two_digits_of_its_interval(
+    make_record: Make, tables_of: Tables, value: float, ci95: float, shown: str
+) -> None:
+    assert f" {shown} " in render_text(tables_of([with_loss(make_record(0.5), value, ci95)]))
+
+
+def test_a_metric_of_low_values_is_sorted_from_its_best(make_record: Make, tables_of: Tables) -> None:
+    records = [
+        with_loss(make_record(0.5, algorithm=name, cell=name * 16), value)
+        for name, value in (("a", 0.2), ("b", 0.1), ("c", 0.3))
+    ]
+    (table,) = sort_tables(tables_of([*records, make_record(0.9, algorithm="d", cell="d" * 16)]), "loss")
+    assert [row.name for row in table.rows] == ["b", "a", "c", "d"], "rows without the metric come last"
+    with pytest.raises(UsageError, match=r"no record has 'los' \(did you mean 'loss'\?\)"):
+        sort_tables([table], "los")
+
+
+def test_methods_can_be_ranked_by_a_metric_of_low_values(make_record: Make) -> None:
+    values = {"a": 4.0, "b": 3.0, "c": 5.0}
+    records = [
+        with_loss(make_record(0.5, algorithm=name, cell=name * 16), value, 0.2).model_copy(update={"ranked_by": "loss"})
+        for name, value in values.items()
+    ]
+    noise = np.resize([0.5, -0.5], 100)
+
+    def read(record: Record) -> EpisodeResults:
+        shift = np.random.default_rng(ord(record.algorithm)).normal(0, 0.01, 100)
+        return EpisodeResults({"loss": values[record.algorithm] + noise + shift}, np.zeros((100, 5), dtype=np.int64))
+
+    tables = make_tables(records, KeptResults(read))
+    text = render_text(tables)
+    best, second, last = lines_of_table(text)
+    assert re.match(r"\s*1\s+b\s+3\.00\d ± 0\.100\s", best)
+    assert re.match(r"\s*2\s+a\s+(4\.00|3\.99)\d ± 0\.100\s+\+(1\.00|0\.99)", second)
+    assert re.match(r"\s*3\s+c\s", last)
+    assert pd.read_csv(io.StringIO(render_csv(tables)))["loss"].tolist() == [3.0, 4.0, 5.0]
 
 
 # -------------------------------------------------------------------------------------------------- text
@@ -178,7 +258,7 @@ def test_a_tie_shares_the_rank_and_says_what_would_settle_it(
 ) -> None:
     records = [make_record(mean, algorithm=f"m{i}", cell=str(i)) for i, mean in enumerate((0.9, 0.8999, 0.5))]
     noise = {"0": 1, "1": 2, "2": 3}
-    read = KeptResults(lambda record: make_results(record.accuracy and record.accuracy.mean, noise=noise[record.cell]))
+    read = KeptResults(lambda record: make_results(record.primary and record.primary.value, noise=noise[record.cell]))
     tables = make_tables(records, read)
     first, tied, last = lines_of_table(render_text(tables))
     assert re.match(r"\s+1\s+m0", first)
@@ -418,8 +498,8 @@ def printed(
 ) -> Callable[..., str]:
     """Return a function that returns what `metabench leaderboard` prints of the records, stored in two runs."""
     for i, record in enumerate(records):
-        accuracy = record.accuracy
-        results = None if accuracy is None else make_results(accuracy.mean)
+        accuracy = record.primary
+        results = None if accuracy is None else make_results(accuracy.value)
         Store(tmp_path / ("one" if i < 2 else "two")).write(record, results)
 
     def run(*arguments: str, code: int = 0) -> str:
@@ -454,7 +534,7 @@ def test_the_command_filters_and_sorts(printed: Callable[..., str]) -> None:
 
 
 def test_every_sort_key_is_an_option() -> None:
-    assert list(SORT_KEYS) == SORTS
+    assert all(key in SORTS for key in SORT_KEYS)
 
 
 def test_a_failed_run_hides_no_good_one_and_another_machine_no_other(

@@ -40,8 +40,8 @@ def report(tmp_path: Path, make_results: Callable[..., EpisodeResults], monkeypa
         store = Store(tmp_path / "out")
         store.write_text("suite.yaml", suite)
         for record in records:
-            if record.accuracy:
-                store.write(record, make_results(record.accuracy.mean, noise=int(record.cell, 16)), picture)
+            if record.primary:
+                store.write(record, make_results(record.primary.value, noise=int(record.cell, 16)), picture)
             else:
                 store.write(record)
         monkeypatch.setattr(sys, "argv", ["metabench", "report", str(store.path), *arguments])

@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from metabench import __version__
 from metabench.analysis.paired import ALPHA
-from metabench.analysis.standings import Row, Table, make_tables
+from metabench.analysis.standings import Row, Table, common_episodes, make_tables
 from metabench.analysis.stats import mean_interval
 from metabench.records.record import Record
 from metabench.records.runs import Runs
@@ -34,7 +34,7 @@ def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
         published: published results to show beside them.
     """
     tables = make_tables(runs.records, runs, published)
-    detailed = [table for table in tables if any(row.accuracy for row in table.rows)][:SECTIONS]
+    detailed = [table for table in tables if any(row.primary for row in table.rows)][:SECTIONS]
     script, plots = draw(detailed)
     folder = files("metabench.reporting.report")
     assets = {
@@ -56,7 +56,7 @@ def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
         rows=[_cells(table, row, columns) for table in tables for row in table.rows],
         notes=[*leaderboard.legend(columns), *leaderboard.devices(tables)],
         remarks=[(table.title, leaderboard.remarks(table)) for table in tables if leaderboard.remarks(table)],
-        sources=[_published(table, row) for table in tables for row in table.rows if row.published and row.accuracy],
+        sources=[_published(table, row) for table in tables for row in table.rows if row.published and row.primary],
         sections=[_section(table, drawn, runs) for table, drawn in zip(detailed, plots, strict=True)],
         environments=_environments(records),
         suites=[{"name": name, "text": visible_lines(text)} for name, text in runs.suites().items()],
@@ -94,7 +94,7 @@ def _cells(table: Table, row: Row, columns: Sequence[leaderboard.Column]) -> lis
 
 
 def _section(table: Table, plots: Sequence[Plot], runs: Runs) -> dict[str, Any]:
-    methods = [_method(row, runs) for row in table.rows if row.accuracy][:METHODS]
+    methods = [_method(row, runs) for row in table.rows if row.primary][:METHODS]
     return {
         "title": table.title,
         "plots": plots,
@@ -114,7 +114,7 @@ def _method(row: Row, runs: Runs) -> dict[str, Any]:
             for worst in record.worst_classes
         ],
         "picture": base64.b64encode(image).decode() if image else "",
-        "lowest": f"{runs.accuracies(record).min() * 100:.1f}" if image else "",
+        "lowest": f"{runs.values(record).min() * 100:.1f}" if image else "",
     }
 
 
@@ -124,35 +124,36 @@ def _pairs(table: Table) -> dict[str, Any] | None:
     A difference is marked where its p-value, adjusted for all pairs as in the table, is significant: no tie of the
     table is marked as a difference here. Returns None with fewer than two comparable methods.
     """
-    compared = [row for row in table.rows if row.rank is not None and row.accuracies is not None]
+    compared = [row for row in table.rows if row.rank is not None and row.values is not None]
     rows = compared[:METHODS]
+    common = common_episodes(compared)
     if len(rows) < 2:
         return None
     lines = []
     for row in rows:
-        cells = [_pair(row, other) if other is not row else {"text": "", "verdict": ""} for other in rows]
+        cells = [_pair(row, other, common) if other is not row else {"text": "", "verdict": ""} for other in rows]
         lines.append({"name": row.name, "cells": cells})
     more = f"The best {len(rows)} of {len(compared)} methods." if len(compared) > len(rows) else ""
     return {"names": [row.name for row in rows], "lines": lines, "more": more}
 
 
-def _pair(row: Row, other: Row) -> dict[str, str]:
-    assert row.accuracies is not None
-    assert other.accuracies is not None
-    interval = mean_interval(row.accuracies - other.accuracies)
+def _pair(row: Row, other: Row, episodes: int) -> dict[str, str]:
+    assert row.values is not None
+    assert other.values is not None
+    interval = mean_interval(row.values[:episodes] - other.values[:episodes])
     clear = row.p_holm[other.name] <= ALPHA
-    text = f"{interval.mean * 100:+.2f} ± {interval.ci95 * 100:.2f}{' *' if clear else ''}".replace("-", "−")
-    return {"text": text, "verdict": ("better" if interval.mean > 0 else "worse") if clear else ""}
+    text = leaderboard.shown_difference(row.metric, interval.mean, interval.ci95) + (" *" if clear else "")
+    return {"text": text, "verdict": ("better" if interval.mean * row.metric.sign > 0 else "worse") if clear else ""}
 
 
 def _published(table: Table, row: Row) -> dict[str, Any]:
     assert row.published is not None
-    assert row.accuracy is not None
+    assert row.primary is not None
     result = row.published.result
     return {
         "method": row.name,
         "task": f"{table.dataset} {table.way}-way {table.shot}-shot",
-        "measured": f"{row.accuracy.mean * 100:.2f} ± {row.accuracy.ci95 * 100:.2f}",
+        "measured": leaderboard.shown(row.metric, row.primary.mean, row.primary.ci95),
         "published": leaderboard.published_accuracy(result),
         "source": result.source,
         "link": result.link if result.link.startswith(("https://", "http://")) else "",

@@ -18,7 +18,7 @@ from metabench.analysis.standings import Row, Table
 
 #: Number of best methods of a table that are plotted, compared pairwise and shown with their worst episode.
 METHODS = 8
-#: Costs that accuracy is plotted against: axis label, and value of a record.
+#: Costs that the metric which ranks is plotted against: axis label, and value of a record.
 _COSTS: tuple[tuple[str, Cost], ...] = (
     ("training seconds", lambda record: record.train.seconds if record.train else None),
     ("milliseconds an episode (median)", latency),
@@ -44,7 +44,7 @@ def draw(tables: Sequence[Table]) -> tuple[str, list[list[Plot]]]:
     figures: list[figure] = []
     counts: list[int] = []
     for table in tables:
-        drawn = _plots([row for row in table.rows if row.accuracy])
+        drawn = _plots([row for row in table.rows if row.primary])
         counts.append(len(drawn))
         for caption, plot in drawn:
             captions.append(caption)
@@ -64,15 +64,17 @@ def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
     """Return the captions and plots of a table."""
     if not rows:
         return []
-    best = rows[:METHODS]
+    best, name = rows[:METHODS], rows[0].metric.title
     methods = f" of the best {METHODS} of {len(rows)} methods" if len(rows) > METHODS else ""
     plots = []
     for axis, cost in _COSTS:
         plot = _against_cost(rows, axis, cost)
         if plot is not None:
-            plots.append((f"Accuracy{methods} against {axis}; the line is the Pareto front of all methods", plot))
+            plots.append(
+                (f"{name.capitalize()}{methods} against {axis}; the line is the Pareto front of all methods", plot)
+            )
     plots.append((f"Validation accuracy{methods} during training (first seed)", _learning_curves(best)))
-    plots.append((f"Share of test episodes{methods} with at most this accuracy", _distributions(best)))
+    plots.append((f"Share of test episodes{methods} with at most this {name}", _distributions(best)))
     return plots
 
 
@@ -97,27 +99,33 @@ def _against_cost(rows: Sequence[Row], axis: str, cost: Cost) -> figure | None:
     points = [(x, row) for row in rows if (x := mean_over_seeds(row, cost))]
     if not points:
         return None
-    plot = _figure(axis, "accuracy %", x_axis_type="log")
-    front = _pareto([(x, row.accuracy.mean * 100) for x, row in points if row.accuracy])
-    costs, accuracies = [cost for cost, _ in front], [accuracy for _, accuracy in front]
-    plot.step(costs, accuracies, mode="after", line_dash="dashed", line_color="#8a8a94")
+    metric = rows[0].metric
+    plot = _figure(axis, metric.heading, x_axis_type="log")
+    front = _pareto([(x, row.primary.mean * metric.scale) for x, row in points if row.primary], metric.sign)
+    plot.step(
+        [cost for cost, _ in front],
+        [value for _, value in front],
+        mode="after",
+        line_dash="dashed",
+        line_color="#8a8a94",
+    )
     for i, (x, row) in enumerate(points[:METHODS]):
-        if row.accuracy is None:
+        if row.primary is None:
             continue
-        y, half = row.accuracy.mean * 100, row.accuracy.ci95 * 100
+        y, half = row.primary.mean * metric.scale, row.primary.ci95 * metric.scale
         colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
         plot.segment([x], [y - half], [x], [y + half], color=colour, legend_label=row.name)
         plot.scatter([x], [y], size=10, color=colour, marker=marker, legend_label=row.name, name=row.name)
-    plot.add_tools(HoverTool(tooltips=[("method", "$name"), (axis, "$x"), ("accuracy %", "$y")]))
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), (axis, "$x"), (metric.heading, "$y")]))
     return _with_legend(plot)
 
 
-def _pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the Pareto front of (cost, accuracy) points, cheapest first."""
+def _pareto(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
+    """Return the Pareto front of (cost, value) points, cheapest first; `sign` is 1 where high values are better."""
     front: list[tuple[float, float]] = []
-    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or accuracy > front[-1][1]:
-            front.append((cost, accuracy))
+    for cost, value in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not front or sign * value > sign * front[-1][1]:
+            front.append((cost, value))
     return front
 
 
@@ -137,16 +145,18 @@ def _learning_curves(rows: Sequence[Row]) -> figure:
 
 
 def _distributions(rows: Sequence[Row]) -> figure:
-    plot = _figure("accuracy of an episode, %", "share of the episodes")
+    metric = rows[0].metric
+    plot = _figure(f"{metric.title} of an episode, {metric.unit}".rstrip(", "), "share of the episodes")
     for i, row in enumerate(rows):
-        if row.accuracies is None:
+        if row.values is None:
             continue
-        values, counts = np.unique(np.round(row.accuracies * 100, 3), return_counts=True)
+        values, counts = np.unique(np.round(row.values * metric.scale, 3), return_counts=True)
         share = np.cumsum(counts) / counts.sum()
         # The line starts at 0 below the lowest value and ends at 1 at the right border: one value makes a line, too.
-        x, y = [values[0], *values, 100.0], [0.0, *share, 1.0]
+        border = values[-1] if metric.highest is None else metric.highest * metric.scale
+        x, y = [values[0], *values, border], [0.0, *share, 1.0]
         _line(plot, i, row.name, list(np.repeat(x, 2)[1:]), list(np.repeat(y, 2)[:-1]))
-    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("accuracy %", "$x"), ("share", "$y")]))
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), (metric.heading, "$x"), ("share", "$y")]))
     return _with_legend(plot)
 
 

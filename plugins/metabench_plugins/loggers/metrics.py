@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Dotted paths of the metrics in a record (docs/records.md).
-METRICS = (
-    "accuracy.mean",
-    "accuracy.ci95",
-    "accuracy.data_ci95",
-    "inductive_accuracy.mean",
+#: Fields of an estimate that are logged.
+_ESTIMATE = ("value", "ci95", "data_ci95")
+#: Dotted paths of further numbers in a record (docs/records.md).
+NUMBERS = (
+    "inductive_accuracy.value",
+    "temperature.value",
     "train.episodes_per_second",
     "train.seconds",
     "train.best_step",
@@ -30,8 +30,11 @@ def title(record: Mapping[str, Any]) -> str:
 
 
 def metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of `METRICS` that the record has."""
-    values = {path: _at(record, path) for path in METRICS}
+    """Return the metrics of a record, e.g. ``accuracy.value``, and its `NUMBERS`; without missing ones."""
+    values = {
+        f"{name}.{field}": _at(record, f"metrics.{name}.{field}") for name in record["metrics"] for field in _ESTIMATE
+    }
+    values |= {path: _at(record, path) for path in NUMBERS}
     return {path: float(value) for path, value in values.items() if value is not None}
 
 

@@ -38,8 +38,9 @@ class TensorBoardLogger:
                 writer.add_scalar(name.replace(".", "/"), value, last)
             if record["error"]:
                 writer.add_text("error", record["error"], last)
-            if record["accuracy"]:
-                outcome = {"hparam/accuracy": record["accuracy"]["mean"]}
+            primary = record["metrics"].get(record["ranked_by"])
+            if primary:
+                outcome = {f"hparam/{record['ranked_by']}": primary["value"]}
                 writer.add_hparams(settings(record), outcome, run_name=".")
         (folder / _RECORD_HASH).write_text(_digest(record), encoding="utf-8")
 

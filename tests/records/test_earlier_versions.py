@@ -1,4 +1,4 @@
-"""Records and a run folder of metabench 0.1, made by its code from the suite in the folder."""
+"""Records and run folders of earlier versions, each made by the code of its time from the suite in the folder."""
 
 from __future__ import annotations
 
@@ -16,42 +16,48 @@ from metabench.records.store import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-VERSION_1 = Path(__file__).parent / "version_1"
+
+@pytest.fixture(params=[1, 2])
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(VERSION_1, tmp_path / "old"))
+def folder(tmp_path: Path, version: int) -> Path:
+    return Path(shutil.copytree(Path(__file__).parent / f"version_{version}", tmp_path / "old"))
 
 
-def test_records_of_version_1_are_read_with_their_episodes(folder: Path) -> None:
+def test_earlier_records_are_read_with_their_episodes(folder: Path, version: int) -> None:
     runs = Runs.read([folder])
-    assert [record.schema_version for record in runs.records] == [1] * 4
+    assert [record.schema_version for record in runs.records] == [version] * 4
     assert {str(record.machine) for record in runs.records} == {"A processor, 1 thread"}
     for record in runs.records:
-        assert record.accuracy is not None
-        assert np.mean(runs.accuracies(record)) == pytest.approx(record.accuracy.mean)
-        assert (runs.alone(record) is None) == record.transductive, "version 1 kept no episodes of transductive methods"
+        assert record.primary is not None
+        assert np.mean(runs.values(record)) == pytest.approx(record.primary.value)
+        assert set(record.metrics) == set(record.declarations) == {"accuracy"}
+        kept = version > 1 or not record.transductive
+        assert (runs.alone(record) is not None) == kept, "version 1 kept no episodes of transductive methods"
 
 
-def test_a_run_of_version_1_has_a_leaderboard_and_a_report(metabench: Command, folder: Path) -> None:
+def test_an_earlier_run_has_a_leaderboard_and_a_report(metabench: Command, folder: Path, version: int) -> None:
     table = metabench("leaderboard", str(folder))
     assert table.code == 0
-    assert "maml         68.75 ± 10.44  T    50.00 ± 0.00" in table.out
+    shown = {1: "68.75 ± 10.44  T    50.00 ± 0.00", 2: "64.58 ± 10.07  T    45.83 ± 10.71"}[version]
+    assert f"maml         {shown}" in table.out
     rows = json.loads(metabench("leaderboard", str(folder), "--format", "json").out)
     assert len(rows) == 4
     assert metabench("report", str(folder)).code == 0
-    assert "68.75 ± 10.44" in (folder / "report.html").read_text(encoding="utf-8")
+    assert shown.partition("  T")[0] in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_run_of_version_1_is_compared(metabench: Command, folder: Path) -> None:
+def test_an_earlier_run_is_compared(metabench: Command, folder: Path) -> None:
     ended = metabench("compare", str(folder), str(folder))
     assert ended.code == 0
     assert "passed: 4 same" in ended.out
 
 
 @pytest.mark.parametrize("same_torch", [True, False])
-def test_a_run_of_version_1_goes_on(metabench: Command, folder: Path, same_torch: bool) -> None:
+def test_an_earlier_run_goes_on(metabench: Command, folder: Path, same_torch: bool) -> None:
     ids = {path.stem for path in (folder / "cells").glob("*.json")}
     for path in (folder / "cells").glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -63,4 +69,4 @@ def test_a_run_of_version_1_goes_on(metabench: Command, folder: Path, same_torch
     assert [record.status for record in records] == ["ok"] * 4, "each cell of the suite has a good record"
     assert {path.stem for path in folder.glob("*/*.json")} >= ids, "no record is lost"
     if not same_torch:
-        assert {record.schema_version for record in records} == {2}, "results of another torch are made again"
+        assert {record.schema_version for record in records} == {3}, "results of another torch are made again"
