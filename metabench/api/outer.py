@@ -42,7 +42,7 @@ class AlgorithmConfig(Config):
     warm_up: int = Field(default=0, ge=0)
     schedule: Literal["constant", "step", "cosine"] = "constant"
     decay_every: PositiveInt | None = None
-    decay_at: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
+    decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     decay: float = Field(default=0.5, gt=0, lt=1)
     clip: PositiveFloat | None = None
 

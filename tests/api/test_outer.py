@@ -62,7 +62,7 @@ def sgd(parameters: Any) -> Optimizer:
             lambda o: CosineAnnealingLR(o, STEPS),
         ),
         (
-            {"lr": 0.01, "weight_decay": 0.1, "schedule": "step", "decay_at": [0.5, 0.75], "decay": 0.1},
+            {"lr": 0.01, "weight_decay": 0.1, "schedule": "step", "decay_at": (0.5, 0.75), "decay": 0.1},
             lambda p: Adam(p, lr=0.01, weight_decay=0.1),
             lambda o: MultiStepLR(o, [10, 15], gamma=0.1),
         ),
@@ -126,7 +126,7 @@ def test_a_saved_optimiser_goes_on_bit_for_bit(schedule: str) -> None:
         ({"momentum": 0.9}, "momentum and nesterov are parameters of sgd, and the optimiser is adam"),
         ({"optimiser": "sgd", "nesterov": True}, "nesterov needs a momentum"),
         ({"schedule": "step"}, "needs decay_every"),
-        ({"schedule": "step", "decay_at": [1.5]}, "less than 1"),
+        ({"schedule": "step", "decay_at": (1.5,)}, "less than 1"),
         ({"optimiser": "adamax"}, "'adam', 'adamw' or 'sgd'"),
     ],
 )

@@ -28,7 +28,7 @@ class SimpleShotConfig(AlgorithmConfig):
 class SimpleShot(OnBaseClasses):
     """Trains the network as a classifier of all training classes; then the nearest class mean of transformed features.
 
-    It is validated without centring, as in the authors' code: the mean feature belongs to the final weights.
+    It is validated without centring: the mean feature belongs to the weights that are tested.
     """
 
     Config = SimpleShotConfig
