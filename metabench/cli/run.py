@@ -205,7 +205,8 @@ def _execute(
             by_cell = {record.cell: record for record in [*current, *records]}
             text = _write_leaderboard(store, list(by_cell.values()), plugins)
     say(f"\n{text}")
-    say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
+    folders = "cells/, weights/" if options.keep_weights and store.trainings() else "cells/"
+    say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, {folders}")
     return 1 if any(record.status == "failed" for record in records) else 0
 
 

@@ -151,7 +151,7 @@ def _validate(
         except Exception as error:
             if len(progress.going) == 1:
                 raise
-            progress.curves[selection].problem = in_one_line(error)
+            progress.curves[selection].problem = str(error) if isinstance(error, CellFailed) else in_one_line(error)
         finally:
             algorithm.config = config
     return accuracies
