@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # imports torch
 
 _T = TypeVar("_T")
 
+#: Values of `metabench.api.Algorithm.trains_on`.
+_TRAINS_ON = ("episodes", "images", "nothing")
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -118,10 +121,19 @@ class Targets:
         return [self._changed(choice, suite.backbones[label], algorithm, entry) for label, choice in used.items()]
 
     def algorithm_traits(self, algorithm: Choice) -> AlgorithmTraits:
-        """Return the flags of an algorithm's class."""
+        """Return the flags of an algorithm's class.
+
+        Raises:
+            PluginError: it trains on something else than episodes, images or nothing.
+        """
 
         def traits() -> AlgorithmTraits:
             found = self._plugins.algorithm_class(algorithm.name)
+            if found.trains_on not in _TRAINS_ON:
+                raise PluginError(
+                    f"the algorithm '{algorithm.name}' has trains_on = {found.trains_on!r}: it must be one of "
+                    f"{', '.join(map(repr, _TRAINS_ON))}"
+                )
             return AlgorithmTraits(
                 bool(found.any_way), bool(found.draws), found.trains_on, test_time_names(found.Config)
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 from metabench.api import Images
 from metabench.data.packing import LoadedDataset
 from metabench.engine.progress import Interrupted
-from metabench.errors import SuiteError
+from metabench.errors import PluginError, SuiteError
 from metabench.records.record import Record
 from metabench_plugins.algorithms.simpleshot import SimpleShot
 from tiny import Watching
@@ -244,3 +244,13 @@ def test_an_algorithm_that_trains_on_nothing_has_no_schedule(run_suite: RunSuite
     assert record.train is None
     assert record.identity["train"] is None
     assert "train" not in [name for name, _, _ in watcher.phases]
+
+
+def test_an_algorithm_that_trains_on_something_else_is_refused(run_suite: RunSuite, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from metabench_plugins.algorithms.protonet import ProtoNet\n"
+        'class Odd(ProtoNet):\n    trains_on = "pictures"\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(PluginError, match="trains_on = 'pictures': it must be one of 'episodes', 'images', 'nothing'"):
+        run_suite(suite("{odd: {use: ./odd.py:Odd}}", EPOCHS.replace("{", "{steps: 3, ", 1)))
