@@ -95,7 +95,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         self.backbone = setup.backbone
         if self.backbone.frozen:
             self.backbone.requires_grad_(False)
-        self._outer_steps_in_all = setup.train_steps
+        self._steps = setup.train_steps
         self._outer: OuterOptimiser | None = None
 
     @abc.abstractmethod
@@ -199,7 +199,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         """
         if self._outer is None:
             weights = list(trained_weights(self).values())
-            self._outer = OuterOptimiser(weights, self.config, self._outer_steps_in_all)
+            self._outer = OuterOptimiser(weights, self.config, self._steps)
         return self._outer
 
 
