@@ -11,6 +11,7 @@ from metabench.api.config import Config, at_test
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
+from metabench.api.images import Images
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.rows import Rows, TensorRows
 from metabench.api.tasks import Classification
@@ -40,6 +41,7 @@ __all__ = [
     "DatasetFiles",
     "Episode",
     "Episodes",
+    "Images",
     "Metrics",
     "Pack",
     "Progress",

@@ -217,7 +217,7 @@ def _show(cells: Sequence[Cell]) -> None:
     sharing = sharing_a_training(cells)
     for cell in cells:
         first, schedule = sharing[cell.training.id][0], cell.training.schedule
-        training = f"{schedule.steps} steps of {schedule.meta_batch} episodes" if schedule else "nothing is trained"
+        training = str(schedule) if schedule else "nothing is trained"
         say(f"{cell.id}  {cell.title}  ({training if cell is first else f'weights of {first.id}'})")
     say(f"{len(cells)} cells")
 

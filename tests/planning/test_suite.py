@@ -84,7 +84,7 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
             assert {(cell.shape.way, cell.shape.shot) for cell in cells} == {(5, 1)} | (
                 {(5, 5)} if name != "ci" else set()
             )
-            assert len(cells) == {"ci": 5, "omniglot-inductive": 4}.get(name, 10)
+            assert len(cells) == {"ci": 5, "omniglot-inductive": 4, "omniglot-images": 6, "caltech101": 6}.get(name, 10)
 
 
 def test_a_suite_has_its_values_and_defaults(suite_file: Read) -> None:
