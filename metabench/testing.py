@@ -28,14 +28,14 @@ import pytest
 import torch
 
 from metabench.api import Algorithm
-from metabench.conformance import algorithms, backbones, datasets, loggers, metrics
+from metabench.conformance import algorithms, backbones, datasets, loggers, metrics, regressors, sources
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
-from metabench.engine.learner import build_tested, image_shape_of
+from metabench.engine.learner import build_tested, image_shape_of, regression_of
 from metabench.engine.precision import tf32
 from metabench.engine.scaling import scaled
-from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
+from metabench.engine.streams import Stream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import Unfit
 from metabench.machine.clock import synchronise
@@ -51,8 +51,10 @@ __all__ = [
     "AlgorithmChecks",
     "BackboneChecks",
     "DatasetChecks",
+    "EpisodeSourceChecks",
     "LoggerChecks",
     "MetricChecks",
+    "RegressorChecks",
     "SmallNetwork",
     "SuiteBenchmarks",
 ]
@@ -78,6 +80,19 @@ class AlgorithmChecks:
         """Run one of `metabench.conformance.algorithms.CHECKS`."""
         subject = algorithms.Subject(self.algorithm, self.params, self.transductive, self.steps)
         algorithms.run_check(check, subject)
+
+
+class RegressorChecks(AlgorithmChecks):
+    """Checks an algorithm on regression; subclass it as ``Test…``, beside `AlgorithmChecks` if it classifies, too.
+
+    Attributes are as in `AlgorithmChecks`; `steps` are of eight episodes each.
+    """
+
+    @pytest.mark.parametrize("check", list(regressors.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.regressors.CHECKS`."""
+        subject = regressors.Subject(self.algorithm, self.params, self.transductive, self.steps)
+        regressors.run_check(check, subject)
 
 
 class BackboneChecks:
@@ -120,6 +135,23 @@ class DatasetChecks:
         cache = tmp_path_factory.getbasetemp() / "metabench-packs"
         roots = replace(DataRoots.from_environment(os.environ), cache=cache)
         datasets.run_check(check, datasets.Subject(self.dataset, roots, self.params))
+
+
+class EpisodeSourceChecks:
+    """Checks a source of episodes; subclass it as ``Test…``.
+
+    Attributes:
+        source: name of the source, as its plugin announces it among the datasets.
+        params: its parameters.
+    """
+
+    source: ClassVar[str]
+    params: ClassVar[Mapping[str, Any]] = {}
+
+    @pytest.mark.parametrize("check", list(sources.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.sources.CHECKS`."""
+        sources.run_check(check, sources.Subject(self.source, self.params))
 
 
 class MetricChecks:
@@ -234,7 +266,8 @@ class _Work:
         self.tf32 = cell.training.precision == "tf32"
         with torch.random.fork_rng(devices=[]):
             try:
-                self.algorithm: Algorithm = build_tested(cell, image_shape_of(splits), self.device, plugins)
+                shape, regression = image_shape_of(splits), regression_of(splits)
+                self.algorithm: Algorithm = build_tested(cell, shape, self.device, plugins, regression)
                 splits = scaled(splits, self.algorithm.backbone)
             except Unfit as error:
                 pytest.skip(f"{cell.title}: {error}")
@@ -242,11 +275,11 @@ class _Work:
             if schedule is None:
                 pytest.skip(f"{cell.title}: nothing is trained")
             self.meta_batch = schedule.meta_batch
-            self.train: EpisodeStream = training_stream(cell.training, splits, self.device)
+            self.train: Stream = training_stream(cell.training, splits, self.device)
             set_batchings(self.algorithm, self.train.batch(0, min(2, self.meta_batch)))
-        self.test: EpisodeStream = evaluation_stream(cell, splits, self.device)
+        self.test: Stream = evaluation_stream(cell, splits, self.device)
 
 
 def _name(cell: Cell) -> str:
-    shape = f"{cell.shape.way}-way-{cell.shape.shot}-shot"
+    shape = str(cell.shape).replace(" ", "-")
     return f"{cell.algorithm.label}-{cell.dataset.label}-{shape}-{cell.backbone.label}-seed{cell.seed}"

@@ -17,6 +17,7 @@ from metabench.analysis.stats import MeanInterval, mean_interval, t_below
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration, Record
 from metabench.records.runs import Runs
+from metabench.text import shape_text
 
 Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "skipped", "new"]
 
@@ -144,7 +145,7 @@ def _by_title(records: Iterable[Record]) -> dict[str, Record]:
     """Return the latest record of each cell title."""
     ordered = sorted(records, key=lambda record: record.finished)
     return {
-        f"{r.algorithm} · {r.dataset} · {r.way}-way {r.shot}-shot · {r.backbone} · seed {r.seed}": r for r in ordered
+        f"{r.algorithm} · {r.dataset} · {shape_text(r.way, r.shot)} · {r.backbone} · seed {r.seed}": r for r in ordered
     }
 
 

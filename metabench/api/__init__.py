@@ -13,7 +13,8 @@ from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.rows import Rows, TensorRows
-from metabench.api.tasks import Classification
+from metabench.api.sources import EpisodeSource, SourceSplit
+from metabench.api.tasks import Classification, Regression, Task
 from metabench.api.version_1 import REMOVED, removed
 from metabench.errors import CellFailed, DataError, Unfit
 from metabench.packs import ClassImages, Pack
@@ -39,15 +40,19 @@ __all__ = [
     "Dataset",
     "DatasetFiles",
     "Episode",
+    "EpisodeSource",
     "Episodes",
     "Metrics",
     "Pack",
     "Progress",
+    "Regression",
     "Rows",
     "Setup",
+    "SourceSplit",
     "Split",
     "SplitSize",
     "Support",
+    "Task",
     "TensorRows",
     "Unfit",
     "Weights",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from metabench.api.config import Config
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import trained_weights
 from metabench.api.outer import AlgorithmConfig, OuterOptimiser
+from metabench.api.tasks import Regression
 
 #: The metrics of `Algorithm.train_step`: scalar tensors, left on the device so that the host need not wait.
 Metrics = Mapping[str, Tensor]
@@ -30,6 +31,7 @@ class Setup:
         train_way: N of the training episodes; None if nothing is trained.
         train_steps: number of calls of `Algorithm.train_step`.
         teacher: a trained algorithm to learn from, in eval mode and without gradients, where the suite names one.
+        regression: the task of all episodes, if it is no classification.
     """
 
     backbone: Backbone
@@ -37,6 +39,16 @@ class Setup:
     train_way: int | None
     train_steps: int
     teacher: Algorithm | None = None
+    regression: Regression | None = None
+
+    @property
+    def outputs(self) -> int:
+        """The length of the answer to a query: N of a classification, or the outputs of a regression.
+
+        Raises:
+            TypeError: as `way`.
+        """
+        return self.way if self.regression is None else self.regression.outputs
 
     @property
     def way(self) -> int:
@@ -64,6 +76,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     """
 
     Config: ClassVar[type[Config]] = AlgorithmConfig
+    #: The kinds of tasks that it can do: ``"classification"``, ``"regression"``. Its cells of others are skipped.
+    tasks: Collection[str] = ("classification",)
     #: Input of `adapt`, `answer` and `episode_loss`: images, or their features by the backbone.
     reads: Literal["images", "features"] = "images"
     #: Whether the result for an episode is a function of the weights and the episode, made of tensor operations: no
@@ -113,6 +127,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
             query: [M, C, H, W] images; [M, D] features for an algorithm that reads features.
 
         Returns:
+            Of a regression, [M, outputs] numbers, all finite. Of a classification,
             [M, N] scores: log-probabilities up to a constant for each query, and up to one temperature for all of
             them. -inf says that a class is impossible; all other scores are finite. The largest score of a query is
             its prediction.

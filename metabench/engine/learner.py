@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from metabench.analysis.declared import measures_of
-from metabench.api import Algorithm, Setup, Split
+from metabench.api import Algorithm, Classification, Regression, Setup, SourceSplit, Split
 from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
 from metabench.engine.features import FeatureStore, with_features
@@ -41,6 +41,7 @@ def build(
     algorithm: Choice | None = None,
     way: int | None = None,
     teacher: Algorithm | None = None,
+    regression: Regression | None = None,
 ) -> Algorithm:
     """Build an algorithm and its backbone from the seed of a training.
 
@@ -52,11 +53,18 @@ def build(
         algorithm: the algorithm with all its parameters; by default, that of the training.
         way: N of the test episodes; by default, that of the training.
         teacher: the algorithm to learn from.
+        regression: the task of its episodes, if it is no classification.
+
+    Raises:
+        Unfit: the algorithm cannot do the task, or the algorithm or the backbone does not fit.
     """
     seed_generators(derive_seed(training.seed, "initialise"))
     choice = algorithm or training.algorithm
     backbone_class = plugins.backbone_class(training.backbone.name)
     algorithm_class = plugins.algorithm_class(choice.name)
+    kind = Classification.kind if regression is None else regression.kind
+    if kind not in algorithm_class.tasks:
+        raise Unfit(f"it does {' and '.join(algorithm_class.tasks)} only, and the episodes are of {kind}")
     backbone = backbone_class(validate_config(backbone_class.Config, training.backbone.params), image_shape)
     backbone.autocast = autocast_of(training.precision)
     schedule = training.schedule
@@ -66,6 +74,7 @@ def build(
         train_way=schedule.shape.way if schedule else None,
         train_steps=schedule.steps if schedule else 0,
         teacher=teacher,
+        regression=regression,
     )
     built = algorithm_class(validate_config(algorithm_class.Config, choice.params), setup)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
@@ -73,14 +82,27 @@ def build(
     return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def build_tested(cell: Cell, image_shape: tuple[int, ...], device: torch.device, plugins: PluginManager) -> Algorithm:
+def build_tested(
+    cell: Cell,
+    image_shape: tuple[int, ...],
+    device: torch.device,
+    plugins: PluginManager,
+    regression: Regression | None = None,
+) -> Algorithm:
     """Build the algorithm that a cell tests; see `build`."""
-    return build(cell.training, image_shape, device, plugins, cell.algorithm, cell.shape.way)
+    way = cell.shape.way
+    return build(cell.training, image_shape, device, plugins, cell.algorithm, way, regression=regression)
 
 
-def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, ...]:
+def image_shape_of(splits: Mapping[str, Split | SourceSplit]) -> tuple[int, ...]:
     """Return (C, H, W) of the images, or (D,) of vectors."""
-    return splits["train"].rows.shape
+    return splits["train"].input_shape
+
+
+def regression_of(splits: Mapping[str, Split | SourceSplit]) -> Regression | None:
+    """Return the task of the episodes of a source; None for classification."""
+    split = splits["train"]
+    return split.source.task if isinstance(split, SourceSplit) else None
 
 
 @contextmanager
@@ -138,7 +160,7 @@ class Learner:
             splits = self._splits(cell, algorithm, watcher)
             if not cell.is_trained_by_itself or self.trained is None:
                 set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
-            measures = measures_of(self.plugins)
+            measures = measures_of(self.plugins, cell.test.task)
             return test(
                 cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
             )
@@ -146,6 +168,10 @@ class Learner:
     @property
     def _image_shape(self) -> tuple[int, ...]:
         return image_shape_of(self.datasets[self.training.dataset.label].splits)
+
+    @property
+    def _regression(self) -> Regression | None:
+        return regression_of(self.datasets[self.training.dataset.label].splits)
 
     def _check_shape(self, cell: Cell) -> None:
         """Refuse images of another shape than those of the training."""
@@ -162,7 +188,7 @@ class Learner:
         if own:
             algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
         else:
-            algorithm = build_tested(cell, self._image_shape, self.device, self.plugins)
+            algorithm = build_tested(cell, self._image_shape, self.device, self.plugins, self._regression)
         if self.trained is None:
             if not own:
                 algorithm.backbone.load_state_dict(self.algorithm.backbone.state_dict())
@@ -171,7 +197,7 @@ class Learner:
         load_snapshot(algorithm, self.trained, name, self.files, whole=own)
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
-    def _splits(self, cell: Cell, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split]:
+    def _splits(self, cell: Cell, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split | SourceSplit]:
         """Return the splits that a cell is tested and validated on; features where the backbone stays as it is."""
         fixed = not cell.is_trained_by_itself or self.trained is None
         rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
@@ -200,7 +226,7 @@ class _Rows:
     device: torch.device
     watcher: Watcher
 
-    def of(self, choice: Choice, algorithm: Algorithm, fixed: bool = False) -> dict[str, Split]:
+    def of(self, choice: Choice, algorithm: Algorithm, fixed: bool = False) -> dict[str, Split | SourceSplit]:
         """Return the splits of a dataset; features where the backbone stays as it is (`with_features`)."""
         data = self.datasets[choice.label]
         origin = self.origin
@@ -244,10 +270,11 @@ def make_learner(
         Unfit: the algorithm or the backbone does not fit the training.
     """
     files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
-    origin, image_shape = origin or {}, image_shape_of(datasets[training.dataset.label].splits)
+    origin, trained_on = origin or {}, datasets[training.dataset.label].splits
+    image_shape, regression = image_shape_of(trained_on), regression_of(trained_on)
     with computing(training, device), training_memory(training):
-        teacher = _teacher(training.teacher, image_shape, device, plugins, directory)
-        algorithm = build(training, image_shape, device, plugins, teacher=teacher)
+        teacher = _teacher(training.teacher, image_shape, device, plugins, directory, regression)
+        algorithm = build(training, image_shape, device, plugins, teacher=teacher, regression=regression)
         _initialise(algorithm, training.init, directory)
         trained = None
         if training.schedule is not None:
@@ -292,11 +319,12 @@ def _teacher(
     device: torch.device,
     plugins: PluginManager,
     directory: Path,
+    regression: Regression | None,
 ) -> Algorithm | None:
     """Return the trained algorithm to learn from."""
     if source is None:
         return None
-    teacher = build(source.training, image_shape, device, plugins)
+    teacher = build(source.training, image_shape, device, plugins, regression=regression)
     if source.training.schedule is None:
         _initialise(teacher, source.training.init, directory)
     else:

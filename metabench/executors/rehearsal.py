@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 import torch
 
-from metabench.api import Algorithm, Split
+from metabench.api import Algorithm, SourceSplit, Split
 from metabench.data.packing import DataRoots
 from metabench.engine.asking import predict, predict_alone
 from metabench.engine.controls import is_transductive
-from metabench.engine.evaluation import first_of_each_class
+from metabench.engine.evaluation import queries_alone
 from metabench.engine.features import may_embed_once
-from metabench.engine.learner import build, build_tested, computing, image_shape_of
+from metabench.engine.learner import build, build_tested, computing, image_shape_of, regression_of
 from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
-from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
+from metabench.engine.streams import Stream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
@@ -67,7 +67,7 @@ class Pace:
         """
         schedule, test = cell.training.schedule, cell.test
         training, validations, calibrated = 0.0, 0, 0
-        if schedule is not None:
+        if schedule is not None and test.task == "classification":
             calibrated = min(schedule.validation_episodes, CALIBRATION_EPISODES)
         if schedule is not None and not weights:
             training = 0.0 if trained else schedule.steps * schedule.meta_batch * self.training_episode
@@ -79,7 +79,7 @@ class Pace:
 
 def rehearse(
     cells: Sequence[Cell],
-    splits: Mapping[str, Mapping[str, Split]],
+    splits: Mapping[str, Mapping[str, Split | SourceSplit]],
     device: torch.device,
     plugins: PluginManager,
     weights: Collection[str] = (),
@@ -185,8 +185,8 @@ def _setup(cell: Cell) -> str:
 
 def _timed(
     cell: Cell,
-    trained_on: Mapping[str, Split],
-    tested_on: Mapping[str, Split],
+    trained_on: Mapping[str, Split | SourceSplit],
+    tested_on: Mapping[str, Split | SourceSplit],
     device: torch.device,
     plugins: PluginManager,
 ) -> Pace | None:
@@ -200,12 +200,9 @@ def _timed(
     training, schedule = cell.training, cell.training.schedule
     with computing(training, device):
         try:
-            algorithm = build(training, image_shape_of(trained_on), device, plugins)
-            tested = (
-                algorithm
-                if cell.is_trained_by_itself
-                else build_tested(cell, image_shape_of(trained_on), device, plugins)
-            )
+            shape, regression = image_shape_of(trained_on), regression_of(trained_on)
+            algorithm = build(training, shape, device, plugins, regression=regression)
+            tested = algorithm if cell.is_trained_by_itself else build_tested(cell, shape, device, plugins, regression)
             trained_on, tested_on = (scaled(splits, algorithm.backbone) for splits in (trained_on, tested_on))
         except Unfit:
             return Pace(0.0, 0.0, 0.0)
@@ -229,13 +226,14 @@ def _timed(
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    split = len(tested_on["test"].rows) / cell.shape.images if may_embed_once(tested, tested_on["test"]) else math.inf
+    drawn = tested_on["test"]
+    split = math.inf
+    if isinstance(drawn, Split) and may_embed_once(tested, drawn):
+        split = len(drawn.rows) / cell.shape.images
     return Pace(step / batch, episode, alone, split)
 
 
-def _timed_predictions(
-    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
-) -> tuple[float, float]:
+def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: torch.device) -> tuple[float, float]:
     """Seconds per test episode, and per episode of the inductive re-test.
 
     The latter is 0 for inductive algorithms.
@@ -248,7 +246,7 @@ def _timed_predictions(
     if transductive:
         # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
         with suppress(Exception), alone.running():
-            predict_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed, 0)
+            predict_alone(algorithm, queries_alone(stream.batch(0, 1)), seed, 0)
     return watch.seconds / (2 * _AT_ONCE), alone.seconds
 
 

@@ -15,7 +15,7 @@ _HERE = "metabench_plugins"
 
 @hookimpl
 def metabench_algorithms() -> list[AlgorithmSpec]:
-    """Return MAML, Reptile, ProtoNet, MatchingNet and Siamese."""
+    """Return MAML, Reptile, ProtoNet, MatchingNet, Siamese and the pretrained baseline."""
     return [
         AlgorithmSpec(
             "maml",
@@ -52,12 +52,19 @@ def metabench_algorithms() -> list[AlgorithmSpec]:
             "Koch et al. 2015",
             "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
         ),
+        AlgorithmSpec(
+            "pretrained",
+            f"{_HERE}.algorithms.pretrained:Pretrained",
+            "fits one network to all regression tasks; at test, fine-tunes it by gradient steps",
+            "Finn et al. 2017",
+            "https://arxiv.org/abs/1703.03400",
+        ),
     ]
 
 
 @hookimpl
 def metabench_backbones() -> list[BackboneSpec]:
-    """Return Conv4 and identity."""
+    """Return Conv4, MLP and identity."""
     return [
         BackboneSpec(
             "conv4",
@@ -65,6 +72,11 @@ def metabench_backbones() -> list[BackboneSpec]:
             "four blocks of 3×3 convolution, batch norm and ReLU, each halving the image",
             "Vinyals et al. 2016",
             "https://arxiv.org/abs/1606.04080",
+        ),
+        BackboneSpec(
+            "mlp",
+            f"{_HERE}.backbones.mlp:MLP",
+            "fully connected layers with ReLU, for vectors",
         ),
         BackboneSpec(
             "identity",
@@ -76,7 +88,7 @@ def metabench_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot, glyphs and folder."""
+    """Return Omniglot, glyphs, folder and sinusoid."""
     return [
         DatasetSpec(
             "folder",
@@ -94,6 +106,13 @@ def metabench_datasets() -> list[DatasetSpec]:
             "glyphs",
             f"{_HERE}.datasets.glyphs:Glyphs",
             "350 invented characters, 20 drawings each, generated without a download",
+        ),
+        DatasetSpec(
+            "sinusoid",
+            f"{_HERE}.datasets.sinusoid:Sinusoid",
+            "regression: sinusoids of random amplitude and phase",
+            "Finn et al. 2017",
+            "https://arxiv.org/abs/1703.03400",
         ),
     ]
 

@@ -20,7 +20,7 @@ from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
 from metabench.reporting.report.plots import METHODS, Plot, draw
 from metabench.specs import PublishedResult
-from metabench.text import visible_lines
+from metabench.text import shape_text, visible_lines
 
 #: Number of tables with plots, paired differences and pictures; the other tables are listed among all methods only.
 SECTIONS = 4
@@ -151,7 +151,7 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
     result = row.published.result
     return {
         "method": row.name,
-        "task": f"{table.dataset} {table.way}-way {table.shot}-shot",
+        "task": f"{table.dataset} {shape_text(table.way, table.shot)}",
         "measured": leaderboard.shown(row.metric, row.primary.mean, row.primary.ci95),
         "published": leaderboard.published_accuracy(result),
         "source": result.source,

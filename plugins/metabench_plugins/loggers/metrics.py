@@ -39,9 +39,9 @@ def metrics(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def validation(record: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """Return the (step, accuracy) points of the validation curve."""
+    """Return the (step, value) points of the validation curve."""
     train = record["train"]
-    return [(point["step"], point["accuracy"]) for point in train["validation"]] if train else []
+    return [(point["step"], point["value"]) for point in train["validation"]] if train else []
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
