@@ -135,8 +135,7 @@ def test_a_dataset_of_vectors_is_trained_and_tested(run: Run, data: LoadedDatase
         for name, split in data.splits.items()
     }
     of_vectors, of_images = run(backbone="flat", splits=vectors), run(backbone="flat")
-    accuracies = [outcome.episodes.figures["accuracy"] for outcome in (of_vectors, of_images)]
-    assert (accuracies[0] == accuracies[1]).all()
+    assert (of_vectors.episodes.accuracies == of_images.episodes.accuracies).all()
     assert of_vectors.picture is None
     assert not [remark for remark in of_vectors.remarks if "not measured" in remark]
     with pytest.raises(Unfit, match="Projected takes images, and the dataset has vectors of 256 numbers"):
