@@ -24,7 +24,8 @@ from metabench.api import Setup
 from metabench.data.packing import DataRoots, load_splits
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.evaluation import evaluate
-from metabench.engine.features import FeatureRows, FeatureStore
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import FeatureRows
 from metabench.engine.scaling import scaled
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import batching_for

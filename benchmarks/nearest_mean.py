@@ -19,7 +19,8 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder
 from metabench.engine.evaluation import evaluate
-from metabench.engine.features import FeatureRows, FeatureStore
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import FeatureRows
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import batching_for
 from metabench.machine.clock import Stopwatch

@@ -165,8 +165,8 @@ class PublishedResult:
         link: URL of the source.
         variant: values that a cell must have to show this result, by dotted path in its identity
             (``{"algorithm.params.first_order": True}``).
-        protocol: further settings of the published experiment, by dotted path; a cell with another value shows the
-            result with "*" and lists the difference.
+        protocol: further settings of the published experiment, by dotted path, or ``test.episodes``; a cell with
+            another value shows the result with "*" and lists the difference.
         notes: differences that no setting of a cell expresses.
     """
 

@@ -27,6 +27,8 @@ def estimates(
         The estimates by name, in the order of `measures`; None without figures.
     """
     known = by_name(measures)
+    # In one memory layout, so that sums have one order however the figures were joined.
+    figures = {name: np.ascontiguousarray(values) for name, values in figures.items()}
     pooled = {name: values for name, values in figures.items() if values.ndim == 2}
     resampled = replicates(pooled, {name: known[name].metric for name in pooled})
     data = DataIntervals(groups)

@@ -112,6 +112,7 @@ def judge(
         title: _Pair(title, old, new, old.ranked_by, tolerance)
         for title, (old, new) in pairs.items()
         if old and new and old.primary and new.primary and episodes_of(old) == episodes_of(new)
+        if not (_is_timed(old) or _is_timed(new))
     }
     compared = dict(both)
     missing: list[Verdict] = []
@@ -129,16 +130,13 @@ def judge(
         for sign in (1, -1)
     )
     verdicts = [pair.verdict(intervals[title], losses[title], gains[title]) for title, pair in compared.items()]
-    for title, (old, new) in pairs.items():
-        if title in both:
-            continue
-        if wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
-            verdicts.append(Verdict(title, "invalid", "; ".join(wrong)))
-        elif any(record and record.status == "skipped" for record in (old, new)):
-            verdicts.append(_skipped(title, old, new))
-        else:
-            verdicts.append(_uncompared(title, old, new))
+    verdicts += [_without_comparison(title, old, new) for title, (old, new) in pairs.items() if title not in both]
     return sorted([*verdicts, *missing], key=lambda verdict: (not verdict.breaks, verdict.cell))
+
+
+def _is_timed(record: Record) -> bool:
+    """Return whether a budget of seconds ended the training, so that its accuracy depends on the machine."""
+    return record.train is not None and record.train.timed
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:
@@ -267,6 +265,18 @@ def _state(record: Record | None) -> str:
     return verbs.get(record.status, f"failed in this cell: {record.error}")
 
 
+def _without_comparison(title: str, old: Record | None, new: Record | None) -> Verdict:
+    """Judge a cell whose results are not compared, or that one run lacks."""
+    if wrong := [str(record.error) for record in (old, new) if record and record.status == "invalid"]:
+        return Verdict(title, "invalid", "; ".join(wrong))
+    if any(record and record.status == "skipped" for record in (old, new)):
+        return _skipped(title, old, new)
+    if old and new and old.primary and new.primary and (_is_timed(old) or _is_timed(new)):
+        reason = "its training ended by a budget of seconds: the result depends on the machine"
+        return Verdict(title, "undecided", reason, *_values(old, new), metric=_declared(old, new))
+    return _uncompared(title, old, new)
+
+
 def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
     """Judge a cell without comparable results."""
     before, after = _values(old, new)
@@ -285,7 +295,7 @@ def _uncompared(title: str, old: Record | None, new: Record | None) -> Verdict:
     return Verdict(
         title,
         "missing",
-        "its test episodes are not those of the base (other data, number of episodes or eval.seed): run the base again",
+        "its test episodes are not those of the base (other data or eval.seed): run the base again",
         before,
         after,
         metric=metric,

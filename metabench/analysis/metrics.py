@@ -23,7 +23,7 @@ OUTPUTS_AT_ONCE = 2**17
 
 
 class Accuracy(Metric):
-    """The share of queries that are classified correctly, as the mean over the classes."""
+    """The share of queries that are classified correctly."""
 
     def of_episode(self, outputs: Floats, targets: Ints) -> Floats:
         """Return the [B] accuracies."""
@@ -98,9 +98,14 @@ def credit(outputs: Floats, targets: Ints) -> Floats:
 
 
 def class_accuracies(outputs: Floats, targets: Ints) -> Floats:
-    """Return the [B, N] accuracy of each class, with ties as in `credit`."""
+    """Return the [B, N] credits (`credit`) of each class, divided by the mean number of queries of a class.
+
+    That is the accuracy of the class where all classes have as many queries; the mean of a row is in any case the share
+    of the queries that are classified correctly.
+    """
     ways = outputs.shape[-1]
-    return _sums(credit(outputs, targets), targets, ways) / _sums(np.ones(targets.shape), targets, ways)
+    accuracies: Floats = _sums(credit(outputs, targets), targets, ways) / (targets.shape[1] / ways)
+    return accuracies
 
 
 def log_probabilities(scores: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> Floats:

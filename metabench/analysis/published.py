@@ -41,11 +41,17 @@ def compare_published(record: Record, results: Iterable[PublishedResult]) -> Com
         The match with the fewest differences of protocol; None where no result matches.
     """
     matches = [
-        Comparison(result, (*_differences(record.identity, result.protocol), *result.notes))
+        Comparison(result, (*_differences(_settings(record), result.protocol), *result.notes))
         for result in results
         if record.task == "classification" and _matches(record, result)
     ]
     return min(matches, key=lambda comparison: len(comparison.differences), default=None)
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """Return the identity of a record with its number of test episodes, which grows."""
+    test = {**record.identity.get("test", {}), **({"episodes": record.primary.episodes} if record.primary else {})}
+    return {**record.identity, "test": test}
 
 
 def _matches(record: Record, result: PublishedResult) -> bool:

@@ -62,7 +62,8 @@ class Row:
         published: the published result for the method, with differences of protocol.
         values: [n] value of each episode, mean over the seeds; [n, k] figures of a pooled metric; None where no seed is
             ok.
-        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok.
+        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok. Methods with equal keys are
+            compared on the first episodes that all of them have.
         params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
         pooled: the metric that pools the figures; None for a metric with a value for each episode.
     """
@@ -81,7 +82,7 @@ class Row:
     p_holm: Mapping[str, float] = field(default_factory=dict, repr=False)
     published: Comparison | None = None
     values: Floats | None = field(default=None, repr=False)
-    tested_on: tuple[int, str] | None = field(default=None, repr=False)
+    tested_on: str | None = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict)
     pooled: Metric | None = field(default=None, repr=False)
 
@@ -197,6 +198,7 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
     if not finished:
         return Row(name, records, published=published)
     by_seed = [results.values(record) for record in finished]
+    by_seed = [values[: min(map(len, by_seed))] for values in by_seed]
     if by_seed[0].ndim == 2:
         return replace(_pooled_row(records, finished, by_seed), published=published)
     values = np.mean(by_seed, axis=0)
@@ -292,21 +294,37 @@ def _data_ci95(records: Sequence[Record], values: Floats, results: Results) -> f
     """
     if len(records) == 1 and records[0].primary and records[0].primary.data_ci95 is not None:
         return records[0].primary.data_ci95
-    return DataIntervals(results.groups(records[0])).ci95(values)
+    return DataIntervals(results.groups(records[0])[: len(values)]).ci95(values)
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
     """Sort by the metric that ranks, the best first; rows of other episodes and failures last."""
     tested = [row.tested_on for row in rows if row.tested_on]
     # The episodes of most rows; of two equally frequent sets, the larger.
-    main = max(tested, key=lambda episodes: (tested.count(episodes), episodes), default=None)
+    sizes = {
+        key: max(len(row.values) for row in rows if row.tested_on == key and row.values is not None) for key in tested
+    }
+    main = max(tested, key=lambda key: (tested.count(key), sizes[key], key), default=None)
+    common = common_episodes([row for row in rows if row.tested_on == main])
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
-        loss = -row.metric.sign * row.primary.mean if row.primary else 0.0
         other_episodes = row.tested_on is not None and row.tested_on != main
-        return row.primary is None, other_episodes, loss, row.name
+        return row.primary is None, other_episodes, _loss(row, None if other_episodes else common), row.name
 
     return sorted(rows, key=key)
+
+
+def common_episodes(rows: Sequence[Row]) -> int:
+    """Return the number of first episodes that all rows have."""
+    return min((len(row.values) for row in rows if row.values is not None), default=0)
+
+
+def _loss(row: Row, episodes: int | None) -> float:
+    """Return the metric that ranks on the first episodes, or on all; negative where high values are better."""
+    if row.values is None:
+        return 0.0
+    mean = row.values[:episodes].mean(axis=0)
+    return -row.metric.sign * (row.pooled.pooled(mean) if row.pooled else float(mean))
 
 
 def is_comparable(row: Row, best: Row) -> bool:
@@ -322,10 +340,11 @@ def _comparable(rows: Sequence[Row]) -> list[Row]:
 def _contest(rows: Sequence[Row], results: Results) -> Contest:
     """Return the contest of the comparable rows; without groups where the best has no opponent."""
     comparable = _comparable(rows)
-    methods = [row.values for row in comparable if row.values is not None]
+    common = common_episodes(comparable)
+    methods = [row.values[:common] for row in comparable if row.values is not None]
     pooled = [row.pooled for row in comparable if row.pooled]
     with_groups = len(methods) > 1 and not pooled
-    return Contest(methods, results.groups(rows[0].finished[0]) if with_groups else None, pooled)
+    return Contest(methods, results.groups(rows[0].finished[0])[:common] if with_groups else None, pooled)
 
 
 def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
@@ -350,17 +369,16 @@ def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
     return ranked
 
 
-def episodes_of(record: Record) -> tuple[int, str]:
-    """Return a key of records with identical test episodes.
+def episodes_of(record: Record) -> str:
+    """Return a key of records with identical test episodes, of which one may have more than another.
 
-    The key is the number of episodes and the record's key of them; for a record of 0.1, all settings that determined
-    them. Records that are ranked by other metrics have other keys.
+    The key is the record's own; for a record of 0.1, all settings that determined them. Records that are ranked by
+    other metrics have other keys.
     """
-    episodes = record.primary.episodes if record.primary else 0
     metric = "" if record.ranked_by == "accuracy" else f" {record.ranked_by}"
     if record.data:
-        return episodes, record.data.episodes + metric
+        return record.data.episodes + metric
     dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
     seed = record.identity.get("test", {}).get("seed")
     settings = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
-    return episodes, json.dumps(settings, sort_keys=True)
+    return json.dumps(settings, sort_keys=True) + metric

@@ -12,18 +12,16 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
-from metabench.data.identical import Findings, examine
-from metabench.data.order import content_of
+from metabench.data.examination import kept_examination, new_examination
+from metabench.data.identical import Findings
 from metabench.data.validation import SPLITS, check_pack, check_sizes, check_splits, checked_classes
 from metabench.errors import DataError, InvalidData, MetabenchError, in_one_line
-from metabench.files import atomic_file
 from metabench.packs import ClassImages, Pack, read_pack, write_pack
 from metabench.registry.code import code_hash
 from metabench.registry.file_classes import is_local
@@ -174,19 +172,20 @@ def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, p
     pack = _load_pack(name, dataset, roots, progress, raw)
     splits = _guarded(name, "split()", lambda: check_splits(name, dataset.split(pack), announced))
     key = _content_key(name, dataset, pack, raw, splits)
-    note = pack_path(name, dataset, roots).with_suffix(f".{key[:12]}.json")
-    examined = _read_note(note, key)
-    if examined is None:
-        seen = _Counted(progress, sum(len(split.images) for split in [*splits.values(), splits["test"]]), name)
-        examined = _guarded(
-            name,
-            "reading its images",
-            lambda: _Examined(examine(name, splits, dataset.overlapping, seen), content_of(splits["test"], seen)),
-        )
-        _write_note(note, key, examined)
-    features = roots.cache / _folder(name) / "features"
+    path = pack_path(name, dataset, roots).with_suffix(f".{key[:12]}.json")
+    examination = kept_examination(path, key) or _guarded(
+        name,
+        "reading its images",
+        lambda: new_examination(path, key, name, splits, dataset.overlapping, progress),
+    )
     return LoadedDataset(
-        splits, pack.fingerprint, examined.test_content, examined.findings, raw.count, pack.remarks, features
+        splits=splits,
+        fingerprint=pack.fingerprint,
+        test_content=examination.test_content,
+        findings=examination.findings,
+        raw_files=raw.count,
+        remarks=pack.remarks,
+        features=roots.cache / _folder(name) / "features",
     )
 
 
@@ -208,28 +207,6 @@ def _made(source: EpisodeSource) -> LoadedDataset:
     )
 
 
-@dataclass
-class _Counted:
-    """Reports images that are read part by part."""
-
-    progress: Progress
-    total: int
-    name: str
-    done: int = 0
-
-    def __call__(self, images: int) -> None:
-        self.done += images
-        self.progress(self.done, self.total, f"checking {self.name}")
-
-
-@dataclass(frozen=True)
-class _Examined:
-    """The results of reading all images of the splits, as they are kept beside the pack."""
-
-    findings: Findings
-    test_content: str
-
-
 def _content_key(name: str, dataset: Dataset, pack: Pack, raw: _RawFiles, splits: Mapping[str, Split]) -> str:
     """Return a hash of everything that the images of the splits follow from."""
     forms = {
@@ -240,21 +217,6 @@ def _content_key(name: str, dataset: Dataset, pack: Pack, raw: _RawFiles, splits
     origin = [name, type(dataset).__qualname__, code, _parameters(dataset), dataset.overlapping, raw.stamp]
     text = json.dumps([pack.fingerprint, origin, forms], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_note(path: Path, key: str) -> _Examined | None:
-    """Return the kept results; None where there are none that can be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        note = json.loads(path.read_bytes())
-        if note["key"] == key:
-            return _Examined(Findings(**note["findings"]), str(note["test_content"]))
-    return None
-
-
-def _write_note(path: Path, key: str, examined: _Examined) -> None:
-    # A cache that cannot be written may still be read: the images are then examined each time.
-    with suppress(OSError), atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"key": key, **asdict(examined)}), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -290,8 +252,8 @@ def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress
 
     # The stamp is older than the reading: a file that changed meanwhile is read again.
     pack = write_pack(path, content, raw.stamp, hashing)
-    for note in path.parent.glob(f"{path.stem}.*.json"):
-        note.unlink(missing_ok=True)
+    for examination in path.parent.glob(f"{path.stem}.*.json"):
+        examination.unlink(missing_ok=True)
     return pack
 
 

@@ -49,9 +49,8 @@ def evaluate(
         first: as in `in_batches`.
 
     Returns:
-        [episodes - first, N] share of the queries of label 0 … N-1 that are classified correctly. All classes have the
-        same number of queries, so that the mean of a row is the accuracy of the episode. Of a regression, which has no
-        classes, [episodes - first, 1] mean squared errors.
+        [episodes - first, N] accuracies of label 0 … N-1 (`class_accuracies`); the mean of a row is the accuracy of the
+        episode. Of a regression, which has no classes, [episodes - first, 1] mean squared errors.
 
     Raises:
         CellFailed: a score is NaN or +inf.
@@ -241,13 +240,17 @@ def in_batches(
 
 
 def queries_alone(episodes: Episodes) -> Episodes:
-    """Return the episodes with one query per class, in label order; with the first few queries of a regression."""
+    """Return the episodes with one query per class, in label order; with the first few queries of a regression.
+
+    An episode in which a class has no query keeps its first N queries.
+    """
     if not isinstance(episodes.task, Classification):
         return replace(episodes, query_x=episodes.query_x[:, :_ALONE], query_y=episodes.query_y[:, :_ALONE])
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
-    chosen = (episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)).int().argmax(dim=2)
+    of_class = episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)
+    chosen = torch.where(of_class.any(dim=2).all(dim=1, keepdim=True), of_class.int().argmax(dim=2), labels)
     queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
-    return replace(episodes, query_x=queries, query_y=labels)
+    return replace(episodes, query_x=queries, query_y=episodes.query_y.gather(1, chosen))
 
 
 def _checked(answers: Tensor, task: Task) -> Floats:

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from metabench.api import Algorithm, Backbone, Rows, SourceSplit, Split, TensorRows
+from metabench.engine.feature_store import FeatureStore, mapped, stored
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.scaling import Scale
 from metabench.errors import CellFailed
-from metabench.planning.cells import Choice, Training
-from metabench.row_files import DamagedFile, map_rows, written_rows
 
 #: Number of episodes of features that a CPU computes at once: one episode is too small to keep it busy.
 FEATURES_AT_ONCE = 64
 #: Number of episodes with as many images as a test split may have to be embedded once.
 _WORTH = 200
-#: Version of the files; part of their names.
-_FORMAT = 1
 #: Largest number of pixels that a CPU embeds in one pass: activations then stay in its cache.
 _PIXELS_AT_ONCE = 2**19
 #: Number of images that a GPU embeds in one pass.
 _GPU_AT_ONCE = 256
 #: Number of images that are embedded alone, too, and the largest difference of features, as a share of their range.
 _ALONE, _TOLERANCE = 8, 1e-4
-#: Seconds between two looks whether to stop, while another worker embeds.
-_POLL_SECONDS = 0.2
 
 
 def images_at_once(shape: tuple[int, ...], device: torch.device) -> int:
@@ -47,44 +36,6 @@ def images_at_once(shape: tuple[int, ...], device: torch.device) -> int:
     """
     pixels = shape[-1] * (shape[-2] if len(shape) > 1 else 1)
     return max(1, _PIXELS_AT_ONCE // pixels) if device.type == "cpu" else _GPU_AT_ONCE
-
-
-@dataclass(frozen=True)
-class FeatureStore:
-    """The folder of features.
-
-    Attributes:
-        folder: the folder; None keeps features in memory.
-        origin: what the features follow from beside weights, split and scale.
-    """
-
-    folder: Path | None
-    origin: str
-
-    @classmethod
-    def of(cls, training: Training, data: Choice, origin: Mapping[str, str], folder: Path | None) -> FeatureStore:
-        """Return the store of a dataset's features by the backbone of a training.
-
-        Args:
-            training: the training.
-            data: the dataset.
-            origin: device, data, code and versions that its results depend on; features are kept only with them.
-            folder: the folder of features; None keeps them in memory.
-        """
-        backbone = training.backbone
-        of_features = {name: value for name, value in origin.items() if name != "algorithm"}
-        parts = [_FORMAT, of_features, data.name, data.params, backbone.name, backbone.params, training.precision]
-        known = folder is not None and "dataset_fingerprint" in origin
-        return cls(folder if known else None, json.dumps(parts, sort_keys=True))
-
-    def path(self, split: Split, name: str, backbone: Backbone) -> Path | None:
-        """Return the file of a split's features; None without a folder."""
-        if self.folder is None:
-            return None
-        scale = [[float(value) for value in values] for values in (split.mean, split.std)]
-        form = [split.rows.shape, list(split.class_names), split.offsets.tolist(), scale]
-        text = json.dumps([self.origin, name, form, _weights_hash(backbone)])
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
 
 class FeatureRows(Rows):
@@ -136,36 +87,9 @@ class FeatureRows(Rows):
             if path is None:
                 self._rows = TensorRows(torch.cat(list(self._parts())))
             else:
-                self._rows = self._mapped(path) or self._stored(path)
+                form = (len(self), *self.shape)
+                self._rows = mapped(path, form) or stored(path, form, self._parts(), self._watcher)
         return self._rows
-
-    def _mapped(self, path: Path) -> Rows | None:
-        """Return the features on disk; None where there are none that can be read."""
-        with suppress(OSError, DamagedFile):
-            rows = map_rows(path).rows
-            if rows.shape == (len(self), *self.shape):
-                return TensorRows(torch.from_numpy(rows))
-        return None
-
-    def _stored(self, path: Path) -> Rows:
-        """Embed all images into a file, and map it; another worker that does so is waited for."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path, self._watcher):
-                if self._mapped(path) is None:
-                    with written_rows(path) as writer:
-                        for part in self._parts():
-                            writer.add(part.cpu().numpy())
-                        writer.finish({}, {})
-        except OSError as error:
-            raise CellFailed(
-                f"cannot store features ({self.nbytes / 2**20:.0f} MiB) in {path.parent}: {error.strerror}. "
-                "Free some space or make it writable, or set METABENCH_CACHE to another directory"
-            ) from error
-        mapped = self._mapped(path)
-        if mapped is None:
-            raise CellFailed(f"the features in {path} cannot be read: delete that file, and run again")
-        return mapped
 
     @torch.no_grad()
     def _parts(self) -> Iterator[Tensor]:
@@ -273,33 +197,3 @@ def embedded_once(
         return splits
     rows = FeatureRows(split, "test", algorithm.backbone, FeatureStore(None, ""), device, watcher)
     return {**splits, "test": replace(split, images=rows)}
-
-
-@contextmanager
-def _locked(path: Path, watcher: Watcher | None) -> Iterator[None]:
-    """Hold the lock of a file; wait for another worker that has it.
-
-    Raises:
-        Interrupted: the watcher asked to stop.
-    """
-    lock = FileLock(path.with_suffix(".lock"))
-    while True:
-        with suppress(Timeout):
-            lock.acquire(timeout=_POLL_SECONDS)
-            break
-        if watcher is not None and watcher.should_stop():
-            raise Interrupted
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _weights_hash(backbone: Backbone) -> str:
-    """Return a hash of all parameters and buffers."""
-    digest = hashlib.sha256()
-    named: list[tuple[str, Any]] = [*backbone.named_parameters(), *backbone.named_buffers()]
-    for name, value in named:
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

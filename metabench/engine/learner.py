@@ -13,7 +13,8 @@ from metabench.analysis.declared import measures_of
 from metabench.api import Algorithm, Classification, Regression, Setup, SourceSplit, Split
 from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
-from metabench.engine.features import FeatureStore, with_features
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import with_features
 from metabench.engine.outcome import Outcome, SelectedWeights, test
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Watcher

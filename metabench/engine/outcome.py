@@ -194,8 +194,7 @@ def test(
     transductive = _controlled(algorithm, stream, settings.seed, batch, watcher)
     size = algorithm.backbone.input.remark(stream.image_shape)
     remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(values, stream.task)]
-    if weights and weights.selected_for:
-        remarks.append(f"the weights were selected for {weights.selected_for}")
+    remarks += _remarks_on_training(cell, trained, weights)
 
     def test_inductively() -> Floats:
         count, known = settings.inductive_episodes, earlier.alone if earlier else None
@@ -220,7 +219,10 @@ def test(
         temperature=temperature,
         inductive_accuracy=inductive_accuracy,
         episodes=EpisodeResults(figures, groups, alone, by_class if classified else None, kept),
-        worst_classes=_worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
+        # Where classes have different numbers of queries, their figures are no accuracies.
+        worst_classes=[]
+        if cell.shape.dirichlet is not None
+        else _worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
         train=_train_metrics(cell, trained, weights) if trained and weights else None,
@@ -361,6 +363,16 @@ def _remarks(accuracies: Floats, task: Task) -> list[str]:
             f"the accuracy is far below chance ({chance:.1%}): the largest score is the prediction, not the smallest"
         ]
     return []
+
+
+def _remarks_on_training(cell: Cell, trained: Trained | None, weights: SelectedWeights | None) -> list[str]:
+    """Return remarks on weights that do not follow from the settings of the cell alone."""
+    schedule, remarks = cell.training.schedule, []
+    if weights and weights.selected_for:
+        remarks.append(f"the weights were selected for {weights.selected_for}")
+    if trained and schedule and schedule.seconds is not None:
+        remarks.append(f"train.seconds ended the training at step {trained.step}: the result depends on the machine")
+    return remarks
 
 
 def _worst_classes(by_class: Floats, classes: IntArray, split: Split | SourceSplit) -> list[ClassAccuracy]:

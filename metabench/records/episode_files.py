@@ -80,11 +80,7 @@ def write_episodes(path: Path, results: EpisodeResults) -> None:
     """Write per-episode results, whole or not at all."""
     import numpy as np
 
-    arrays: dict[str, Any] = {
-        # Pooled metrics have many figures, of which no mean is compared with the record.
-        f"{_METRICS}{name}": values if values.ndim == 1 else values.astype(np.float32)
-        for name, values in results.figures.items()
-    }
+    arrays: dict[str, Any] = {f"{_METRICS}{name}": values for name, values in results.figures.items()}
     groups = results.groups if results.groups.shape[1] else None
     further = {"groups": groups, "alone": results.alone, "by_class": results.by_class}
     arrays |= {name: array for name, array in further.items() if array is not None}

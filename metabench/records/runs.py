@@ -89,21 +89,26 @@ class Runs:
     def figures(self, record: Record, metric: str) -> npt.NDArray[np.float64]:
         """Return the [n] or [n, k] figures of a metric that the record has (`metabench.specs.Metric.of_episode`).
 
+        n is the number of episodes of `record`, which may be cut to the first ones.
+
         Raises:
             StoreError: they cannot be read, or disagree with the record.
         """
         kept = self._kept[_key(record)]
         assert kept.results is not None, "only a record that is ok has per-episode results"
+        count = record.primary.episodes if record.primary else 0
         if metric in kept.results.figures:
-            return kept.results.figures[metric]
-        return kept.store.episodes(kept.record, groups=False, metrics=[metric]).figures[metric]
+            return kept.results.figures[metric][:count]
+        return kept.store.episodes(kept.record, groups=False, metrics=[metric]).figures[metric][:count]
 
     def alone(self, record: Record) -> npt.NDArray[np.float64] | None:
         """Return the [k] values of a record's first episodes with each query on its own; None where unknown."""
         kept = self._kept[_key(record)]
         if not record.transductive:
             return self.values(record)
-        return kept.results.alone if kept.results and kept.record.ranked_by == record.ranked_by else None
+        if kept.results is None or kept.results.alone is None or kept.record.ranked_by != record.ranked_by:
+            return None
+        return kept.results.alone[: record.inductive_accuracy.episodes if record.inductive_accuracy else 0]
 
     def groups(self, record: Record) -> npt.NDArray[np.int64]:
         """Return the [n, N] groups of the classes of each test episode.

@@ -20,7 +20,7 @@ from metabench.analysis.costs import (
     validation,
 )
 from metabench.analysis.metrics import OF_TASK
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.standings import Row, Table, common_episodes
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration
 from metabench.specs import PublishedResult
@@ -426,7 +426,12 @@ def _unfinished(table: Table) -> list[str]:
 
 def _other_episodes(table: Table) -> list[str]:
     names = [row.name for row in table.rows if row.primary and row.rank is None]
-    return [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
+    lines = [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
+    ranked = [row for row in table.rows if row.rank is not None and row.values is not None]
+    common = common_episodes(ranked)
+    if any(row.values is not None and len(row.values) > common for row in ranked):
+        lines.append(f"ranked and compared on the first {common:,} episodes, which all of them have")
+    return lines
 
 
 def _ties(table: Table) -> list[str]:

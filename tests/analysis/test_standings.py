@@ -138,11 +138,11 @@ def test_methods_are_compared_on_the_same_episodes_only(make_record: Make, make_
     results["c"] = make_results(0.7, episodes=50)
     rows = rows_of(records, results)
     compared = {row.name: row.versus_best is not None for row in rows}
-    assert compared == {"best": False, "same": True, "fewer": False, "other": False, "data": False}
+    assert compared == {"best": False, "same": True, "fewer": True, "other": False, "data": False}
     assert [(row.name, row.rank) for row in rows] == [
         ("best", 1),
         ("same", 2),
-        ("fewer", None),
+        ("fewer", 3),
         ("other", None),
         ("data", None),
     ]
@@ -178,12 +178,37 @@ def test_seeds_tested_on_other_episodes_are_another_row(make_record: Make, make_
 
 def test_methods_on_other_episodes_than_most_have_no_rank(make_record: Make, make_results: Results) -> None:
     records = [
-        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50)),
+        make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50), identity={"test": {"seed": 7}}),
         make_record(algorithm="one", cell="one"),
         make_record(algorithm="two", cell="two"),
     ]
     results = {"odd": make_results(0.9, episodes=50), "one": make_results(0.8), "two": make_results(0.7)}
     assert [(row.name, row.rank) for row in rows_of(records, results)] == [("one", 1), ("two", 2), ("odd", None)]
+
+
+def test_ranks_and_comparisons_use_the_first_episodes_that_all_have(make_record: Make, make_results: Results) -> None:
+    grown, few = make_results(0.9, episodes=200), make_results(0.8, episodes=100)
+    grown.figures["accuracy"][:100] -= 0.2  # the later episodes alone make it the better one
+    records = [
+        make_record(algorithm="grown", cell="grown", accuracy=of_episodes(200)),
+        make_record(algorithm="few", cell="few", accuracy=of_episodes(100)),
+    ]
+    best, other = rows_of(records, {"grown": grown, "few": few})
+    assert [(row.name, row.rank) for row in (best, other)] == [("few", 1), ("grown", 2)]
+    assert other.versus_best is not None
+    assert other.versus_best.difference == pytest.approx(-0.1)
+    assert other.primary is not None
+    assert (other.primary.mean, other.primary.episodes) == (pytest.approx(0.8), 200), (
+        "the value is that of all episodes"
+    )
+
+
+def test_seeds_of_different_numbers_of_episodes_share_the_first(make_record: Make, make_results: Results) -> None:
+    records = [make_record(seed=seed, cell=str(seed), accuracy=of_episodes(50 * (seed + 1))) for seed in range(2)]
+    (row,) = rows_of(records, {"0": make_results(0.5, episodes=50), "1": make_results(0.7, episodes=100)})
+    assert row.primary is not None
+    assert row.primary.episodes == 50
+    assert row.data_ci95 is not None
 
 
 def test_machines_are_not_mixed_in_one_row(make_record: Make, make_results: Results) -> None:
@@ -210,7 +235,7 @@ def test_a_tie_with_the_best_shares_its_rank(make_record: Make, make_results: Re
 
 def test_every_pair_of_ranked_methods_has_an_adjusted_p(make_record: Make, make_results: Results) -> None:
     records = [make_record(0.9 - 0.1 * i, algorithm=f"m{i}", cell=str(i)) for i in range(3)]
-    odd = make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50))
+    odd = make_record(algorithm="odd", cell="odd", accuracy=of_episodes(50), identity={"test": {"seed": 7}})
     results = {str(i): make_results(0.9 - 0.1 * i, noise=i) for i in range(3)}
     rows = rows_of([*records, odd], {**results, "odd": make_results(0.9, episodes=50)})
     assert [set(row.p_holm) for row in rows] == [{"m1", "m2"}, {"m0", "m2"}, {"m0", "m1"}, set()]
@@ -286,7 +311,7 @@ def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManage
     results = plugins.published_results()
     suite = read_suite(plugins.suite_path("omniglot"))
     cells = make_plan(*resolve(suite, "paper"), plugins)
-    known = {path for cell in cells for path in paths(cell.identity)}
+    known = {path for cell in cells for path in paths(cell.identity)} | {"test.episodes"}
     assert {entry.algorithm for entry in results} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
     for entry in results:
         assert 0.5 < entry.accuracy < 1

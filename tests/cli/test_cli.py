@@ -121,7 +121,7 @@ def test_a_dry_run_shows_which_cells_share_a_training(metabench: Command) -> Non
     lines = metabench("run", "small.yaml", "--dry-run").out.splitlines()
     assert [line.partition("(")[2].rstrip(")") for line in lines] == [
         *3 * ["60 steps of 1 episodes"],
-        f"trained with {lines[1].partition(' ')[0]}",
+        f"weights of {lines[1].partition(' ')[0]}",
         "",
     ]
 

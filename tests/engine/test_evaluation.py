@@ -90,6 +90,22 @@ def test_outputs_of_the_first_episodes_are_kept(run: Run) -> None:
     np.testing.assert_allclose(np.exp(whole.episodes.outputs.outputs.astype(float)).sum(axis=-1), 1, atol=1e-3)
 
 
+def test_classes_with_different_numbers_of_queries_count_by_their_queries(run: Run) -> None:
+    """Some classes of an episode have no query at all."""
+    uneven = "query_balance: dirichlet, dirichlet_alpha: 0.3, "
+    text = SUITE.replace("eval: {{", f"eval: {{{{{uneven}")
+    outcome = run("relative", text=text)
+    assert outcome.episodes.outputs is not None
+    targets = outcome.episodes.outputs.targets
+    assert any(len(set(labels)) < 3 for labels in targets.tolist())
+    right = outcome.episodes.outputs.outputs.argmax(axis=-1) == targets
+    np.testing.assert_allclose(outcome.episodes.figures["accuracy"], right.mean(axis=1))
+    assert all(np.isfinite(figures).all() for figures in outcome.episodes.figures.values())
+    assert outcome.episodes.alone is not None
+    assert np.isfinite(outcome.episodes.alone).all()
+    assert outcome.worst_classes == []
+
+
 def test_constant_scores_have_the_accuracy_of_chance(run: Run) -> None:
     outcome = run("constant")
     np.testing.assert_allclose(outcome.episodes.figures["accuracy"], 1 / 3)

@@ -21,7 +21,8 @@ from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Vmapped
 from metabench.engine.costs import flops
-from metabench.engine.features import FeatureRows, FeatureStore
+from metabench.engine.feature_store import FeatureStore
+from metabench.engine.features import FeatureRows
 from metabench.engine.learner import make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted
@@ -135,7 +136,7 @@ def test_a_dataset_of_vectors_is_trained_and_tested(run: Run, data: LoadedDatase
         for name, split in data.splits.items()
     }
     of_vectors, of_images = run(backbone="flat", splits=vectors), run(backbone="flat")
-    assert (of_vectors.episodes.accuracies == of_images.episodes.accuracies).all()
+    assert (of_vectors.episodes.figures["accuracy"] == of_images.episodes.figures["accuracy"]).all()
     assert of_vectors.picture is None
     assert not [remark for remark in of_vectors.remarks if "not measured" in remark]
     with pytest.raises(Unfit, match="Projected takes images, and the dataset has vectors of 256 numbers"):
@@ -155,16 +156,20 @@ def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Pa
 
 
 def few_episodes(cell: Cell) -> Cell:
-    """Return the cell with fewer images of episodes (36) than of the test split (48)."""
+    """Return the cell with fewer images in its test episodes (36) than in the test split (48)."""
     return replace(cell, test=replace(cell.test, episodes=2, inductive_episodes=2))
 
 
-def test_a_trained_backbone_embeds_the_test_split_once_if_episodes_have_more_images(run: Run, tmp_path: Path) -> None:
-    many, few = Watching(), Watching()
+def test_a_trained_backbone_embeds_a_small_test_split_once_whatever_the_number_of_episodes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, few, large = Watching(), Watching(), Watching()
     run(backbone="thawed", watcher=many, features=tmp_path / "features")
-    assert embedded(many) == {"test": 48}
     run(backbone="thawed", watcher=few, features=tmp_path / "features", change=few_episodes)
-    assert embedded(few) == {}
+    assert embedded(many) == embedded(few) == {"test": 48}
+    monkeypatch.setattr("metabench.engine.features._WORTH", 2)  # episodes of 18 images
+    run(backbone="thawed", watcher=large, features=tmp_path / "features")
+    assert embedded(large) == {}
     assert names(tmp_path / "features") == [], "other weights have other features"
 
 
@@ -172,7 +177,7 @@ def test_a_split_embedded_once_gives_the_accuracies_of_its_images(run: Run, monk
     once = run(backbone="thawed")
     monkeypatch.setattr("metabench.engine.outcome.embedded_once", lambda splits, *others: splits)
     from_images = run(backbone="thawed")
-    assert (once.episodes.accuracies == from_images.episodes.accuracies).all()
+    assert (once.episodes.figures["accuracy"] == from_images.episodes.figures["accuracy"]).all()
 
 
 def test_a_frozen_backbone_that_mixes_images_fails_the_cell(run: Run, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ BOTH = BASE.replace("DATASETS", "{blots: {test_on: [blots, smears]}, smears: {te
 
 def accuracies(tmp_path: Path, record: Record, output: str = "out") -> list[float]:
     assert record.status == "ok", record.error
-    return Store(tmp_path / output).episodes(record).accuracies.tolist()
+    return Store(tmp_path / output).episodes(record).figures["accuracy"].tolist()
 
 
 def test_each_training_is_tested_on_each_dataset_and_made_once(run_suite: RunSuite, tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_an_interrupted_shared_training_resumes(run_all: RunAll, tmp_path: Path)
         with nullcontext() if phase == "none" else pytest.raises(Interrupted):
             records = run_all("protonet", text=SHARED, watcher=watcher)
         first_phases.append(watcher.phases[0])
-    assert first_phases == [*(("train", 7, step) for step in (0, 2, 3, 3)), ("test", 12, 0)]
+    assert first_phases == [*(("train", 7, step) for step in (0, 2, 3, 3)), ("calibrate", 5, 0)]
     assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
 

@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from metabench import __version__
 from metabench.analysis.paired import ALPHA
-from metabench.analysis.standings import Row, Table, make_tables
+from metabench.analysis.standings import Row, Table, common_episodes, make_tables
 from metabench.analysis.stats import mean_interval
 from metabench.records.record import Record
 from metabench.records.runs import Runs
@@ -126,20 +126,21 @@ def _pairs(table: Table) -> dict[str, Any] | None:
     """
     compared = [row for row in table.rows if row.rank is not None and row.values is not None]
     rows = compared[:METHODS]
+    common = common_episodes(compared)
     if len(rows) < 2:
         return None
     lines = []
     for row in rows:
-        cells = [_pair(row, other) if other is not row else {"text": "", "verdict": ""} for other in rows]
+        cells = [_pair(row, other, common) if other is not row else {"text": "", "verdict": ""} for other in rows]
         lines.append({"name": row.name, "cells": cells})
     more = f"The best {len(rows)} of {len(compared)} methods." if len(compared) > len(rows) else ""
     return {"names": [row.name for row in rows], "lines": lines, "more": more}
 
 
-def _pair(row: Row, other: Row) -> dict[str, str]:
+def _pair(row: Row, other: Row, episodes: int) -> dict[str, str]:
     assert row.values is not None
     assert other.values is not None
-    interval = mean_interval(row.values - other.values)
+    interval = mean_interval(row.values[:episodes] - other.values[:episodes])
     clear = row.p_holm[other.name] <= ALPHA
     text = leaderboard.shown_difference(row.metric, interval.mean, interval.ci95) + (" *" if clear else "")
     return {"text": text, "verdict": ("better" if interval.mean * row.metric.sign > 0 else "worse") if clear else ""}
