@@ -35,7 +35,7 @@ from metabench.planning.suite import Suite, SuiteFile, resolve
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
-#: Number of episodes timed at once.
+#: Number of episodes timed at once, where their stream does not say.
 _AT_ONCE = 4
 #: Approximate number of episodes of a test for transduction and latency.
 _PROBED = 50
@@ -214,7 +214,7 @@ def _timed(
             test, step, batch = evaluation_stream(cell, tested_on, device), 0.0, 1
             if schedule is not None:
                 train = training_stream(training, trained_on, device)
-                batch = min(schedule.meta_batch, _AT_ONCE)
+                batch = min(schedule.meta_batch, train.at_once or _AT_ONCE)
                 set_batchings(algorithm, train.batch(0, batch))
                 step = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
             if tested is not algorithm or schedule is None:
@@ -238,16 +238,17 @@ def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: 
 
     The latter is 0 for inductive algorithms.
     """
+    at_once = stream.at_once or _AT_ONCE
     predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
-        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, _AT_ONCE), _AT_ONCE)
+        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), at_once)
     alone = Stopwatch(device)
     if transductive:
         # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
         with suppress(Exception), alone.running():
             predict_alone(algorithm, queries_alone(stream.batch(0, 1)), seed, 0)
-    return watch.seconds / (2 * _AT_ONCE), alone.seconds
+    return watch.seconds / (2 * at_once), alone.seconds
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:

@@ -94,7 +94,7 @@ class _Planner:
 
     def _ways(self, dataset: str) -> Sequence[int]:
         """Return the ways of a dataset's episodes; a regression has none, which is written as 1."""
-        return [1] if self._tasks[dataset] == "regression" else self._suite.ways
+        return [1] if self._tasks[dataset] == "regression" else self._suite.ways or []
 
     def _check_tasks(self) -> None:
         """Check that ways are given where there are classes, and that a test is of the kind of its training.
@@ -127,7 +127,7 @@ class _Planner:
         if cell.test.task == "regression":
             return  # a source makes as many points as are asked for
         places: dict[str, KeyPath] = {
-            "way": ("ways", suite.ways.index(shape.way)),
+            "way": ("ways", (suite.ways or []).index(shape.way)),
             "shot": ("shots", suite.shots.index(shape.shot)),
         }
         validated_on = cell.selection.on or cell.training.dataset

@@ -256,7 +256,7 @@ class Suite(_Section):
     datasets: dict[Label, DatasetEntry] = Field(min_length=1)
     backbones: dict[Label, Entry] = Field(min_length=1)
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
-    ways: list[PositiveInt] = []
+    ways: list[PositiveInt] | None = Field(default=None, min_length=1)
     shots: list[PositiveInt] = Field(min_length=1)
     queries: PositiveInt = 15
     seeds: list[int] = Field(default=[0], min_length=1)
@@ -268,17 +268,19 @@ class Suite(_Section):
 
     @field_validator("ways", "shots", "seeds")
     @classmethod
-    def _no_duplicates(cls, values: list[int]) -> list[int]:
+    def _no_duplicates(cls, values: list[int] | None) -> list[int] | None:
+        if values is None:
+            return None
         if len(set(values)) < len(values):
             raise ValueError("a value is given twice")
-        if min(values, default=0) < 0:
+        if min(values) < 0:
             raise ValueError("values must not be negative")
         return values
 
     @field_validator("ways")
     @classmethod
-    def _two_ways(cls, values: list[int]) -> list[int]:
-        if min(values, default=2) < 2:
+    def _two_ways(cls, values: list[int] | None) -> list[int] | None:
+        if values is not None and min(values) < 2:
             raise ValueError("a way must be at least 2")
         return values
 

@@ -71,7 +71,10 @@ def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
         plot = _against_cost(rows, axis, cost)
         if plot is not None:
             plots.append(
-                (f"{name.capitalize()}{methods} against {axis}; the line is the Pareto front of all methods", plot)
+                (
+                    f"{name[0].upper()}{name[1:]}{methods} against {axis}; the line is the Pareto front of all methods",
+                    plot,
+                )
             )
     plots.append((f"Validation: {name}{methods} during training (first seed)", _learning_curves(best)))
     plots.append((f"Share of test episodes{methods} with at most this {name}", _distributions(best)))

@@ -25,7 +25,8 @@ NUMBERS = (
 
 def title(record: Mapping[str, Any]) -> str:
     """Return the cell's title, which is unique in its run."""
-    shape = f"{record['way']}-way-{record['shot']}-shot"
+    way = "" if record["task"] == "regression" else f"{record['way']}-way-"
+    shape = f"{way}{record['shot']}-shot"
     return f"{record['algorithm']} {record['dataset']} {shape} {record['backbone']} seed {record['seed']}"
 
 
