@@ -59,7 +59,7 @@ class BackboneSpec(Spec):
 
 @dataclass(frozen=True)
 class DatasetSpec(Spec):
-    """Announces a `metabench.api.Dataset`."""
+    """Announces a `metabench.api.Dataset` or a `metabench.api.EpisodeSource`."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,13 @@ class Metric:
     The harness calls them; a method never sees its metric.
     """
 
-    def of_episode(
-        self, outputs: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.floating[Any]]:
+    def of_episode(self, outputs: npt.NDArray[np.float64], targets: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
         """Return the figures of each of B episodes, a function of that episode only.
 
         Args:
-            outputs: [B, M, N] log-probabilities of the N classes for M queries; -inf for an impossible class.
-            targets: [B, M] labels.
+            outputs: [B, M, N] log-probabilities of the N classes for M queries; -inf for an impossible class. Of a
+                regression, [B, M, D] numbers.
+            targets: [B, M] labels; [B, M, D] numbers of a regression.
 
         Returns:
             [B] figures, of which the metric is the mean over all episodes; or [B, k] figures for `pooled`. A figure
@@ -101,13 +100,16 @@ class Metric:
         raise NotImplementedError
 
 
+#: The kinds of tasks.
+TaskKind = Literal["classification", "regression"]
+
 #: The names of metrics are keys of records and parts of file names.
 METRIC_NAME = r"^[a-z][a-z0-9_]*$"
 
 
 @dataclass(frozen=True)
 class MetricSpec(Spec):
-    """Announces a `Metric`, which is computed for every cell from its test outputs.
+    """Announces a `Metric`, which is computed for every cell of its kind of task from its test outputs.
 
     Attributes:
         title: heading of its column, e.g. ``"NLL"``; empty means `name`.
@@ -118,6 +120,7 @@ class MetricSpec(Spec):
         highest: largest possible value; None for no bound.
         calibrated: whether the outputs are softened by the temperature of the cell, which is fitted on validation
             episodes.
+        task: the kind of tasks that it measures, ``"classification"`` or ``"regression"``.
     """
 
     title: str = ""
@@ -127,6 +130,7 @@ class MetricSpec(Spec):
     lowest: float | None = None
     highest: float | None = None
     calibrated: bool = False
+    task: TaskKind = "classification"
 
     def __post_init__(self) -> None:
         """Check the name, the direction and the scale.
@@ -138,6 +142,10 @@ class MetricSpec(Spec):
             raise ValueError(f"the metric's name {self.name!r} must consist of a-z, 0-9 and _, and begin with a letter")
         if self.better not in ("high", "low"):
             raise ValueError(f"better of the metric '{self.name}' must be 'high' or 'low', not {self.better!r}")
+        if self.task not in ("classification", "regression"):
+            raise ValueError(
+                f"task of the metric '{self.name}' must be 'classification' or 'regression', not {self.task!r}"
+            )
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"scale of the metric '{self.name}' must be a positive number, not {self.scale!r}")
 

@@ -28,7 +28,7 @@ import pytest
 import torch
 
 from metabench.api import Algorithm, Episodes
-from metabench.conformance import algorithms, backbones, datasets, loggers, metrics
+from metabench.conformance import algorithms, backbones, datasets, loggers, metrics, regressors, sources
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
@@ -36,7 +36,7 @@ from metabench.engine.learner import build_tested
 from metabench.engine.precision import tf32
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import training_batches
-from metabench.engine.streams import EpisodeStream, evaluation_stream
+from metabench.engine.streams import Stream, evaluation_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import Unfit
 from metabench.machine.clock import synchronise
@@ -52,8 +52,10 @@ __all__ = [
     "AlgorithmChecks",
     "BackboneChecks",
     "DatasetChecks",
+    "EpisodeSourceChecks",
     "LoggerChecks",
     "MetricChecks",
+    "RegressorChecks",
     "SmallNetwork",
     "SuiteBenchmarks",
 ]
@@ -79,6 +81,19 @@ class AlgorithmChecks:
         """Run one of `metabench.conformance.algorithms.CHECKS`."""
         subject = algorithms.Subject(self.algorithm, self.params, self.transductive, self.steps)
         algorithms.run_check(check, subject)
+
+
+class RegressorChecks(AlgorithmChecks):
+    """Checks an algorithm on regression; subclass it as ``Test…``, beside `AlgorithmChecks` if it classifies, too.
+
+    Attributes are as in `AlgorithmChecks`; `steps` are of eight episodes each.
+    """
+
+    @pytest.mark.parametrize("check", list(regressors.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.regressors.CHECKS`."""
+        subject = regressors.Subject(self.algorithm, self.params, self.transductive, self.steps)
+        regressors.run_check(check, subject)
 
 
 class BackboneChecks:
@@ -121,6 +136,23 @@ class DatasetChecks:
         cache = tmp_path_factory.getbasetemp() / "metabench-packs"
         roots = replace(DataRoots.from_environment(os.environ), cache=cache)
         datasets.run_check(check, datasets.Subject(self.dataset, roots, self.params))
+
+
+class EpisodeSourceChecks:
+    """Checks a source of episodes; subclass it as ``Test…``.
+
+    Attributes:
+        source: name of the source, as its plugin announces it among the datasets.
+        params: its parameters.
+    """
+
+    source: ClassVar[str]
+    params: ClassVar[Mapping[str, Any]] = {}
+
+    @pytest.mark.parametrize("check", list(sources.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.sources.CHECKS`."""
+        sources.run_check(check, sources.Subject(self.source, self.params))
 
 
 class MetricChecks:
@@ -243,12 +275,12 @@ class _Work:
                 pytest.skip(f"{cell.title}: nothing is trained")
             self.batch = schedule.batch
             self.batches = training_batches(cell.training, splits, self.device)
-            self.test: EpisodeStream = evaluation_stream(cell, splits, self.device)
+            self.test: Stream = evaluation_stream(cell, splits, self.device)
             first = self.batches(0)
             few = first[: min(2, self.batch)] if isinstance(first, Episodes) else self.test.batch(0, 2)
             set_batchings(self.algorithm, few)
 
 
 def _name(cell: Cell) -> str:
-    shape = f"{cell.shape.way}-way-{cell.shape.shot}-shot"
+    shape = str(cell.shape).replace(" ", "-")
     return f"{cell.algorithm.label}-{cell.dataset.label}-{shape}-{cell.backbone.label}-seed{cell.seed}"

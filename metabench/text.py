@@ -82,3 +82,8 @@ def _escaped(match: re.Match[str]) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shape_text(way: int, shot: int) -> str:
+    """Return way and shot for people, ``"5-way 1-shot"``; of a regression, whose way is 1, ``"10-shot"``."""
+    return f"{shot}-shot" if way == 1 else f"{way}-way {shot}-shot"

@@ -19,8 +19,8 @@ def mean_over_seeds(row: Row, cost: Cost) -> float | None:
 
 
 def validation(record: Record) -> float | None:
-    """Return the validation accuracy of the tested weights."""
-    return record.train.validation_accuracy if record.train else None
+    """Return the metric that ranks in the validation of the tested weights."""
+    return record.train.validation_value if record.train else None
 
 
 def eval_rate(record: Record) -> float | None:

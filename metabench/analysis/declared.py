@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from metabench.analysis.metrics import CLASSIFICATION, Measure, by_name
+from metabench.analysis.metrics import OF_TASK, Measure, by_name
 from metabench.errors import PluginError, in_one_line
 from metabench.registry.manager import PluginManager
 from metabench.specs import Metric, MetricSpec
 
 
-def measures_of(plugins: PluginManager) -> list[Measure]:
-    """Return the built-in metrics, and those of plugins.
+def measures_of(plugins: PluginManager, task: str) -> list[Measure]:
+    """Return the built-in metrics of a kind of task, and those of plugins.
 
     A metric of a plugin cannot replace a built-in one: it is left out with a warning.
+
+    Args:
+        plugins: the provider of the classes.
+        task: ``"classification"`` or ``"regression"``.
     """
-    measures = list(CLASSIFICATION)
+    measures = list(OF_TASK[task])
     for name, spec in plugins.metrics().items():
-        if name in by_name(CLASSIFICATION):
+        if spec.task != task:
+            continue
+        if name in by_name(OF_TASK[task]):
             logging.getLogger(__name__).warning(
                 "the metric '%s' of %s is left out: metabench has one of this name",
                 name,

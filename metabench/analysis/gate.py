@@ -17,6 +17,7 @@ from metabench.analysis.stats import MeanInterval, mean_interval, t_below
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration, Record
 from metabench.records.runs import Runs
+from metabench.text import shape_text
 
 Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "skipped", "new"]
 
@@ -87,8 +88,9 @@ def judge(
     Args:
         base: the run to compare with.
         candidate: the run to judge.
-        tolerance: accepted loss of the metric that ranks; of accuracy, as a fraction. The same seed trains to a
-            slightly different network on another processor, or with another order of summation.
+        tolerance: accepted loss of the metric that ranks, in hundreds of the unit of its column: of accuracy, a
+            fraction. The same seed trains to a slightly different network on another processor, or with another order
+            of summation.
         tolerances: accepted loss of further metrics, by name, unscaled. They are judged in cells where both runs have
             the metric; a metric that only the base has is missing.
 
@@ -108,7 +110,7 @@ def judge(
     before, after = _by_title(base.records), _by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
     both = {
-        title: _Pair(title, old, new, old.ranked_by, tolerance)
+        title: _Pair(title, old, new, old.ranked_by, tolerance * 100 / old.ranking.scale)
         for title, (old, new) in pairs.items()
         if old and new and old.primary and new.primary and episodes_of(old) == episodes_of(new)
         if not (_is_timed(old) or _is_timed(new))
@@ -142,7 +144,7 @@ def _by_title(records: Iterable[Record]) -> dict[str, Record]:
     """Return the latest record of each cell title."""
     ordered = sorted(records, key=lambda record: record.finished)
     return {
-        f"{r.algorithm} · {r.dataset} · {r.way}-way {r.shot}-shot · {r.backbone} · seed {r.seed}": r for r in ordered
+        f"{r.algorithm} · {r.dataset} · {shape_text(r.way, r.shot)} · {r.backbone} · seed {r.seed}": r for r in ordered
     }
 
 

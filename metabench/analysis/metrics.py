@@ -1,4 +1,4 @@
-"""The metrics of classification, and how to compute metrics from outputs."""
+"""Metrics, and how to compute them from outputs."""
 
 from __future__ import annotations
 
@@ -69,6 +69,15 @@ class CalibrationError(Metric):
     def pooled(self, means: Floats) -> float:
         """Return the mean over queries of a bin's gap between accuracy and confidence."""
         return float(np.abs(means).sum())
+
+
+class SquaredError(Metric):
+    """The mean squared error of the predicted numbers."""
+
+    def of_episode(self, outputs: Floats, targets: Floats) -> Floats:
+        """Return the [B] means over the queries, and the numbers of each."""
+        means: Floats = np.square(outputs - targets).mean(axis=(1, 2))
+        return means
 
 
 def credit(outputs: Floats, targets: Ints) -> Floats:
@@ -240,6 +249,21 @@ CLASSIFICATION: tuple[Measure, ...] = (
 #: The metric that ranks methods of classification.
 RANKED_BY = CLASSIFICATION[0].name
 
+#: The metrics of regression, the one that ranks first.
+REGRESSION: tuple[Measure, ...] = (
+    _declare(
+        SquaredError,
+        "mse",
+        "mean squared error over the queries, then over the test episodes",
+        title="MSE",
+        better="low",
+        lowest=0.0,
+    ),
+)
+
+#: The built-in metrics, by kind of task, each with the one that ranks first.
+OF_TASK: Mapping[str, tuple[Measure, ...]] = {"classification": CLASSIFICATION, "regression": REGRESSION}
+
 
 def own_metric(name: str) -> Metric:
     """Return a metric of metabench, to pool the figures of records.
@@ -247,7 +271,7 @@ def own_metric(name: str) -> Metric:
     Raises:
         UsageError: it is a plugin's, whose code is not imported to show records.
     """
-    own = by_name(CLASSIFICATION).get(name)
+    own = by_name(CLASSIFICATION + REGRESSION).get(name)
     if own is None:
         raise UsageError(
             f"the metric '{name}' pools all episodes, and only metabench's own of this kind are compared: leave it out"
@@ -283,12 +307,12 @@ class Collector:
                         "no temperature: nothing is validated, or a true class scores -inf there"
                     )
 
-    def add(self, outputs: Floats, targets: Ints) -> None:
+    def add(self, outputs: Floats, targets: npt.NDArray[Any]) -> None:
         """Add the figures of B further episodes.
 
         Args:
-            outputs: [B, M, N] log-probabilities.
-            targets: [B, M] labels.
+            outputs: [B, M, N] log-probabilities; [B, M, D] numbers of a regression.
+            targets: [B, M] labels; [B, M, D] numbers of a regression.
         """
         calibrated = None if self._temperature is None else log_probabilities(outputs, self._temperature)
         for measure in self._measures:

@@ -29,7 +29,7 @@ class Comparison:
 
 
 def compare_published(record: Record, results: Iterable[PublishedResult]) -> Comparison | None:
-    """Return the published result with the nearest protocol.
+    """Return the published result with the nearest protocol; none for a regression, since they are accuracies.
 
     A result matches where algorithm, dataset, way, shot and variant are the record's.
 
@@ -43,7 +43,7 @@ def compare_published(record: Record, results: Iterable[PublishedResult]) -> Com
     matches = [
         Comparison(result, (*_differences(_settings(record), result.protocol), *result.notes))
         for result in results
-        if _matches(record, result)
+        if record.task == "classification" and _matches(record, result)
     ]
     return min(matches, key=lambda comparison: len(comparison.differences), default=None)
 

@@ -23,6 +23,7 @@ from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_i
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration, Record
 from metabench.specs import Metric, PublishedResult
+from metabench.text import shape_text
 
 
 class Results(Protocol):
@@ -112,7 +113,7 @@ class Table:
     @property
     def task(self) -> str:
         """Return dataset, way, shot and backbone as text."""
-        return f"{self.dataset} · {self.way}-way {self.shot}-shot · {self.backbone}"
+        return f"{self.dataset} · {shape_text(self.way, self.shot)} · {self.backbone}"
 
     @property
     def title(self) -> str:

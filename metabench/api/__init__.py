@@ -14,7 +14,8 @@ from metabench.api.gradients import Weights, gradients, is_vectorised, trained_w
 from metabench.api.images import Images
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.rows import Rows, TensorRows
-from metabench.api.tasks import Classification
+from metabench.api.sources import EpisodeSource, SourceSplit
+from metabench.api.tasks import Classification, Regression, Task
 from metabench.api.version_1 import REMOVED, removed
 from metabench.errors import CellFailed, DataError, Unfit
 from metabench.packs import ClassImages, Pack
@@ -40,16 +41,20 @@ __all__ = [
     "Dataset",
     "DatasetFiles",
     "Episode",
+    "EpisodeSource",
     "Episodes",
     "Images",
     "Metrics",
     "Pack",
     "Progress",
+    "Regression",
     "Rows",
     "Setup",
+    "SourceSplit",
     "Split",
     "SplitSize",
     "Support",
+    "Task",
     "TensorRows",
     "Unfit",
     "Weights",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import trained_weights
 from metabench.api.images import Images
 from metabench.api.outer import AlgorithmConfig, OuterOptimiser
+from metabench.api.tasks import Regression
 
 #: The metrics of `Algorithm.train_step`: scalar tensors, left on the device so that the host need not wait.
 Metrics = Mapping[str, Tensor]
@@ -32,6 +33,7 @@ class Setup:
         train_steps: number of calls of `Algorithm.train_step`; 0 if nothing is trained.
         teacher: a trained algorithm to learn from, in eval mode and without gradients, where the suite names one.
         train_classes: number of classes of the training split, the labels of `Images`.
+        regression: the task of all episodes, if it is no classification.
     """
 
     backbone: Backbone
@@ -40,6 +42,16 @@ class Setup:
     train_steps: int
     teacher: Algorithm | None = None
     train_classes: int = 0
+    regression: Regression | None = None
+
+    @property
+    def outputs(self) -> int:
+        """The length of the answer to a query: N of a classification, or the outputs of a regression.
+
+        Raises:
+            TypeError: as `way`.
+        """
+        return self.way if self.regression is None else self.regression.outputs
 
     @property
     def way(self) -> int:
@@ -70,6 +82,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     #: The batches of `train_step`: episodes, or images with labels that all batches share (`image_loss`). An algorithm
     #: that trains on nothing is tested as it is, whatever a suite says about training.
     trains_on: Literal["episodes", "images", "nothing"] = "episodes"
+    #: The kinds of tasks that it can do: ``"classification"``, ``"regression"``. Its cells of others are skipped.
+    tasks: Collection[str] = ("classification",)
     #: Input of `adapt`, `answer` and `episode_loss`: images, or their features by the backbone.
     reads: Literal["images", "features"] = "images"
     #: Whether the result for an episode is a function of the weights and the episode, made of tensor operations: no
@@ -120,6 +134,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
             query: [M, C, H, W] images; [M, D] features for an algorithm that reads features.
 
         Returns:
+            Of a regression, [M, outputs] numbers, all finite. Of a classification,
             [M, N] scores: log-probabilities up to a constant for each query, and up to one temperature for all of
             them. -inf says that a class is impossible; all other scores are finite. The largest score of a query is
             its prediction.

@@ -95,6 +95,11 @@ class Split:
         return self.images if isinstance(self.images, Rows) else TensorRows(self.images)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return (C, H, W) of the images, or (D,) of vectors."""
+        return self.rows.shape
+
+    @property
     def size(self) -> SplitSize:
         """Return the size of the split."""
         counts = self.offsets.diff()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from metabench.api.tasks import Classification
+from metabench.api.tasks import Task, way_of
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,19 @@ class Support:
     """The support set of one episode.
 
     Attributes:
-        x: [S, C, H, W] float images; [S, D] features for an algorithm that reads features.
-        y: [S] labels 0 … N-1.
+        x: [S, C, H, W] float images; [S, D] vectors, or features for an algorithm that reads features.
+        y: [S] labels 0 … N-1; [S, outputs] float targets of a regression.
         task: the task.
     """
 
     x: Tensor
     y: Tensor
-    task: Classification
+    task: Task
 
     @property
     def way(self) -> int:
         """N, the number of classes."""
-        return self.task.way
+        return way_of(self.task)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Episode:
     Attributes:
         support: the support set.
         query_x: [M, C, H, W] float queries, in random order; [M, D] features for an algorithm that reads features.
-        query_y: [M] labels 0 … N-1.
+        query_y: [M] labels 0 … N-1; [M, outputs] float targets of a regression.
     """
 
     support: Support
@@ -45,7 +45,7 @@ class Episode:
     query_y: Tensor
 
     @property
-    def task(self) -> Classification:
+    def task(self) -> Task:
         """The task of the support set."""
         return self.support.task
 
@@ -55,10 +55,10 @@ class Episodes:
     """A batch of B episodes on the device.
 
     Attributes:
-        support_x: [B, S, C, H, W] float support images.
-        support_y: [B, S] support labels 0 … N-1.
-        query_x: [B, M, C, H, W] float queries, in random order.
-        query_y: [B, M] query labels 0 … N-1.
+        support_x: [B, S, C, H, W] float support images; [B, S, D] vectors.
+        support_y: [B, S] support labels 0 … N-1; [B, S, outputs] float targets of a regression.
+        query_x: [B, M, C, H, W] float queries, in random order; [B, M, D] vectors.
+        query_y: [B, M] query labels 0 … N-1; [B, M, outputs] float targets of a regression.
         task: the task of each episode.
         embedded: whether the images are features already, [B, S, D] and [B, M, D].
     """
@@ -67,13 +67,13 @@ class Episodes:
     support_y: Tensor
     query_x: Tensor
     query_y: Tensor
-    task: Classification
+    task: Task
     embedded: bool = False
 
     @property
     def way(self) -> int:
         """N, the number of classes."""
-        return self.task.way
+        return way_of(self.task)
 
     def __len__(self) -> int:
         return len(self.support_x)

@@ -22,7 +22,7 @@ from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 from metabench.reporting.leaderboard import shown
-from metabench.text import visible_lines
+from metabench.text import shape_text, visible_lines
 
 #: Seconds between plain progress lines of a cell.
 _INTERVAL = 20.0
@@ -132,7 +132,7 @@ class RunConsole:
 
     def cell_done(self, record: Record, kept: bool) -> None:
         """See `metabench.executors.driver.Reporter`."""
-        shape = f"{record.way}-way {record.shot}-shot"
+        shape = shape_text(record.way, record.shot)
         cell = f"{record.algorithm} · {record.dataset} · {record.backbone} · {shape} · seed {record.seed}"
         if record.primary is None:
             self.say(f"{'skipped' if record.status == 'skipped' else 'FAILED':<7} {cell}: {record.error}")

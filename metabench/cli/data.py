@@ -51,6 +51,7 @@ def prepare(names: tuple[str, ...]) -> None:
 
     A name may be FILE.py:CLASS.
     """
+    from metabench.api import EpisodeSource
     from metabench.cli.progress import pack_progress
     from metabench.data.packing import DataRoots, load_pack, load_splits, pack_path
     from metabench.registry.file_classes import absolute, is_local
@@ -62,6 +63,9 @@ def prepare(names: tuple[str, ...]) -> None:
     names = tuple(absolute(name, Path.cwd()) if is_local(name) else name for name in names)
     # Build all datasets first: a misspelt name is reported before any packing.
     for name, dataset in [(name, manager.build_dataset(name)) for name in names]:
+        if isinstance(dataset, EpisodeSource):
+            say(f"{name}: its episodes are made, there is nothing to pack")
+            continue
         path = pack_path(name, dataset, roots)
         before = path.stat().st_mtime_ns if path.exists() else None
         with pack_progress() as progress:
@@ -116,12 +120,16 @@ def import_dataset(name: str, path: Path) -> None:
     """
     from dataclasses import replace
 
+    from metabench.api import EpisodeSource
     from metabench.cli.progress import pack_progress
     from metabench.data.packing import DataRoots, make_pack, pack_path
+    from metabench.errors import DataError
     from metabench.registry.manager import PluginManager
 
     roots = replace(DataRoots.from_environment(os.environ), sources=(path,), download=False)
     dataset = PluginManager.from_environment().build_dataset(name)
+    if isinstance(dataset, EpisodeSource):
+        raise DataError(f"the episodes of '{name}' are made, there is nothing to import")
     with pack_progress() as progress:
         pack = make_pack(name, dataset, roots, progress)
     say(f"{name}: imported from {path}, {_describe(pack, pack_path(name, dataset, roots))}")

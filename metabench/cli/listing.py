@@ -19,7 +19,7 @@ def list_(kind: str) -> None:
     KIND is algorithms, backbones, datasets, metrics, suites, loggers or plugins. NAME is an algorithm, a backbone, a
     dataset, a logger, a metric of a plugin or FILE.py:CLASS: its docs, parameters and defaults are printed.
     """
-    from metabench.analysis.metrics import CLASSIFICATION
+    from metabench.analysis.metrics import OF_TASK
 
     plugins = PluginManager.from_environment()
     links = kind != "all"
@@ -28,7 +28,7 @@ def list_(kind: str) -> None:
         "backbones": lambda plugins: _specs(plugins.backbones(), links),
         "datasets": lambda plugins: _specs(plugins.datasets(), links),
         "metrics": lambda plugins: [
-            *((measure.name, measure.declaration.summary) for measure in CLASSIFICATION),
+            *((measure.name, measure.declaration.summary) for measures in OF_TASK.values() for measure in measures),
             *_specs(plugins.metrics(), links),
         ],
         "suites": lambda plugins: [(name, str(spec.path)) for name, spec in plugins.suites().items()],

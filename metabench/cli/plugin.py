@@ -75,7 +75,8 @@ def check(
     A dataset is packed into a temporary cache. A logger gets the records of a made-up suite, plugin-check: one that
     sends them to a server does so.
     """
-    from metabench.conformance import algorithms, backbones, datasets, loggers, metrics
+    from metabench.api import EpisodeSource
+    from metabench.conformance import algorithms, backbones, datasets, loggers, metrics, regressors, sources
     from metabench.data.packing import DataRoots
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
@@ -88,7 +89,13 @@ def check(
     _refuse_options_of_other_kinds(name, kind)
     if kind == "algorithm":
         _refuse_wrong_parameters(name, plugins.algorithm_class(name).Config, given)
-        return _report(algorithms.CHECKS, algorithms.Subject(name, given, transductive, steps, plugins))
+        tasks = plugins.algorithm_class(name).tasks
+        codes = []
+        if "classification" in tasks or "regression" not in tasks:
+            codes.append(_report(algorithms.CHECKS, algorithms.Subject(name, given, transductive, steps, plugins)))
+        if "regression" in tasks:
+            codes.append(_report(regressors.CHECKS, regressors.Subject(name, given, transductive, steps, plugins)))
+        return max(codes)
     if kind == "backbone":
         _refuse_wrong_parameters(name, plugins.backbone_class(name).Config, given)
         shapes = image_shapes or backbones.IMAGE_SHAPES
@@ -99,6 +106,8 @@ def check(
     if kind == "metric":
         return _report(metrics.CHECKS, metrics.Subject(name, plugins))
     _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, given)
+    if issubclass(plugins.dataset_class(name), EpisodeSource):
+        return _report(sources.CHECKS, sources.Subject(name, given, plugins))
     with tempfile.TemporaryDirectory() as folder:
         roots = replace(DataRoots.from_environment(os.environ), cache=Path(folder))
         return _report(datasets.CHECKS, datasets.Subject(name, roots, given, plugins))

@@ -45,6 +45,8 @@ class Subject:
     def build(self, params: Mapping[str, Any] | None = None) -> Dataset:
         """Return a new dataset; by default, with the parameters of the subject."""
         cls = self.plugins.dataset_class(self.name)
+        if not issubclass(cls, Dataset):
+            raise NotConforming("it is an EpisodeSource, check it by metabench.testing.EpisodeSourceChecks")
         return cls(validate_config(cls.Config, self.params if params is None else params))
 
     def pack(self) -> Pack:

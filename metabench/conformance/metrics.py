@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from metabench.analysis.metrics import Measure, log_probabilities
 from metabench.analysis.stats import Floats, Ints
@@ -51,7 +53,7 @@ def made_up(way: int, queries: int) -> tuple[Floats, Ints]:
     return log_probabilities(scores), targets
 
 
-def figures_of(metric: Metric, outputs: Floats, targets: Ints) -> Floats:
+def figures_of(metric: Metric, outputs: Floats, targets: npt.NDArray[Any]) -> Floats:
     """Return the figures of a metric.
 
     Raises:
@@ -72,21 +74,31 @@ def value_of(metric: Metric, figures: Floats) -> float:
     return float(metric.pooled(figures.mean(axis=0))) if figures.ndim == 2 else float(figures.mean())
 
 
-def _all_shapes() -> Iterator[tuple[Floats, Ints]]:
+def _all_shapes(subject: Subject) -> Iterator[tuple[Floats, npt.NDArray[Any]]]:
     for way, queries in SHAPES:
+        if subject.spec.task == "regression":
+            yield made_up_numbers(way, queries)
+            continue
         yield made_up(way, queries)
+
+
+def made_up_numbers(outputs: int, queries: int) -> tuple[Floats, Floats]:
+    """Return answers and targets of `EPISODES` episodes of regression."""
+    generator = np.random.default_rng(outputs)
+    targets = generator.normal(size=(EPISODES, queries, outputs))
+    return targets + 0.5 * generator.normal(size=targets.shape), targets
 
 
 def check_figures(subject: Subject) -> None:
     """`of_episode` returns finite [B] or [B, k] figures, for any way and number of queries."""
-    for outputs, targets in _all_shapes():
+    for outputs, targets in _all_shapes(subject):
         figures_of(subject.build(), outputs, targets)
 
 
 def check_episodes(subject: Subject) -> None:
     """The figures of an episode do not depend on other episodes, nor on earlier calls."""
     metric = subject.build()
-    for outputs, targets in _all_shapes():
+    for outputs, targets in _all_shapes(subject):
         together = figures_of(metric, outputs, targets)
         alone = np.concatenate([figures_of(metric, outputs[i : i + 1], targets[i : i + 1]) for i in range(EPISODES)])
         if not np.allclose(together, alone, rtol=1e-9, atol=1e-12):
@@ -95,7 +107,7 @@ def check_episodes(subject: Subject) -> None:
 
 def check_arguments(subject: Subject) -> None:
     """Outputs and targets stay as they are."""
-    for outputs, targets in _all_shapes():
+    for outputs, targets in _all_shapes(subject):
         before = outputs.copy(), targets.copy()
         figures_of(subject.build(), outputs, targets)
         if not (np.array_equal(before[0], outputs) and np.array_equal(before[1], targets)):
@@ -104,7 +116,9 @@ def check_arguments(subject: Subject) -> None:
 
 def check_impossible_classes(subject: Subject) -> None:
     """Figures stay finite where a class that is not the true one has the log-probability -inf."""
-    for outputs, targets in _all_shapes():
+    if subject.spec.task == "regression":
+        return  # it has no classes
+    for outputs, targets in _all_shapes(subject):
         impossible = outputs.copy()
         other = (targets + 1) % outputs.shape[-1]
         np.put_along_axis(impossible, other[..., None], -np.inf, axis=-1)
@@ -120,7 +134,7 @@ def check_value(subject: Subject) -> None:
     """The value over all episodes is a finite number within the declared bounds."""
     metric = subject.build()
     declared = Measure.of(subject.spec, metric).declaration
-    for outputs, targets in _all_shapes():
+    for outputs, targets in _all_shapes(subject):
         figures = figures_of(metric, outputs, targets)
         value = value_of(metric, figures)
         values = figures if figures.ndim == 1 else np.array([value])

@@ -14,7 +14,7 @@ from metabench.data.sampler import EpisodeShape, IntArray, sampler_key
 from metabench.data.validation import normalised
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Split
+    from metabench.api import SourceSplit, Split
 
 #: Images hashed at once.
 _AT_ONCE = 1024
@@ -72,7 +72,7 @@ class Order:
         return f"{split}|{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def episodes_key(split: Split, name: str, shape: EpisodeShape, seed: int, content: str) -> str:
+def episodes_key(split: Split | SourceSplit, name: str, shape: EpisodeShape, seed: int, content: str) -> str:
     """Return a key of the episodes of a split: 32 hexadecimal digits.
 
     Splits of equal keys have the same episodes, of the same images.
@@ -82,9 +82,12 @@ def episodes_key(split: Split, name: str, shape: EpisodeShape, seed: int, conten
         name: its name.
         shape: shape of the episodes.
         seed: seed of the episodes.
-        content: its `content_of`.
+        content: its `content_of`, or `metabench.api.SourceSplit.content`.
     """
-    key = sampler_key(Order.of(split, shape.per_class).stream(name), shape, seed)
+    from metabench.api import Split
+
+    stream = Order.of(split, shape.per_class).stream(name) if isinstance(split, Split) else name
+    key = sampler_key(stream, shape, seed)
     return hashlib.sha256(f"{key}|{content}".encode()).hexdigest()[:32]
 
 

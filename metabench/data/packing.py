@@ -20,14 +20,14 @@ import platformdirs
 
 from metabench.data.examination import kept_examination, new_examination
 from metabench.data.identical import Findings
-from metabench.data.validation import check_pack, check_sizes, check_splits, checked_classes
+from metabench.data.validation import SPLITS, check_pack, check_sizes, check_splits, checked_classes
 from metabench.errors import DataError, InvalidData, MetabenchError, in_one_line
 from metabench.packs import ClassImages, Pack, read_pack, write_pack
 from metabench.registry.code import code_hash
 from metabench.registry.file_classes import is_local
 
 if TYPE_CHECKING:
-    from metabench.api import Dataset, Progress, Split
+    from metabench.api import Dataset, EpisodeSource, Progress, SourceSplit, Split
 
 __all__ = [
     "DataRoots",
@@ -98,15 +98,15 @@ class LoadedDataset:
 
     Attributes:
         splits: the splits ``train``, ``val`` and ``test``, and any others.
-        fingerprint: hash of the packed data.
-        test_content: hash of the test images.
+        fingerprint: hash of the packed data; of a source, of its class, code and parameters.
+        test_content: hash of the test images; of a source, its fingerprint.
         findings: oddities of the images.
         raw_files: number of raw files that the pack was compared with; 0 where there are none.
         remarks: oddities that the dataset noted when it was packed.
         features: folder of the features of its images; None keeps them in memory.
     """
 
-    splits: Mapping[str, Split]
+    splits: Mapping[str, Split | SourceSplit]
     fingerprint: str
     test_content: str = ""
     findings: Findings = field(default_factory=Findings)
@@ -157,12 +157,16 @@ def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress)
     return _make_pack(name, dataset, roots, progress, _raw_files(name, dataset, roots))
 
 
-def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progress) -> LoadedDataset:
-    """Return the splits of `dataset`, checked.
+def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, progress: Progress) -> LoadedDataset:
+    """Return the splits of `dataset`, checked; those of a source need no pack.
 
     Raises:
         DataError: as `load_pack`, a split is missing or not as it must be, or splits share classes or images.
     """
+    from metabench.api import EpisodeSource
+
+    if isinstance(dataset, EpisodeSource):
+        return _made(dataset)
     announced = check_sizes(name, _guarded(name, "sizes()", dataset.sizes))
     raw = _raw_files(name, dataset, roots)
     pack = _load_pack(name, dataset, roots, progress, raw)
@@ -185,13 +189,31 @@ def load_splits(name: str, dataset: Dataset, roots: DataRoots, progress: Progres
     )
 
 
+def _made(source: EpisodeSource) -> LoadedDataset:
+    """Return the splits of a source."""
+    from metabench.api import EpisodeSource, SourceSplit
+
+    code = [code_hash(cls) for cls in _plugin_classes(type(source), EpisodeSource)]
+    text = json.dumps([type(source).__qualname__, code, _parameters(source)], sort_keys=True)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    return LoadedDataset(
+        {split: SourceSplit(source, split, fingerprint) for split in SPLITS},
+        fingerprint,
+        fingerprint,
+        remarks=[
+            "its episodes are made and have no classes: no interval about the data, no control by shuffled labels, no "
+            "temperature"
+        ],
+    )
+
+
 def _content_key(name: str, dataset: Dataset, pack: Pack, raw: _RawFiles, splits: Mapping[str, Split]) -> str:
     """Return a hash of everything that the images of the splits follow from."""
     forms = {
         split: [content.rows.shape, list(content.class_names), content.offsets.tolist()]
         for split, content in splits.items()
     }
-    code = [code_hash(cls) for cls in _plugin_classes(type(dataset))]
+    code = _code(dataset)
     origin = [name, type(dataset).__qualname__, code, _parameters(dataset), dataset.overlapping, raw.stamp]
     text = json.dumps([pack.fingerprint, origin, forms], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -260,19 +282,24 @@ def _identity(name: str, dataset: Dataset) -> str:
     places = [str(path) for path in _paths(parameters)]
     # Code in a file may read the files beside it.
     home = str(Path(name.rpartition(":")[0]).resolve()) if is_local(name) else name
-    code = [code_hash(cls) for cls in _plugin_classes(type(dataset))]
+    code = _code(dataset)
     text = json.dumps([_FORMAT, home, type(dataset).__qualname__, code, parameters, places], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _plugin_classes(cls: type[Dataset]) -> list[type]:
-    """Return the class and the classes of plugins that it inherits from."""
+def _code(dataset: Dataset) -> list[str]:
+    """Return the hashes of a dataset's classes."""
     from metabench.api import Dataset
 
-    return [base for base in cls.__mro__ if issubclass(base, Dataset) and base is not Dataset]
+    return [code_hash(cls) for cls in _plugin_classes(type(dataset), Dataset)]
 
 
-def _parameters(dataset: Dataset) -> dict[str, Any]:
+def _plugin_classes(cls: type, base: type) -> list[type]:
+    """Return the class and the classes of plugins that it inherits from, below a base class of metabench."""
+    return [one for one in cls.__mro__ if issubclass(one, base) and one is not base]
+
+
+def _parameters(dataset: Dataset | EpisodeSource) -> dict[str, Any]:
     return dict(dataset.config.model_dump(mode="json"))
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from metabench.text import shape_text
+
 IntArray = npt.NDArray[np.int64]
 
 #: One Philox counter yields four 64-bit words; each episode uses a whole number of counters.
@@ -19,7 +21,7 @@ class EpisodeShape:
     """The size of an episode.
 
     Attributes:
-        way: classes (N).
+        way: classes (N); 1 of a regression, which has none.
         shot: support images of each class (K).
         queries: query images of each class; their mean over the classes where the shares differ.
         dirichlet: parameter α of a Dirichlet distribution from which an episode draws the share of each class in its
@@ -35,6 +37,10 @@ class EpisodeShape:
     def identity(self) -> dict[str, int | float]:
         """Return the sizes as plain data."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        """Return way and shot as text for people."""
+        return shape_text(self.way, self.shot)
 
     @property
     def per_class(self) -> int:
@@ -106,11 +112,11 @@ class EpisodeSampler:
                 f"{shape.shot} shots and {shape.queries} queries need {per_class} images of each class, and the "
                 f"smallest class has {self._sizes.min()}"
             )
-        self._key = int.from_bytes(bytes.fromhex(sampler_key(stream, shape, seed)), "little")
+        self._key = sampler_key(stream, shape, seed)
         # Words of an episode: classes, order of queries, images, and the shares of the classes.
         draws = shape.way * (1 + shape.queries + shape.shot + self._most_queries)
         draws += 0 if shape.dirichlet is None else shape.way
-        self._counters = -(-draws // _WORDS_PER_COUNTER)
+        self._draws = draws
 
     @property
     def _most_queries(self) -> int:
@@ -153,9 +159,25 @@ class EpisodeSampler:
 
     def _words(self, first: int, count: int) -> npt.NDArray[np.uint64]:
         """Return [count, words per episode] random words."""
-        bits = np.random.Philox(key=self._key, counter=first * self._counters)
-        words = bits.random_raw(count * self._counters * _WORDS_PER_COUNTER)
-        return np.asarray(words, dtype=np.uint64).reshape(count, -1)
+        return episode_words(self._key, first, count, self._draws)
+
+
+def episode_words(key: str, first: int, count: int, draws: int) -> npt.NDArray[np.uint64]:
+    """Return random words of episodes, those of each a function of the key and its number.
+
+    Args:
+        key: 32 hexadecimal digits, e.g. a `sampler_key`.
+        first: number of the first episode.
+        count: number of episodes.
+        draws: number of words that an episode needs; a few more are returned.
+
+    Returns:
+        [count, draws or more] words.
+    """
+    counters = -(-draws // _WORDS_PER_COUNTER)
+    number = int.from_bytes(bytes.fromhex(key), "little")
+    words = np.random.Philox(key=number, counter=first * counters).random_raw(count * counters * _WORDS_PER_COUNTER)
+    return np.asarray(words, dtype=np.uint64).reshape(count, -1)
 
 
 def _distinct(words: npt.NDArray[np.uint64], limits: IntArray) -> IntArray:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metabench.api import Algorithm, Classification, Episodes, Support, embed_episode
+from metabench.api import Algorithm, Classification, Episodes, Support, Task, embed_episode
 from metabench.api.batching import Batching
 from metabench.engine.batching import InOrder
 from metabench.engine.features import images_at_once
@@ -18,7 +18,7 @@ from metabench.machine.reproducible import derive_seed, seed_generators
 
 
 def predict(algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> Tensor:
-    """Return the [B, M, N] scores of all queries, each episode asked at once.
+    """Return the [B, M, N] scores of all queries, each episode asked at once; [B, M, outputs] of a regression.
 
     Args:
         algorithm: the algorithm.
@@ -117,7 +117,7 @@ class _Draws:
 
 
 def _answer_together(
-    learner: Algorithm, x: Tensor, y: Tensor, query: Tensor, task: Classification, draws: _Draws | None
+    learner: Algorithm, x: Tensor, y: Tensor, query: Tensor, task: Task, draws: _Draws | None
 ) -> Tensor:
     """Embed support images and queries in one pass, adapt and answer."""
     if draws:
@@ -126,7 +126,7 @@ def _answer_together(
     return _answer(learner, learner.adapt(Support(support, y, task)), query, task, draws)
 
 
-def _answer(learner: Algorithm, state: Any, query: Tensor, task: Classification, draws: _Draws | None) -> Tensor:
+def _answer(learner: Algorithm, state: Any, query: Tensor, task: Task, draws: _Draws | None) -> Tensor:
     """Return the checked answers; each question has the same random numbers.
 
     Raises:
@@ -135,10 +135,12 @@ def _answer(learner: Algorithm, state: Any, query: Tensor, task: Classification,
     if draws:
         draws.begin("answer")
     scores = learner.answer(state, query)
-    expected = (len(query), task.way)
+    expected = (len(query), task.outputs)
     if isinstance(scores, Tensor) and scores.shape == expected and scores.is_floating_point():
         return scores
     returned = f"{tuple(scores.shape)} of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
+    if not isinstance(task, Classification):
+        raise CellFailed(f"answer must return floating-point [queries, outputs] = {expected}; it returned {returned}")
     raise CellFailed(
         f"answer must return floating-point scores [queries, classes] = {expected}, the largest score of a query for "
         f"its predicted class, not labels or distances; it returned {returned}"

@@ -26,24 +26,32 @@ class ValidationCurve:
     """The validations of a training for one selection, and its best weights.
 
     Attributes:
-        points: pairs of a step and the validation accuracy after it.
-        best_step: step with the best accuracy; of equal ones, the last.
-        best_accuracy: the accuracy after `best_step`; -1 before the first validation.
+        points: pairs of a step and the value of the metric that ranks after it.
+        best_step: step with the best value; of equal ones, the last.
         best_state: the state dict after `best_step`.
         problem: why a validation failed, which ends the curve; empty if none did.
     """
 
     points: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
-    best_accuracy: float = -1.0
     best_state: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
-    def note(self, step: int, accuracy: float, state: dict[str, Any]) -> None:
-        """Add an accuracy to the curve; keep the weights if none were better."""
-        self.points.append((step, accuracy))
-        if accuracy >= self.best_accuracy:
-            self.best_step, self.best_accuracy, self.best_state = step, accuracy, state
+    @property
+    def best(self) -> float | None:
+        """Return the best value; None before the first validation."""
+        return next((value for step, value in self.points if step == self.best_step), None)
+
+    def improves(self, value: float, sign: int) -> bool:
+        """Return whether no value was better; `sign` is 1 where high values are better, -1 where low ones are."""
+        return self.best is None or sign * value >= sign * self.best
+
+    def note(self, step: int, value: float, sign: int, state: dict[str, Any]) -> None:
+        """Add a value to the curve; keep the weights if none were better."""
+        improves = self.improves(value, sign)
+        self.points.append((step, value))
+        if improves:
+            self.best_step, self.best_state = step, state
 
 
 @dataclass
@@ -79,20 +87,21 @@ class TrainingProgress:
         """Return the last validated step; 0 before the first validation."""
         return max((step for curve in self.curves.values() for step, _ in curve.points), default=0)
 
-    def note(self, accuracies: Mapping[Selection, float], algorithm: Algorithm) -> None:
+    def note(self, values: Mapping[Selection, float], sign: int, algorithm: Algorithm) -> None:
         """Add a validation of the current weights; keep them for selections that they are best for.
 
         Args:
-            accuracies: validation accuracy by selection.
+            values: the metric that ranks in validation, by selection.
+            sign: 1 where high values are better, -1 where low ones are.
             algorithm: the algorithm with the current weights.
         """
-        improved = any(accuracy >= self.curves[selection].best_accuracy for selection, accuracy in accuracies.items())
+        improved = any(self.curves[selection].improves(value, sign) for selection, value in values.items())
         state = copy.deepcopy(algorithm.state_dict()) if improved else {}
-        for selection, accuracy in accuracies.items():
-            self.curves[selection].note(self.step, accuracy, state)
+        for selection, value in values.items():
+            self.curves[selection].note(self.step, value, sign, state)
 
     def is_out_of_patience(self, patience: int | None) -> bool:
-        """Return whether no selection has had a better accuracy in its last `patience` validations."""
+        """Return whether no selection has had a better value in its last `patience` validations."""
         if patience is None or not self.validated:
             return False
 
@@ -196,6 +205,8 @@ def load_checkpoint(
         kept = state["curves"]
         if any(selection.name not in kept for selection in selections):
             return None
+        for curve in kept.values():
+            curve.pop("best_accuracy", None)  # of earlier versions
         curves = {selection: ValidationCurve(**kept[selection.name]) for selection in selections}
         algorithm.load_state_dict(state["weights"])
         algorithm.load_training_state(state["training"])

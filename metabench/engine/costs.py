@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from metabench.api import Algorithm, Episodes
 from metabench.api.batching import Sequential
 from metabench.engine.asking import predict
-from metabench.engine.streams import EpisodeStream
+from metabench.engine.streams import Stream
 from metabench.machine.clock import Stopwatch, percentiles_ms
 
 #: Largest number of episodes timed one by one for the latency.
@@ -22,7 +22,7 @@ LATENCY_WARM_UP = 3
 LATENCY_PARTS = 5
 
 
-def flops(algorithm: Algorithm, stream: EpisodeStream, seed: int) -> int:
+def flops(algorithm: Algorithm, stream: Stream, seed: int) -> int:
     """Return the floating-point operations of one episode's adaptation and predictions.
 
     Convolutions and matrix products count, from the images; a multiplication and an addition are two operations.
@@ -53,7 +53,7 @@ class Latencies:
     answer: dict[str, float] | None
 
 
-def latencies(algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device, episodes: int) -> Latencies:
+def latencies(algorithm: Algorithm, stream: Stream, seed: int, device: torch.device, episodes: int) -> Latencies:
     """Time episodes one by one, whole and in their two parts.
 
     An episode's images are on the device before the clock starts.

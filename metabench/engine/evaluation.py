@@ -1,40 +1,43 @@
-"""Compute accuracies and further metrics of a trained algorithm."""
+"""Compute metrics of a trained algorithm."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from metabench.analysis.metrics import OUTPUTS_AT_ONCE, Collector, class_accuracies, credit, log_probabilities
-from metabench.analysis.stats import Floats, Ints
-from metabench.api import Algorithm, Episodes
+from metabench.analysis.metrics import OF_TASK, OUTPUTS_AT_ONCE, Collector, class_accuracies, log_probabilities
+from metabench.analysis.stats import Floats
+from metabench.api import Algorithm, Classification, Episodes, Task
 from metabench.engine.asking import predict, predict_alone
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.engine.streams import EpisodeStream
+from metabench.engine.streams import Stream
 from metabench.errors import CellFailed
 from metabench.machine.memory import BatchSize
 from metabench.records.record import Outputs
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
+#: Most queries of a regression episode that are asked on their own; of a classification, the first of each class.
+_ALONE = 5
+
 
 def evaluate(
     algorithm: Algorithm,
-    stream: EpisodeStream,
+    stream: Stream,
     episodes: int,
     batch: BatchSize,
     seed: int,
     watcher: Watcher | None = None,
     first: int | None = None,
 ) -> Floats:
-    """Return the accuracy of each class of each episode.
+    """Return the metric that ranks, of each class of each episode.
 
     Args:
         algorithm: the trained algorithm.
@@ -47,7 +50,7 @@ def evaluate(
 
     Returns:
         [episodes - first, N] accuracies of label 0 … N-1 (`class_accuracies`); the mean of a row is the accuracy of the
-        episode.
+        episode. Of a regression, which has no classes, [episodes - first, 1] mean squared errors.
 
     Raises:
         CellFailed: a score is NaN or +inf.
@@ -55,23 +58,40 @@ def evaluate(
     """
 
     def accuracies(start: int, count: int) -> Floats:
-        return class_accuracies(*answers(algorithm, stream, seed, start, count))
+        return by_class(stream.task, *answers(algorithm, stream, seed, start, count))
 
-    return in_batches(accuracies, episodes, batch, watcher, first)
+    return in_batches(accuracies, episodes, batch, watcher, first, stream.task.kind)
+
+
+def by_class(task: Task, outputs: Floats, targets: npt.NDArray[Any]) -> Floats:
+    """Return the metric that ranks, of each class of each episode.
+
+    Args:
+        task: the task of the episodes.
+        outputs: [B, M, N] scores, or [B, M, D] numbers of a regression.
+        targets: [B, M] labels, or [B, M, D] numbers.
+
+    Returns:
+        [B, N] accuracies; [B, 1] mean squared errors of a regression, which has no classes.
+    """
+    if isinstance(task, Classification):
+        return class_accuracies(outputs, targets)
+    figures = OF_TASK[task.kind][0].metric.of_episode(outputs, targets)
+    return np.asarray(figures, dtype=np.float64)[:, None]
 
 
 def inductive_accuracies(
     algorithm: Algorithm,
-    stream: EpisodeStream,
+    stream: Stream,
     episodes: int,
     batch: BatchSize,
     seed: int,
     watcher: Watcher | None = None,
     first: int | None = None,
 ) -> Floats:
-    """Accuracy per episode when every query is predicted on its own (inductive protocol).
+    """Return the metric that ranks when every query is predicted on its own (inductive protocol).
 
-    Only the first query of each class is predicted.
+    Only the first query of each class is predicted, or the first few of a regression.
 
     Args:
         algorithm: the trained algorithm.
@@ -83,24 +103,25 @@ def inductive_accuracies(
         first: as in `in_batches`.
 
     Returns:
-        [episodes - first] accuracies.
+        [episodes - first] values.
 
     Raises:
         CellFailed: a score is NaN or +inf.
         Interrupted: `watcher` asked to stop.
     """
 
-    def accuracies(start: int, count: int) -> Floats:
-        drawn = first_of_each_class(stream.batch(start, count))
-        means: Floats = credit(checked(predict_alone(algorithm, drawn, seed, start)), _labels(drawn)).mean(axis=1)
+    def values(start: int, count: int) -> Floats:
+        drawn = queries_alone(stream.batch(start, count))
+        outputs = _checked(predict_alone(algorithm, drawn, seed, start), drawn.task)
+        means: Floats = by_class(drawn.task, outputs, _targets(drawn)).mean(axis=1)
         return means
 
-    return in_batches(accuracies, episodes, batch, watcher, first)
+    return in_batches(values, episodes, batch, watcher, first, stream.task.kind)
 
 
 def measure(
     algorithm: Algorithm,
-    stream: EpisodeStream,
+    stream: Stream,
     episodes: int,
     batch: BatchSize,
     seed: int,
@@ -123,7 +144,9 @@ def measure(
         CellFailed: as `evaluate`.
         Interrupted: `watcher` asked to stop.
     """
-    chunk: list[tuple[Floats, Ints]] = []
+    chunk: list[tuple[Floats, npt.NDArray[Any]]] = []
+    task = stream.task
+    classified = isinstance(task, Classification)
     kept: list[Outputs] = []
     done = ended = first or 0
 
@@ -131,13 +154,14 @@ def measure(
         nonlocal ended
         scores, targets = (np.concatenate(parts) for parts in zip(*chunk, strict=True))
         chunk.clear()
-        outputs = log_probabilities(scores)
+        outputs = log_probabilities(scores) if classified else scores
         collector.add(outputs, targets)
         lacking = keep - ended
         ended += len(targets)
         if lacking > 0:
-            values = class_accuracies(outputs[:lacking], targets[:lacking]).mean(axis=1)
-            kept.append(Outputs(outputs[:lacking].astype(np.float16, order="C"), targets[:lacking], values))
+            values = by_class(task, outputs[:lacking], targets[:lacking]).mean(axis=1)
+            dtype = np.float16 if classified else np.float32
+            kept.append(Outputs(outputs[:lacking].astype(dtype, order="C"), targets[:lacking], values))
 
     def accuracies(start: int, count: int) -> Floats:
         nonlocal done
@@ -147,27 +171,28 @@ def measure(
         done = min(episodes, start + count)
         if sum(part.size for part, _ in chunk) >= OUTPUTS_AT_ONCE:
             end_chunk()
-        return class_accuracies(scores, targets)
+        return by_class(task, scores, targets)
 
-    by_class = in_batches(accuracies, episodes, batch, watcher, first)
+    values = in_batches(accuracies, episodes, batch, watcher, first, task.kind)
     if chunk:
         end_chunk()
-    return by_class, reduce(Outputs.followed_by, kept) if kept else None
+    return values, reduce(Outputs.followed_by, kept) if kept else None
 
 
-def answers(algorithm: Algorithm, stream: EpisodeStream, seed: int, first: int, count: int) -> tuple[Floats, Ints]:
-    """Return the [B, M, N] scores of episodes, on the host, and their [B, M] labels.
+def answers(algorithm: Algorithm, stream: Stream, seed: int, first: int, count: int) -> tuple[Floats, npt.NDArray[Any]]:
+    """Return the [B, M, N] scores of episodes, on the host, and their [B, M] labels; of a regression, numbers.
 
     Raises:
         CellFailed: as `checked`.
     """
     drawn = stream.batch(first, count)
-    return checked(predict(algorithm, drawn, seed, first)), _labels(drawn)
+    return _checked(predict(algorithm, drawn, seed, first), drawn.task), _targets(drawn)
 
 
-def _labels(episodes: Episodes) -> Ints:
-    labels: Ints = episodes.query_y.cpu().numpy()
-    return labels
+def _targets(episodes: Episodes) -> npt.NDArray[Any]:
+    """Return the labels of the queries, or their numbers as float64."""
+    targets = episodes.query_y.cpu()
+    return (targets.double() if targets.is_floating_point() else targets).numpy()
 
 
 def in_batches(
@@ -176,6 +201,7 @@ def in_batches(
     batch: BatchSize,
     watcher: Watcher | None = None,
     first: int | None = None,
+    task: str = Classification.kind,
 ) -> npt.NDArray[_Scalar]:
     """Return ``results(start, count)`` of all batches, joined.
 
@@ -187,6 +213,7 @@ def in_batches(
         first: number of the first wanted episode. Batches then begin at multiples of their size and are whole, so that
             the results of an episode are the same, bit for bit, whatever episodes are wanted. None begins at 0, and the
             last batch may be smaller.
+        task: kind of the task, whose metric that ranks is shown.
 
     Raises:
         Interrupted: `watcher` asked to stop.
@@ -204,23 +231,46 @@ def in_batches(
         batches.append(batch.fit(next_batch))
         done += len(batches[-1])
         if watcher is not None:
-            so_far = f"accuracy {float(np.concatenate(batches).mean()):.2%}" if len(batches) % 10 == 1 else ""
+            ranking = OF_TASK[task][0].declaration
+            so_far = ranking.short(float(np.concatenate(batches).mean())) if len(batches) % 10 == 1 else ""
             watcher.advance(done, so_far)
             if watcher.should_stop():
                 raise Interrupted
     return np.concatenate(batches)
 
 
-def first_of_each_class(episodes: Episodes) -> Episodes:
-    """Return the episodes with one query per class, in label order.
+def queries_alone(episodes: Episodes) -> Episodes:
+    """Return the episodes with one query per class, in label order; with the first few queries of a regression.
 
     An episode in which a class has no query keeps its first N queries.
     """
+    if not isinstance(episodes.task, Classification):
+        return replace(episodes, query_x=episodes.query_x[:, :_ALONE], query_y=episodes.query_y[:, :_ALONE])
     labels = torch.arange(episodes.way, device=episodes.query_y.device).expand(len(episodes), -1)
     of_class = episodes.query_y.unsqueeze(1) == labels.unsqueeze(2)
     chosen = torch.where(of_class.any(dim=2).all(dim=1, keepdim=True), of_class.int().argmax(dim=2), labels)
     queries = episodes.query_x[torch.arange(len(episodes), device=chosen.device).unsqueeze(1), chosen]
     return replace(episodes, query_x=queries, query_y=episodes.query_y.gather(1, chosen))
+
+
+def _checked(answers: Tensor, task: Task) -> Floats:
+    """Return scores or the numbers of a regression, as `checked` or `checked_numbers`."""
+    return checked(answers) if isinstance(task, Classification) else checked_numbers(answers)
+
+
+def checked_numbers(numbers: Tensor) -> Floats:
+    """Return the numbers of a regression as float64 on the host.
+
+    Raises:
+        CellFailed: a number is not finite.
+    """
+    finite = numbers.isfinite()
+    if not bool(finite.all()):
+        raise CellFailed(
+            f"a prediction is not finite ({float(numbers[~finite][0])}): the trained weights, or the adaptation, "
+            "diverged. Lower the learning rates, or clip the gradient"
+        )
+    return numbers.double().cpu().numpy()
 
 
 def checked(scores: Tensor) -> Floats:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from metabench.api import Algorithm, Backbone, Rows, Split, TensorRows
+from metabench.api import Algorithm, Backbone, Rows, SourceSplit, Split, TensorRows
 from metabench.engine.feature_store import FeatureStore, mapped, stored
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.scaling import Scale
@@ -137,14 +137,14 @@ def may_embed_once(algorithm: Algorithm, split: Split) -> bool:
 
 
 def with_features(
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Split | SourceSplit],
     algorithm: Algorithm,
     store: FeatureStore,
     device: torch.device,
     watcher: Watcher,
     fixed: bool = False,
     distorted: bool = False,
-) -> dict[str, Split]:
+) -> dict[str, Split | SourceSplit]:
     """Return the splits with features in the place of images, where the algorithm reads nothing else of them.
 
     So it is for an algorithm that reads features of a `per_image` backbone that stays as it is.
@@ -159,19 +159,24 @@ def with_features(
         distorted: whether training images are distorted, and so have new features each time.
     """
     backbone = algorithm.backbone
-    if not (may_embed_once(algorithm, splits["test"]) and (backbone.frozen or fixed)):
+    test = splits["test"]
+    if isinstance(test, SourceSplit) or not (may_embed_once(algorithm, test) and (backbone.frozen or fixed)):
         return dict(splits)
     return {
         name: split
-        if name == "train" and distorted
+        if isinstance(split, SourceSplit) or (name == "train" and distorted)
         else replace(split, images=FeatureRows(split, name, backbone, store, device, watcher))
         for name, split in splits.items()
     }
 
 
 def embedded_once(
-    splits: Mapping[str, Split], algorithm: Algorithm, images: int, device: torch.device, watcher: Watcher | None = None
-) -> Mapping[str, Split]:
+    splits: Mapping[str, Split | SourceSplit],
+    algorithm: Algorithm,
+    images: int,
+    device: torch.device,
+    watcher: Watcher | None = None,
+) -> Mapping[str, Split | SourceSplit]:
     """Return the splits with the features of the test split, where that embeds fewer images than `_WORTH` episodes.
 
     For a trained backbone that is `per_image`. Features stay in memory: other weights have others. Embedding is nearly
@@ -186,7 +191,9 @@ def embedded_once(
         watcher: sees the progress, and may ask to stop.
     """
     split = splits["test"]
-    if isinstance(split.rows, FeatureRows) or not may_embed_once(algorithm, split) or len(split.rows) > _WORTH * images:
+    if isinstance(split, SourceSplit) or isinstance(split.rows, FeatureRows):
+        return splits
+    if not may_embed_once(algorithm, split) or len(split.rows) > _WORTH * images:
         return splits
     rows = FeatureRows(split, "test", algorithm.backbone, FeatureStore(None, ""), device, watcher)
     return {**splits, "test": replace(split, images=rows)}

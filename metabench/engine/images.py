@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metabench.api import Algorithm, Images, Split
+from metabench.api import Algorithm, Images, SourceSplit, Split, Unfit
 from metabench.data.order import Order
 from metabench.data.permutations import Permutations
 from metabench.engine.augmentation import Augmentation
@@ -16,6 +16,17 @@ from metabench.engine.features import FeatureRows, images_at_once
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.scaling import Scale
 from metabench.machine.reproducible import derive_seed, seed_generators
+
+
+def images_of(train: Split | SourceSplit) -> Split:
+    """Return a training split of images.
+
+    Raises:
+        Unfit: the split is a source of episodes.
+    """
+    if isinstance(train, SourceSplit):
+        raise Unfit("it trains on images, and this dataset is a source of episodes")
+    return train
 
 
 def train_classes(split: Split) -> int:
@@ -57,7 +68,9 @@ class ImageBatches:
         return Images(x, labels, len(self._order.classes), self._embedded)
 
 
-def prepare(algorithm: Algorithm, split: Split, seed: int, device: torch.device, watcher: Watcher) -> None:
+def prepare(
+    algorithm: Algorithm, split: Split | SourceSplit, seed: int, device: torch.device, watcher: Watcher
+) -> None:
     """Show an algorithm that has a `prepare` the training split once, undistorted and in order.
 
     Args:
@@ -69,13 +82,14 @@ def prepare(algorithm: Algorithm, split: Split, seed: int, device: torch.device,
 
     Raises:
         Interrupted: the watcher asked to stop.
+        Unfit: the algorithm has a `prepare`, and the split no images.
     """
     if type(algorithm).prepare is Algorithm.prepare:
         return
     algorithm.eval()
     seed_generators(derive_seed(seed, "prepare"))
     with torch.no_grad():
-        algorithm.prepare(_in_order(algorithm, split, device, watcher))
+        algorithm.prepare(_in_order(algorithm, images_of(split), device, watcher))
 
 
 def _in_order(algorithm: Algorithm, split: Split, device: torch.device, watcher: Watcher) -> Iterator[Images]:

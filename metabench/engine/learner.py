@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from metabench.analysis.declared import measures_of
-from metabench.api import Algorithm, Setup, Split
+from metabench.api import Algorithm, Classification, Regression, Setup, SourceSplit, Split
 from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
 from metabench.engine.feature_store import FeatureStore
@@ -38,12 +38,13 @@ from metabench.registry.manager import PluginManager
 
 def build(
     training: Training,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Split | SourceSplit],
     device: torch.device,
     plugins: PluginManager,
     algorithm: Choice | None = None,
     way: int | None = None,
     teacher: Algorithm | None = None,
+    regression: Regression | None = None,
 ) -> Algorithm:
     """Build an algorithm and its backbone from the seed of a training.
 
@@ -55,11 +56,19 @@ def build(
         algorithm: the algorithm with all its parameters; by default, that of the training.
         way: N of the test episodes; by default, that of the training.
         teacher: the algorithm to learn from.
+        regression: the task of its episodes, if it is no classification.
+
+    Raises:
+        Unfit: the algorithm cannot do the task, or the algorithm or the backbone does not fit.
     """
     seed_generators(derive_seed(training.seed, "initialise"))
     choice = algorithm or training.algorithm
     backbone_class = plugins.backbone_class(training.backbone.name)
     algorithm_class = plugins.algorithm_class(choice.name)
+    regression = regression_of(splits)
+    kind = Classification.kind if regression is None else regression.kind
+    if kind not in algorithm_class.tasks:
+        raise Unfit(f"it does {' and '.join(algorithm_class.tasks)} only, and the episodes are of {kind}")
     config, train = validate_config(backbone_class.Config, training.backbone.params), splits["train"]
     backbone = backbone_class(config, image_shape_of(splits))
     backbone.autocast = autocast_of(training.precision)
@@ -70,7 +79,8 @@ def build(
         train_way=schedule.shape.way if schedule and schedule.shape else None,
         train_steps=steps_of(schedule, train) if schedule else 0,
         teacher=teacher,
-        train_classes=train_classes(train),
+        train_classes=0 if isinstance(train, SourceSplit) else train_classes(train),
+        regression=regression,
     )
     built = algorithm_class(validate_config(algorithm_class.Config, choice.params), setup)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
@@ -78,12 +88,20 @@ def build(
     return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def image_shape_of(splits: Mapping[str, Split]) -> tuple[int, ...]:
+def image_shape_of(splits: Mapping[str, Split | SourceSplit]) -> tuple[int, ...]:
     """Return (C, H, W) of the images, or (D,) of vectors."""
-    return splits["train"].rows.shape
+    return splits["train"].input_shape
 
 
-def build_tested(cell: Cell, splits: Mapping[str, Split], device: torch.device, plugins: PluginManager) -> Algorithm:
+def regression_of(splits: Mapping[str, Split | SourceSplit]) -> Regression | None:
+    """Return the task of the episodes of a source; None for classification."""
+    split = splits["train"]
+    return split.source.task if isinstance(split, SourceSplit) else None
+
+
+def build_tested(
+    cell: Cell, splits: Mapping[str, Split | SourceSplit], device: torch.device, plugins: PluginManager
+) -> Algorithm:
     """Build the algorithm that a cell tests; see `build`."""
     return build(cell.training, splits, device, plugins, cell.algorithm, cell.shape.way)
 
@@ -148,7 +166,7 @@ class Learner:
             splits = self._splits(cell, algorithm, rows, fixed)
             if not cell.is_trained_by_itself or self.trained is None:
                 set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
-            measures = measures_of(self.plugins)
+            measures = measures_of(self.plugins, cell.test.task)
             return test(
                 cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
             )
@@ -180,7 +198,7 @@ class Learner:
         load_snapshot(algorithm, self.trained, name, self.files, whole=own)
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
-    def _splits(self, cell: Cell, algorithm: Algorithm, rows: _Rows, fixed: bool) -> dict[str, Split]:
+    def _splits(self, cell: Cell, algorithm: Algorithm, rows: _Rows, fixed: bool) -> dict[str, Split | SourceSplit]:
         """Return the splits that a cell is tested and validated on; features where the backbone stays as it is."""
         splits = rows.of(cell.dataset, algorithm, fixed)
         validated_on = cell.selection.on or self.training.dataset
@@ -209,7 +227,7 @@ class _Rows:
 
     def of(
         self, choice: Choice, algorithm: Algorithm, fixed: bool = False, distorted: bool = False
-    ) -> dict[str, Split]:
+    ) -> dict[str, Split | SourceSplit]:
         """Return the splits of a dataset; features where the backbone stays as it is (`with_features`)."""
         data = self.datasets[choice.label]
         origin = self.origin
@@ -303,7 +321,7 @@ def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, dir
 
 def _teacher(
     source: Snapshot | None,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Split | SourceSplit],
     device: torch.device,
     plugins: PluginManager,
     directory: Path,

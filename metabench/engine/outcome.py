@@ -12,9 +12,9 @@ import torch
 
 from metabench.analysis.calibration import fit_temperature
 from metabench.analysis.estimates import estimate_of_mean, estimates
-from metabench.analysis.metrics import RANKED_BY, Collector, Measure, class_accuracies, remarks_on
+from metabench.analysis.metrics import OF_TASK, Collector, Measure, class_accuracies, remarks_on
 from metabench.analysis.stats import DataIntervals, Floats, Ints, mean_interval
-from metabench.api import Algorithm, Split, trained_weights
+from metabench.api import Algorithm, Classification, SourceSplit, Split, Task, trained_weights
 from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.asking import predict
 from metabench.engine.controls import (
@@ -24,11 +24,13 @@ from metabench.engine.controls import (
     is_transductive,
 )
 from metabench.engine.costs import flops, latencies
+from metabench.engine.curves import curves_png
 from metabench.engine.evaluation import answers, in_batches, inductive_accuracies, measure
 from metabench.engine.features import embedded_once
 from metabench.engine.pictures import episode_png
 from metabench.engine.progress import Interrupted, TimeLimit, Watcher
-from metabench.engine.streams import EpisodeStream, evaluation_stream, validation_stream
+from metabench.engine.sources import SourceStream
+from metabench.engine.streams import Stream, evaluation_stream, validation_stream
 from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
@@ -122,7 +124,7 @@ class Outcome:
 def test(
     cell: Cell,
     algorithm: Algorithm,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Split | SourceSplit],
     device: torch.device,
     trained: Trained | None,
     weights: SelectedWeights | None,
@@ -156,11 +158,12 @@ def test(
     with nullcontext() if embedded is splits else watch.running():
         stream = evaluation_stream(cell, embedded, device)
     batch = BatchSize(device, settings.batch or stream.at_once)
-    temperature = _temperature(cell, algorithm, splits, device, watcher)
+    classified, ranking = isinstance(stream.task, Classification), OF_TASK[stream.task.kind][0]
+    temperature = _temperature(cell, algorithm, splits, device, watcher) if classified else None
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
     collector = Collector(measures, temperature.value if temperature else None)
-    known = earlier if earlier is not None and _has_all(earlier, measures) else None
-    by_class = np.empty((0, cell.shape.way)) if known is None or known.by_class is None else known.by_class
+    known = earlier if earlier is not None and _has_all(earlier, measures, classified) else None
+    by_class = np.empty((0, cell.shape.way)) if known is None else _values_by_class(known, ranking.name)
     kept = known.outputs if known else None
     tested = len(by_class)
     while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
@@ -186,14 +189,11 @@ def test(
         if known is not None:
             figures = {name: np.concatenate([known.figures[name], values]) for name, values in figures.items()}
         metrics = estimates(figures, groups, measures)
-    accuracies = figures[RANKED_BY]
-    primary = metrics[RANKED_BY]
-    check_batch_independence(algorithm, stream, settings.seed, batch)
-    watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
-    check_shuffled_labels(algorithm, stream, settings.seed, batch, watcher)
-    transductive = is_transductive(algorithm, stream, settings.seed, batch)
+    values = figures[ranking.name]
+    primary = metrics[ranking.name]
+    transductive = _controlled(algorithm, stream, settings.seed, batch, watcher)
     size = algorithm.backbone.input.remark(stream.image_shape)
-    remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(accuracies, cell.shape.way)]
+    remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(values, stream.task)]
     remarks += _remarks_on_training(cell, trained, weights)
 
     def test_inductively() -> Floats:
@@ -205,20 +205,20 @@ def test(
         more = inductive_accuracies(algorithm, stream, count, batch, settings.seed, watcher, first=len(known))
         return np.concatenate([known, more])
 
-    alone = _optional("inductive accuracy", test_inductively, remarks) if transductive else None
+    alone = _optional(f"inductive {ranking.declaration.title}", test_inductively, remarks) if transductive else None
     # The queries of a method that is not transductive are alone anyway.
     inductive_accuracy = None if transductive else primary
     if alone is not None:
         inductive_accuracy = estimate_of_mean(alone, DataIntervals(groups[: len(alone)]))
-    worst = int(accuracies.argmin())
+    worst = int((ranking.declaration.sign * values).argmin())
     timed = latencies(algorithm, stream, settings.seed, device, episodes)
     return Outcome(
-        ranked_by=RANKED_BY,
+        ranked_by=ranking.name,
         metrics=metrics,
         declarations={measure.name: measure.declaration for measure in measures},
         temperature=temperature,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(figures, groups, alone, by_class, kept),
+        episodes=EpisodeResults(figures, groups, alone, by_class if classified else None, kept),
         # Where classes have different numbers of queries, their figures are no accuracies.
         worst_classes=[]
         if cell.shape.dirichlet is not None
@@ -241,6 +241,25 @@ def test(
         all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
     )
+
+
+def _controlled(algorithm: Algorithm, stream: Stream, seed: int, batch: BatchSize, watcher: Watcher) -> bool:
+    """Control a test, and return whether the algorithm is transductive; a regression has no labels to shuffle.
+
+    Raises:
+        CellFailed: the answers depend on more than their episode.
+        Interrupted: `watcher` asked to stop.
+    """
+    check_batch_independence(algorithm, stream, seed, batch)
+    if isinstance(stream.task, Classification):
+        watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
+        check_shuffled_labels(algorithm, stream, seed, batch, watcher)
+    return is_transductive(algorithm, stream, seed, batch)
+
+
+def _values_by_class(results: EpisodeResults, ranked_by: str) -> Floats:
+    """Return the accuracies of earlier results, as `metabench.engine.evaluation.by_class`."""
+    return results.figures[ranked_by][:, None] if results.by_class is None else results.by_class
 
 
 def wanted_episodes(accuracies: Floats, settings: Testing) -> int:
@@ -291,16 +310,20 @@ def _optional(name: str, measure: Callable[[], _T], remarks: list[str]) -> _T | 
         return None
 
 
-def _has_all(earlier: EpisodeResults, measures: Sequence[Measure]) -> bool:
+def _has_all(earlier: EpisodeResults, measures: Sequence[Measure], classified: bool) -> bool:
     """Return whether earlier results can be continued: they have all metrics, for all their episodes."""
-    if earlier.by_class is None:
-        return False
     lengths = {len(earlier.figures.get(measure.name, ())) for measure in measures}
-    return lengths == {len(earlier.by_class)}
+    if classified:
+        return earlier.by_class is not None and lengths == {len(earlier.by_class)}
+    return len(lengths) == 1 and 0 not in lengths
 
 
 def _temperature(
-    cell: Cell, algorithm: Algorithm, splits: Mapping[str, Split], device: torch.device, watcher: Watcher
+    cell: Cell,
+    algorithm: Algorithm,
+    splits: Mapping[str, Split | SourceSplit],
+    device: torch.device,
+    watcher: Watcher,
 ) -> Temperature | None:
     """Return the temperature of the tested weights; it sees no test episode.
 
@@ -328,9 +351,11 @@ def _temperature(
     return None if value is None else Temperature(value=value, episodes=episodes)
 
 
-def _remarks(accuracies: Floats, way: int) -> list[str]:
-    """Return remarks on accuracies that are more likely a fault than a result."""
-    mean, chance = float(accuracies.mean()), 1 / way
+def _remarks(accuracies: Floats, task: Task) -> list[str]:
+    """Return remarks on accuracies that are more likely a fault than a result; none on a regression."""
+    if not isinstance(task, Classification):
+        return []
+    mean, chance = float(accuracies.mean()), 1 / task.way
     error = float(accuracies.std(ddof=1)) / len(accuracies) ** 0.5
     if (accuracies == 1).all():
         return ["every query of every episode is right: ± 0.00 is no interval, more or harder episodes are needed"]
@@ -353,8 +378,10 @@ def _remarks_on_training(cell: Cell, trained: Trained | None, weights: SelectedW
     return remarks
 
 
-def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[ClassAccuracy]:
-    """Return the classes with the lowest accuracy, worst first."""
+def _worst_classes(by_class: Floats, classes: IntArray, split: Split | SourceSplit) -> list[ClassAccuracy]:
+    """Return the classes with the lowest accuracy, worst first; none of a source."""
+    if isinstance(split, SourceSplit):
+        return []
     counts = np.bincount(classes.reshape(-1), minlength=split.size.classes)
     sums = np.bincount(classes.reshape(-1), by_class.reshape(-1), minlength=split.size.classes)
     means = np.divide(sums, counts, out=np.ones(len(counts)), where=counts > 0)
@@ -362,8 +389,10 @@ def _worst_classes(by_class: Floats, classes: IntArray, split: Split) -> list[Cl
     return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]
 
 
-def _picture(algorithm: Algorithm, stream: EpisodeStream, number: int, seed: int) -> bytes | None:
-    """Return a picture of an episode and its wrong predictions; None of vectors."""
+def _picture(algorithm: Algorithm, stream: Stream, number: int, seed: int) -> bytes | None:
+    """Return a picture of an episode and its wrong predictions, or of fitted curves; None of other vectors."""
+    if isinstance(stream, SourceStream):
+        return curves_png(algorithm, stream, (0, 1, number), seed)
     if len(stream.image_shape) == 1:
         return None
     episode = stream.batch(number, 1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metabench.api import Backbone, Split
+from metabench.api import Backbone, SourceSplit, Split
 from metabench.errors import Unfit
 
 
@@ -40,16 +40,18 @@ class Scale:
         return images.sub_(self._mean).div_(self._std)
 
 
-def scaled(splits: Mapping[str, Split], backbone: Backbone) -> dict[str, Split]:
+def scaled(splits: Mapping[str, Split | SourceSplit], backbone: Backbone) -> dict[str, Split | SourceSplit]:
     """Return the splits with the mean and the std that the backbone's weights were made for, where it has them.
+
+    A source stays as it is.
 
     Raises:
         Unfit: the images have another number of channels.
     """
     scales = {"mean": backbone.input.mean, "std": backbone.input.std}
     given: dict[str, Any] = {name: values for name, values in scales.items() if values is not None}
-    channels = splits["train"].rows.shape[0]
+    channels = splits["train"].input_shape[0]
     for name, values in given.items():
         if len(values) not in (1, channels):
             raise Unfit(f"the backbone has a {name} of {len(values)} channels, and the images have {channels}")
-    return {name: replace(split, **given) for name, split in splits.items()}
+    return {name: replace(split, **given) if isinstance(split, Split) else split for name, split in splits.items()}

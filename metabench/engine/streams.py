@@ -4,21 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metabench.api import Classification, Episodes, Split
+from metabench.api import Classification, Episodes, SourceSplit, Split, Task
 from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
 from metabench.engine.augmentation import Augmentation
 from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
+from metabench.engine.sources import SourceStream
 from metabench.planning.cells import Cell, Schedule, Training
 
 #: Number of episodes drawn ahead.
 _AHEAD = 256
+
+
+class Stream(Protocol):
+    """Episodes by number, as tensors on one device: `EpisodeStream` of a split, `SourceStream` of a source."""
+
+    @property
+    def task(self) -> Task:
+        """Return the task of every episode."""
+
+    @property
+    def images(self) -> Stream:
+        """Return the same episodes as images, where they are features."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Return (C, H, W) of the images, or (D,) of vectors."""
+
+    @property
+    def at_once(self) -> int | None:
+        """Return the number of episodes to compute at once; None where the device decides."""
+
+    def batch(self, first: int, count: int) -> Episodes:
+        """Return the episodes `first` … `first + count - 1`."""
+
+    def classes(self, first: int, count: int) -> IntArray:
+        """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] without classes."""
+
+    def groups(self, first: int, count: int) -> IntArray:
+        """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
 
 
 class EpisodeStream:
@@ -58,7 +89,7 @@ class EpisodeStream:
         self._shape, self._name, self._seed = shape, stream, seed
         self._scale = Scale(split, device)
         self._augmentation = augmentation or Augmentation([], seed)
-        self._task = Classification(shape.way)
+        self.task: Task = Classification(shape.way)
         self._groups = (
             np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
         )
@@ -74,7 +105,7 @@ class EpisodeStream:
             support_y=torch.from_numpy(indices.support_labels.copy()).to(self._device),
             query_x=query_x,
             query_y=torch.from_numpy(indices.query_labels).to(self._device),
-            task=self._task,
+            task=self.task,
             embedded=self._features is not None,
         )
 
@@ -138,25 +169,39 @@ class EpisodeStream:
         return rows.reshape(indices.shape + rows.shape[1:])
 
 
-def training_stream(training: Training, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+def stream_of(
+    split: Split | SourceSplit,
+    shape: EpisodeShape,
+    name: str,
+    seed: int,
+    device: torch.device,
+    augmentation: Augmentation | None = None,
+) -> Stream:
+    """Return the episodes of a split; arguments and errors as of `EpisodeStream`."""
+    if isinstance(split, SourceSplit):
+        return SourceStream(split, shape, seed, device)
+    return EpisodeStream(split, shape, name, seed, device, augmentation)
+
+
+def training_stream(training: Training, splits: Mapping[str, Split | SourceSplit], device: torch.device) -> Stream:
     """Return the episodes of a training, which has a schedule of episodes."""
     schedule = training.schedule
     assert schedule is not None, "a training has a schedule"
     assert schedule.shape is not None, "training episodes have a shape"
     augmentation = Augmentation(schedule.augment, training.seed)
-    return EpisodeStream(splits["train"], schedule.shape, "train", training.seed, device, augmentation)
+    return stream_of(splits["train"], schedule.shape, "train", training.seed, device, augmentation)
 
 
 def validation_stream(
-    schedule: Schedule, splits: Mapping[str, Split], shape: EpisodeShape, device: torch.device
-) -> EpisodeStream:
+    schedule: Schedule, splits: Mapping[str, Split | SourceSplit], shape: EpisodeShape, device: torch.device
+) -> Stream:
     """Return the validation episodes of a test shape."""
-    return EpisodeStream(splits["val"], shape, "val", schedule.validation_seed, device)
+    return stream_of(splits["val"], shape, "val", schedule.validation_seed, device)
 
 
-def evaluation_stream(cell: Cell, splits: Mapping[str, Split], device: torch.device) -> EpisodeStream:
+def evaluation_stream(cell: Cell, splits: Mapping[str, Split | SourceSplit], device: torch.device) -> Stream:
     """Return the test episodes of a cell.
 
     They do not depend on the algorithm, the backbone or the training seed.
     """
-    return EpisodeStream(splits["test"], cell.shape, "test", cell.test.seed, device)
+    return stream_of(splits["test"], cell.shape, "test", cell.test.seed, device)

@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from metabench.api import Algorithm, Episodes, Images, Split
+from metabench.analysis.metrics import OF_TASK
+from metabench.api import Algorithm, Classification, Episodes, Images, SourceSplit, Split
 from metabench.engine.advice import testing_memory
 from metabench.engine.checkpoints import CheckpointClock, TrainingProgress, load_checkpoint, save_checkpoint
 from metabench.engine.evaluation import evaluate
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.steps import steps_of, training_batches
-from metabench.engine.streams import EpisodeStream, validation_stream
+from metabench.engine.streams import Stream, validation_stream
 from metabench.errors import CellFailed, in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.reproducible import derive_seed, seed_generators
 from metabench.planning.cells import Schedule, Selection, Training
+from metabench.records.record import Declaration
 from metabench.registry.configs import short, with_params
 
 #: Number of untimed first steps of a process, in which allocators and kernels warm up.
@@ -32,8 +34,8 @@ LOSS_EVERY = 10
 def train(
     training: Training,
     algorithm: Algorithm,
-    splits: Mapping[str, Split],
-    validation: Mapping[Selection, Mapping[str, Split]],
+    splits: Mapping[str, Split | SourceSplit],
+    validation: Mapping[Selection, Mapping[str, Split | SourceSplit]],
     device: torch.device,
     checkpoint: Path,
     origin: Mapping[str, str],
@@ -69,6 +71,8 @@ def train(
         for selection, held_out in validation.items()
         for episodes in [validation_stream(schedule, held_out, selection.shape, device)]
     }
+    kind = next((episodes.task.kind for episodes, _ in validations.values()), Classification.kind)
+    ranking = OF_TASK[kind][0].declaration
     watch = Stopwatch(device, progress.seconds)
     timed_from = progress.step + WARM_UP_STEPS
     clock = CheckpointClock()
@@ -82,8 +86,8 @@ def train(
     try:
         while True:
             if _validation_is_due(progress, schedule, steps):
-                accuracies = _validate(training, algorithm, progress, validations, watcher)
-                progress.note(accuracies, algorithm)
+                values = _validate(training, algorithm, progress, validations, watcher)
+                progress.note(values, ranking.sign, algorithm)
                 watcher.phase("train", steps, progress.step)
             if _is_over(progress, schedule, steps) or progress.is_out_of_patience(schedule.patience):
                 break
@@ -103,7 +107,7 @@ def train(
                     f"the training took longer than its time_limit of {schedule.time_limit:g} s: step {progress.step} "
                     f"of {steps} was reached"
                 )
-            watcher.advance(progress.step, f"loss {loss:.3f}{_best(progress)}")
+            watcher.advance(progress.step, f"loss {loss:.3f}{_best(progress, ranking)}")
             if watcher.should_stop():
                 raise Interrupted
             if clock.is_due:
@@ -115,26 +119,26 @@ def train(
     return progress
 
 
-def _best(progress: TrainingProgress) -> str:
-    """Return the best validation accuracy of the first selection, for people."""
+def _best(progress: TrainingProgress, ranking: Declaration) -> str:
+    """Return the best validation of the first selection, for people."""
     curve = next(iter(progress.going.values()), None)
-    return f", val {curve.best_accuracy:.1%}" if curve and curve.points else ""
+    return "" if curve is None or curve.best is None else f", val {ranking.short(curve.best)}"
 
 
 def _validate(
     training: Training,
     algorithm: Algorithm,
     progress: TrainingProgress,
-    validations: Mapping[Selection, tuple[EpisodeStream, BatchSize]],
+    validations: Mapping[Selection, tuple[Stream, BatchSize]],
     watcher: Watcher,
 ) -> dict[Selection, float]:
-    """Return the validation accuracy of the current weights for each selection.
+    """Return the metric that ranks in validation of the current weights, for each selection.
 
     If the validation for one of several selections fails, that selection ends with the reason: only its cells fail.
     """
     schedule = training.schedule
     assert schedule is not None, "a training has a schedule"
-    accuracies: dict[Selection, float] = {}
+    values: dict[Selection, float] = {}
     count, config = schedule.validation_episodes, algorithm.config
     for selection in list(progress.going):
         episodes, batch = validations[selection]
@@ -143,7 +147,7 @@ def _validate(
         try:
             algorithm.config = with_params(config, json.loads(selection.params))
             with testing_memory(shape, training):
-                accuracies[selection] = float(
+                values[selection] = float(
                     evaluate(algorithm, episodes, count, batch, schedule.validation_seed, watcher).mean()
                 )
         except Interrupted:
@@ -154,7 +158,7 @@ def _validate(
             progress.curves[selection].problem = str(error) if isinstance(error, CellFailed) else in_one_line(error)
         finally:
             algorithm.config = config
-    return accuracies
+    return values
 
 
 def _is_over(progress: TrainingProgress, schedule: Schedule, steps: int) -> bool:

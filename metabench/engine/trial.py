@@ -21,7 +21,9 @@ _M = TypeVar("_M", bound=nn.Module)
 _T = TypeVar("_T")
 
 
-def batching_for(device: torch.device, functional: bool, inner_loop: bool, embedded: bool = False) -> Batching:
+def batching_for(
+    device: torch.device, functional: bool, inner_loop: bool, embedded: bool = False, vectors: bool = False
+) -> Batching:
     """Return the fastest batching for a device and an algorithm.
 
     Args:
@@ -29,12 +31,15 @@ def batching_for(device: torch.device, functional: bool, inner_loop: bool, embed
         functional: see `metabench.api.Algorithm.functional`.
         inner_loop: see `metabench.api.Algorithm.inner_loop`.
         embedded: whether episodes consist of features.
+        vectors: whether episodes consist of vectors that are no features.
     """
     if not functional:
         return InOrder()
     if device.type != "cpu":
         return Vmapped(device)
-    if embedded and not inner_loop:
+    # Adapting to one episode of vectors is mostly calls: MAML's step on 25 sinusoids takes 12 ms instead of 27, and 3
+    # instead of 25 with first-order gradients.
+    if (vectors and inner_loop) or (embedded and not inner_loop):
         return Vmapped(device, FEATURES_AT_ONCE)
     # Without an inner loop, an episode is one large batch of images: several threads per image batch are faster than
     # one thread per episode.
@@ -85,7 +90,9 @@ def set_batchings(algorithm: Algorithm, episodes: Episodes, trains: bool = True)
         episodes: a few episodes.
         trains: whether it will be trained.
     """
-    fastest = batching_for(episodes.support_x.device, algorithm.functional, algorithm.inner_loop, episodes.embedded)
+    x, embedded = episodes.support_x, episodes.embedded
+    vectors = x.ndim == 3 and not embedded
+    fastest = batching_for(x.device, algorithm.functional, algorithm.inner_loop, embedded, vectors)
     purity = purity_of(algorithm, episodes, trains)
     algorithm.training_batching = fastest if purity.training else InOrder()
     algorithm.batching = fastest if purity.testing else InOrder()

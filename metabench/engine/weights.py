@@ -177,7 +177,7 @@ def _snapshot(selection: Selection, curve: ValidationCurve, file: str, digest: s
         shape=(shape.way, shape.shot, shape.queries),
         params=selection.params,
         step=curve.best_step,
-        validation=[Validation(step=step, accuracy=accuracy) for step, accuracy in curve.points],
+        validation=[Validation(step=step, value=value) for step, value in curve.points],
         file=file,
         sha256=digest,
         problem=curve.problem,

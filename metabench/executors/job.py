@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from metabench.analysis.metrics import RANKED_BY
+from metabench.analysis.metrics import OF_TASK
+from metabench.api import Split
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.engine.learner import Learner, make_learner
@@ -240,7 +241,8 @@ class TrainingJob:
             identity=cell.identity,
             status="ok" if outcome else status,
             error=problem,
-            ranked_by=outcome.ranked_by if outcome else RANKED_BY,
+            task=cell.test.task,
+            ranked_by=outcome.ranked_by if outcome else OF_TASK[cell.test.task][0].name,
             metrics=outcome.metrics if outcome else {},
             declarations=outcome.declarations if outcome else {},
             temperature=outcome.temperature if outcome else None,
@@ -274,7 +276,9 @@ def _data(cell: Cell, datasets: Mapping[str, LoadedDataset]) -> Data:
     """Return what a record says about the data of a cell."""
     data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
     drawn = {
-        name: (datasets[choice.label].splits[name], shape) for name, (choice, shape) in episodes_by_split(cell).items()
+        name: (split, shape)
+        for name, (choice, shape) in episodes_by_split(cell).items()
+        if isinstance(split := datasets[choice.label].splits[name], Split)
     }
     left_out = {name: classes_left_out(split, shape) for name, (split, shape) in drawn.items()}
     left_out = {name: count for name, count in left_out.items() if count}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from metabench.api import Progress, Rows, Split
+from metabench.api import Progress, Rows, SourceSplit, Split
 from metabench.data.packing import DataRoots, LoadedDataset, load_splits
 from metabench.machine.memory import free_memory
 from metabench.planning.cells import Cell, Choice
@@ -33,8 +33,11 @@ def load_dataset(
     loaded = load_splits(choice.name, dataset, roots, progress)
     if device.type == "cpu":  # where a worker maps the images, and does not copy them
         return loaded
-    on_device = {name: replace(split, images=_moved(split, device)) for name, split in loaded.splits.items()}
-    return replace(loaded, splits=on_device)
+    return replace(loaded, splits={name: _on_device(split, device) for name, split in loaded.splits.items()})
+
+
+def _on_device(split: Split | SourceSplit, device: torch.device) -> Split | SourceSplit:
+    return replace(split, images=_moved(split, device)) if isinstance(split, Split) else split
 
 
 def _moved(split: Split, device: torch.device) -> Rows:

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 import torch
 
-from metabench.api import Algorithm, Split
+from metabench.api import Algorithm, SourceSplit, Split
 from metabench.data.packing import DataRoots
 from metabench.engine.asking import predict, predict_alone
 from metabench.engine.controls import is_transductive
-from metabench.engine.evaluation import first_of_each_class
+from metabench.engine.evaluation import queries_alone
 from metabench.engine.features import may_embed_once
 from metabench.engine.learner import build, build_tested, computing
 from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import steps_of, training_batches
-from metabench.engine.streams import EpisodeStream, evaluation_stream, training_stream
+from metabench.engine.streams import Stream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
@@ -36,7 +36,7 @@ from metabench.planning.suite import Suite, SuiteFile, resolve
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
-#: Number of episodes timed at once.
+#: Number of episodes timed at once, where their stream does not say.
 _AT_ONCE = 4
 #: Images of an epoch where profiles are compared before any data are loaded: those of miniImageNet.
 _EPOCH = 38_400
@@ -71,7 +71,7 @@ class Pace:
         """
         schedule, test = cell.training.schedule, cell.test
         training, validations, calibrated = 0.0, 0, 0
-        if schedule is not None:
+        if schedule is not None and test.task == "classification":
             calibrated = min(schedule.validation_episodes, CALIBRATION_EPISODES)
         if schedule is not None and not weights:
             training = 0.0 if trained else steps * self.step
@@ -83,7 +83,7 @@ class Pace:
 
 def rehearse(
     cells: Sequence[Cell],
-    splits: Mapping[str, Mapping[str, Split]],
+    splits: Mapping[str, Mapping[str, Split | SourceSplit]],
     device: torch.device,
     plugins: PluginManager,
     weights: Collection[str] = (),
@@ -116,7 +116,7 @@ def rehearse(
             if pace is None:
                 return {}
             schedule, train = cell.training.schedule, splits[cell.training.dataset.label]["train"]
-            steps = steps_of(schedule, train) if schedule else 0
+            steps = steps_of(schedule, train) if schedule and pace.test_episode else 0  # 0: it will be skipped
             expected[cell.id] = pace.seconds(cell, steps, cell is not sharing[0], cell.training.id in weights)
     return expected
 
@@ -198,8 +198,8 @@ def _setup(cell: Cell) -> str:
 
 def _timed(
     cell: Cell,
-    trained_on: Mapping[str, Split],
-    tested_on: Mapping[str, Split],
+    trained_on: Mapping[str, Split | SourceSplit],
+    tested_on: Mapping[str, Split | SourceSplit],
     device: torch.device,
     plugins: PluginManager,
 ) -> Pace | None:
@@ -235,40 +235,44 @@ def _timed(
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    split = len(tested_on["test"].rows) / cell.shape.images if may_embed_once(tested, tested_on["test"]) else math.inf
+    drawn, split = tested_on["test"], math.inf
+    if isinstance(drawn, Split) and may_embed_once(tested, drawn):
+        split = len(drawn.rows) / cell.shape.images
     return Pace(step, episode, alone, split)
 
 
-def _timed_step(training: Training, algorithm: Algorithm, splits: Mapping[str, Split], device: torch.device) -> float:
+def _timed_step(
+    training: Training, algorithm: Algorithm, splits: Mapping[str, Split | SourceSplit], device: torch.device
+) -> float:
     """Return the seconds of an outer update; of episodes, few are timed."""
     schedule = training.schedule
     assert schedule is not None, "a training has a schedule"
     if schedule.shape is None:
         batches = training_batches(training, splits, device)
         return _median_seconds(device, lambda i: algorithm.train_step(batches(i)))
-    train, batch = training_stream(training, splits, device), min(schedule.batch, _AT_ONCE)
+    train = training_stream(training, splits, device)
+    batch = min(schedule.batch, train.at_once or _AT_ONCE)
     set_batchings(algorithm, train.batch(0, batch))
     seconds = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
     return seconds * schedule.batch / batch
 
 
-def _timed_predictions(
-    algorithm: Algorithm, stream: EpisodeStream, seed: int, device: torch.device
-) -> tuple[float, float]:
+def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: torch.device) -> tuple[float, float]:
     """Seconds per test episode, and per episode of the inductive re-test.
 
     The latter is 0 for inductive algorithms.
     """
+    at_once = stream.at_once or _AT_ONCE
     predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
-        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, _AT_ONCE), _AT_ONCE)
+        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), at_once)
     alone = Stopwatch(device)
     if transductive:
         # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
         with suppress(Exception), alone.running():
-            predict_alone(algorithm, first_of_each_class(stream.batch(0, 1)), seed, 0)
-    return watch.seconds / (2 * _AT_ONCE), alone.seconds
+            predict_alone(algorithm, queries_alone(stream.batch(0, 1)), seed, 0)
+    return watch.seconds / (2 * at_once), alone.seconds
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:

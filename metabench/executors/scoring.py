@@ -65,16 +65,17 @@ class Scoring:
             StoreError: there are no outputs, they cannot be read, or they are not those of their record.
             Interrupted: the watcher asked to stop.
         """
-        store, measures = Store(self.output), measures_of(PluginManager.from_environment())
+        store, plugins = Store(self.output), PluginManager.from_environment()
         records = [record for record in store.records() if record.status == "ok"]
-        self._check_names(measures, records)
+        of_task = {task: measures_of(plugins, task) for task in {record.task: None for record in records}}
+        self._check_names([measure for measures in of_task.values() for measure in measures], records)
         scored = []
         watcher.phase("score", len(records))
         found = False
         for done, record in enumerate(records, 1):
             outputs = store.outputs(record.cell)
             found = found or outputs is not None
-            lacking = [measure for measure in measures if self._wants(measure.name, record)]
+            lacking = [measure for measure in of_task[record.task] if self._wants(measure.name, record)]
             if outputs is not None and lacking:
                 scored.append(_score(record, store.episodes(record), outputs, lacking))
             watcher.advance(done)
@@ -123,7 +124,10 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
     at_once = max(1, OUTPUTS_AT_ONCE // outputs.outputs[0].size)
     for first in range(0, kept, at_once):
         part = slice(first, first + at_once)
-        collector.add(log_probabilities(outputs.outputs[part]), outputs.targets[part])
+        kept_part = outputs.outputs[part]
+        is_classified = record.task == "classification"
+        read = log_probabilities(kept_part) if is_classified else kept_part.astype(np.float64)
+        collector.add(read, outputs.targets[part])
     figures = collector.figures()
     names = [measure.name for measure in chosen]
     metrics = {**record.metrics, **estimates(figures, episodes.groups[:kept], chosen)}

@@ -14,6 +14,7 @@ from metabench.data.sampler import EpisodeShape
 from metabench.planning.distortions import Distortion
 from metabench.planning.suite import Precision
 from metabench.planning.targets import Choice
+from metabench.specs import TaskKind
 
 __all__ = ["Cell", "Choice", "Schedule", "Selection", "Testing", "Training", "WeightsFile", "sharing_a_training"]
 
@@ -98,7 +99,7 @@ class Selection:
 
     def __str__(self) -> str:
         """Return a text for people."""
-        shape = f"{self.shape.way}-way {self.shape.shot}-shot, {self.shape.queries} queries"
+        shape = f"{self.shape}, {self.shape.queries} queries"
         if self.shape.dirichlet is not None:
             shape += f" (Dirichlet {self.shape.dirichlet:g})"
         params = json.loads(self.params)
@@ -205,6 +206,7 @@ class Testing:
         dataset: the dataset of the test episodes.
         shape: way, shot and queries of the test episodes.
         seed: seed of the test episodes.
+        task: kind of their tasks, that of the dataset: ``"classification"`` or ``"regression"``.
         episodes: number of test episodes.
         inductive_episodes: number of test episodes of which each query is also asked on its own.
         until_ci95: half the interval over episodes at which the test ends; None tests `episodes`.
@@ -224,6 +226,7 @@ class Testing:
     batch: int | None = None
     time_limit: float | None = None
     keep_outputs: int = 0
+    task: TaskKind = "classification"
 
 
 @dataclass(frozen=True)
@@ -323,7 +326,7 @@ class Cell:
             self.algorithm.label,
             f"{source} → {target}" if self.is_cross_domain else target,
             self.backbone.label,
-            f"{self.shape.way}-way {self.shape.shot}-shot",
+            str(self.shape),
             f"seed {self.seed}",
         ]
         return " · ".join(parts)

@@ -59,7 +59,7 @@ def check_exclusions(suite: Suite, file: SuiteFile) -> None:
         "dataset": list(suite.datasets),
         "backbone": list(suite.backbones),
         "trained_on": list(suite.datasets),
-        "way": list(map(str, suite.ways)),
+        "way": list(map(str, suite.ways or [1])),
         "shot": list(map(str, suite.shots)),
         "seed": list(map(str, suite.seeds)),
     }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
@@ -21,7 +21,7 @@ from metabench.planning.targets import Choice, Targets
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Split, SplitSize
+    from metabench.api import SourceSplit, Split, SplitSize
 
 __all__ = ["check_cell", "classes_left_out", "datasets_of", "episodes_by_split", "fits", "make_plan", "select"]
 
@@ -61,6 +61,8 @@ class _Planner:
         self._targets = targets
         self._datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
         self._sizes = {label: targets.sizes(choice) for label, choice in self._datasets.items()}
+        self._tasks = {label: targets.task(choice) for label, choice in self._datasets.items()}
+        self._check_tasks()
         self._algorithms = {
             label: targets.choice("algorithm", label, entry) for label, entry in suite.algorithms.items()
         }
@@ -75,7 +77,8 @@ class _Planner:
     def cells(self) -> Iterator[Cell]:
         """Yield all cells that the suite does not exclude."""
         suite = self._suite
-        for (trained_on, tested_on), way, shot in product(suite.pairs, suite.ways, suite.shots):
+        pairs = [(pair, way) for pair in suite.pairs for way in self._ways(pair[1])]
+        for ((trained_on, tested_on), way), shot in product(pairs, suite.shots):
             shape = self._shape(way, shot)
             datasets = self._datasets[trained_on], self._datasets[tested_on]
             for label in suite.algorithms:
@@ -89,6 +92,31 @@ class _Planner:
                     self._check_sizes(label, planned[0])
                 yield from planned
 
+    def _ways(self, dataset: str) -> Sequence[int]:
+        """Return the ways of a dataset's episodes; a regression has none, which is written as 1."""
+        return [1] if self._tasks[dataset] == "regression" else self._suite.ways or []
+
+    def _check_tasks(self) -> None:
+        """Check that ways are given where there are classes, and that a test is of the kind of its training.
+
+        Raises:
+            SuiteError: ways are missing or mean nothing, or a training and its test have different kinds of tasks.
+        """
+        classified = [label for label, task in self._tasks.items() if task == "classification"]
+        if classified and not self._suite.ways:
+            raise self._file.error(
+                ("ways",), f"the ways are missing: '{classified[0]}' has classes, say how many an episode has"
+            )
+        if self._suite.ways and not classified:
+            raise self._file.error(("ways",), "a regression has no classes: remove 'ways'")
+        for trained_on, tested_on in self._suite.pairs:
+            if self._tasks[trained_on] != self._tasks[tested_on]:
+                raise self._file.error(
+                    ("datasets", trained_on, "test_on"),
+                    f"'{trained_on}' is a {self._tasks[trained_on]} and '{tested_on}' a {self._tasks[tested_on]}: "
+                    "remove one",
+                )
+
     def _check_sizes(self, label: str, cell: Cell) -> None:
         """Check the episodes of one algorithm on the datasets whose sizes are known; point at the line to change.
 
@@ -96,8 +124,10 @@ class _Planner:
             SuiteError: an episode needs more classes or images than a split has.
         """
         suite, shape, schedule = self._suite, cell.shape, cell.training.schedule
+        if cell.test.task == "regression":
+            return  # a source makes as many points as are asked for
         places: dict[str, KeyPath] = {
-            "way": ("ways", suite.ways.index(shape.way)),
+            "way": ("ways", (suite.ways or []).index(shape.way)),
             "shot": ("shots", suite.shots.index(shape.shot)),
         }
         validated_on = cell.selection.on or cell.training.dataset
@@ -222,6 +252,7 @@ class _Planner:
             batch=settings.batch,
             time_limit=settings.time_limit,
             keep_outputs=settings.keep_outputs,
+            task=self._tasks[dataset.label],
         )
 
     def _is_the_same_for_every_seed(self, label: str, training: Training) -> bool:
@@ -285,7 +316,8 @@ def _schedule(suite: Suite, file: SuiteFile, label: str, trains_on: str, test: E
             raise file.error(place, f"{missing}, and the suite's 'train' is none")
         raise file.error(place if own.model_fields_set else ("train",), f"{missing}, for '{label}'")
     every = setting("validate_every")
-    shape = EpisodeShape(setting("way") or test.way, setting("shot") or test.shot, setting("queries") or test.queries)
+    way = setting("way") or test.way if test.way > 1 else 1
+    shape = EpisodeShape(way, setting("shot") or test.shot, setting("queries") or test.queries)
     return Schedule(
         steps=steps,
         batch=setting("batch" if on_images else "meta_batch"),
@@ -301,7 +333,7 @@ def _schedule(suite: Suite, file: SuiteFile, label: str, trains_on: str, test: E
     )
 
 
-def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split]]) -> None:
+def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split | SourceSplit]]) -> None:
     """Check that every split has enough classes that can be drawn for the cell's episodes.
 
     `make_plan` checks the datasets that know their sizes before loading; this checks the loaded data.
@@ -315,6 +347,8 @@ def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split]]) -> None:
     """
     for name, (choice, shape) in episodes_by_split(cell).items():
         split = datasets[choice.label][name]
+        if not _has_rows(split):
+            continue
         drawn = split.size.classes - classes_left_out(split, shape)
         if drawn < shape.way:
             problem = _misfit(shape, choice.label, name, split.size)
@@ -353,9 +387,17 @@ def classes_left_out(split: Split, shape: EpisodeShape) -> int:
     return int((split.offsets.diff() < shape.per_class).sum())
 
 
-def fits(shape: EpisodeShape, splits: Mapping[str, Split]) -> bool:
+def _has_rows(split: Split | SourceSplit) -> TypeGuard[Split]:
+    """Return whether episodes are drawn from classes; a source makes as many points as are asked for."""
+    from metabench.api import Split
+
+    return isinstance(split, Split)
+
+
+def fits(shape: EpisodeShape, splits: Mapping[str, Split | SourceSplit]) -> bool:
     """Return whether loaded data have enough classes and images for validation episodes of a shape."""
-    return splits["val"].size.classes - classes_left_out(splits["val"], shape) >= shape.way
+    split = splits["val"]
+    return not _has_rows(split) or split.size.classes - classes_left_out(split, shape) >= shape.way
 
 
 @dataclass(frozen=True)

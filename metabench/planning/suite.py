@@ -262,7 +262,8 @@ class Suite(_Section):
     """All settings of a benchmark.
 
     Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
-    pattern of `exclude`; a dataset with `test_on` makes cells on each of those.
+    pattern of `exclude`; a dataset with `test_on` makes cells on each of those. A regression has no classes, and so no
+    way: a suite without classification has no `ways`.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
@@ -271,7 +272,7 @@ class Suite(_Section):
     datasets: dict[Label, DatasetEntry] = Field(min_length=1)
     backbones: dict[Label, Entry] = Field(min_length=1)
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
-    ways: list[PositiveInt] = Field(min_length=1)
+    ways: list[PositiveInt] | None = Field(default=None, min_length=1)
     shots: list[PositiveInt] = Field(min_length=1)
     queries: PositiveInt = 15
     seeds: list[int] = Field(default=[0], min_length=1)
@@ -283,7 +284,9 @@ class Suite(_Section):
 
     @field_validator("ways", "shots", "seeds")
     @classmethod
-    def _no_duplicates(cls, values: list[int]) -> list[int]:
+    def _no_duplicates(cls, values: list[int] | None) -> list[int] | None:
+        if values is None:
+            return None
         if len(set(values)) < len(values):
             raise ValueError("a value is given twice")
         if min(values) < 0:
@@ -292,8 +295,8 @@ class Suite(_Section):
 
     @field_validator("ways")
     @classmethod
-    def _two_ways(cls, values: list[int]) -> list[int]:
-        if min(values) < 2:
+    def _two_ways(cls, values: list[int] | None) -> list[int] | None:
+        if values is not None and min(values) < 2:
             raise ValueError("a way must be at least 2")
         return values
 

@@ -13,9 +13,10 @@ from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile
 from metabench.planning.suite_text import KeyPath
 from metabench.registry.configs import InvalidConfig, complete_params, test_time_names
 from metabench.registry.manager import PluginManager
+from metabench.specs import TaskKind
 
 if TYPE_CHECKING:  # imports torch
-    from metabench.api import Algorithm, Backbone, Config, Dataset, SplitSize
+    from metabench.api import Algorithm, Backbone, Config, Dataset, EpisodeSource, SplitSize
 
 _T = TypeVar("_T")
 
@@ -145,8 +146,19 @@ class Targets:
         place = ("backbones", backbone.label)
         return self._asked(place, lambda: bool(self._plugins.backbone_class(backbone.name).draws), otherwise=True)
 
+    def task(self, dataset: Choice) -> TaskKind:
+        """Return the kind of tasks of a dataset: ``"classification"``, or ``"regression"`` of a source."""
+
+        def kind() -> TaskKind:
+            from metabench.api import EpisodeSource
+
+            found = self._plugins.dataset_class(dataset.name)
+            return "regression" if issubclass(found, EpisodeSource) else "classification"
+
+        return self._asked(("datasets", dataset.label), kind, otherwise="classification")
+
     def sizes(self, dataset: Choice) -> Mapping[str, SplitSize] | None:
-        """Return the split sizes of a dataset; None if unknown before loading.
+        """Return the split sizes of a dataset; None if unknown before loading, and of a source.
 
         Raises:
             DataError: the sizes are not as they must be.
@@ -155,8 +167,9 @@ class Targets:
 
         def announced() -> Mapping[str, SplitSize] | None:
             owner = f"the dataset '{dataset.name}' of {self._plugins.provider('dataset', dataset.name)}"
+            built = self._plugins.build_dataset(dataset.name, dataset.params)
             try:
-                return check_sizes(dataset.name, self._plugins.build_dataset(dataset.name, dataset.params).sizes())
+                return check_sizes(dataset.name, built.sizes()) if hasattr(built, "sizes") else None
             except (DataError, PluginError):
                 raise
             except Exception as error:  # a plugin may raise anything
@@ -206,7 +219,7 @@ class Targets:
             PluginExited: importing the class ended the process.
             SuiteError: the name is unknown, or its plugin broken.
         """
-        kinds: Mapping[str, Callable[[str], type[Dataset] | type[Algorithm] | type[Backbone]]] = {
+        kinds: Mapping[str, Callable[[str], type[Dataset] | type[EpisodeSource] | type[Algorithm] | type[Backbone]]] = {
             "dataset": self._plugins.dataset_class,
             "algorithm": self._plugins.algorithm_class,
             "backbone": self._plugins.backbone_class,

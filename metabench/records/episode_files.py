@@ -57,7 +57,8 @@ def read_episodes(
                 for name, estimate in record.metrics.items()
                 if estimate is not None and (metrics is None or name in metrics)
             }
-            members = _array(file, "groups", np.int64, (n, record.way)) if groups else np.empty((n, 0), np.int64)
+            wanted = groups and record.task == "classification"
+            members = _array(file, "groups", np.int64, (n, record.way)) if wanted else np.empty((n, 0), np.int64)
             alone_values = None
             if record.transductive and alone is not None and "alone.npy" in file.namelist():
                 alone_values = _array(file, "alone", np.float64, (alone.episodes,))
@@ -80,7 +81,8 @@ def write_episodes(path: Path, results: EpisodeResults) -> None:
     import numpy as np
 
     arrays: dict[str, Any] = {f"{_METRICS}{name}": values for name, values in results.figures.items()}
-    further = {"groups": results.groups, "alone": results.alone, "by_class": results.by_class}
+    groups = results.groups if results.groups.shape[1] else None
+    further = {"groups": groups, "alone": results.alone, "by_class": results.by_class}
     arrays |= {name: array for name, array in further.items() if array is not None}
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)

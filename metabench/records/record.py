@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from metabench.specs import METRIC_NAME
+from metabench.specs import METRIC_NAME, TaskKind
 from metabench.text import one_line, visible
 
 if TYPE_CHECKING:  # reading records must not import numpy
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
-    *("seed", "identity", "ranked_by", "device", "machine", "dataset_fingerprint", "environment", "finished"),
+    *("seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint", "environment", "finished"),
 )
 
 #: Version 2 added `Record.machine`, version 3 `Record.metrics` in place of the accuracy; earlier records are read.
@@ -92,6 +92,11 @@ class Declaration(_Part):
             )
         return f"between {low:g} and {high:g}"
 
+    def short(self, value: float) -> str:
+        """Return title and value for a line of progress, e.g. ``"accuracy 81.20%"``."""
+        scaled = value * self.scale
+        return f"{self.title} {scaled:.2f}%" if self.unit == "%" else f"{self.title} {scaled:.3g} {self.unit}".rstrip()
+
     def admits(self, lowest: float, highest: float) -> bool:
         """Return whether values between two numbers are within the bounds; False for NaN."""
         above = -math.inf if self.lowest is None else self.lowest - ROUNDING
@@ -155,11 +160,11 @@ class Validation(_Part):
 
     Attributes:
         step: outer updates made so far.
-        accuracy: mean accuracy over the validation episodes.
+        value: mean of the metric that ranks over the validation episodes; ``accuracy`` in earlier records.
     """
 
     step: Count
-    accuracy: Share
+    value: float = Field(validation_alias=AliasChoices("value", "accuracy"))
 
 
 class TrainMetrics(_Part):
@@ -172,7 +177,7 @@ class TrainMetrics(_Part):
         seconds: time of outer updates and their data, without validation, checkpoints and warm-up steps.
         episodes_per_second: training episodes per second of `seconds`; None where every step was warm-up.
         images_per_second: the same of training images.
-        best_step: step of the tested weights, chosen by validation accuracy.
+        best_step: step of the tested weights, chosen by validation.
         validation: the validation curve.
         timed: whether a budget of seconds ended the training, so that its length depends on the machine.
     """
@@ -188,9 +193,9 @@ class TrainMetrics(_Part):
     timed: bool = False
 
     @property
-    def validation_accuracy(self) -> float | None:
-        """Return the validation accuracy of the tested weights; None without validation."""
-        return next((point.accuracy for point in self.validation if point.step == self.best_step), None)
+    def validation_value(self) -> float | None:
+        """Return the metric that ranks in the validation of the tested weights; None without validation."""
+        return next((point.value for point in self.validation if point.step == self.best_step), None)
 
 
 class Weights(_Part):
@@ -244,13 +249,14 @@ class Outputs:
     """The test outputs of a cell's first episodes, from which metrics can be computed later.
 
     Attributes:
-        outputs: [n, M, N] log-probabilities in float16; -inf for an impossible class.
-        targets: [n, M] labels.
+        outputs: [n, M, N] log-probabilities in float16; -inf for an impossible class. Of a regression, [n, M, D]
+            numbers in float32.
+        targets: [n, M] labels; [n, M, D] numbers of a regression.
         values: [n] values of the metric that ranks, which show whose outputs they are.
     """
 
-    outputs: npt.NDArray[np.float16]
-    targets: npt.NDArray[np.int64]
+    outputs: npt.NDArray[np.floating[Any]]
+    targets: npt.NDArray[Any]
     values: npt.NDArray[np.float64]
 
     def followed_by(self, later: Outputs) -> Outputs:
@@ -266,10 +272,10 @@ class EpisodeResults:
 
     Attributes:
         figures: by name of a metric, [n] values of the episodes, or [n, k] figures of a pooled metric.
-        groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes.
+        groups: [n, N] groups (`metabench.api.Split.groups`) of each episode's classes; [n, 0] of a regression.
         alone: [k] values of the first k episodes of the metric that ranks, with each query answered on its own, of a
             transductive method; None where it was not measured, and for other methods, whose queries are alone anyway.
-        by_class: [n, N] accuracy of each label of each episode; None in files of earlier versions.
+        by_class: [n, N] accuracy of each label of each episode; None in files of earlier versions, and of a regression.
         outputs: the outputs of the first episodes, which have a file of their own; None if they are not kept or read.
     """
 
@@ -374,6 +380,7 @@ class Record(_Part):
     queries: Count
     seed: int
     identity: dict[str, Any]
+    task: TaskKind = "classification"
     status: Status
     error: Line | None = None
     ranked_by: MetricName = "accuracy"
@@ -418,6 +425,10 @@ class Record(_Part):
                 raise ValueError(f"the metric {name} is not declared")
             if estimate and not self.declarations[name].admits(estimate.value, estimate.value):
                 raise ValueError(f"metrics.{name} of {estimate.value:g} is not {self.declarations[name].bounds}")
+        if self.train and self.ranked_by in self.declarations:
+            for point in self.train.validation:
+                if not self.ranking.admits(point.value, point.value):
+                    raise ValueError(f"a validation of {point.value:g} is not {self.ranking.bounds}")
         alone = self.inductive_accuracy
         if self.transductive is False and alone is not None and alone != self.primary:
             raise ValueError(f"inductive_accuracy is not {self.ranked_by}, although the method is not transductive")

@@ -51,7 +51,7 @@ _MARKS = {
         "\ngate:\n  tolerance: ",
         "\n  slowdown: ",
     ),
-    "leaderboard.md": ("### ", "accuracy: mean over the test episodes"),
+    "leaderboard.md": ("### ", " over the test episodes"),
     "leaderboard.csv": ("dataset,backbone,way,shot,queries,algorithm,seed,",),
     ".lock": (),
 }

@@ -39,7 +39,7 @@ def metabench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def metabench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
-    """Return the metrics that this plugin provides, which are computed for every cell."""
+    """Return the metrics that this plugin provides, which are computed for every cell of their kind of task."""
 
 
 @hookspec

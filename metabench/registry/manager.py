@@ -36,7 +36,7 @@ from metabench.specs import (
 )
 
 if TYPE_CHECKING:  # these import torch
-    from metabench.api import Algorithm, Backbone, Dataset
+    from metabench.api import Algorithm, Backbone, Dataset, EpisodeSource
 
 #: Seconds after which an event's hook counts as stuck.
 EVENT_SECONDS = 120.0
@@ -183,11 +183,11 @@ class PluginManager:
         cls: type[Backbone] = self._class("backbone", name, BackboneSpec, Backbone)
         return cls
 
-    def dataset_class(self, name: str) -> type[Dataset]:
+    def dataset_class(self, name: str) -> type[Dataset] | type[EpisodeSource]:
         """Import the dataset `name`."""
-        from metabench.api import Dataset
+        from metabench.api import Dataset, EpisodeSource
 
-        cls: type[Dataset] = self._class("dataset", name, DatasetSpec, Dataset)
+        cls: type[Dataset] | type[EpisodeSource] = self._class("dataset", name, DatasetSpec, Dataset, EpisodeSource)
         return cls
 
     def logger_class(self, name: str) -> type:
@@ -209,7 +209,7 @@ class PluginManager:
         cls: type[Metric] = self._class("metric", name, MetricSpec, Metric)
         return cls
 
-    def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
+    def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset | EpisodeSource:
         """Construct the dataset `name` with parameters.
 
         Raises:
@@ -236,18 +236,24 @@ class PluginManager:
         if is_module(name):
             return "backbone"
         if is_local(name):
-            from metabench.api import Algorithm, Backbone, Dataset
+            from metabench.api import Algorithm, Backbone, Dataset, EpisodeSource
 
             cls = self._class("class", name, Spec, object)
-            bases = {"algorithm": Algorithm, "backbone": Backbone, "dataset": Dataset, "metric": Metric}
-            for kind, base in bases.items():
+            bases = (
+                ("algorithm", Algorithm),
+                ("backbone", Backbone),
+                ("dataset", (Dataset, EpisodeSource)),
+                ("metric", Metric),
+            )
+            for kind, base in bases:
                 if issubclass(cls, base):
                     return kind
             if implements_hooks(cls):
                 return "logger"
             raise PluginError(
-                f"{name} is no subclass of Algorithm, Backbone or Dataset of metabench.api, nor of Metric of "
-                "metabench.specs, and no logger: none of its methods is marked with metabench.specs.hookimpl"
+                f"{name} is no subclass of Algorithm, Backbone or Dataset, or EpisodeSource, of metabench.api, nor of "
+                "Metric of metabench.specs, and no logger: none of its methods is marked with "
+                "metabench.specs.hookimpl"
             )
         named = {kind: spec_class for kind, spec_class in _SPECS.items() if kind != "suite"}
         for kind, spec_class in named.items():
@@ -407,11 +413,11 @@ class PluginManager:
                 message += f"\nThe plugin {info} may provide it, but cannot be used: {info.problem}"
         raise PluginError(message)
 
-    def _class(self, kind: str, name: str, spec_class: type[Spec], base: type) -> Any:
+    def _class(self, kind: str, name: str, spec_class: type[Spec], *bases: type) -> Any:
         """Import the class of a name: the target of a spec, or a class in a file.
 
         Raises:
-            PluginError: the name is unknown, the import fails, or the class is no subclass of `base`.
+            PluginError: the name is unknown, the import fails, or the class is no subclass of one of `bases`.
         """
         try:
             if is_local(name):
@@ -437,9 +443,11 @@ class PluginManager:
             from metabench.api.module_backbones import module_backbone
 
             cls = module_backbone(cls)
-        if not (is_class(cls) and issubclass(cls, base)):
+        base = bases[0]
+        if not (is_class(cls) and issubclass(cls, bases)):
             home = "specs" if base is Metric else "api"
-            wanted = "class" if base is object else f"subclass of metabench.{home}.{base.__name__}"
+            names = " or ".join(f"metabench.{home}.{one.__name__}" for one in bases)
+            wanted = "class" if base is object else f"subclass of {names}"
             raise PluginError(f"{owner} is not a {wanted}")
         config: object = getattr(cls, "Config", None)
         if base not in (object, Metric) and not (is_class(config) and issubclass(config, BaseModel)):

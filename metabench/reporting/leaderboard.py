@@ -19,7 +19,7 @@ from metabench.analysis.costs import (
     train_rate,
     validation,
 )
-from metabench.analysis.metrics import CLASSIFICATION, RANKED_BY
+from metabench.analysis.metrics import OF_TASK
 from metabench.analysis.standings import Row, Table, common_episodes
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration
@@ -114,6 +114,18 @@ def _validation(row: Row) -> float | None:
     return mean_over_seeds(row, validation)
 
 
+def _validated(row: Row) -> Declaration:
+    """Return the declaration of the metric of the validation: the one that ranks by default."""
+    return OF_TASK[row.records[0].task][0].declaration
+
+
+def _validation_text(row: Row) -> str:
+    mean, metric = _validation(row), _validated(row)
+    if mean is None:
+        return ""
+    return rounded(metric, mean, 0.0) if metric.unit == "%" else f"{mean * metric.scale:.3g}"
+
+
 #: In order of importance: a narrow terminal drops columns from the end. Those of metrics are before and between them.
 _FIRST = (
     Column(
@@ -176,10 +188,16 @@ _COMPARISONS = (
 )
 _VALIDATION = Column(
     "val %",
-    lambda row: "" if (mean := _validation(row)) is None else f"{mean * 100:.2f}",
+    _validation_text,
     _validation,
     "val: validation accuracy of the tested weights; choose methods and parameters by it, not by the test accuracy",
     optional=True,
+)
+#: The same of regressions, whose unit is not %.
+_VALIDATION_OF_NUMBERS = replace(
+    _VALIDATION,
+    title="val",
+    legend="val: the metric that ranks, in validation of the tested weights; choose methods and parameters by it",
 )
 _COSTS = (
     _cost("test ep/s", eval_rate),
@@ -213,7 +231,7 @@ _COSTS = (
 #: Sorting keys that are no metrics: functions of a row, in ascending order; ranks do not change.
 SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
     "alone": lambda row: None if row.inductive is None else -row.metric.sign * row.inductive,
-    "validation": lambda row: _negative(_validation(row)),
+    "validation": lambda row: None if (mean := _validation(row)) is None else -_validated(row).sign * mean,
     "algorithm": lambda row: 0.0,
     "throughput": lambda row: _negative(mean_over_seeds(row, eval_rate)),
     "training": lambda row: _negative(mean_over_seeds(row, train_rate)),
@@ -346,12 +364,20 @@ def shown_columns(tables: Sequence[Table], metrics: Collection[str] | None = Non
         for column, name in zip(columns, known, strict=True)
         if name not in ranking and (metrics is None or name in metrics)
     ]
-    if not first:  # no cell is ok: the column of the accuracy names the others' status
-        first = [_metric_column(RANKED_BY, CLASSIFICATION[0].declaration, ranks=True)]
-    ordered = [*_FIRST, *first, *_COMPARISONS, *([_VALIDATION] if costs else []), *further, *(_COSTS if costs else [])]
+    tasks = {row.records[0].task for row in rows}
+    if not first:  # no cell is ok: the column of the metric that would rank names the others' status
+        measure = OF_TASK["regression" if tasks == {"regression"} else "classification"][0]
+        first = [_metric_column(measure.name, measure.declaration, ranks=True)]
+    validation = _VALIDATION_OF_NUMBERS if "regression" in tasks else _VALIDATION
+    comparisons = [_without_percent(column) for column in _COMPARISONS] if "regression" in tasks else _COMPARISONS
+    ordered = [*_FIRST, *first, *comparisons, *([validation] if costs else []), *further, *(_COSTS if costs else [])]
     chosen = [column for column in ordered if not column.optional or any(column.says(row) for row in rows)]
     titles = {column.title for column in ordered}
     return [*chosen, *(_parameter(name, rows, titles) for name in parameter_names(tables) if costs)]
+
+
+def _without_percent(column: Column) -> Column:
+    return replace(column, title=column.title.removesuffix(" %"))
 
 
 def parameter_names(tables: Sequence[Table]) -> list[str]:

@@ -199,7 +199,7 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Itera
         "published_differences": published and "; ".join(published.differences),
         **_csv_metrics(record, metrics),
         "temperature": record.temperature and record.temperature.value,
-        "validation_accuracy": train and train.validation_accuracy,
+        "validation": train and train.validation_value,
         "train_episodes": train and train.episodes,
         "train_seconds": train and train.seconds,
         "train_episodes_per_second": train and train.episodes_per_second,

@@ -15,7 +15,7 @@ _HERE = "metabench_plugins"
 
 @hookimpl
 def metabench_algorithms() -> list[AlgorithmSpec]:
-    """Return MAML, Reptile, ProtoNet, MatchingNet, Siamese, Baseline and SimpleShot."""
+    """Return MAML, Reptile, ProtoNet, MatchingNet, Siamese, Baseline, SimpleShot and the pretrained baseline."""
     return [
         AlgorithmSpec(
             "maml",
@@ -66,12 +66,19 @@ def metabench_algorithms() -> list[AlgorithmSpec]:
             "Wang et al. 2019",
             "https://arxiv.org/abs/1911.04623",
         ),
+        AlgorithmSpec(
+            "pretrained",
+            f"{_HERE}.algorithms.pretrained:Pretrained",
+            "fits one network to all regression tasks; at test, fine-tunes it by gradient steps",
+            "Finn et al. 2017",
+            "https://arxiv.org/abs/1703.03400",
+        ),
     ]
 
 
 @hookimpl
 def metabench_backbones() -> list[BackboneSpec]:
-    """Return Conv4 and identity."""
+    """Return Conv4, MLP and identity."""
     return [
         BackboneSpec(
             "conv4",
@@ -79,6 +86,11 @@ def metabench_backbones() -> list[BackboneSpec]:
             "four blocks of 3×3 convolution, batch norm and ReLU, each halving the image",
             "Vinyals et al. 2016",
             "https://arxiv.org/abs/1606.04080",
+        ),
+        BackboneSpec(
+            "mlp",
+            f"{_HERE}.backbones.mlp:MLP",
+            "fully connected layers with ReLU, for vectors",
         ),
         BackboneSpec(
             "identity",
@@ -90,7 +102,7 @@ def metabench_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot, glyphs and folder."""
+    """Return Omniglot, glyphs, folder and sinusoid."""
     return [
         DatasetSpec(
             "folder",
@@ -108,6 +120,13 @@ def metabench_datasets() -> list[DatasetSpec]:
             "glyphs",
             f"{_HERE}.datasets.glyphs:Glyphs",
             "350 invented characters, 20 drawings each, generated without a download",
+        ),
+        DatasetSpec(
+            "sinusoid",
+            f"{_HERE}.datasets.sinusoid:Sinusoid",
+            "regression: sinusoids of random amplitude and phase",
+            "Finn et al. 2017",
+            "https://arxiv.org/abs/1703.03400",
         ),
     ]
 

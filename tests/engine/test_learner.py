@@ -103,7 +103,7 @@ def test_all_algorithms_are_tested_on_the_same_episodes(cells_of: Plan, data: Lo
 
 def test_the_weights_with_the_best_validation_are_tested(run: Run) -> None:
     outcome = run("fading")
-    curve = [(point.step, point.accuracy) for point in outcome.train.validation]
+    curve = [(point.step, point.value) for point in outcome.train.validation]
     assert curve[:2] == [(2, 1.0), (4, 1.0)]
     assert all(value < 0.5 for _, value in curve[2:])
     assert outcome.train.best_step == 4, "the later of two equals"

@@ -47,7 +47,7 @@ def expected(record: Record) -> dict[str, float]:
 
 def curve(record: Record) -> list[tuple[int, float]]:
     assert record.train is not None
-    return [(point.step, point.accuracy) for point in record.train.validation]
+    return [(point.step, point.value) for point in record.train.validation]
 
 
 def mlflow_runs(experiment: str = "small") -> list[Any]:

@@ -17,7 +17,7 @@ from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 
-BUILT_IN = {"classifier", "maml", "matchingnet", "protonet", "reptile", "siamese", "simpleshot"}
+BUILT_IN = {"classifier", "maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese", "simpleshot"}
 
 
 class Distributions(Protocol):
@@ -63,8 +63,8 @@ def test_a_distribution_adds_to_the_built_ins(distributions: Distributions) -> N
 def test_the_built_ins_use_the_same_entry_points() -> None:
     plugins = manager("metabench")
     assert set(plugins.algorithms()) == BUILT_IN
-    assert list(plugins.backbones()) == ["conv4", "identity"]
-    assert list(plugins.datasets()) == ["folder", "glyphs", "omniglot"]
+    assert list(plugins.backbones()) == ["conv4", "identity", "mlp"]
+    assert list(plugins.datasets()) == ["folder", "glyphs", "omniglot", "sinusoid"]
     assert [info.distribution for info in plugins.plugins()] == ["metabench"]
 
 

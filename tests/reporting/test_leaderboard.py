@@ -482,7 +482,7 @@ def test_the_validation_accuracy_of_the_tested_weights_is_shown_and_sorted_by(
     text = render_text(tables)
     assert re.search(r"low .* 90\.00 ", text)
     assert re.search(r"high .* 85\.00 ", text)
-    assert [entry["validation_accuracy"] for _, entry in frame(tables).iterrows()] == [0.9, 0.85]
+    assert [entry["validation"] for _, entry in frame(tables).iterrows()] == [0.9, 0.85]
 
 
 # ----------------------------------------------------------------------------------------------- command

@@ -14,13 +14,13 @@ from jinja2 import Environment
 from metabench import __version__
 from metabench.analysis.paired import ALPHA
 from metabench.analysis.standings import Row, Table, common_episodes, make_tables
-from metabench.analysis.stats import mean_interval
+from metabench.analysis.stats import Floats, mean_interval
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
 from metabench.reporting.report.plots import METHODS, Plot, draw
 from metabench.specs import PublishedResult
-from metabench.text import visible_lines
+from metabench.text import shape_text, visible_lines
 
 #: Number of tables with plots, paired differences and pictures; the other tables are listed among all methods only.
 SECTIONS = 4
@@ -95,11 +95,15 @@ def _cells(table: Table, row: Row, columns: Sequence[leaderboard.Column]) -> lis
 
 def _section(table: Table, plots: Sequence[Plot], runs: Runs) -> dict[str, Any]:
     methods = [_method(row, runs) for row in table.rows if row.primary][:METHODS]
+    regression = table.rows[0].records[0].task == "regression"
     return {
         "title": table.title,
         "plots": plots,
         "pairs": _pairs(table),
         "methods": [method for method in methods if method["worst"] or method["picture"]],
+        "details": "The fitted curves of each method"
+        if regression
+        else "Worst classes, and the worst episode of each method",
     }
 
 
@@ -114,7 +118,24 @@ def _method(row: Row, runs: Runs) -> dict[str, Any]:
             for worst in record.worst_classes
         ],
         "picture": base64.b64encode(image).decode() if image else "",
-        "lowest": f"{runs.values(record).min() * 100:.1f}" if image else "",
+        **(_caption(row, runs.values(record)) if image else {}),
+    }
+
+
+def _caption(row: Row, values: Floats) -> dict[str, str]:
+    """Return the caption of the first seed's picture, and a text in its place."""
+    metric = row.metric
+    worst = float((values if metric.sign > 0 else -values).min()) * metric.sign * metric.scale
+    if row.finished[0].task == "regression":
+        return {
+            "alt": f"Three episodes of {row.name}: support points, the true curve and the fitted one",
+            "caption": f"The first two episodes, and the worst one ({metric.title} {worst:.3g}): support points, the "
+            "true curve in grey, the fitted one in blue.",
+        }
+    return {
+        "alt": f"The worst episode of {row.name}, one row per class: support images, then misclassified queries",
+        "caption": f"The worst episode ({worst:.1f} %). Each row is a class: its number, its support images, and, "
+        "framed in red, its misclassified queries with the number of the predicted class below.",
     }
 
 
@@ -134,7 +155,10 @@ def _pairs(table: Table) -> dict[str, Any] | None:
         cells = [_pair(row, other, common) if other is not row else {"text": "", "verdict": ""} for other in rows]
         lines.append({"name": row.name, "cells": cells})
     more = f"The best {len(rows)} of {len(compared)} methods." if len(compared) > len(rows) else ""
-    return {"names": [row.name for row in rows], "lines": lines, "more": more}
+    points = ", in points" if rows[0].metric.unit == "%" else ""
+    title = rows[0].metric.title
+    measured = f"{title[0].upper()}{title[1:]} of the row minus the column{points}"
+    return {"measured": measured, "names": [row.name for row in rows], "lines": lines, "more": more}
 
 
 def _pair(row: Row, other: Row, episodes: int) -> dict[str, str]:
@@ -152,7 +176,7 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
     result = row.published.result
     return {
         "method": row.name,
-        "task": f"{table.dataset} {table.way}-way {table.shot}-shot",
+        "task": f"{table.dataset} {shape_text(table.way, table.shot)}",
         "measured": leaderboard.shown(row.metric, row.primary.mean, row.primary.ci95),
         "published": leaderboard.published_accuracy(result),
         "source": result.source,

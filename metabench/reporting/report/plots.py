@@ -71,9 +71,12 @@ def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
         plot = _against_cost(rows, axis, cost)
         if plot is not None:
             plots.append(
-                (f"{name.capitalize()}{methods} against {axis}; the line is the Pareto front of all methods", plot)
+                (
+                    f"{name[0].upper()}{name[1:]}{methods} against {axis}; the line is the Pareto front of all methods",
+                    plot,
+                )
             )
-    plots.append((f"Validation accuracy{methods} during training (first seed)", _learning_curves(best)))
+    plots.append((f"Validation: {name}{methods} during training (first seed)", _learning_curves(best)))
     plots.append((f"Share of test episodes{methods} with at most this {name}", _distributions(best)))
     return plots
 
@@ -130,17 +133,18 @@ def _pareto(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[floa
 
 
 def _learning_curves(rows: Sequence[Row]) -> figure:
-    plot = _figure("training episodes, or images", "accuracy %")
+    metric = rows[0].metric
+    plot = _figure("training episodes, or images", metric.heading)
     for i, row in enumerate(rows):
         train = row.finished[0].train
         if train is None or not train.validation:
             continue
         x = [point.step * (train.episodes or train.images) / train.steps for point in train.validation]
-        y = [point.accuracy * 100 for point in train.validation]
+        y = [point.value * metric.scale for point in train.validation]
         _line(plot, i, row.name, x, y)
         if len(x) == 1:  # a line of one point is invisible
             plot.scatter(x, y, color=_COLOURS[i % len(_COLOURS)], legend_label=row.name)
-    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("episodes or images", "$x{0,0}"), ("accuracy %", "$y")]))
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("episodes or images", "$x{0,0}"), (metric.heading, "$y")]))
     return _with_legend(plot)
 
 

@@ -1,4 +1,4 @@
-"""Backbone and linear layer, the classifier of algorithms that adapt weights."""
+"""Backbone and linear layer, the network of algorithms that adapt weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metabench.api import Algorithm, Setup, Unfit, Weights, embed_queries
 
 
 class LinearHead(Algorithm):
-    """An algorithm whose `forward` classifies images into the N classes of an episode.
+    """An algorithm whose `forward` scores the N classes of an episode, or tells the numbers of a regression.
 
     Raises:
         Unfit: the ways of training and test episodes differ.
@@ -19,17 +19,17 @@ class LinearHead(Algorithm):
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__(config, setup)
-        if setup.train_way not in (None, setup.way):
+        if setup.regression is None and setup.train_way not in (None, setup.way):
             raise Unfit(
                 f"train.way ({setup.train_way}) must be the tested way ({setup.way}): there is one output per class"
             )
-        self.head = nn.Linear(setup.backbone.features, setup.way)
+        self.head = nn.Linear(setup.backbone.features, setup.outputs)
 
     def forward(self, x: Tensor, support_x: Tensor | None = None) -> Tensor:
-        """Return the [n, N] scores of images.
+        """Return the [n, N] scores of images; [n, outputs] of a regression.
 
         Args:
-            x: [n, C, H, W] images.
+            x: [n, C, H, W] images; [n, D] vectors.
             support_x: the support images, if `x` are queries: some backbones normalise queries by them.
         """
         features = self.backbone(x) if support_x is None else embed_queries(self.backbone, support_x, x)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
-from torch.nn import functional as F
 
-from metabench.api import AlgorithmConfig, Support, Weights, at_test, gradients, trained_weights
-from metabench_plugins.algorithms.foreach import foreach
+from metabench.api import AlgorithmConfig, Support, Weights, at_test
+from metabench_plugins.algorithms.descent import descended
 from metabench_plugins.algorithms.linear_head import LinearHead
 
 
@@ -15,9 +14,9 @@ class MAMLConfig(AlgorithmConfig):
     """Parameters of `MAML`, by default those of 5-way Omniglot (appendix A.1).
 
     Attributes:
-        inner_lr: step size α of the inner loop, for the *mean* cross-entropy. The authors' code divides the sum over
-            the N·K support images by K, which makes its gradient N times larger: their 0.4 is 2.0 here (and their 0.01
-            on miniImageNet is 0.05).
+        inner_lr: step size α of the inner loop, for the *mean* loss of the support set. In classification, the authors'
+            code divides the sum over the N·K support images by K, which makes its gradient N times larger: their 0.4 is
+            2.0 here (and their 0.01 on miniImageNet is 0.05); in regression, theirs is a mean, too.
         inner_steps: inner-loop steps in training.
         test_inner_steps: inner-loop steps at test; 0 tests the initial weights.
         first_order: whether to drop the second derivatives (section 5.2).
@@ -33,6 +32,7 @@ class MAML(LinearHead):
     """Learn initial weights from which a few gradient steps on the support set solve an episode (algorithm 2)."""
 
     Config = MAMLConfig
+    tasks = ("classification", "regression")
     functional = True
     inner_loop = True
 
@@ -40,19 +40,9 @@ class MAML(LinearHead):
         """Return the weights after gradient steps on the support set (equation 1), and its images."""
         steps = self.config.inner_steps if self.training else self.config.test_inner_steps
         second_order = self.training and not self.config.first_order
-        weights: Weights = trained_weights(self)
-
-        def loss(weights: Weights) -> Tensor:
-            return F.cross_entropy(self.under(weights, support.x), support.y)
-
-        for _ in range(steps):
-            slopes, _ = gradients(loss, weights, differentiable=second_order)
-            # With first-order gradients ∇ is a constant, and θ′ = θ - α∇ passes the gradient of L(θ′) on to θ.
-            moved = foreach("add", list(weights.values()), list(slopes.values()), alpha=-self.config.inner_lr)
-            weights = dict(zip(weights, moved, strict=True))
-        return weights, support.x
+        return descended(self, support, steps, self.config.inner_lr, second_order), support.x
 
     def answer(self, state: tuple[Weights, Tensor], query: Tensor) -> Tensor:
-        """Return the [M, N] query scores of the adapted weights."""
+        """Return the [M, N] query scores of the adapted weights; the [M, outputs] answers of a regression."""
         weights, support_x = state
         return self.under(weights, query, support_x)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
-from torch.nn import functional as F
 
 from metabench.api import (
     Config,
@@ -18,6 +17,7 @@ from metabench.api import (
     Metrics,
     Setup,
     Support,
+    Task,
     Weights,
     at_test,
     episode_generators,
@@ -87,6 +87,7 @@ class Reptile(LinearHead):
     """
 
     Config = ReptileConfig
+    tasks = ("classification", "regression")
     functional = True
     inner_loop = True
 
@@ -108,7 +109,7 @@ class Reptile(LinearHead):
         batches = torch.stack([minibatches(*shape, generator) for generator in episode_generators(len(episodes))])
 
         def train(learner: Reptile, *episode: Tensor) -> tuple[Tensor, ...]:
-            adapted, squares, loss = learner._trained(*episode)
+            adapted, squares, loss = learner._trained(episodes.task, *episode)
             return (*adapted.values(), *squares, loss)
 
         *adapted_and_squares, losses = self.training_batching.map(train, self, x, y, batches.to(y.device))
@@ -124,11 +125,11 @@ class Reptile(LinearHead):
         # The same minibatches for every episode: its result must not depend on its number.
         shape = len(support.y), self.config.test_inner_batch, self.config.test_inner_steps
         batches = minibatches(*shape, torch.Generator().manual_seed(0)).to(support.y.device)
-        weights, _, _ = self._trained(support.x, support.y, batches)
+        weights, _, _ = self._trained(support.task, support.x, support.y, batches)
         return weights, support.x
 
     def answer(self, state: tuple[Weights, Tensor], query: Tensor) -> Tensor:
-        """Return the [M, N] query scores of the adapted weights."""
+        """Return the [M, N] query scores of the adapted weights; the [M, outputs] answers of a regression."""
         weights, support_x = state
         if self.config.transductive or self.backbone.needs_support:
             return self.under(weights, query, support_x)
@@ -147,12 +148,13 @@ class Reptile(LinearHead):
         squares = [self.get_buffer(f"square_{i}") for i, _ in enumerate(trained_weights(self).values())]
         return InnerAdam(self.config.inner_lr, squares, int(self.get_buffer("inner_steps")))
 
-    def _trained(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
+    def _trained(self, task: Task, x: Tensor, y: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor]:
         """Make one inner-loop step per minibatch.
 
         Args:
-            x: [n, C, H, W] images of an episode.
-            y: [n] labels of the images.
+            task: the task of the episode.
+            x: [n, C, H, W] images of the episode; [n, D] vectors.
+            y: [n] labels of the images; [n, outputs] numbers of a regression.
             batches: [steps, size] indices of the images of each minibatch.
 
         Returns:
@@ -162,14 +164,14 @@ class Reptile(LinearHead):
         weights: Weights = trained_weights(self)
         loss = torch.zeros(())
         for batch in batches:
-            slopes, loss = gradients(partial(self._loss, x[batch], y[batch]), weights)
+            slopes, loss = gradients(partial(self._loss, task, x[batch], y[batch]), weights)
             with torch.no_grad():
                 moved = adam.step(list(weights.values()), list(slopes.values()))
             weights = dict(zip(weights, moved, strict=True))
         return weights, adam.squares, loss
 
-    def _loss(self, x: Tensor, y: Tensor, weights: Weights) -> Tensor:
-        return F.cross_entropy(self.under(weights, x), y)
+    def _loss(self, task: Task, x: Tensor, y: Tensor, weights: Weights) -> Tensor:
+        return task.loss(self.under(weights, x), y)
 
     @torch.no_grad()
     def _outer_update(self, adapted: list[Tensor]) -> None:

@@ -25,7 +25,8 @@ NUMBERS = (
 
 def title(record: Mapping[str, Any]) -> str:
     """Return the cell's title, which is unique in its run."""
-    shape = f"{record['way']}-way-{record['shot']}-shot"
+    way = "" if record["task"] == "regression" else f"{record['way']}-way-"
+    shape = f"{way}{record['shot']}-shot"
     return f"{record['algorithm']} {record['dataset']} {shape} {record['backbone']} seed {record['seed']}"
 
 
@@ -39,9 +40,9 @@ def metrics(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def validation(record: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """Return the (step, accuracy) points of the validation curve."""
+    """Return the (step, value) points of the validation curve."""
     train = record["train"]
-    return [(point["step"], point["accuracy"]) for point in train["validation"]] if train else []
+    return [(point["step"], point["value"]) for point in train["validation"]] if train else []
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, str | int | float | bool]:

@@ -35,7 +35,7 @@ class MLflowLogger:
         now = round(datetime.fromisoformat(record["finished"]).timestamp() * 1000)
         last = record["train"]["steps"] if record["train"] else 0
         points = [Metric(name, value, now, last) for name, value in metrics(record).items()]
-        points += [Metric("validation.accuracy", value, now, step) for step, value in validation(record)]
+        points += [Metric(f"validation.{record['ranked_by']}", value, now, step) for step, value in validation(record)]
         tags = {
             "metabench.cell": record["cell"],
             "metabench.finished": record["finished"],

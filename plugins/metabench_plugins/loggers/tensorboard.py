@@ -31,8 +31,8 @@ class TensorBoardLogger:
         folder = _folder(output, record)
         shutil.rmtree(folder, ignore_errors=True)
         with SummaryWriter(folder) as writer:
-            for step, accuracy in validation(record):
-                writer.add_scalar("validation/accuracy", accuracy, step)
+            for step, value in validation(record):
+                writer.add_scalar(f"validation/{record['ranked_by']}", value, step)
             last = record["train"]["steps"] if record["train"] else 0
             for name, value in metrics(record).items():
                 writer.add_scalar(name.replace(".", "/"), value, last)
