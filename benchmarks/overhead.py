@@ -22,7 +22,7 @@ import torch
 
 from metabench.data.packing import DataRoots
 from metabench.engine.evaluation import evaluate
-from metabench.engine.learner import build_tested, image_shape_of, make_learner
+from metabench.engine.learner import build_tested, make_learner
 from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
 from metabench.engine.trial import set_batchings
 from metabench.executors.loading import LoadedDataset, load_dataset
@@ -109,14 +109,15 @@ def timed(work: Callable[[], object]) -> float:
 def bare_loop(cells: Sequence[Cell], data: LoadedDataset, device: torch.device, plugins: PluginManager) -> None:
     """Build, train, validate and test each cell, and measure and keep nothing."""
     for cell in cells:
-        algorithm = build_tested(cell, image_shape_of(data.splits), device, plugins)
+        algorithm = build_tested(cell, data.splits, device, plugins)
         schedule = cell.training.schedule
         assert schedule is not None, "every cell is trained"
+        assert schedule.steps is not None, "every training has steps"
         train = training_stream(cell.training, data.splits, device)
-        set_batchings(algorithm, train.batch(0, min(2, schedule.meta_batch)))
+        set_batchings(algorithm, train.batch(0, min(2, schedule.batch)))
         for step in range(schedule.steps):
             algorithm.train()
-            algorithm.train_step(train.batch(step * schedule.meta_batch, schedule.meta_batch))
+            algorithm.train_step(train.batch(step * schedule.batch, schedule.batch))
         validation = validation_stream(schedule, data.splits, cell.shape, device)
         evaluate(algorithm, validation, schedule.validation_episodes, BatchSize(device), schedule.validation_seed)
         test = evaluation_stream(cell, data.splits, device)

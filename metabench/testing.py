@@ -27,15 +27,16 @@ from typing import Any, ClassVar, Protocol
 import pytest
 import torch
 
-from metabench.api import Algorithm
+from metabench.api import Algorithm, Episodes
 from metabench.conformance import algorithms, backbones, datasets, loggers, metrics, regressors, sources
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
-from metabench.engine.learner import build_tested, image_shape_of, regression_of
+from metabench.engine.learner import build_tested
 from metabench.engine.precision import tf32
 from metabench.engine.scaling import scaled
-from metabench.engine.streams import Stream, evaluation_stream, training_stream
+from metabench.engine.steps import training_batches
+from metabench.engine.streams import Stream, evaluation_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import Unfit
 from metabench.machine.clock import synchronise
@@ -225,9 +226,8 @@ class SuiteBenchmarks:
     def test_train_step(self, benchmark: Benchmark, cell: Cell) -> None:
         """Time outer updates, data included."""
         work = _Work(cell, self.device)
-        batch = work.meta_batch
         work.algorithm.train()
-        self._time(benchmark, work, batch, lambda i: work.algorithm.train_step(work.train.batch(i * batch, batch)))
+        self._time(benchmark, work, work.batch, lambda i: work.algorithm.train_step(work.batches(i)))
 
     def test_predict(self, benchmark: Benchmark, cell: Cell) -> None:
         """Time predictions of test episodes, data included."""
@@ -266,18 +266,19 @@ class _Work:
         self.tf32 = cell.training.precision == "tf32"
         with torch.random.fork_rng(devices=[]):
             try:
-                shape, regression = image_shape_of(splits), regression_of(splits)
-                self.algorithm: Algorithm = build_tested(cell, shape, self.device, plugins, regression)
+                self.algorithm: Algorithm = build_tested(cell, splits, self.device, plugins)
                 splits = scaled(splits, self.algorithm.backbone)
             except Unfit as error:
                 pytest.skip(f"{cell.title}: {error}")
             schedule = cell.training.schedule
             if schedule is None:
                 pytest.skip(f"{cell.title}: nothing is trained")
-            self.meta_batch = schedule.meta_batch
-            self.train: Stream = training_stream(cell.training, splits, self.device)
-            set_batchings(self.algorithm, self.train.batch(0, min(2, self.meta_batch)))
-        self.test: Stream = evaluation_stream(cell, splits, self.device)
+            self.batch = schedule.batch
+            self.batches = training_batches(cell.training, splits, self.device)
+            self.test: Stream = evaluation_stream(cell, splits, self.device)
+            first = self.batches(0)
+            few = first[: min(2, self.batch)] if isinstance(first, Episodes) else self.test.batch(0, 2)
+            set_batchings(self.algorithm, few)
 
 
 def _name(cell: Cell) -> str:

@@ -91,19 +91,12 @@ class OnFeatures(Centroid):
         return -(query.unsqueeze(1) - state).square().sum(-1) * self.weight
 
 
-class Flipping(OnFeatures):
-    """Distorts its training images."""
-
-    def augment(self, images: Tensor) -> Tensor:
-        return images.flip(-1)
-
-
 class Plugin:
     """Announces all classes of this module."""
 
     @hookimpl
     def metabench_algorithms(self) -> list[AlgorithmSpec]:
-        return [AlgorithmSpec(cls.__name__.lower(), f"{__name__}:{cls.__name__}", "") for cls in (OnFeatures, Flipping)]
+        return [AlgorithmSpec(cls.__name__.lower(), f"{__name__}:{cls.__name__}", "") for cls in (OnFeatures,)]
 
     @hookimpl
     def metabench_backbones(self) -> list[BackboneSpec]:

@@ -17,7 +17,7 @@ import metabench
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 
-BUILT_IN = {"maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese"}
+BUILT_IN = {"classifier", "maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese", "simpleshot"}
 CORE = Path(metabench.__file__).parent
 #: The packages and top-level modules of the core. Each imports only from those before it.
 ORDER = [

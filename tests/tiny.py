@@ -40,8 +40,8 @@ REAL = (
 )
 PARAMS = {
     "reptile": "inner_steps: 2, test_inner_steps: 2",
-    "siamese": "pairs: 16, distortion: 0.5",
-    "protonet": "halve_lr_every: 3",
+    "siamese": "pairs: 16",
+    "protonet": "decay_every: 3",
 }
 
 

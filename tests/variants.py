@@ -39,7 +39,7 @@ VARIANTS = (
     Variant("protonet", ProtoNet),
     Variant("matchingnet", MatchingNet, {"scale": 10.0}),
     Variant("matchingnet-fce", MatchingNet, {"scale": 100.0, "fce": True, "fce_steps": 2}),
-    Variant("siamese", Siamese, {"pairs": 8, "distortion": 0}),
+    Variant("siamese", Siamese, {"pairs": 8}),
 )
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)

@@ -34,7 +34,7 @@ from metabench.api import Algorithm, Episodes
 from metabench.api.batching import Sequential
 from metabench.engine.asking import predict
 from metabench.engine.evaluation import evaluate
-from metabench.engine.learner import build_tested, image_shape_of
+from metabench.engine.learner import build_tested
 from metabench.engine.precision import tf32
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
@@ -81,7 +81,7 @@ def print_agreement(device: torch.device) -> None:
         scores: list[Tensor] = []
         weights: list[Tensor] = []
         for place, batching in ((torch.device("cpu"), Sequential()), (device, None)):
-            algorithm = build_tested(cell, image_shape_of(splits), place, plugins).double()
+            algorithm = build_tested(cell, splits, place, plugins).double()
             set_batchings(algorithm, in_double(train, place))
             if batching is not None:
                 algorithm.batching = algorithm.training_batching = batching

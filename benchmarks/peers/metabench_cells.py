@@ -12,7 +12,7 @@ from torch import nn
 
 from metabench.api import Split
 from metabench.data.packing import DataRoots, load_splits
-from metabench.engine.learner import build_tested, image_shape_of
+from metabench.engine.learner import build_tested
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.machine.device import choose_device
@@ -59,11 +59,11 @@ class CellWork:
         cell = replace(cell, training=replace(cell.training, precision=precision))
         splits = splits_of(cell, plugins)
         device = device or choose_device("cpu")
-        self.algorithm = build_tested(cell, image_shape_of(splits), device, plugins)
+        self.algorithm = build_tested(cell, splits, device, plugins)
         self.train = training_stream(cell.training, splits, device)
         schedule = cell.training.schedule
         assert schedule is not None, "every cell is trained"
-        set_batchings(self.algorithm, self.train.batch(0, min(2, schedule.meta_batch)))
+        set_batchings(self.algorithm, self.train.batch(0, min(2, schedule.batch)))
         self.test = evaluation_stream(cell, splits, device)
         self.seed = cell.test.seed
 

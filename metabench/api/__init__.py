@@ -11,6 +11,7 @@ from metabench.api.config import Config, at_test
 from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, SplitSize
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
+from metabench.api.images import Images
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.rows import Rows, TensorRows
 from metabench.api.sources import EpisodeSource, SourceSplit
@@ -42,6 +43,7 @@ __all__ = [
     "Episode",
     "EpisodeSource",
     "Episodes",
+    "Images",
     "Metrics",
     "Pack",
     "Progress",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from metabench.api.batching import Batching, Sequential
 from metabench.api.config import Config
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import trained_weights
+from metabench.api.images import Images
 from metabench.api.outer import AlgorithmConfig, OuterOptimiser
 from metabench.api.tasks import Regression
 
@@ -28,9 +29,10 @@ class Setup:
     Attributes:
         backbone: the feature extractor, which the algorithm then owns.
         test_way: N of the test episodes; None for an algorithm that serves any way (`Algorithm.any_way`).
-        train_way: N of the training episodes; None if nothing is trained.
-        train_steps: number of calls of `Algorithm.train_step`.
+        train_way: N of the training episodes; None if it trains on no episodes.
+        train_steps: number of calls of `Algorithm.train_step`; 0 if nothing is trained.
         teacher: a trained algorithm to learn from, in eval mode and without gradients, where the suite names one.
+        train_classes: number of classes of the training split, the labels of `Images`.
         regression: the task of all episodes, if it is no classification.
     """
 
@@ -39,6 +41,7 @@ class Setup:
     train_way: int | None
     train_steps: int
     teacher: Algorithm | None = None
+    train_classes: int = 0
     regression: Regression | None = None
 
     @property
@@ -76,6 +79,9 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     """
 
     Config: ClassVar[type[Config]] = AlgorithmConfig
+    #: The batches of `train_step`: episodes, or images with labels that all batches share (`image_loss`). An algorithm
+    #: that trains on nothing is tested as it is, whatever a suite says about training.
+    trains_on: Literal["episodes", "images", "nothing"] = "episodes"
     #: The kinds of tasks that it can do: ``"classification"``, ``"regression"``. Its cells of others are skipped.
     tasks: Collection[str] = ("classification",)
     #: Input of `adapt`, `answer` and `episode_loss`: images, or their features by the backbone.
@@ -103,6 +109,7 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         self.backbone = setup.backbone
         if self.backbone.frozen:
             self.backbone.requires_grad_(False)
+        self._outer_steps_in_all = setup.train_steps
         self._outer: OuterOptimiser | None = None
 
     @abc.abstractmethod
@@ -137,22 +144,51 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         """Return the scalar loss of one training episode; by default, the task's loss of the answers."""
         return episode.task.loss(self.answer(self.adapt(episode.support), episode.query_x), episode.query_y)
 
-    def augment(self, images: Tensor) -> Tensor:
-        """Return [n, C, H, W] images of a training episode, distorted; by default, unchanged.
+    def image_loss(self, images: Images) -> Tensor:
+        """Return the scalar loss of a batch of labelled images, the mean over them.
 
-        Called for the support images, then for the queries, of an algorithm that reads features.
+        An algorithm that trains on images defines it; one that reads features gets those of the images.
         """
-        return images
+        raise NotImplementedError(f"{type(self).__name__} trains on images: define image_loss(images)")
 
-    def train_step(self, episodes: Episodes) -> Metrics:
-        """Make one outer update from a meta-batch; return at least ``{"loss": scalar}``.
+    def prepare(self, train: Iterable[Images]) -> None:
+        """See all training images once before a test, e.g. to compute their mean; by default, do nothing.
 
-        By default, one step of Adam (`AlgorithmConfig`) on the mean of `episode_loss`. `training_batching` accumulates
-        the gradients over the episodes, so that memory does not grow with the meta-batch.
+        Called with the weights that are tested, in eval mode and without gradients, also where nothing is trained.
+        Keep the results in buffers; parameters stay as they are. Validation goes without: use a neutral initial value.
+
+        Args:
+            train: the training images in order, undistorted; features for an algorithm that reads features.
+        """
+
+    # Any: subclasses write the one class that they train on, which the type of an argument must not narrow otherwise.
+    def train_step(self, batch: Any) -> Metrics:
+        """Make one outer update from a batch; return at least ``{"loss": scalar}``.
+
+        By default, one step of `AlgorithmConfig`'s optimiser on the mean of `episode_loss`, or on `image_loss`.
+        `training_batching` accumulates the gradients over the episodes, so that memory does not grow with the
+        meta-batch.
+
+        Args:
+            batch: `Episodes`, or `Images` for an algorithm that trains on images.
         """
         self.train()
         optimiser = self._optimiser()
         optimiser.zero_grad()
+        loss = self._image_gradients(batch) if isinstance(batch, Images) else self._episode_gradients(batch)
+        optimiser.step()
+        return {"loss": loss}
+
+    def _image_gradients(self, images: Images) -> Tensor:
+        """Add the gradient of `image_loss`; return the loss."""
+        if self.reads == "features" and not images.embedded:
+            images = replace(images, x=self.backbone(images.x), embedded=True)
+        loss = self.image_loss(images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _episode_gradients(self, episodes: Episodes) -> Tensor:
+        """Add the gradient of the mean of `episode_loss`; return the mean."""
 
         def loss(learner: Algorithm, *episode: Tensor) -> Tensor:
             support_x, support_y, query_x, query_y = episode
@@ -160,17 +196,16 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
             return learner.episode_loss(episode_of) if episodes.embedded else training_loss(learner, episode_of)
 
         batch = episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y
-        losses = self.training_batching.backward(loss, self, *batch)
-        optimiser.step()
-        return {"loss": losses.mean()}
+        return self.training_batching.backward(loss, self, *batch).mean()
 
     def training_state(self) -> dict[str, Any]:
         """Return the state that `state_dict` lacks (optimisers, counters), as plain data and tensors."""
-        return self._optimiser().state()
+        return {} if self.trains_on == "nothing" else self._optimiser().state()
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restore the result of `training_state`."""
-        self._optimiser().load(state)
+        if self.trains_on != "nothing":
+            self._optimiser().load(state)
 
     def _optimiser(self) -> OuterOptimiser:
         """Return the outer optimiser, created on first use.
@@ -178,7 +213,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         The constructor is too early: subclasses add parameters after it, and the engine then moves them to the device.
         """
         if self._outer is None:
-            self._outer = OuterOptimiser(list(trained_weights(self).values()), self.config)
+            weights = list(trained_weights(self).values())
+            self._outer = OuterOptimiser(weights, self.config, self._outer_steps_in_all)
         return self._outer
 
 
@@ -186,6 +222,5 @@ def training_loss(learner: Algorithm, episode: Episode) -> Tensor:
     """Return the loss of a training episode of images; embed them for an algorithm that reads features."""
     if learner.reads == "images":
         return learner.episode_loss(episode)
-    support_x, query_x = learner.augment(episode.support.x), learner.augment(episode.query_x)
-    support_x, query_x = embed_episode(learner.backbone, support_x, query_x)
+    support_x, query_x = embed_episode(learner.backbone, episode.support.x, episode.query_x)
     return learner.episode_loss(Episode(replace(episode.support, x=support_x), query_x, episode.query_y))

@@ -205,7 +205,8 @@ def _execute(
             by_cell = {record.cell: record for record in [*current, *records]}
             text = _write_leaderboard(store, list(by_cell.values()), plugins)
     say(f"\n{text}")
-    say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, cells/")
+    folders = "cells/, weights/" if options.keep_weights and store.trainings() else "cells/"
+    say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, {folders}")
     return 1 if any(record.status == "failed" for record in records) else 0
 
 
@@ -216,7 +217,7 @@ def _show(cells: Sequence[Cell]) -> None:
     sharing = sharing_a_training(cells)
     for cell in cells:
         first, schedule = sharing[cell.training.id][0], cell.training.schedule
-        training = f"{schedule.steps} steps of {schedule.meta_batch} episodes" if schedule else "nothing is trained"
+        training = str(schedule) if schedule else "nothing is trained"
         say(f"{cell.id}  {cell.title}  ({training if cell is first else f'weights of {first.id}'})")
     say(f"{len(cells)} cells")
 

@@ -28,6 +28,7 @@ from metabench.engine.asking import ask, predict
 from metabench.engine.batching import Threaded, Vmapped
 from metabench.engine.controls import SHUFFLED_EPISODES, check_shuffled_labels, is_transductive
 from metabench.engine.evaluation import answers, checked, evaluate
+from metabench.engine.images import ImageBatches, prepare
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import purity_of, set_batchings
 from metabench.errors import CellFailed, Unfit, in_one_line
@@ -37,6 +38,8 @@ from metabench.registry.manager import PluginManager
 
 CPU = torch.device("cpu")
 CLASSES, IMAGES, SIZE = 24, 16, 20
+#: Images of an outer update of an algorithm that trains on images.
+IMAGES_AT_ONCE = 32
 #: Normalisations of `SmallNetwork`.
 NORMS = ("none", "running", "batch", "support")
 
@@ -114,7 +117,14 @@ class Subject:
         """Return a new algorithm on a `SmallNetwork`."""
         cls = self.plugins.algorithm_class(self.name)
         torch.manual_seed(seed)
-        setup = Setup(SmallNetwork(norm, frozen=frozen), None if cls.any_way else way, train_way or way, self.steps)
+        trains = cls.trains_on == "episodes"
+        setup = Setup(
+            SmallNetwork(norm, frozen=frozen),
+            None if cls.any_way else way,
+            (train_way or way) if trains else None,
+            0 if cls.trains_on == "nothing" else self.steps,
+            train_classes=CLASSES,
+        )
         algorithm = cls(validate_config(cls.Config, dict(self.params)), setup)
         set_batchings(algorithm, episodes("train", train_way or way).batch(0, 2))
         return algorithm
@@ -136,11 +146,35 @@ def episodes(name: str, way: int = 5, shot: int = 1, queries: int = 5) -> Episod
 
 
 def train(algorithm: Algorithm, stream: EpisodeStream, first: int, count: int) -> None:
-    """Make `count` outer updates of two episodes each."""
+    """Make `count` outer updates of two episodes each, or of images; none of an algorithm that trains on nothing."""
+    if algorithm.trains_on == "nothing":
+        return
+    images = ImageBatches(made_up_split(len("train")), IMAGES_AT_ONCE, 0, CPU)
     for step in range(first, first + count):
         algorithm.train()
         torch.manual_seed(step)
-        algorithm.train_step(stream.batch(2 * step, 2))
+        on_images = algorithm.trains_on == "images"
+        algorithm.train_step(images.step(step) if on_images else stream.batch(2 * step, 2))
+
+
+class _Unseen:
+    """Watches nothing."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """See `metabench.engine.progress.Watcher`."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """See `metabench.engine.progress.Watcher`."""
+
+    def should_stop(self) -> bool:
+        """Return that it is not to stop."""
+        return False
+
+
+def prepared(algorithm: Algorithm) -> Algorithm:
+    """Show an algorithm the training images, as before a test."""
+    prepare(algorithm, made_up_split(len("train")), 0, CPU, _Unseen())
+    return algorithm
 
 
 def state_of(algorithm: Algorithm) -> dict[str, Any]:
@@ -212,6 +246,23 @@ def check_prediction_changes_nothing(subject: Subject) -> None:
     predict(algorithm, episodes("test").batch(0, 3), 0, 0)
     if not same(before, state_of(algorithm)):
         raise NotConforming("adapt or answer changed its parameters, buffers or training state: work on copies of them")
+
+
+def check_prepare(subject: Subject) -> None:
+    """`prepare` changes buffers only, and its results are saved and loaded with the weights."""
+    algorithm = subject.build()
+    train(algorithm, episodes("train"), 0, 2)
+    before = copy.deepcopy(dict(algorithm.named_parameters()))
+    once = state_of(prepared(algorithm))
+    if not same(before, dict(algorithm.named_parameters())):
+        raise NotConforming("prepare changed its parameters: keep what it computes in buffers")
+    if not same(once, state_of(prepared(algorithm))):
+        raise NotConforming("prepare gives other results when it is called again: begin anew each time")
+    loaded = subject.build(seed=1)
+    loaded.load_state_dict(algorithm.state_dict())
+    drawn = episodes("test").batch(0, 2)
+    if not same(predict(algorithm, drawn, 0, 0), predict(loaded, drawn, 0, 0)):
+        raise NotConforming("what prepare computes is not saved with the weights: keep it in buffers")
 
 
 def check_batches(subject: Subject) -> None:
@@ -386,7 +437,7 @@ def train_until_learnt(subject: Subject) -> tuple[Algorithm, float]:
     accuracy = 0.0
     for first in range(0, subject.steps, _STEPS_AT_ONCE):
         train(algorithm, episodes("train", shot=3), first, min(_STEPS_AT_ONCE, subject.steps - first))
-        accuracy = float(evaluate(algorithm, episodes_of_test(), 40, BatchSize(CPU), 0).mean())
+        accuracy = float(evaluate(prepared(algorithm), episodes_of_test(), 40, BatchSize(CPU), 0).mean())
         if accuracy >= LEARNT:
             break
     return algorithm, accuracy
@@ -455,6 +506,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "seed": check_seed,
     "resume": check_resume,
     "prediction changes nothing": check_prediction_changes_nothing,
+    "prepare": check_prepare,
     "batches": check_batches,
     "batchings": check_batchings,
     "asked twice": check_asked_twice,

@@ -13,13 +13,12 @@ from metabench.planning.cells import Training
 
 def training_memory(training: Training) -> AbstractContextManager[None]:
     """Turn an out-of-memory error of the training into a `CellFailed` that names settings to lower."""
-    schedule = training.schedule
-    settings = (
-        f"train.meta_batch ({schedule.meta_batch}), train.way ({schedule.shape.way}), "
-        f"train.queries ({schedule.shape.queries}) or "
-        if schedule
-        else ""
-    )
+    schedule, settings = training.schedule, ""
+    if schedule and schedule.shape:
+        way, queries = schedule.shape.way, schedule.shape.queries
+        settings = f"train.meta_batch ({schedule.batch}), train.way ({way}), train.queries ({queries}) or "
+    elif schedule:
+        settings = f"train.batch ({schedule.batch}) or "
     return _advice(f"out of memory in training: lower {settings}the size of the backbone ({training.backbone.label})")
 
 

@@ -143,11 +143,11 @@ def with_features(
     device: torch.device,
     watcher: Watcher,
     fixed: bool = False,
+    distorted: bool = False,
 ) -> dict[str, Split | SourceSplit]:
     """Return the splits with features in the place of images, where the algorithm reads nothing else of them.
 
-    So it is for an algorithm that reads features of a `per_image` backbone that stays as it is. Training images that
-    the algorithm distorts have new features each time.
+    So it is for an algorithm that reads features of a `per_image` backbone that stays as it is.
 
     Args:
         splits: the splits of images.
@@ -156,12 +156,12 @@ def with_features(
         device: the device that embeds.
         watcher: sees the progress, and may ask to stop.
         fixed: whether a backbone that is not frozen stays as it is.
+        distorted: whether training images are distorted, and so have new features each time.
     """
     backbone = algorithm.backbone
     test = splits["test"]
     if isinstance(test, SourceSplit) or not (may_embed_once(algorithm, test) and (backbone.frozen or fixed)):
         return dict(splits)
-    distorted = type(algorithm).augment is not Algorithm.augment
     return {
         name: split
         if isinstance(split, SourceSplit) or (name == "train" and distorted)

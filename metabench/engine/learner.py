@@ -15,11 +15,13 @@ from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
 from metabench.engine.feature_store import FeatureStore
 from metabench.engine.features import with_features
+from metabench.engine.images import prepare, train_classes
 from metabench.engine.outcome import Outcome, SelectedWeights, test
 from metabench.engine.precision import autocast_of, tf32
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
-from metabench.engine.streams import evaluation_stream, training_stream
+from metabench.engine.steps import steps_of
+from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
@@ -36,7 +38,7 @@ from metabench.registry.manager import PluginManager
 
 def build(
     training: Training,
-    image_shape: tuple[int, ...],
+    splits: Mapping[str, Split | SourceSplit],
     device: torch.device,
     plugins: PluginManager,
     algorithm: Choice | None = None,
@@ -48,7 +50,7 @@ def build(
 
     Args:
         training: the training.
-        image_shape: (C, H, W) of the images, or (D,) of vectors.
+        splits: the splits of its dataset.
         device: the device that will hold the weights.
         plugins: the provider of the classes.
         algorithm: the algorithm with all its parameters; by default, that of the training.
@@ -63,36 +65,27 @@ def build(
     choice = algorithm or training.algorithm
     backbone_class = plugins.backbone_class(training.backbone.name)
     algorithm_class = plugins.algorithm_class(choice.name)
+    regression = regression_of(splits)
     kind = Classification.kind if regression is None else regression.kind
     if kind not in algorithm_class.tasks:
         raise Unfit(f"it does {' and '.join(algorithm_class.tasks)} only, and the episodes are of {kind}")
-    backbone = backbone_class(validate_config(backbone_class.Config, training.backbone.params), image_shape)
+    config, train = validate_config(backbone_class.Config, training.backbone.params), splits["train"]
+    backbone = backbone_class(config, image_shape_of(splits))
     backbone.autocast = autocast_of(training.precision)
     schedule = training.schedule
     setup = Setup(
         backbone,
         test_way=None if algorithm_class.any_way else way or training.way,
-        train_way=schedule.shape.way if schedule else None,
-        train_steps=schedule.steps if schedule else 0,
+        train_way=schedule.shape.way if schedule and schedule.shape else None,
+        train_steps=steps_of(schedule, train) if schedule else 0,
         teacher=teacher,
+        train_classes=0 if isinstance(train, SourceSplit) else train_classes(train),
         regression=regression,
     )
     built = algorithm_class(validate_config(algorithm_class.Config, choice.params), setup)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
-
-
-def build_tested(
-    cell: Cell,
-    image_shape: tuple[int, ...],
-    device: torch.device,
-    plugins: PluginManager,
-    regression: Regression | None = None,
-) -> Algorithm:
-    """Build the algorithm that a cell tests; see `build`."""
-    way = cell.shape.way
-    return build(cell.training, image_shape, device, plugins, cell.algorithm, way, regression=regression)
 
 
 def image_shape_of(splits: Mapping[str, Split | SourceSplit]) -> tuple[int, ...]:
@@ -104,6 +97,13 @@ def regression_of(splits: Mapping[str, Split | SourceSplit]) -> Regression | Non
     """Return the task of the episodes of a source; None for classification."""
     split = splits["train"]
     return split.source.task if isinstance(split, SourceSplit) else None
+
+
+def build_tested(
+    cell: Cell, splits: Mapping[str, Split | SourceSplit], device: torch.device, plugins: PluginManager
+) -> Algorithm:
+    """Build the algorithm that a cell tests; see `build`."""
+    return build(cell.training, splits, device, plugins, cell.algorithm, cell.shape.way)
 
 
 @contextmanager
@@ -158,7 +158,12 @@ class Learner:
         self._check_shape(cell)
         with computing(self.training, self.device), testing_memory(cell.shape, self.training):
             algorithm, weights = self._with_weights(cell)
-            splits = self._splits(cell, algorithm, watcher)
+            rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
+            fixed = not cell.is_trained_by_itself or self.trained is None
+            prepare(
+                algorithm, rows.of(self.training.dataset, algorithm, fixed)["train"], cell.seed, self.device, watcher
+            )
+            splits = self._splits(cell, algorithm, rows, fixed)
             if not cell.is_trained_by_itself or self.trained is None:
                 set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
             measures = measures_of(self.plugins, cell.test.task)
@@ -166,17 +171,11 @@ class Learner:
                 cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
             )
 
-    @property
-    def _image_shape(self) -> tuple[int, ...]:
-        return image_shape_of(self.datasets[self.training.dataset.label].splits)
-
-    @property
-    def _regression(self) -> Regression | None:
-        return regression_of(self.datasets[self.training.dataset.label].splits)
-
     def _check_shape(self, cell: Cell) -> None:
         """Refuse images of another shape than those of the training."""
-        trained, tested = self._image_shape, image_shape_of(self.datasets[cell.dataset.label].splits)
+        trained, tested = (
+            image_shape_of(self.datasets[choice.label].splits) for choice in (self.training.dataset, cell.dataset)
+        )
         if trained != tested:
             raise Unfit(
                 f"it is trained on images of shape {trained} ({self.training.dataset.label}), and those of "
@@ -189,7 +188,8 @@ class Learner:
         if own:
             algorithm.config = validate_config(type(algorithm.config), cell.algorithm.params)
         else:
-            algorithm = build_tested(cell, self._image_shape, self.device, self.plugins, self._regression)
+            splits = self.datasets[self.training.dataset.label].splits
+            algorithm = build_tested(cell, splits, self.device, self.plugins)
         if self.trained is None:
             if not own:
                 algorithm.backbone.load_state_dict(self.algorithm.backbone.state_dict())
@@ -198,10 +198,8 @@ class Learner:
         load_snapshot(algorithm, self.trained, name, self.files, whole=own)
         return algorithm, SelectedWeights(name, cell.selection, self.trained.snapshots[name])
 
-    def _splits(self, cell: Cell, algorithm: Algorithm, watcher: Watcher) -> dict[str, Split | SourceSplit]:
+    def _splits(self, cell: Cell, algorithm: Algorithm, rows: _Rows, fixed: bool) -> dict[str, Split | SourceSplit]:
         """Return the splits that a cell is tested and validated on; features where the backbone stays as it is."""
-        fixed = not cell.is_trained_by_itself or self.trained is None
-        rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
         splits = rows.of(cell.dataset, algorithm, fixed)
         validated_on = cell.selection.on or self.training.dataset
         if validated_on == cell.dataset:
@@ -227,7 +225,9 @@ class _Rows:
     device: torch.device
     watcher: Watcher
 
-    def of(self, choice: Choice, algorithm: Algorithm, fixed: bool = False) -> dict[str, Split | SourceSplit]:
+    def of(
+        self, choice: Choice, algorithm: Algorithm, fixed: bool = False, distorted: bool = False
+    ) -> dict[str, Split | SourceSplit]:
         """Return the splits of a dataset; features where the backbone stays as it is (`with_features`)."""
         data = self.datasets[choice.label]
         origin = self.origin
@@ -235,7 +235,7 @@ class _Rows:
             origin = {**origin, "dataset_fingerprint": data.fingerprint}
         store = FeatureStore.of(self.training, choice, origin, data.features)
         images = scaled(data.splits, algorithm.backbone)
-        return with_features(images, algorithm, store, self.device, self.watcher, fixed)
+        return with_features(images, algorithm, store, self.device, self.watcher, fixed, distorted)
 
 
 def make_learner(
@@ -270,15 +270,15 @@ def make_learner(
         StoreError: a checkpoint or weights cannot be written or read.
         Unfit: the algorithm or the backbone does not fit the training.
     """
-    files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
-    origin, trained_on = origin or {}, datasets[training.dataset.label].splits
-    image_shape, regression = image_shape_of(trained_on), regression_of(trained_on)
+    files, memory, origin = TrainingFiles(directory, training.id), PeakMemory(device), origin or {}
+    trained_on = datasets[training.dataset.label].splits
     with computing(training, device), training_memory(training):
-        teacher = _teacher(training.teacher, image_shape, device, plugins, directory, regression)
-        algorithm = build(training, image_shape, device, plugins, teacher=teacher, regression=regression)
+        teacher = _teacher(training.teacher, trained_on, device, plugins, directory, watcher)
+        algorithm = build(training, trained_on, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
         trained = None
-        if training.schedule is not None:
+        schedule = training.schedule
+        if schedule is not None:
             trained = kept_weights(files, origin)
             # A selection for which a split is too small fails its cells only.
             validated_on = {selection: selection.on or training.dataset for selection in selections}
@@ -286,17 +286,22 @@ def make_learner(
                 selection
                 for selection, choice in validated_on.items()
                 if fits(selection.shape, datasets[choice.label].splits)
-                and image_shape_of(datasets[choice.label].splits) == image_shape
+                and image_shape_of(datasets[choice.label].splits) == image_shape_of(trained_on)
             ]
             if trained and reselect and not {selection.name for selection in selections} <= trained.snapshots.keys():
                 trained = None
             rows = _Rows(training, datasets, origin, device, watcher)
-            splits = rows.of(training.dataset, algorithm)
+            splits = rows.of(training.dataset, algorithm, distorted=bool(schedule.augment))
             validation = {
                 selection: rows.of(selection.on, algorithm) if selection.on else splits for selection in selections
             }
-            batch_of_two = training_stream(training, splits, device).batch(0, min(2, training.schedule.meta_batch))
-            set_batchings(algorithm, batch_of_two, trains=trained is None)
+            if schedule.shape is not None:
+                few = training_stream(training, splits, device).batch(0, min(2, schedule.batch))
+                set_batchings(algorithm, few, trains=trained is None)
+            elif selections:  # only validations and tests have episodes
+                first = selections[0]
+                few = validation_stream(schedule, validation[first], first.shape, device).batch(0, 2)
+                set_batchings(algorithm, few)
             if trained is None:
                 progress = train(
                     training, algorithm, splits, validation, device, files.checkpoint, origin, memory, watcher, batch
@@ -316,21 +321,22 @@ def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, dir
 
 def _teacher(
     source: Snapshot | None,
-    image_shape: tuple[int, ...],
+    splits: Mapping[str, Split | SourceSplit],
     device: torch.device,
     plugins: PluginManager,
     directory: Path,
-    regression: Regression | None,
+    watcher: Watcher,
 ) -> Algorithm | None:
     """Return the trained algorithm to learn from."""
     if source is None:
         return None
-    teacher = build(source.training, image_shape, device, plugins, regression=regression)
+    teacher = build(source.training, splits, device, plugins)
     if source.training.schedule is None:
         _initialise(teacher, source.training.init, directory)
     else:
         trained, files = _trained(source, directory)
         load_snapshot(teacher, trained, nearest_snapshot(trained, source.selection), files, whole=True)
+    prepare(teacher, scaled(splits, teacher.backbone)["train"], source.training.seed, device, watcher)
     return teacher.eval().requires_grad_(False)
 
 

@@ -285,11 +285,14 @@ def wanted_episodes(accuracies: Floats, settings: Testing) -> int:
 def _train_metrics(cell: Cell, trained: Trained, weights: SelectedWeights) -> TrainMetrics:
     schedule = cell.training.schedule
     assert schedule is not None, "a finished training has a schedule"
+    rate = _rate(trained.timed_steps * schedule.batch, trained.seconds)
     return TrainMetrics(
         steps=trained.step,
-        episodes=trained.step * schedule.meta_batch,
+        episodes=trained.step * schedule.batch if schedule.shape else 0,
+        images=0 if schedule.shape else trained.step * schedule.batch,
         seconds=trained.seconds,
-        episodes_per_second=_rate(trained.timed_steps * schedule.meta_batch, trained.seconds),
+        episodes_per_second=rate if schedule.shape else None,
+        images_per_second=None if schedule.shape else rate,
         best_step=weights.snapshot.step,
         validation=weights.snapshot.validation,
         timed=schedule.seconds is not None,

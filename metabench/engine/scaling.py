@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,11 +25,19 @@ class Scale:
         self._mean = torch.as_tensor(split.mean, dtype=torch.float32, device=device).reshape(-1, 1, 1)
         self._std = torch.as_tensor(split.std, dtype=torch.float32, device=device).reshape(-1, 1, 1)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return float images of uint8 ones, [..., C, H, W]; vectors stay as they are."""
+    def __call__(self, rows: Tensor, distort: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return float images of uint8 ones; vectors stay as they are.
+
+        Args:
+            rows: [..., C, H, W] images, or [..., D] vectors.
+            distort: changes images between 0 and 1, before they are normalised.
+        """
         if rows.dtype != torch.uint8:
             return rows
-        return rows.float().div_(255).sub_(self._mean).div_(self._std)
+        images = rows.float().div_(255)
+        if distort is not None:
+            images = distort(images)
+        return images.sub_(self._mean).div_(self._std)
 
 
 def scaled(splits: Mapping[str, Split | SourceSplit], backbone: Backbone) -> dict[str, Split | SourceSplit]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from metabench.api import Classification, Episodes, SourceSplit, Split, Task
 from metabench.data.order import Order
 from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
+from metabench.engine.augmentation import Augmentation
 from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
 from metabench.engine.sources import SourceStream
@@ -65,12 +66,21 @@ class EpisodeStream:
         stream: name of the split.
         seed: seed of the sequence.
         device: the device of the tensors.
+        augmentation: distorts the images of a batch, with draws seeded by its first episode; none by default.
 
     Raises:
         ValueError: the split is too small for the shape.
     """
 
-    def __init__(self, split: Split, shape: EpisodeShape, stream: str, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        shape: EpisodeShape,
+        stream: str,
+        seed: int,
+        device: torch.device,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self._order = Order.of(split, shape.per_class)
         self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
         self._device = device
@@ -78,6 +88,7 @@ class EpisodeStream:
         self._rows = self._features.embedded().to(device) if self._features is not None else split.rows
         self._shape, self._name, self._seed = shape, stream, seed
         self._scale = Scale(split, device)
+        self._augmentation = augmentation or Augmentation([], seed)
         self.task: Task = Classification(shape.way)
         self._groups = (
             np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
@@ -88,10 +99,11 @@ class EpisodeStream:
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
         indices = self._draw(first, count)
+        support_x, query_x = self._images(torch.from_numpy(indices.support), torch.from_numpy(indices.query), first)
         return Episodes(
-            support_x=self._gather(torch.from_numpy(indices.support)),
+            support_x=support_x,
             support_y=torch.from_numpy(indices.support_labels.copy()).to(self._device),
-            query_x=self._gather(torch.from_numpy(indices.query)),
+            query_x=query_x,
             query_y=torch.from_numpy(indices.query_labels).to(self._device),
             task=self.task,
             embedded=self._features is not None,
@@ -142,23 +154,42 @@ class EpisodeStream:
             )
         return self._ahead[start : start + count]
 
-    def _gather(self, indices: Tensor) -> Tensor:
+    def _images(self, support: Tensor, query: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Return support images and queries at [B, S] and [B, M] indices, in training distorted."""
+        if not self._augmentation:
+            return self._gather(support), self._gather(query)
+        # Together, because a distortion draws once a step.
+        images = self._gather(torch.cat([support, query], dim=1), lambda images: self._augmentation(images, first))
+        support_x, query_x = torch.split(images, [support.shape[1], query.shape[1]], dim=1)
+        return support_x.contiguous(), query_x.contiguous()
+
+    def _gather(self, indices: Tensor, distort: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return the normalised [B, n, C, H, W] images at [B, n] indices, or the [B, n, D] vectors as they are."""
-        rows = self._rows.take(indices.flatten()).to(self._device)
-        return self._scale(rows.reshape(indices.shape + rows.shape[1:]))
+        rows = self._scale(self._rows.take(indices.flatten()).to(self._device), distort)
+        return rows.reshape(indices.shape + rows.shape[1:])
 
 
-def stream_of(split: Split | SourceSplit, shape: EpisodeShape, name: str, seed: int, device: torch.device) -> Stream:
+def stream_of(
+    split: Split | SourceSplit,
+    shape: EpisodeShape,
+    name: str,
+    seed: int,
+    device: torch.device,
+    augmentation: Augmentation | None = None,
+) -> Stream:
     """Return the episodes of a split; arguments and errors as of `EpisodeStream`."""
     if isinstance(split, SourceSplit):
         return SourceStream(split, shape, seed, device)
-    return EpisodeStream(split, shape, name, seed, device)
+    return EpisodeStream(split, shape, name, seed, device, augmentation)
 
 
 def training_stream(training: Training, splits: Mapping[str, Split | SourceSplit], device: torch.device) -> Stream:
-    """Return the episodes of a training, which has a schedule."""
-    assert training.schedule is not None, "a training has a schedule"
-    return stream_of(splits["train"], training.schedule.shape, "train", training.seed, device)
+    """Return the episodes of a training, which has a schedule of episodes."""
+    schedule = training.schedule
+    assert schedule is not None, "a training has a schedule"
+    assert schedule.shape is not None, "training episodes have a shape"
+    augmentation = Augmentation(schedule.augment, training.seed)
+    return stream_of(splits["train"], schedule.shape, "train", training.seed, device, augmentation)
 
 
 def validation_stream(

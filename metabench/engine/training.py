@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from metabench.analysis.metrics import OF_TASK
-from metabench.api import Algorithm, SourceSplit, Split
+from metabench.api import Algorithm, Classification, Episodes, Images, SourceSplit, Split
 from metabench.engine.advice import testing_memory
 from metabench.engine.checkpoints import CheckpointClock, TrainingProgress, load_checkpoint, save_checkpoint
 from metabench.engine.evaluation import evaluate
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.engine.streams import Stream, training_stream, validation_stream
+from metabench.engine.steps import steps_of, training_batches
+from metabench.engine.streams import Stream, validation_stream
 from metabench.errors import CellFailed, in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
@@ -63,14 +64,15 @@ def train(
     """
     schedule = training.schedule
     assert schedule is not None, "a training has a schedule"
-    stream = training_stream(training, splits, device)
+    steps, batches = steps_of(schedule, splits["train"]), training_batches(training, splits, device)
     progress = load_checkpoint(algorithm, checkpoint, origin, list(validation)) or TrainingProgress.of(validation)
     validations = {
         selection: (episodes, BatchSize(device, batch or episodes.at_once))
         for selection, held_out in validation.items()
         for episodes in [validation_stream(schedule, held_out, selection.shape, device)]
     }
-    ranking = OF_TASK[stream.task.kind][0].declaration
+    kind = next((episodes.task.kind for episodes, _ in validations.values()), Classification.kind)
+    ranking = OF_TASK[kind][0].declaration
     watch = Stopwatch(device, progress.seconds)
     timed_from = progress.step + WARM_UP_STEPS
     clock = CheckpointClock()
@@ -80,32 +82,30 @@ def train(
         with clock.writing():
             save_checkpoint(algorithm, progress, origin, checkpoint)
 
-    watcher.phase("train", schedule.steps, progress.step)
+    watcher.phase("train", steps, progress.step)
     try:
         while True:
-            if _validation_is_due(progress, schedule):
+            if _validation_is_due(progress, schedule, steps):
                 values = _validate(training, algorithm, progress, validations, watcher)
                 progress.note(values, ranking.sign, algorithm)
-                watcher.phase("train", schedule.steps, progress.step)
-            if _is_over(progress, schedule) or progress.is_out_of_patience(schedule.patience):
+                watcher.phase("train", steps, progress.step)
+            if _is_over(progress, schedule, steps) or progress.is_out_of_patience(schedule.patience):
                 break
             first, timed = progress.step, progress.step >= timed_from
-            until = min(
-                _next_pause(first, schedule.validate_every, schedule.steps), schedule.steps if timed else timed_from
-            )
+            until = min(_next_pause(first, schedule.validate_every, steps), steps if timed else timed_from)
             with (watch if timed else Stopwatch(device)).running():
-                loss = _train_steps(training, algorithm, stream, progress, until, watcher, clock)
+                loss = _train_steps(training.seed, algorithm, batches, progress, until, watcher, clock)
             progress.timed_steps += (progress.step - first) * timed
             progress.seconds = watch.seconds
             if not np.isfinite(loss):
                 raise CellFailed(
-                    f"training diverged: the loss is {loss} after step {progress.step} of {schedule.steps}. "
+                    f"training diverged: the loss is {loss} after step {progress.step} of {steps}. "
                     "Lower the learning rates, or clip the gradient"
                 )
             if schedule.time_limit is not None and progress.seconds > schedule.time_limit:
                 raise CellFailed(
                     f"the training took longer than its time_limit of {schedule.time_limit:g} s: step {progress.step} "
-                    f"of {schedule.steps} was reached"
+                    f"of {steps} was reached"
                 )
             watcher.advance(progress.step, f"loss {loss:.3f}{_best(progress, ranking)}")
             if watcher.should_stop():
@@ -155,21 +155,21 @@ def _validate(
         except Exception as error:
             if len(progress.going) == 1:
                 raise
-            progress.curves[selection].problem = in_one_line(error)
+            progress.curves[selection].problem = str(error) if isinstance(error, CellFailed) else in_one_line(error)
         finally:
             algorithm.config = config
     return values
 
 
-def _is_over(progress: TrainingProgress, schedule: Schedule) -> bool:
+def _is_over(progress: TrainingProgress, schedule: Schedule, steps: int) -> bool:
     """Return whether all steps are made, or the budget of seconds is spent."""
-    return progress.step >= schedule.steps or (schedule.seconds is not None and progress.seconds >= schedule.seconds)
+    return progress.step >= steps or (schedule.seconds is not None and progress.seconds >= schedule.seconds)
 
 
-def _validation_is_due(progress: TrainingProgress, schedule: Schedule) -> bool:
+def _validation_is_due(progress: TrainingProgress, schedule: Schedule, steps: int) -> bool:
     """Return whether the current weights must be validated now."""
     step = progress.step
-    due = step > 0 and (step % schedule.validate_every == 0 or _is_over(progress, schedule))
+    due = step > 0 and (step % schedule.validate_every == 0 or _is_over(progress, schedule, steps))
     return due and step != progress.validated
 
 
@@ -192,9 +192,9 @@ def _loss(metrics: object) -> torch.Tensor:
 
 
 def _train_steps(
-    training: Training,
+    seed: int,
     algorithm: Algorithm,
-    stream: Stream,
+    batches: Callable[[int], Episodes | Images],
     progress: TrainingProgress,
     until: int,
     watcher: Watcher,
@@ -205,13 +205,11 @@ def _train_steps(
     The loop ends earlier to stop or to write a checkpoint. It reads no result back from the device.
     """
     algorithm.train()
-    assert training.schedule is not None, "a training has a schedule"
-    batch = training.schedule.meta_batch
     loss = torch.zeros(())
     while progress.step < until:
         # Each step has its own seed, so that a resumed run makes the same step.
-        seed_generators(derive_seed(training.seed, f"train {progress.step}"))
-        loss = _loss(algorithm.train_step(stream.batch(progress.step * batch, batch)))
+        seed_generators(derive_seed(seed, f"train {progress.step}"))
+        loss = _loss(algorithm.train_step(batches(progress.step)))
         progress.step += 1
         watcher.advance(progress.step)
         if watcher.should_stop() or clock.is_due:

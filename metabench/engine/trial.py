@@ -66,8 +66,9 @@ def purity_of(algorithm: Algorithm, episodes: Episodes, trains: bool = True) -> 
     Args:
         algorithm: the algorithm, before its training.
         episodes: a few training episodes.
-        trains: whether it will be trained; else it only predicts.
+        trains: whether it will be trained; else, or if it trains on images, it only predicts.
     """
+    trains = trains and algorithm.trains_on == "episodes"
     training, testing = _Trial(), _Trial()
     try:
         tried = copy.deepcopy(algorithm)

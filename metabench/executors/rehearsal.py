@@ -18,10 +18,11 @@ from metabench.engine.asking import predict, predict_alone
 from metabench.engine.controls import is_transductive
 from metabench.engine.evaluation import queries_alone
 from metabench.engine.features import may_embed_once
-from metabench.engine.learner import build, build_tested, computing, image_shape_of, regression_of
+from metabench.engine.learner import build, build_tested, computing
 from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
+from metabench.engine.steps import steps_of, training_batches
 from metabench.engine.streams import Stream, evaluation_stream, training_stream
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
@@ -30,13 +31,15 @@ from metabench.executors.processes import Died, run_job
 from metabench.machine.clock import Stopwatch
 from metabench.machine.device import choose_device
 from metabench.machine.memory import BatchSize
-from metabench.planning.cells import Cell, sharing_a_training
+from metabench.planning.cells import Cell, Training, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile, resolve
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
 #: Number of episodes timed at once, where their stream does not say.
 _AT_ONCE = 4
+#: Images of an epoch where profiles are compared before any data are loaded: those of miniImageNet.
+_EPOCH = 38_400
 #: Approximate number of episodes of a test for transduction and latency.
 _PROBED = 50
 
@@ -46,22 +49,23 @@ class Pace:
     """Seconds that a setup takes.
 
     Attributes:
-        training_episode: seconds of one episode of an outer update.
+        step: seconds of an outer update.
         test_episode: seconds to adapt to one episode and predict its queries.
         alone: seconds to predict the first query of each class on its own; 0 for inductive methods.
         split: number of test episodes with as many images as the test split, if the engine may embed the split once.
     """
 
-    training_episode: float
+    step: float
     test_episode: float
     alone: float
     split: float = math.inf
 
-    def seconds(self, cell: Cell, trained: bool, weights: bool) -> float:
+    def seconds(self, cell: Cell, steps: int, trained: bool, weights: bool) -> float:
         """Return the expected seconds of a cell.
 
         Args:
             cell: a cell of this setup.
+            steps: number of outer updates of its training.
             trained: whether another cell has trained its weights.
             weights: whether an earlier run has kept its weights.
         """
@@ -70,9 +74,9 @@ class Pace:
         if schedule is not None and test.task == "classification":
             calibrated = min(schedule.validation_episodes, CALIBRATION_EPISODES)
         if schedule is not None and not weights:
-            training = 0.0 if trained else schedule.steps * schedule.meta_batch * self.training_episode
+            training = 0.0 if trained else steps * self.step
             training = min(training, schedule.seconds or training)
-            validations = -(-schedule.steps // schedule.validate_every) * schedule.validation_episodes
+            validations = -(-steps // schedule.validate_every) * schedule.validation_episodes
         tested = validations + calibrated + min(test.episodes, self.split) + _PROBED
         return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
@@ -111,7 +115,9 @@ def rehearse(
             pace = paces[_setup(cell)]
             if pace is None:
                 return {}
-            expected[cell.id] = pace.seconds(cell, cell is not sharing[0], cell.training.id in weights)
+            schedule, train = cell.training.schedule, splits[cell.training.dataset.label]["train"]
+            steps = steps_of(schedule, train) if schedule and pace.test_episode else 0  # 0: it will be skipped
+            expected[cell.id] = pace.seconds(cell, steps, cell is not sharing[0], cell.training.id in weights)
     return expected
 
 
@@ -164,11 +170,15 @@ def shorter_profiles(file: SuiteFile, suite: Suite, planned: Callable[[Suite, Su
     return [name for name in file.profiles if images[name] < images[suite.profile] / 2]
 
 
-def _images(cells: Sequence[Cell]) -> int:
+def _images(cells: Sequence[Cell]) -> float:
     tested = sum(cell.test.episodes * cell.shape.images for cell in cells)
     schedules = [sharing[0].training.schedule for sharing in sharing_a_training(cells).values()]
     return tested + sum(
-        schedule.steps * schedule.meta_batch * schedule.shape.images for schedule in schedules if schedule
+        (schedule.steps or (schedule.epochs or 0) * _EPOCH / schedule.batch)
+        * schedule.batch
+        * (schedule.shape.images if schedule.shape else 1)
+        for schedule in schedules
+        if schedule
     )
 
 
@@ -179,7 +189,10 @@ def _setup(cell: Cell) -> str:
     parts = [algorithm.name, algorithm.params, backbone.name, backbone.params, cell.dataset.label]
     parts += [training.algorithm.name, training.algorithm.params, training.dataset.label]
     sizes: list[object] = [vars(cell.shape), training.precision]
-    sizes += [vars(schedule.shape), schedule.meta_batch] if schedule else []
+    if schedule:
+        shape = vars(schedule.shape) if schedule.shape else None
+        augment = [distortion.model_dump() for distortion in schedule.augment]
+        sizes += [shape, schedule.batch, augment]
     return json.dumps([*parts, *sizes], sort_keys=True)
 
 
@@ -200,9 +213,8 @@ def _timed(
     training, schedule = cell.training, cell.training.schedule
     with computing(training, device):
         try:
-            shape, regression = image_shape_of(trained_on), regression_of(trained_on)
-            algorithm = build(training, shape, device, plugins, regression=regression)
-            tested = algorithm if cell.is_trained_by_itself else build_tested(cell, shape, device, plugins, regression)
+            algorithm = build(training, trained_on, device, plugins)
+            tested = algorithm if cell.is_trained_by_itself else build_tested(cell, trained_on, device, plugins)
             trained_on, tested_on = (scaled(splits, algorithm.backbone) for splits in (trained_on, tested_on))
         except Unfit:
             return Pace(0.0, 0.0, 0.0)
@@ -211,13 +223,10 @@ def _timed(
         except Exception:  # a plugin may raise anything
             return None
         try:
-            test, step, batch = evaluation_stream(cell, tested_on, device), 0.0, 1
+            test, step = evaluation_stream(cell, tested_on, device), 0.0
             if schedule is not None:
-                train = training_stream(training, trained_on, device)
-                batch = min(schedule.meta_batch, train.at_once or _AT_ONCE)
-                set_batchings(algorithm, train.batch(0, batch))
-                step = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
-            if tested is not algorithm or schedule is None:
+                step = _timed_step(training, algorithm, trained_on, device)
+            if tested is not algorithm or schedule is None or schedule.shape is None:
                 set_batchings(tested, test.batch(0, 2), trains=False)
             if cell.is_trained_by_itself:
                 tested.config = validate_config(type(tested.config), cell.algorithm.params)
@@ -226,11 +235,26 @@ def _timed(
             return Pace(0.0, 0.0, 0.0)
         except Exception:
             return None
-    drawn = tested_on["test"]
-    split = math.inf
+    drawn, split = tested_on["test"], math.inf
     if isinstance(drawn, Split) and may_embed_once(tested, drawn):
         split = len(drawn.rows) / cell.shape.images
-    return Pace(step / batch, episode, alone, split)
+    return Pace(step, episode, alone, split)
+
+
+def _timed_step(
+    training: Training, algorithm: Algorithm, splits: Mapping[str, Split | SourceSplit], device: torch.device
+) -> float:
+    """Return the seconds of an outer update; of episodes, few are timed."""
+    schedule = training.schedule
+    assert schedule is not None, "a training has a schedule"
+    if schedule.shape is None:
+        batches = training_batches(training, splits, device)
+        return _median_seconds(device, lambda i: algorithm.train_step(batches(i)))
+    train = training_stream(training, splits, device)
+    batch = min(schedule.batch, train.at_once or _AT_ONCE)
+    set_batchings(algorithm, train.batch(0, batch))
+    seconds = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
+    return seconds * schedule.batch / batch
 
 
 def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: torch.device) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metabench.data.sampler import EpisodeShape
+from metabench.planning.distortions import Distortion
 from metabench.planning.suite import Precision
 from metabench.planning.targets import Choice
 from metabench.specs import TaskKind
@@ -23,28 +24,50 @@ class Schedule:
     """How long a training lasts, and how it validates; see `metabench.planning.suite.Train`.
 
     `time_limit` is not part of the identity of a training.
+
+    Attributes:
+        steps: number of outer updates; None where `epochs` says it.
+        batch: episodes, or images, per outer update.
+        shape: shape of the training episodes; None for an algorithm that trains on images.
+        epochs: number of passes over the training images.
     """
 
-    steps: int
-    meta_batch: int
-    shape: EpisodeShape
+    steps: int | None
+    batch: int
+    shape: EpisodeShape | None
     validate_every: int
     validation_episodes: int
     validation_seed: int = 0
     patience: int | None = None
     seconds: float | None = None
     time_limit: float | None = None
+    epochs: int | None = None
+    augment: tuple[Distortion, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that determine the weights, as plain data."""
-        settings = {**vars(self), "shape": self.shape.identity}
+        settings = {**vars(self), "augment": [distortion.model_dump() for distortion in self.augment]}
         del settings["time_limit"]
+        if self.shape is None:
+            del settings["shape"]
+        else:
+            settings |= {"shape": self.shape.identity, "meta_batch": settings.pop("batch")}
         # Keep the hashes from before these settings existed.
-        for name, absent in (("validation_seed", 0), ("patience", None), ("seconds", None)):
-            if settings[name] == absent:
-                del settings[name]
-        return settings
+        absent: dict[str, Any] = {
+            "validation_seed": 0,
+            "patience": None,
+            "seconds": None,
+            "steps": None,
+            "epochs": None,
+            "augment": [],
+        }
+        return {name: value for name, value in settings.items() if name not in absent or value != absent[name]}
+
+    def __str__(self) -> str:
+        """Return the length for people, e.g. ``"100 steps of 4 episodes"``."""
+        length = f"{self.epochs} epochs" if self.steps is None else f"{self.steps} steps"
+        return f"{length} of {self.batch} episodes" if self.shape else f"{length} in batches of {self.batch} images"
 
 
 @dataclass(frozen=True)

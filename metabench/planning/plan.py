@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.filters import choose
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
 from metabench.planning.sources import SOURCES
-from metabench.planning.suite import AlgorithmEntry, Suite, SuiteFile, Train
+from metabench.planning.suite import Suite, SuiteFile, Train
 from metabench.planning.suite_text import KeyPath
 from metabench.planning.targets import Choice, Targets
 from metabench.registry.manager import PluginManager
@@ -140,7 +140,8 @@ class _Planner:
                 raise self._file.error(places[problem.dimension], problem.message)
         trained_on = cell.training.dataset.label
         sizes = self._sizes[trained_on]
-        problem = _misfit(schedule.shape, trained_on, "train", sizes["train"]) if schedule and sizes else None
+        trained = schedule.shape if schedule else None
+        problem = _misfit(trained, trained_on, "train", sizes["train"]) if trained and sizes else None
         if problem:
             settings = suite.algorithms[label].train
             overridden = settings is not None and settings.model_fields_set
@@ -179,7 +180,7 @@ class _Planner:
             way=None if traits.any_way else test.way,
             seed=seed,
             precision=entry.precision or self._suite.precision,
-            schedule=None if weights else _schedule(self._suite, self._file, label, entry, test),
+            schedule=None if weights else _schedule(self._suite, self._file, label, traits.trains_on, test),
             init=weights or self._init(label, dataset, backbone, test, seed),
             teacher=self._snapshot(label, "teacher", dataset, backbone, test, seed),
         )
@@ -274,35 +275,61 @@ def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cel
     return choose(cells, lambda cell: cell.labels, only, "the suite")
 
 
-def _schedule(suite: Suite, file: SuiteFile, label: str, entry: AlgorithmEntry, test: EpisodeShape) -> Schedule | None:
+#: Training settings of algorithms that train on episodes only, and of those that train on images only.
+_OF_EPISODES, _OF_IMAGES = ("meta_batch", "way", "shot", "queries"), ("batch", "epochs")
+
+
+def _schedule(suite: Suite, file: SuiteFile, label: str, trains_on: str, test: EpisodeShape) -> Schedule | None:
     """Merge the suite's training settings with the algorithm's; default to the test shape.
+
+    The suite's settings serve algorithms that train on episodes and on images: each takes its own.
 
     Returns:
         The schedule; None if nothing is trained.
 
     Raises:
-        SuiteError: an algorithm is trained, and no number of steps is given.
+        SuiteError: an algorithm is trained and no number of steps is given, or one of its own settings is of the other
+            kind.
     """
-    if entry.train is None or (suite.train is None and not entry.train.model_fields_set):
+    own = suite.algorithms[label].train
+    if trains_on == "nothing" or own is None or (suite.train is None and not own.model_fields_set):
         return None
-    shared = suite.train.model_dump() if suite.train else {**Train(steps=1).model_dump(), "steps": None}
-    settings = {**shared, **entry.train.model_dump(exclude_none=True)}
-    if settings["steps"] is None:
-        raise file.error(("algorithms", label, "train"), "the key 'steps' is missing, and the suite's 'train' is none")
+    on_images, place = trains_on == "images", ("algorithms", label, "train")
+    for name in _OF_EPISODES if on_images else _OF_IMAGES:
+        if getattr(own, name) is not None:
+            of_its_kind = ", ".join(["steps", *(_OF_IMAGES if on_images else _OF_EPISODES)])
+            raise file.error((*place, name), f"'{label}' trains on {trains_on}: remove '{name}' (it has {of_its_kind})")
+    if own.steps is not None and own.epochs is not None:
+        raise file.error((*place, "steps"), "the training has 'epochs', too: remove one of them")
+    shared = suite.train or Train(steps=1)
+
+    def setting(name: str) -> Any:
+        value = getattr(own, name)
+        return getattr(shared, name) if value is None else value
+
+    epochs = setting("epochs") if on_images and own.steps is None else None
+    steps = own.steps if suite.train is None else setting("steps")
+    steps = None if epochs is not None else steps
+    if epochs is None and steps is None:
+        missing = "the key 'epochs' or 'steps' is missing" if on_images else "the key 'steps' is missing"
+        if suite.train is None:
+            raise file.error(place, f"{missing}, and the suite's 'train' is none")
+        raise file.error(place if own.model_fields_set else ("train",), f"{missing}, for '{label}'")
+    every = setting("validate_every")
+    way = setting("way") or test.way if test.way > 1 else 1
+    shape = EpisodeShape(way, setting("shot") or test.shot, setting("queries") or test.queries)
     return Schedule(
-        steps=settings["steps"],
-        meta_batch=settings["meta_batch"],
-        shape=EpisodeShape(
-            settings["way"] or test.way if test.way > 1 else 1,
-            settings["shot"] or test.shot,
-            settings["queries"] or test.queries,
-        ),
-        validate_every=min(settings["validate_every"], settings["steps"]),
-        validation_episodes=settings["validation_episodes"],
-        validation_seed=settings["validation_seed"],
-        patience=settings["patience"],
-        seconds=settings["seconds"],
-        time_limit=settings["time_limit"],
+        steps=steps,
+        batch=setting("batch" if on_images else "meta_batch"),
+        shape=None if on_images else shape,
+        validate_every=every if steps is None else min(every, steps),
+        validation_episodes=setting("validation_episodes"),
+        validation_seed=shared.validation_seed,
+        patience=setting("patience"),
+        seconds=setting("seconds"),
+        time_limit=setting("time_limit"),
+        epochs=epochs,
+        augment=tuple(setting("augment")),
     )
 
 
@@ -347,12 +374,12 @@ def datasets_of(cells: Iterable[Cell]) -> dict[str, Choice]:
 
 def episodes_by_split(cell: Cell) -> dict[str, tuple[Choice, EpisodeShape]]:
     """Return the dataset and the shape of a cell's episodes, by the splits that it draws from."""
-    training = cell.training
-    test = {"test": (cell.dataset, cell.shape)}
-    if training.schedule is None:
-        return test
-    validation = (cell.selection.on or training.dataset, cell.shape)
-    return {"train": (training.dataset, training.schedule.shape), "val": validation, **test}
+    training, schedule = cell.training, cell.training.schedule
+    drawn = {"test": (cell.dataset, cell.shape)}
+    if schedule is None:
+        return drawn
+    drawn = {"val": (cell.selection.on or training.dataset, cell.shape), **drawn}
+    return drawn if schedule.shape is None else {"train": (training.dataset, schedule.shape), **drawn}
 
 
 def classes_left_out(split: Split, shape: EpisodeShape) -> int:

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from metabench.errors import SuiteError, nearest, shown
+from metabench.planning.distortions import Distortion
 from metabench.planning.exclusions import Exclusion, check_exclusions
 from metabench.planning.grids import expand_grids
 from metabench.planning.sources import SOURCES, check_sources, check_targets
@@ -68,10 +69,13 @@ class TrainOverrides(_Section):
     """Training settings of one algorithm, which override `Train`."""
 
     steps: PositiveInt | None = None
+    epochs: PositiveInt | None = None
     meta_batch: PositiveInt | None = None
+    batch: PositiveInt | None = None
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
+    augment: list[Distortion] | None = None
     validate_every: PositiveInt | None = None
     validation_episodes: PositiveInt | None = None
     patience: PositiveInt | None = None
@@ -138,10 +142,13 @@ class Train(_Section):
 
     Attributes:
         steps: number of outer updates.
-        meta_batch: episodes per outer update.
+        epochs: number of passes over the training images, of algorithms that train on images; goes before `steps`.
+        meta_batch: episodes per outer update, of algorithms that train on episodes.
+        batch: images per outer update, of algorithms that train on images.
         way: classes of a training episode; None means as in the test.
         shot: support images of each class of a training episode; None means as in the test.
         queries: query images of each class of a training episode; None means as in the test.
+        augment: distortions of training images, in the order in which they are applied.
         validate_every: steps between validations; the test uses the weights with the best validation accuracy.
         validation_episodes: episodes per validation.
         validation_seed: seed of the validation episodes.
@@ -151,11 +158,14 @@ class Train(_Section):
         time_limit: most seconds of a training; a longer one fails its cells. None sets no limit.
     """
 
-    steps: PositiveInt
+    steps: PositiveInt | None = None
+    epochs: PositiveInt | None = None
     meta_batch: PositiveInt = 1
+    batch: PositiveInt = 64
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
+    augment: list[Distortion] = Field(default_factory=list)
     validate_every: PositiveInt = 500
     validation_episodes: PositiveInt = 100
     validation_seed: int = Field(default=0, ge=0)
@@ -163,6 +173,12 @@ class Train(_Section):
     patience: PositiveInt | None = None
     seconds: PositiveFloat | None = None
     time_limit: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _long(self) -> Train:
+        if self.steps is None and self.epochs is None:
+            raise ValueError("the key 'steps' is missing (or 'epochs', for algorithms that train on images)")
+        return self
 
 
 class Until(_Section):

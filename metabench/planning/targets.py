@@ -43,11 +43,13 @@ class AlgorithmTraits:
     Attributes:
         any_way: whether one training serves tests of any way.
         draws: whether its construction or an episode draws random numbers.
+        trains_on: episodes, images or nothing.
         test_time_names: names of the parameters that only a test uses (`metabench.api.at_test`).
     """
 
     any_way: bool = False
     draws: bool = True
+    trains_on: str = "episodes"
     test_time_names: frozenset[str] = frozenset()
 
     def test_time(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +123,9 @@ class Targets:
 
         def traits() -> AlgorithmTraits:
             found = self._plugins.algorithm_class(algorithm.name)
-            return AlgorithmTraits(bool(found.any_way), bool(found.draws), test_time_names(found.Config))
+            return AlgorithmTraits(
+                bool(found.any_way), bool(found.draws), found.trains_on, test_time_names(found.Config)
+            )
 
         return self._asked(("algorithms", algorithm.label), traits, otherwise=AlgorithmTraits())
 

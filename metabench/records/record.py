@@ -172,9 +172,11 @@ class TrainMetrics(_Part):
 
     Attributes:
         steps: number of outer updates.
-        episodes: number of training episodes.
+        episodes: number of training episodes; 0 of an algorithm that trains on images.
+        images: number of training images, counted each time, of an algorithm that trains on images.
         seconds: time of outer updates and their data, without validation, checkpoints and warm-up steps.
         episodes_per_second: training episodes per second of `seconds`; None where every step was warm-up.
+        images_per_second: the same of training images.
         best_step: step of the tested weights, chosen by validation.
         validation: the validation curve.
         timed: whether a budget of seconds ended the training, so that its length depends on the machine.
@@ -182,8 +184,10 @@ class TrainMetrics(_Part):
 
     steps: Annotated[int, Field(ge=1, lt=2**63)]
     episodes: Count
+    images: Count = 0
     seconds: Cost
     episodes_per_second: Cost | None
+    images_per_second: Cost | None = None
     best_step: Count
     validation: list[Validation]
     timed: bool = False

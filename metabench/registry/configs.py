@@ -97,7 +97,10 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProbl
     if first["type"] == "missing":
         return ConfigProblem(path[:-1], f"the key '{path[-1]}' is missing")
     message = first["msg"].removeprefix("Value error, ")
-    return ConfigProblem(path, f"{message[0].lower()}{message[1:]}, not {short(first['input'])}")
+    message = f"{message[0].lower()}{message[1:]}"
+    if first["type"] == "value_error" and isinstance(first["input"], dict):  # of a whole section
+        return ConfigProblem(path, message)
+    return ConfigProblem(path, f"{message}, not {short(first['input'])}")
 
 
 def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:

@@ -15,7 +15,7 @@ _HERE = "metabench_plugins"
 
 @hookimpl
 def metabench_algorithms() -> list[AlgorithmSpec]:
-    """Return MAML, Reptile, ProtoNet, MatchingNet, Siamese and the pretrained baseline."""
+    """Return MAML, Reptile, ProtoNet, MatchingNet, Siamese, Baseline, SimpleShot and the pretrained baseline."""
     return [
         AlgorithmSpec(
             "maml",
@@ -51,6 +51,20 @@ def metabench_algorithms() -> list[AlgorithmSpec]:
             "learns whether two images are of the same class; predicts the most similar class",
             "Koch et al. 2015",
             "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
+        ),
+        AlgorithmSpec(
+            "classifier",
+            f"{_HERE}.algorithms.classifier:Classifier",
+            "classifies all training classes, then trains a new linear layer for each episode (Baseline)",
+            "Chen et al. 2019",
+            "https://arxiv.org/abs/1904.04232",
+        ),
+        AlgorithmSpec(
+            "simpleshot",
+            f"{_HERE}.algorithms.simpleshot:SimpleShot",
+            "classifies all training classes, then takes the nearest mean of centred, normalised features",
+            "Wang et al. 2019",
+            "https://arxiv.org/abs/1911.04623",
         ),
         AlgorithmSpec(
             "pretrained",

@@ -54,7 +54,7 @@ def test_a_class_in_a_file_is_described_with_inherited_parameters(metabench: Com
     assert "integer ≥ 1 ≤ 9" in ended.out
     assert "(must be given)" in ended.out
     assert "how deep it goes." in ended.out
-    assert "learning rate of Adam." in ended.out
+    assert "learning rate after the warm-up." in ended.out
 
 
 def test_a_logger_is_described_without_parameters(metabench: Command) -> None:

@@ -80,6 +80,15 @@ BREAKING = {
         """,
         "adapt or answer changed its parameters",
     ),
+    "prepare": (
+        """
+        class Broken(ProtoNet):
+            def prepare(self, train):
+                with torch.no_grad():
+                    self.backbone.first.bias += 0.01 * sum(len(images) for images in train) / 384
+        """,
+        "prepare changed its parameters",
+    ),
     "batches": (
         """
         class Broken(ProtoNet):
@@ -261,10 +270,12 @@ def test_every_check_has_an_algorithm_that_breaks_it() -> None:
     [
         ("protonet", {}),
         ("matchingnet", {"params": {"scale": 10.0}}),
-        ("siamese", {"params": {"units": 64, "distortion": 0.0, "lr": 3e-3}}),
+        ("siamese", {"params": {"units": 64, "lr": 3e-3}}),
         ("maml", {}),
         ("maml", {"params": {"inner_lr": 0.4}}),
         ("reptile", {"params": {"test_inner_steps": 10}}),
+        ("classifier", {}),
+        ("simpleshot", {}),
     ],
 )
 def test_the_built_ins_keep_all_rules(algorithm: str, settings: dict[str, Any]) -> None:

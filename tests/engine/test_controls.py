@@ -40,7 +40,7 @@ def test_one_pass_over_several_episodes_leaks_through_batch_norm_only(
     norm: str, leaks: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, data.splits, CPU, everything)
     algorithm.backbone.per_image = True  # all episodes of a batch are then embedded in one pass
     stream = evaluation_stream(cell, data.splits, CPU)
     if leaks:

@@ -129,7 +129,7 @@ def test_transduction_is_measured(
     name: str, expected: bool, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name)
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, data.splits, CPU, everything)
     assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is expected
 
 
@@ -138,7 +138,7 @@ def test_only_batch_statistics_make_a_protonet_transductive(
     norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, data.splits, CPU, everything)
     assert is_transductive(algorithm, evaluation_stream(cell, data.splits, CPU), 0, BatchSize(CPU)) is (norm == "batch")
 
 
@@ -147,7 +147,7 @@ def test_accuracies_do_not_depend_on_the_batch_size(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=SUITE if name == "relative" else REAL)
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, data.splits, CPU, everything)
     algorithm.train_step(training_stream(cell.training, data.splits, CPU).batch(0, 2))
     stream = evaluation_stream(cell, data.splits, CPU)
     one = evaluate(algorithm, stream, 11, BatchSize(CPU, 1), 0)
@@ -168,7 +168,7 @@ def test_a_batch_too_large_for_memory_is_halved_with_the_same_result(
     cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, data.splits, CPU, everything)
     algorithm.backbone = Pixels(Config(), (1, 16, 16))
     algorithm.backbone.per_image = True
     stream = evaluation_stream(cell, data.splits, CPU)
@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_the_number_of_episodes(
     phase: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, data.splits, CPU, everything)
     test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell.training, data.splits, CPU)
 
     def peak(episodes: int) -> int:
@@ -209,7 +209,7 @@ def test_testing_leaves_the_algorithm_as_it_was(
     name: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of(name, text=REAL)
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+    algorithm = build_tested(cell, data.splits, CPU, everything)
     algorithm.train_step(training_stream(cell.training, data.splits, CPU).batch(0, 2))
     before = copy.deepcopy((algorithm.state_dict(), algorithm.training_state()))
     evaluate(algorithm, evaluation_stream(cell, data.splits, CPU), 5, BatchSize(CPU, 2), 0)
@@ -224,7 +224,7 @@ def test_inductive_accuracy_equals_that_of_episodes_with_one_query(
     norm: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
 ) -> None:
     _, (cell,) = cells_of("protonet", text=REAL.replace("channels: 4", f"channels: 4, norm: {norm}"))
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything).eval()
+    algorithm = build_tested(cell, data.splits, CPU, everything).eval()
     stream = evaluation_stream(cell, data.splits, CPU)
     for i, accuracy in enumerate(inductive_accuracies(algorithm, stream, 3, BatchSize(CPU, 2), 0)):
         episode = stream.batch(i, 1)
@@ -257,7 +257,7 @@ def test_a_failing_inductive_test_is_a_remark_and_keeps_the_accuracy(run: Run) -
 
 def test_flops_count_operations_per_episode(cells_of: Plan, data: LoadedDataset, everything: PluginManager) -> None:
     _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build_tested(cell, (1, 16, 16), CPU, everything).eval()
+    algorithm = build_tested(cell, data.splits, CPU, everything).eval()
     episode = evaluation_stream(cell, data.splits, CPU).batch(0, 1)
     images, channels = episode.support_x.shape[1] + episode.query_x.shape[1], 4
     per_image = sum(2 * size**2 * 9 * into * channels for size, into in ((16, 1), (8, 4), (4, 4), (2, 4)))

@@ -31,6 +31,7 @@ from metabench.engine.trial import set_batchings
 from metabench.errors import CellFailed, Unfit
 from metabench.executors.loading import LoadedDataset
 from metabench.planning.cells import Cell
+from metabench.planning.distortions import Distortion
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
@@ -150,8 +151,12 @@ def test_features_as_many_as_pixels_are_not_kept(run: Run, tmp_path: Path) -> No
 
 
 def test_distorted_training_images_are_embedded_each_time(run: Run, tmp_path: Path) -> None:
+    def flipping(cell: Cell) -> Cell:
+        schedule = replace(cell.training.schedule, augment=(Distortion.model_validate({"flip": {}}),))
+        return replace(cell, training=replace(cell.training, schedule=schedule))
+
     watcher = Watching()
-    run("flipping", watcher=watcher, features=tmp_path / "features")
+    run(watcher=watcher, features=tmp_path / "features", change=flipping)
     assert embedded(watcher) == {"val": 48, "test": 48}
 
 

@@ -85,7 +85,7 @@ def test_seeds_change_the_training_but_not_the_test_episodes(
     trains = [training_stream(cell.training, data.splits, CPU).batch(0, 3).query_x for cell in cells]
     assert torch.equal(*tests)
     assert not torch.equal(*trains)
-    weights = [next(build_tested(cell, (1, 16, 16), CPU, everything).parameters()) for cell in cells]
+    weights = [next(build_tested(cell, data.splits, CPU, everything).parameters()) for cell in cells]
     assert not torch.equal(*weights)
 
 
@@ -146,7 +146,7 @@ def test_a_step_with_several_threads_is_deterministic(
     results = []
     torch.set_num_threads(2)
     for _ in range(6 if name == "siamese" else 3):  # siamese gathers rows, whose gradient is the likeliest to differ
-        algorithm = build_tested(cell, (1, 16, 16), CPU, everything)
+        algorithm = build_tested(cell, data.splits, CPU, everything)
         algorithm.train_step(batch)
         results.append(torch.cat([weight.detach().flatten() for weight in algorithm.parameters()]))
     assert [torch.equal(weights, results[0]) for weights in results] == [True] * len(results)

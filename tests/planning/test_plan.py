@@ -205,12 +205,12 @@ def test_an_algorithm_overrides_training_and_backbone_only_for_itself(plan: Plan
     )
     protonet, maml = plan(text)
     schedule = maml.training.schedule
-    assert (schedule.steps, schedule.meta_batch, schedule.shape) == (3, 4, EpisodeShape(5, 2, 6))
+    assert (schedule.steps, schedule.batch, schedule.shape) == (3, 4, EpisodeShape(5, 2, 6))
     assert (schedule.validate_every, schedule.validation_episodes) == (2, 7)
     assert maml.backbone.params == {"channels": 4, "norm": "batch", "downsample": "pool"}
     assert maml.shape == protonet.shape == EpisodeShape(5, 1, 4)
     schedule = protonet.training.schedule
-    assert (schedule.steps, schedule.meta_batch, schedule.shape) == (10, 1, EpisodeShape(5, 1, 4))
+    assert (schedule.steps, schedule.batch, schedule.shape) == (10, 1, EpisodeShape(5, 1, 4))
     assert protonet.backbone.params["norm"] == "running"
 
 

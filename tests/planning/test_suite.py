@@ -75,19 +75,26 @@ def matches(message: str, start: str, *parts: str) -> bool:
 
 def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -> None:
     assert {"omniglot", "quickstart"} <= set(plugins.suites())
+    one, both = {(5, 1)}, {(5, 1), (5, 5)}
+    unusual = {
+        "ci": (one, 5),
+        "omniglot-inductive": (both, 4),
+        "omniglot-reference": ({*both, (20, 1), (20, 5)}, 12),
+        "omniglot-images": (both, 6),
+        "caltech101": (both, 6),
+    }
     for name in plugins.suites():
         file = read_suite(plugins.suite_path(name))
         assert "smoke" in file.profiles
         for profile in [None, "", *file.profiles]:
             suite, places = resolve(file, profile)
             cells = make_plan(suite, places, plugins)
-            shapes = {(cell.shape.way, cell.shape.shot) for cell in cells}
+            tests = {(cell.shape.way, cell.shape.shot) for cell in cells}
             if name == "sinusoid":  # a regression, which has no classes
-                assert shapes <= {(1, 5), (1, 10)}
+                assert tests <= {(1, 5), (1, 10)}
                 assert {cell.test.task for cell in cells} == {"regression"}
                 continue
-            assert shapes == {(5, 1)} | ({(5, 5)} if name != "ci" else set())
-            assert len(cells) == {"ci": 5, "omniglot-inductive": 4}.get(name, 10)
+            assert (tests, len(cells)) == unusual.get(name, (both, 10))
 
 
 def test_a_suite_has_its_values_and_defaults(suite_file: Read) -> None:

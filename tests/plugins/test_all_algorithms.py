@@ -271,7 +271,7 @@ def permute_head(learner: Algorithm, new_label: Tensor) -> None:
 def test_a_saved_and_loaded_training_continues_identically(
     trained: Make, make_learner: Make, make_episodes: Make, variant: Variant, norm: str
 ) -> None:
-    extra = {} if variant.algorithm is Reptile else {"halve_lr_every": 2, "clip": 1.0}
+    extra = {} if variant.algorithm is Reptile else {"schedule": "step", "decay_every": 2, "clip": 1.0}
     learner = trained(variant, norm, steps=2, **extra)
     file = io.BytesIO()
     torch.save({"weights": learner.state_dict(), "training": learner.training_state()}, file)

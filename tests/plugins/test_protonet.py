@@ -93,10 +93,10 @@ def test_the_loss_is_the_cross_entropy_of_the_scores(
 
 
 def test_the_learning_rate_halves_after_so_many_steps(make_learner: Make, make_episodes: Make) -> None:
-    learner = make_learner(ProtoNet, lr=0.01, halve_lr_every=2)
+    learner = make_learner(ProtoNet, lr=0.01, schedule="step", decay_every=2)
     rates = []
     for _ in range(5):
         rates.append(learner.training_state()["optimiser"]["param_groups"][0]["lr"])
         learner.train_step(make_episodes(1))
     assert rates == [0.01, 0.01, 0.005, 0.005, 0.0025]
-    assert ProtoNet.Config().halve_lr_every == 2000
+    assert (ProtoNet.Config().schedule, ProtoNet.Config().decay_every, ProtoNet.Config().decay) == ("step", 2000, 0.5)

@@ -14,18 +14,10 @@ from metabench.api import Backbone, Classification, Episodes, Support
 from metabench.api.algorithms import training_loss
 from metabench.engine import evaluation
 from metabench.engine.asking import predict
-from metabench_plugins.algorithms import siamese
-from metabench_plugins.algorithms.siamese import Siamese, SiameseConfig, distort, draw_pairs
+from metabench_plugins.algorithms.siamese import Siamese, SiameseConfig, draw_pairs
 
 Make = Callable[..., Any]
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 0, 2])
-
-
-def drawings(count: int) -> Tensor:
-    """Return images with a zero background and a bright square in the middle."""
-    x = torch.zeros(count, 1, 28, 28)
-    x[:, :, 9:19, 9:19] = torch.rand(count, 1, 10, 10, generator=torch.Generator().manual_seed(0))
-    return x
 
 
 def probability(learner: Siamese, a: Tensor, b: Tensor) -> float:
@@ -76,7 +68,7 @@ def test_the_loss_is_the_cross_entropy_of_the_pairs_probabilities(
     make_learner: Make, make_episodes: Make, flat: Callable[..., Backbone]
 ) -> None:
     episodes: Episodes = make_episodes(1, size=4)
-    learner = spread_out(make_learner(Siamese, flat((1, 4, 4)), pairs=6, distortion=0))
+    learner = spread_out(make_learner(Siamese, flat((1, 4, 4)), pairs=6))
     torch.manual_seed(5)
     loss = training_loss(learner, next(iter(episodes)))
     torch.manual_seed(5)
@@ -125,7 +117,7 @@ def test_a_class_is_as_similar_as_its_support_images_on_average(
 
 def test_the_order_of_the_support_set_is_irrelevant(make_learner: Make, make_episodes: Make) -> None:
     episodes: Episodes = make_episodes(2)
-    learner = make_learner(Siamese, norm="batch", distortion=0)
+    learner = make_learner(Siamese, norm="batch")
     before, after = (
         predict(
             learner, replace(episodes, support_x=episodes.support_x[:, i], support_y=episodes.support_y[:, i]), 0, 0
@@ -144,47 +136,3 @@ def test_similarities_near_one_do_not_tie(make_learner: Make, flat: Callable[...
     state = learner.adapt(Support(support.reshape(2, 1), torch.tensor([0, 1]), Classification(2)))
     scores = learner.answer(state, query.reshape(1, 1)).detach()
     assert float(scores[0, 0]) > float(scores[0, 1])
-
-
-def test_without_a_chance_of_distortion_images_stay_as_they_are() -> None:
-    torch.manual_seed(0)
-    assert torch.equal(distort(drawings(8), 0.0), drawings(8))
-
-
-def test_distorted_drawings_stay_drawings() -> None:
-    torch.manual_seed(0)
-    x = drawings(64)
-    distorted = distort(x, 1.0)
-    assert distorted.shape == x.shape
-    assert float(distorted.min()) >= 0
-    assert float(distorted.max()) <= 1
-    # Of eight components, each used with probability one half, at least one mostly is.
-    moved = (distorted != x).flatten(1).any(dim=1)
-    assert int(moved.sum()) > 55
-    assert float(distorted.flatten(1).sum(dim=1).min()) > 0.3 * float(x.flatten(1).sum(dim=1).min())
-    assert torch.equal(distort(torch.zeros(4, 1, 28, 28), 1.0), torch.zeros(4, 1, 28, 28))
-
-
-def test_about_as_many_images_are_distorted_as_asked_for() -> None:
-    torch.manual_seed(0)
-    x = drawings(400)
-    moved = (distort(x, 0.3) != x).flatten(1).any(dim=1)
-    assert 80 < int(moved.sum()) < 160
-
-
-@pytest.mark.parametrize(("chance", "calls"), [(0.0, 0), (0.5, 2)])
-def test_only_training_images_are_distorted_and_only_on_request(
-    make_learner: Make, make_episodes: Make, monkeypatch: pytest.MonkeyPatch, chance: float, calls: int
-) -> None:
-    chances: list[float] = []
-
-    def recording(x: Tensor, chance: float) -> Tensor:
-        chances.append(chance)
-        return x
-
-    monkeypatch.setattr(siamese, "distort", recording)
-    learner = make_learner(Siamese, distortion=chance)
-    episodes: Episodes = make_episodes(1)
-    learner.train_step(episodes)
-    predict(learner, episodes, 0, 0)
-    assert chances == [chance] * calls

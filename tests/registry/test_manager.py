@@ -17,7 +17,7 @@ from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 
-BUILT_IN = {"maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese"}
+BUILT_IN = {"classifier", "maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese", "simpleshot"}
 
 
 class Distributions(Protocol):

@@ -134,17 +134,17 @@ def _pareto(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[floa
 
 def _learning_curves(rows: Sequence[Row]) -> figure:
     metric = rows[0].metric
-    plot = _figure("training episodes", metric.heading)
+    plot = _figure("training episodes, or images", metric.heading)
     for i, row in enumerate(rows):
         train = row.finished[0].train
         if train is None or not train.validation:
             continue
-        x = [point.step * train.episodes / train.steps for point in train.validation]
+        x = [point.step * (train.episodes or train.images) / train.steps for point in train.validation]
         y = [point.value * metric.scale for point in train.validation]
         _line(plot, i, row.name, x, y)
         if len(x) == 1:  # a line of one point is invisible
             plot.scatter(x, y, color=_COLOURS[i % len(_COLOURS)], legend_label=row.name)
-    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("episodes", "$x{0,0}"), (metric.heading, "$y")]))
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), ("episodes or images", "$x{0,0}"), (metric.heading, "$y")]))
     return _with_legend(plot)
 
 

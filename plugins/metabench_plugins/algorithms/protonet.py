@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,11 +16,12 @@ class ProtoNetConfig(AlgorithmConfig):
     """Parameters of `ProtoNet`.
 
     Attributes:
-        halve_lr_every: outer updates after which Adam's learning rate halves; the paper halves it every 2000 episodes
-            (section 3.1). 0 keeps it constant.
+        schedule: the learning rate falls in steps: the paper halves it every 2000 episodes (section 3.1).
+        decay_every: outer updates after which it is halved.
     """
 
-    halve_lr_every: int = Field(default=2000, ge=0)
+    schedule: Literal["constant", "step", "cosine"] = "step"
+    decay_every: PositiveInt | None = 2000
 
 
 class ProtoNet(Algorithm):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -23,13 +22,10 @@ class SiameseConfig(AlgorithmConfig):
     Attributes:
         units: units of the fully connected sigmoid layer whose outputs are compared.
         pairs: image pairs compared in each training episode; half of them are of one class.
-        distortion: probability that a training image is distorted (section 3.2). The paper instead adds eight
-            distorted copies of every image.
     """
 
     units: PositiveInt = 4096
     pairs: PositiveInt = Field(default=512, multiple_of=2)
-    distortion: float = Field(default=8 / 9, ge=0, le=1)
 
 
 class Siamese(Algorithm):
@@ -38,6 +34,9 @@ class Siamese(Algorithm):
     The probability is p = σ(Σ_j w_j |e_j(a) - e_j(b)| + c), a weighted L1 distance of embeddings e. The embeddings are
     a fully connected sigmoid layer on top of the backbone (section 3.1). A query is assigned to the class with the
     highest mean probability over its support images.
+
+    The paper adds eight distorted copies of every training image (section 3.2): ``train.augment: [{affine: {}}]``
+    distorts eight of nine images instead.
     """
 
     Config = SiameseConfig
@@ -57,10 +56,6 @@ class Siamese(Algorithm):
     def embed(self, features: Tensor) -> Tensor:
         """Return [n, units] sigmoid embeddings of [n, D] features."""
         return self.dense(features).sigmoid()  # type: ignore[no-any-return]
-
-    def augment(self, images: Tensor) -> Tensor:
-        """Distort training images (section 3.2)."""
-        return distort(images, self.config.distortion) if self.config.distortion else images
 
     def episode_loss(self, episode: Episode) -> Tensor:
         """Return the binary cross-entropy over pairs of the episode's images."""
@@ -103,38 +98,3 @@ def draw_pairs(labels: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
     ]
     flat = torch.cat(drawn)
     return flat // len(labels), flat % len(labels)
-
-
-def distort(x: Tensor, chance: float) -> Tensor:
-    """Apply random affine distortions to images (section 3.2).
-
-    Each component is used with probability one half: rotation within ±10°, shear within ±0.3, scale within 0.8 … 1.2,
-    shift within ±2 pixels of 28.
-
-    Args:
-        x: [n, C, H, W] images with a background of 0.
-        chance: probability that an image is distorted at all.
-
-    Returns:
-        [n, C, H, W] images.
-    """
-    n = len(x)
-
-    def component(low: float, high: float, neutral: float) -> Tensor:
-        value = torch.empty(n, device=x.device).uniform_(low, high)
-        used = torch.rand(n, device=x.device) < 0.5
-        return torch.where(used, value, torch.full_like(value, neutral))
-
-    angle = component(-math.radians(10), math.radians(10), 0.0)
-    shear_x, shear_y = component(-0.3, 0.3, 0.0), component(-0.3, 0.3, 0.0)
-    scale_x, scale_y = component(0.8, 1.2, 1.0), component(0.8, 1.2, 1.0)
-    # Coordinates run from -1 to 1, so 2 pixels of 28 are 4/28.
-    shift_x, shift_y = component(-4 / 28, 4 / 28, 0.0), component(-4 / 28, 4 / 28, 0.0)
-    cos, sin = angle.cos(), angle.sin()
-    rows = [
-        torch.stack([cos / scale_x, (shear_x - sin) / scale_x, shift_x], dim=-1),
-        torch.stack([(shear_y + sin) / scale_y, cos / scale_y, shift_y], dim=-1),
-    ]
-    grid = F.affine_grid(torch.stack(rows, dim=1).to(x.dtype), list(x.shape), align_corners=False)
-    distorted = F.grid_sample(x, grid, align_corners=False)
-    return torch.where((torch.rand(n, device=x.device) < chance).reshape(-1, 1, 1, 1), distorted, x)
