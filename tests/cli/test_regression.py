@@ -121,6 +121,7 @@ def test_a_higher_error_fails_the_gate_and_a_lower_one_does_not(waves: Command) 
         changed = {"metrics": {"mse": estimate}, "inductive_accuracy": None}
         other.write(record.model_copy(update=changed), type(episodes)({"mse": worse}, episodes.groups))
     failed = waves("compare", "out", "worse")
+    assert "limits: tolerance 0.1 MSE, " in failed.out
     assert failed.code == 1
     assert "MSE" in failed.out or "mse" in failed.out
     assert waves("compare", "out", "worse", "--tolerance", "2").code == 0
