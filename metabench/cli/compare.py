@@ -69,7 +69,7 @@ def compare(
         given = {"tolerance": tolerance, "slowdown": slowdown, "memory_growth": memory_growth}
         changes = {name: limit for name, limit in given.items() if limit is not None}
         gate = (stored or _default_gate()).model_copy(update=changes)
-        notes = _limit_notes(gate, stored, proposed, changes)
+        notes = _limit_notes(gate, stored, proposed, changes, _unit(old, new))
         comparison = compare_runs(
             old,
             new,
@@ -119,11 +119,19 @@ def _stored_gate(folder: Path) -> Gate | None:
     return read_gate(file) if "gate" in file.data else None
 
 
-def _limit_notes(gate: Gate, stored: Gate | None, proposed: Gate | None, given: Mapping[str, float]) -> list[str]:
+def _unit(*runs: Runs) -> str:
+    """Return the unit of the metric that ranks: points, or its title where it is no percentage."""
+    ranking = [record.ranking for one in runs for record in one.records if record.status == "ok"]
+    return ranking[0].title if ranking and all(metric.unit != "%" for metric in ranking) else "points"
+
+
+def _limit_notes(
+    gate: Gate, stored: Gate | None, proposed: Gate | None, given: Mapping[str, float], unit: str
+) -> list[str]:
     """Return a line with the limits and their origin, and one on other limits of the candidate."""
     origin = "the base's suite" if stored else "the defaults, because the base stores no limits"
     options = [f"--{name.replace('_', '-')}" for name in given]
-    notes = [f"limits: {gate} ({', '.join([*options, *([origin] if len(given) < 3 else [])])})"]
+    notes = [f"limits: {gate.text(unit)} ({', '.join([*options, *([origin] if len(given) < 3 else [])])})"]
     if proposed is not None and proposed != (stored or _default_gate()):
-        notes.append(f"the candidate's suite has other limits, which do not count: {proposed}")
+        notes.append(f"the candidate's suite has other limits, which do not count: {proposed.text(unit)}")
     return notes

@@ -135,10 +135,13 @@ class Vmapped(Batching):
     """
 
     def __init__(self, device: torch.device, at_once: int | None = None) -> None:
-        self._size = BatchSize(device, at_once)
+        self._size, self._is_cpu = BatchSize(device, at_once), device.type == "cpu"
 
     def map(self, work: Callable[..., tuple[Tensor, ...]], module: _M, *batch: Tensor) -> tuple[Tensor, ...]:
         """See `metabench.api.Batching.map`."""
+        if self._is_cpu and len(batch[0]) == 1:
+            # Nothing to vectorise: ten steps of MAML on a sinusoid take 5 ms instead of 32.
+            return Sequential().map(work, module, *batch)
 
         def in_parts(size: int) -> tuple[Tensor, ...]:
             with vectorised():

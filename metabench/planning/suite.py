@@ -244,11 +244,19 @@ class Gate(_Section):
     memory_growth: float | None = Field(default=None, ge=1, le=100)
 
     def __str__(self) -> str:
-        """Return the limits as text for people."""
+        """Return the limits as text for people, where accuracy ranks."""
+        return self.text("points")
+
+    def text(self, unit: str) -> str:
+        """Return the limits as text for people.
+
+        Args:
+            unit: the unit of `tolerance`.
+        """
         factors = {"slowdown": self.slowdown, "memory growth": self.memory_growth}
         shown = [f"{name} {'without limit' if limit is None else f'×{limit:g}'}" for name, limit in factors.items()]
         further = [f"{name} {limit:g}" for name, limit in self.tolerances.items()]
-        return ", ".join([f"tolerance {self.tolerance:g} points", *further, *shown])
+        return ", ".join([f"tolerance {self.tolerance:g} {unit}", *further, *shown])
 
 
 #: Names of suites and profiles are also names of directories.

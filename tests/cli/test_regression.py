@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from command_line import Command
+from command_line import Command, Distributions
 from metabench.analysis.metrics import SquaredError
 from metabench.records.record import Record
 from metabench.records.store import Store
@@ -121,10 +121,53 @@ def test_a_higher_error_fails_the_gate_and_a_lower_one_does_not(waves: Command) 
         changed = {"metrics": {"mse": estimate}, "inductive_accuracy": None}
         other.write(record.model_copy(update=changed), type(episodes)({"mse": worse}, episodes.groups))
     failed = waves("compare", "out", "worse")
+    assert "limits: tolerance 0.1 MSE, " in failed.out
     assert failed.code == 1
     assert "MSE" in failed.out or "mse" in failed.out
     assert waves("compare", "out", "worse", "--tolerance", "2").code == 0
     assert waves("compare", "worse", "out").code == 0
+
+
+#: A plugin of a metric of regression and one of classification.
+ERRORS = """
+    import numpy as np
+
+    from metabench.specs import Metric, MetricSpec, hookimpl
+
+    class Absolute(Metric):
+        def of_episode(self, outputs, targets):
+            return np.abs(outputs - targets).mean(axis=(1, 2))
+
+    class Confidence(Metric):
+        def of_episode(self, outputs, targets):
+            return np.exp(outputs).max(axis=-1).mean(axis=1)
+
+    @hookimpl
+    def metabench_metrics():
+        target = f"{__name__}:Absolute"
+        return [
+            MetricSpec("mae", target, "mean absolute error", better="low", lowest=0.0, task="regression"),
+            MetricSpec("confidence", f"{__name__}:Confidence", "of the top label"),
+        ]
+"""
+
+
+def test_metrics_of_plugins_are_computed_for_their_kind_of_task(waves: Command, distributions: Distributions) -> None:
+    assert set(records()["random"].metrics) == {"mse"}
+    distributions.add("errors", ERRORS)
+    assert waves("plugin", "check", "mae").code == 0
+    scored = waves("score", "out")
+    assert scored.code == 0, scored.err
+    for record in records().values():
+        if record.status == "ok":
+            assert set(record.metrics) == {"mse", "mae"}
+            outputs = Store(Path("out")).outputs(record.cell)
+            mae = record.metrics["mae"]
+            assert outputs is not None
+            assert mae is not None
+            assert mae.value == pytest.approx(np.abs(outputs.outputs - outputs.targets).mean(), rel=1e-4)
+    ended = waves("leaderboard", "out", "--rank-by", "mae")
+    assert ended.code == 0, ended.err
 
 
 def test_the_report_shows_fitted_curves(waves: Command) -> None:

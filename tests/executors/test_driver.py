@@ -325,7 +325,7 @@ def test_an_interrupted_shared_training_resumes(run_all: RunAll, tmp_path: Path)
         watcher = Watching(phase, after)
         with nullcontext() if phase == "none" else pytest.raises(Interrupted):
             records = run_all("protonet", text=SHARED, watcher=watcher)
-        first_phases.append(watcher.phases[0])
+        first_phases.append(next(phase for phase in watcher.phases if phase[0] != "embed test"))
     assert first_phases == [*(("train", 7, step) for step in (0, 2, 3, 3)), ("calibrate", 5, 0)]
     assert [metrics(record) for record in records] == [metrics(record) for record in undisturbed]
     assert not checkpoints(tmp_path)
