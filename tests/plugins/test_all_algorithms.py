@@ -75,6 +75,7 @@ class ShuffledLabels:
         self.stream = stream
         self.order = order
         self.labels: list[Tensor] = []
+        self.task = stream.task
 
     def batch(self, first: int, count: int) -> Episodes:
         drawn = self.stream.batch(first, count)

@@ -10,9 +10,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from metabench.analysis.metrics import credit
 from metabench.api import Backbone, Classification, Episodes, Support
 from metabench.api.algorithms import training_loss
-from metabench.engine import evaluation
 from metabench.engine.asking import predict
 from metabench_plugins.algorithms.siamese import Siamese, SiameseConfig, draw_pairs
 
@@ -97,7 +97,7 @@ def test_a_similarity_that_is_constant_gives_equal_scores_and_earns_chance(
     episodes: Episodes = make_episodes(3, way=4, shot=shot)
     scores = predict(learner, episodes, 0, 0)
     assert torch.equal(scores, scores[..., :1].expand_as(scores))
-    assert evaluation.credit(scores, episodes.query_y).mean(dim=1).tolist() == [0.25] * 3
+    assert credit(scores.detach().numpy(), episodes.query_y.numpy()).mean(axis=1).tolist() == [0.25] * 3
 
 
 @pytest.mark.parametrize("shot", [1, 3])
