@@ -191,3 +191,8 @@ def test_commands_that_compute_nothing_import_no_torch(
     assert done.stderr == ""
     assert done.returncode == 0
     assert len(done.stdout) > 100
+
+
+def test_no_two_modules_of_tests_have_one_name() -> None:
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names)), "pytest imports them by their names"
