@@ -65,7 +65,7 @@ def test_class_accuracies_are_the_share_of_correct_queries_per_class() -> None:
 
 
 float32_scores = arrays.arrays(
-    np.float32, (2, 6, 3), elements=st.floats(-1e3, 1e3, width=32).map(lambda score: round(score, 3))
+    np.float32, (2, 6, 3), elements=st.floats(-1e3, 1e3, width=32).map(lambda score: float(np.float32(round(score, 3))))
 )
 
 

