@@ -77,7 +77,7 @@ class Scoring:
             found = found or outputs is not None
             lacking = [measure for measure in of_task[record.task] if self._wants(measure.name, record)]
             if outputs is not None and lacking:
-                scored.append(_score(record, store.episodes(record), outputs, lacking))
+                scored.append(_score(record, store.episodes(record, by_label=True), outputs, lacking))
             watcher.advance(done)
             if watcher.should_stop():
                 raise Interrupted
@@ -143,7 +143,7 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
     joined = {name: values for name, values in {**episodes.figures, **figures}.items() if metrics[name] is not None}
     return Scored(
         Record.model_validate(new.model_dump()),
-        EpisodeResults(joined, episodes.groups, episodes.alone),
+        EpisodeResults(joined, episodes.groups, episodes.alone, episodes.by_class),
         names,
         kept,
         dict(collector.problems),

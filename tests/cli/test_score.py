@@ -98,6 +98,7 @@ def test_one_declaration_of_a_plugin_is_shown_everywhere(metabench: Command, dis
 def test_a_finished_run_gets_the_metric_of_a_plugin(metabench: Command, distributions: Distributions) -> None:
     assert metabench("run", "small.yaml", "--output", "out").code == 0
     before = records_in("out")
+    by_class = {name: Store(Path("out")).episodes(record, by_label=True).by_class for name, record in before.items()}
     distributions.add("margins", MARGINS)
     assert metabench("run", "small.yaml", "--output", "in-run").code == 0
     ended = metabench("score", "out")
@@ -110,6 +111,9 @@ def test_a_finished_run_gets_the_metric_of_a_plugin(metabench: Command, distribu
         assert {name: record.metrics[name] for name in old.metrics} == old.metrics, "what was there stays"
         assert record.model_copy(update={"metrics": old.metrics, "declarations": old.declarations}) == old
         assert set(Store(Path("out")).episodes(record).figures) == set(record.metrics)
+        kept = Store(Path("out")).episodes(record, by_label=True).by_class
+        assert kept is not None, "a record needs it to grow"
+        assert (kept == by_class[algorithm]).all()
     in_run = values_of(records_in("in-run"), "margin")
     assert values_of(after, "margin") == pytest.approx(in_run, abs=1e-3), "outputs are kept in float16"
     assert "margin %" in metabench("leaderboard", "out").out
