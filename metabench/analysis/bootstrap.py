@@ -21,7 +21,8 @@ _AT_ONCE = 50
 def replicates(figures: Mapping[_Key, Floats], metrics: Mapping[_Key, Metric], seed: int = 0) -> dict[_Key, Floats]:
     """Return pooled metrics of resampled sets of episodes.
 
-    Equal numbers of episodes are resampled alike, so that differences of replicates are those of the same episodes.
+    The seed and the number of episodes determine the resampled episodes. Two methods with the same number of episodes
+    are therefore resampled alike, and the difference of their replicates is a paired difference.
 
     Args:
         figures: by any key, [n, k] figures of the episodes; n is the same for all.

@@ -1,4 +1,4 @@
-"""The metrics of a cell: the built-in ones and those of plugins."""
+"""Collect the built-in metrics and the metrics of plugins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metabench.specs import Metric, MetricSpec
 
 
 def measures_of(plugins: PluginManager, task: str) -> list[Measure]:
-    """Return the built-in metrics of a kind of task, and those of plugins.
+    """Return the built-in and the plugin metrics for a kind of task.
 
     A metric of a plugin cannot replace a built-in one: it is left out with a warning.
 

@@ -95,7 +95,7 @@ def judge(
             the metric; a metric that only the base has is missing.
 
     Returns:
-        One verdict for each cell and one for each further metric of it, those that fail the gate first.
+        One verdict for each cell, and one for each further metric of a cell; verdicts that fail the gate come first.
 
     Raises:
         UsageError: `tolerance` is not between 0 and 1, or no record has a metric of `tolerances`.

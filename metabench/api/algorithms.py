@@ -147,7 +147,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     def image_loss(self, images: Images) -> Tensor:
         """Return the scalar loss of a batch of labelled images, the mean over them.
 
-        An algorithm that trains on images defines it; one that reads features gets those of the images.
+        Every algorithm with ``trains_on = "images"`` overrides this method. If the algorithm reads features, `images.x`
+        holds the features of the images.
         """
         raise NotImplementedError(f"{type(self).__name__} trains on images: define image_loss(images)")
 

@@ -42,7 +42,7 @@ def leaderboard(
 ) -> int:
     """Print one leaderboard of the runs in the DIRECTORIES.
 
-    CSV and JSON have all metrics, LaTeX those that --metrics names.
+    CSV and JSON show all metrics. LaTeX shows the metrics that --metrics names.
 
     The exit code is 1 where the results of a cell are wrong; the other cells are shown.
     """

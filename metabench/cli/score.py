@@ -19,7 +19,8 @@ from metabench.cli.streams import say
 def score(directory: Path, metrics: Sequence[str]) -> None:
     """Compute metrics of the run in DIRECTORY from its kept outputs.
 
-    The metrics are those of metabench and of installed plugins; nothing is trained or tested. The records get them.
+    The command computes metrics of metabench and of installed plugins, and adds
+    them to the records. Nothing is trained or tested.
     """
     from metabench.cli.progress import terminal_bars
     from metabench.errors import PluginError, StoreError
