@@ -225,6 +225,8 @@ class SuiteBenchmarks:
 
     def test_train_step(self, benchmark: Benchmark, cell: Cell) -> None:
         """Time outer updates, data included."""
+        if cell.training.schedule is None:
+            pytest.skip(f"{cell.title}: nothing is trained")
         work = _Work(cell, self.device)
         work.algorithm.train()
         self._time(benchmark, work, work.batch, lambda i: work.algorithm.train_step(work.batches(i)))
@@ -271,11 +273,12 @@ class _Work:
             except Unfit as error:
                 pytest.skip(f"{cell.title}: {error}")
             schedule = cell.training.schedule
-            if schedule is None:
-                pytest.skip(f"{cell.title}: nothing is trained")
+            self.test: Stream = evaluation_stream(cell, splits, self.device)
+            if schedule is None:  # predictions are timed all the same
+                set_batchings(self.algorithm, self.test.batch(0, 2), trains=False)
+                return
             self.batch = schedule.batch
             self.batches = training_batches(cell.training, splits, self.device)
-            self.test: Stream = evaluation_stream(cell, splits, self.device)
             first = self.batches(0)
             few = first[: min(2, self.batch)] if isinstance(first, Episodes) else self.test.batch(0, 2)
             set_batchings(self.algorithm, few)
