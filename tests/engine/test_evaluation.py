@@ -23,7 +23,7 @@ from metabench.engine.outcome import Outcome
 from metabench.engine.streams import evaluation_stream, training_stream
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset
-from metabench.machine.memory import BatchSize, PeakMemory
+from metabench.machine.memory import BatchSize
 from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
 from metabench.registry.manager import PluginManager
@@ -177,31 +177,6 @@ def test_a_batch_too_large_for_memory_is_halved_with_the_same_result(
     batch = BatchSize(CPU)
     np.testing.assert_array_equal(evaluate(algorithm, stream, 11, batch, 0), whole)
     assert batch.size == 2
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak memory can be reset on Linux only")
-@pytest.mark.parametrize("phase", ["testing", "training"])
-def test_memory_does_not_grow_with_the_number_of_episodes(
-    phase: str, cells_of: Plan, data: LoadedDataset, everything: PluginManager
-) -> None:
-    _, (cell,) = cells_of("protonet", text=REAL)
-    algorithm = build_tested(cell, data.splits, CPU, everything)
-    test, train = evaluation_stream(cell, data.splits, CPU), training_stream(cell.training, data.splits, CPU)
-
-    def peak(episodes: int) -> int:
-        memory = PeakMemory(CPU)
-        if phase == "testing":
-            evaluate(algorithm, test, episodes, BatchSize(CPU), 0)
-        else:
-            for step in range(episodes // 2):
-                algorithm.train_step(train.batch(2 * step, 2))
-        return memory.bytes()
-
-    peak(100)
-    few, many = peak(100), peak(3000)
-    images = 3000 * cell.shape.images * 16 * 16 * 4
-    assert images > 40 * 2**20
-    assert many - few < images / 4
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
