@@ -1,0 +1,213 @@
+"""Files below a folder, or in a zip archive that is not unpacked."""
+
+from __future__ import annotations
+
+import abc
+import io
+import os
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from metabench.api import DataError
+from metabench_plugins.images.decoding import DamagedImage, Encoded
+
+#: Most bytes of a list of images, and of an image in an archive: more would fill the memory.
+MOST_BYTES = 2**28
+#: Folder of an archive that macOS adds.
+_OF_MACOS = "__MACOSX"
+
+
+class Tree(abc.ABC):
+    """Files with paths relative to a place; hidden files are left out.
+
+    Attributes:
+        place: the folder or archive.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    @property
+    @abc.abstractmethod
+    def files(self) -> Sequence[str]:
+        """Return the paths of all files, sorted by their Unicode form NFC."""
+
+    @property
+    def links(self) -> Sequence[str]:
+        """Return the paths of links that are not followed."""
+        return ()
+
+    @abc.abstractmethod
+    def has(self, path: str) -> bool:
+        """Return whether there is a file of a path."""
+
+    @abc.abstractmethod
+    def source(self, path: str) -> Encoded:
+        """Return a file for decoding."""
+
+    @abc.abstractmethod
+    def content(self, path: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            DataError: the file cannot be read, or is too large.
+        """
+
+    def shown(self, path: str) -> str:
+        """Return the place of a file for messages."""
+        return str(self.place / path)
+
+    def text(self, path: str) -> str:
+        """Return the text of a file in UTF-8.
+
+        Raises:
+            DataError: the file cannot be read, is too large, or is of another encoding.
+        """
+        try:
+            return self.content(path).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.shown(path)} is no text in UTF-8 (byte {error.start}): save it in that encoding"
+            ) from error
+
+
+@contextmanager
+def open_tree(place: Path) -> Iterator[Tree]:
+    """Yield the files of a folder or zip archive.
+
+    Raises:
+        DataError: the place is neither a folder nor a zip archive, or cannot be read.
+    """
+    if place.is_dir():
+        yield FolderTree(place)
+        return
+    try:
+        with zipfile.ZipFile(place) as archive:
+            yield ZipTree(place, archive)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{place} is no zip archive that can be read ({error}): replace or unpack it") from error
+
+
+class FolderTree(Tree):
+    """The files below a folder.
+
+    Links to folders are not followed, nor are links to files outside.
+    """
+
+    @cached_property
+    def _walked(self) -> tuple[list[str], list[str]]:
+        """Return the paths of files, and of links that are not followed."""
+        files, links = list[str](), list[str]()
+        home = os.path.realpath(self.place) + os.sep
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            for entry in _entries(self.place / folder):
+                path = f"{folder}{entry.name}"
+                if _is_hidden(entry.name):
+                    continue
+                if entry.is_symlink():
+                    inside = os.path.realpath(entry.path).startswith(home) and os.path.isfile(entry.path)
+                    (files if inside else links).append(path)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{path}/")
+                elif entry.is_file(follow_symlinks=False):
+                    files.append(path)
+        return sorted(files, key=_nfc), sorted(links, key=_nfc)
+
+    @property
+    def files(self) -> Sequence[str]:
+        """See `Tree.files`."""
+        return self._walked[0]
+
+    @property
+    def links(self) -> Sequence[str]:
+        """See `Tree.links`."""
+        return self._walked[1]
+
+    def has(self, path: str) -> bool:
+        """Return whether there is a file of a path, which may be absolute or lead out of the folder."""
+        return "\0" not in path and os.path.isfile(self.place / path)
+
+    def source(self, path: str) -> Encoded:
+        """See `Tree.source`."""
+        return self.place / path
+
+    def content(self, path: str) -> bytes:
+        """See `Tree.content`."""
+        place = self.place / path
+        try:
+            if place.stat().st_size > MOST_BYTES:
+                raise DataError(f"{place} has more than {MOST_BYTES >> 20} MiB, too much for a list of images")
+            return place.read_bytes()
+        except OSError as error:
+            raise DataError(f"{place} cannot be read: {error.strerror}") from error
+
+
+class ZipTree(Tree):
+    """The files of a zip archive.
+
+    Raises:
+        DataError: the archive is encrypted.
+    """
+
+    def __init__(self, place: Path, archive: zipfile.ZipFile) -> None:
+        super().__init__(place)
+        self._archive = archive
+        self._members = dict[str, zipfile.ZipInfo]()
+        for member in archive.infolist():
+            path = PurePosixPath(member.filename.replace("\\", "/"))
+            if not (member.is_dir() or any(map(_is_hidden, path.parts)) or path.is_absolute() or ".." in path.parts):
+                self._members[path.as_posix()] = member
+        if any(member.flag_bits & 1 for member in self._members.values()):
+            raise DataError(f"{place} is encrypted: unpack it, and give the folder")
+
+    @cached_property
+    def files(self) -> Sequence[str]:
+        """See `Tree.files`."""
+        return sorted(self._members, key=_nfc)
+
+    def has(self, path: str) -> bool:
+        """See `Tree.has`."""
+        return path in self._members
+
+    def source(self, path: str) -> Encoded:
+        """See `Tree.source`."""
+
+        def opened() -> io.BytesIO:
+            member = self._members[path]
+            if member.file_size > MOST_BYTES:
+                raise DamagedImage(f"it has {member.file_size >> 20} MiB when unpacked, more than {MOST_BYTES >> 20}")
+            return io.BytesIO(self._archive.read(member))
+
+        return opened
+
+    def content(self, path: str) -> bytes:
+        """See `Tree.content`."""
+        member = self._members[path]
+        if member.file_size > MOST_BYTES:
+            raise DataError(f"{self.shown(path)} has more than {MOST_BYTES >> 20} MiB, too much for a list of images")
+        try:
+            return self._archive.read(member)
+        except Exception as error:  # of zlib and zipfile, for damaged archives
+            raise DataError(f"{self.shown(path)} cannot be unpacked ({error}): replace the archive") from error
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}. Make it readable") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == _OF_MACOS
+
+
+def _nfc(path: str) -> str:
+    return unicodedata.normalize("NFC", path)
