@@ -288,14 +288,15 @@ def cifar_folders(folder: Path, count: int = 3, side: int = 32) -> None:
 # ------------------------------------------------------------------------------------------ others
 
 
-def cub(folder: Path, count: int = 3, side: int = 30) -> None:
-    """Write a folder for each species, and the lists of images and bounding boxes."""
+def cub(folder: Path, count: int = 3, side: int = 30, bird: bool = True) -> None:
+    """Write a folder for each species, with white birds, and the lists of images and bounding boxes."""
     names, boxes = [], []
     for number in range(200):
         species = "Black_footed_Albatross" if number == 0 else f"Species_{number}"
         for index in range(count):
             pixels = picture(number, index, side)
-            pixels[10:20, 5:15] = 250
+            if bird:
+                pixels[10:20, 5:15] = 250
             name = f"{number + 1:03d}.{species}/{species}_{index:04d}_{number}.jpg"
             write_image(folder / "images" / name, pixels)
             names.append(f"{len(names) + 1} {name}")

@@ -31,6 +31,7 @@ _PARTS = {
     for part in ("train", "test")
     for kind, form in (("images", "idx3"), ("labels", "idx1"))
 }
+_SHOWN = "emnist-byclass-train-… and emnist-byclass-test-…, each images-idx3-ubyte and labels-idx1-ubyte, or their .gz"
 
 
 def _read(found: Found, cache: Path, progress: Progress) -> Iterator[PhotoClass]:
@@ -76,7 +77,7 @@ class Emnist(PublishedDataset):
         "EMNIST",
         "emnist",
         ("emnist", "EMNIST", "EMNIST/raw", "emnist/raw", "emnist/EMNIST/raw", "gzip", "emnist/gzip"),
-        (Form(_PARTS, "by class, as torchvision keeps it, or compressed", _read),),
+        (Form(_PARTS, "by class, as torchvision keeps it", _read, shown=_SHOWN),),
         ("gzip.zip", "emnist/gzip.zip"),
     )
     images: ClassVar[int | None] = 814_255

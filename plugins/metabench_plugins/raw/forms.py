@@ -48,6 +48,7 @@ class Form:
         read: returns the classes.
         looks: whether a file or folder of such a name holds this dataset: names like ``train/`` are everybody's.
         beside: relative paths of further files and folders that the form reads.
+        shown: the names of all parts, for messages; empty lists them.
     """
 
     parts: Mapping[str, Sequence[str]]
@@ -55,6 +56,7 @@ class Form:
     read: Read
     looks: Callable[[Path], bool] = _anything
     beside: Sequence[str] = ()
+    shown: str = ""
 
     def parts_in(self, place: Path) -> dict[str, Path]:
         """Return the path of each part that a folder has."""
@@ -69,7 +71,7 @@ class Form:
 
     def __str__(self) -> str:
         """Return the names of all parts, and their origin."""
-        return f"{', '.join(' or '.join(names) for names in self.parts.values())} ({self.origin})"
+        return f"{self.shown or ', '.join(' or '.join(names) for names in self.parts.values())} ({self.origin})"
 
 
 @dataclass(frozen=True)
