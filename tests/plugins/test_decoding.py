@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +16,7 @@ from metabench.api import DataError
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.decoding import DamagedImage, decoded, on_all_cores
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def noise(height: int, width: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+from picture_files import bomb, encoded, noise
 
 
 def silent(done: int, total: int, what: str) -> None:
@@ -144,16 +132,6 @@ def test_exif_turns_the_image() -> None:
     assert turned[:, 0].mean() > 200
     assert turned[:, -1].mean() > 100  # the centre crop of 20×10 takes five rows of each half
     assert decoded(encoded(image, "JPEG"), ImageConfig(image_size=10, resize=(10, 20)))[:, 0].mean() > 50
-
-
-def bomb(width: int, height: int) -> bytes:
-    """Return a PNG file whose header promises many pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(

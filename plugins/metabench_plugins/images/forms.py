@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -13,7 +12,7 @@ from metabench_plugins.images.decoding import ENDINGS, is_image
 from metabench_plugins.images.lists import Row, read_csv, read_json, split_named
 from metabench_plugins.images.paths import Paths
 from metabench_plugins.images.splits import with_split
-from metabench_plugins.images.trees import Tree
+from metabench_plugins.images.trees import Tree, plain
 
 Form: TypeAlias = Literal["class_folders", "split_folders", "csv", "json"]
 _READERS = {"csv": read_csv, "json": read_json}
@@ -32,6 +31,15 @@ class FoundClass:
 
     images: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    def add(self, name: str, path: str) -> None:
+        """Add an image.
+
+        Raises:
+            DataError: another one has the name.
+        """
+        if self.images.setdefault(name, path) != path:
+            raise DataError(_alike(path, self.images[name]))
 
 
 @dataclass(frozen=True)
@@ -164,19 +172,22 @@ class _Level:
                 members["/".join(parts[: self._depth])].append(path)
             elif is_image(path):
                 outside.append(path)
+        folder_of = dict[str, str]()
         for folder, paths in members.items():
-            found = classes.setdefault(unicodedata.normalize("NFC", folder), FoundClass())
+            if folder_of.setdefault(plain(folder), folder) != folder:
+                raise DataError(_alike(folder, folder_of[plain(folder)]))
+            found = classes.setdefault(plain(folder), FoundClass())
             images = [path for path in paths if is_image(path)]
             others = [path for path in paths if not is_image(path)]
             if not images:
                 raise DataError(self._without_images(folder, others))
             for path in images:
-                name = unicodedata.normalize("NFC", path[len(folder) + 1 :])
-                found.images[with_split(split, name)] = f"{self._start}{path}"
+                name = plain(path[len(folder) + 1 :])
+                found.add(with_split(split, name), f"{self._start}{path}")
             if others:
-                found.remarks.append(_left_out(others, f"of class '{unicodedata.normalize('NFC', folder)}'"))
+                found.remarks.append(_left_out(others, f"of class '{plain(folder)}'"))
         if outside and members:
-            first = unicodedata.normalize("NFC", min(members))
+            first = plain(min(members))
             classes[first].remarks.append(f"{_listed(outside, 'image')} in no class folder: left out")
 
     def _without_images(self, folder: str, others: Sequence[str]) -> str:
@@ -209,17 +220,17 @@ def classes_of_rows(lists: Sequence[tuple[str, Sequence[Row]]], tree: Tree, star
     missing = list[str]()
     for place, rows in lists:
         for row in rows:
-            label = unicodedata.normalize("NFC", row.label)
+            label = plain(row.label)
             found = paths.images_of(row)
             if not found:
                 missing.append(f"{row.path} (in {tree.shown(place)})")
             for path in found:
-                name = with_split(row.split, unicodedata.normalize("NFC", path))
+                name = with_split(row.split, plain(path))
                 if label_of.setdefault(name, label) != label:
                     raise DataError(
                         f"{tree.shown(place)} lists {row.path} as '{label_of[name]}' and as '{label}': keep one"
                     )
-                classes.setdefault(label, FoundClass()).images[name] = path
+                classes.setdefault(label, FoundClass()).add(name, path)
     if missing:
         raise DataError(
             f"{_listed(missing, 'listed file')} missing in {tree.shown(start)}, and in its folder images: put the "
@@ -256,6 +267,10 @@ def _nothing_found(tree: Tree, form: Form | None) -> str:
         return f"{tree.place} has no folders train, val and test with class folders: correct `form` or `root`"
     links = f" ({_listed(tree.links, 'link')} not followed)" if tree.links else ""
     return f"{tree.place} has no class folders{links}: put the images of each class into a folder of its name"
+
+
+def _alike(one: str, other: str) -> str:
+    return f"'{one}' and '{other}' have names that look alike, in two forms of Unicode: rename one"
 
 
 def _sorted(classes: dict[str, FoundClass]) -> dict[str, FoundClass]:

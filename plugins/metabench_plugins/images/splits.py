@@ -183,7 +183,7 @@ def _shares(count: int, ratios: Sequence[float]) -> list[tuple[str, slice]]:
 
 def _rank(seed: int, name: str) -> bytes:
     """Return a place in an order that depends on nothing but seed and name."""
-    return hashlib.sha256(f"{seed}|{name}".encode(errors="surrogateescape")).digest()
+    return hashlib.sha256(f"{seed}|{name}".encode()).digest()
 
 
 def _split_of(image: str) -> str:

@@ -16,8 +16,8 @@ from metabench_plugins.images.decoding import DamagedImage, Encoded
 
 #: Most bytes of a list of images, and of an image in an archive: more would fill the memory.
 MOST_BYTES = 2**28
-#: Folder of an archive that macOS adds.
-_OF_MACOS = "__MACOSX"
+#: Names that macOS and Windows add, in small letters.
+_ADDED = ("__macosx", "thumbs.db", "desktop.ini")
 
 
 class Tree(abc.ABC):
@@ -109,7 +109,7 @@ class FolderTree(Tree):
                     waiting.append(f"{path}/")
                 elif entry.is_file(follow_symlinks=False):
                     files.append(path)
-        return sorted(files, key=_nfc), sorted(folders, key=_nfc), sorted(links, key=_nfc)
+        return sorted(files, key=plain), sorted(folders, key=plain), sorted(links, key=plain)
 
     @property
     def files(self) -> Sequence[str]:
@@ -172,13 +172,13 @@ class ZipTree(Tree):
     @cached_property
     def files(self) -> Sequence[str]:
         """See `Tree.files`."""
-        return sorted(self._members, key=_nfc)
+        return sorted(self._members, key=plain)
 
     @cached_property
     def folders(self) -> Sequence[str]:
         """Return the paths of folders that hold files; an archive need not list others."""
         found = {parent.as_posix() for path in self._members for parent in PurePosixPath(path).parents}
-        return sorted(found - {"."}, key=_nfc)
+        return sorted(found - {"."}, key=plain)
 
     def below(self, folder: str) -> Sequence[str] | None:
         """See `Tree.below`."""
@@ -220,8 +220,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == _OF_MACOS
+    return name.startswith(".") or name.lower() in _ADDED
 
 
-def _nfc(path: str) -> str:
-    return unicodedata.normalize("NFC", path)
+def plain(text: str) -> str:
+    """Return a name in Unicode's form NFC, with an escape for each byte that is no text."""
+    return unicodedata.normalize("NFC", text.encode("utf-8", "backslashreplace").decode())
