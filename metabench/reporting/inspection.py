@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import yaml
 
 from metabench.text import encodable
 
@@ -28,7 +29,7 @@ _BINS = 5
 
 
 def inspection_text(name: str, found: Inspection, width: int, encoding: str) -> str:
-    """Return the description of a file or folder.
+    """Return the description of a file or folder, in lines that fit the terminal where its words do.
 
     Args:
         name: the dataset that reads it.
@@ -37,10 +38,12 @@ def inspection_text(name: str, found: Inspection, width: int, encoding: str) -> 
         encoding: encoding of the terminal; other characters are replaced.
     """
     counts = found.classes.values()
-    params = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in found.params.items())
+    params = yaml.safe_dump(
+        dict(found.params), default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
+    )
     lines = [
         *_titled("read by", f"{name}: {found.form}", width),
-        *_titled("params", f"{{{params}}}", width),
+        *_titled("params", params, width),
         *_titled("classes", f"{len(counts)}{_spread(list(counts), 'image')}", width),
         *_titled("images", f"{sum(counts)}", width),
         *(_titled("sizes", _sizes(found.sizes), width) if found.sizes else []),
@@ -64,12 +67,16 @@ def inspection_text(name: str, found: Inspection, width: int, encoding: str) -> 
 
 
 def _titled(title: str, text: str, width: int) -> list[str]:
-    start = f"{title:<{_INDENT}}"
+    return _wrapped(f"{title:<{_INDENT}}", text, width)
+
+
+def _wrapped(start: str, text: str, width: int) -> list[str]:
+    """Return the lines of a text; those after the first begin below its first word."""
     return textwrap.wrap(
         text,
         max(width, 2 * _INDENT),
         initial_indent=start,
-        subsequent_indent=" " * _INDENT,
+        subsequent_indent=" " * len(start),
         break_on_hyphens=False,
         break_long_words=False,
     )
@@ -78,7 +85,7 @@ def _titled(title: str, text: str, width: int) -> list[str]:
 def _list(title: str, entries: Sequence[str], width: int) -> list[str]:
     if not entries:
         return []
-    shown = [line for entry in entries[:_SHOWN] for line in _titled("  -", entry, width)]
+    shown = [line for entry in entries[:_SHOWN] for line in _wrapped("  - ", entry, width)]
     more = [f"  … and {len(entries) - _SHOWN} more"] if len(entries) > _SHOWN else []
     return ["", f"{title}: {len(entries)}", *shown, *more]
 

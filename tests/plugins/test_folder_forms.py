@@ -289,7 +289,7 @@ def test_a_folder_of_a_class_named_as_a_split_is_no_split() -> None:
 
 def test_new_parameters_keep_the_images_of_class_folders(tmp_path: Path) -> None:
     root = as_folder(
-        {f"{name}/{i}.png": encoded(noise(9, 20, ord(name) + i)) for name in "abc" for i in range(2)}, tmp_path
+        {f"{name}/{i}.png": encoded(noise(9, 20, 10 * ord(name) + i)) for name in "abc" for i in range(2)}, tmp_path
     )
     stretched = loaded(root, tmp_path, resize=(8, 8))
     assert stretched.test_content != loaded(root, tmp_path).test_content

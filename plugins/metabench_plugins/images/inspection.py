@@ -18,7 +18,7 @@ from metabench_plugins.images.decoding import DamagedImage, decoded, on_all_core
 from metabench_plugins.images.forms import Found
 from metabench_plugins.images.new_suite import fitting_shape, suite_text
 from metabench_plugins.images.opening import found_images
-from metabench_plugins.images.splits import SplitConfig, SplitsConfig, divided, path_of
+from metabench_plugins.images.splits import SplitsConfig, divided, path_of
 from metabench_plugins.images.trees import Tree
 
 _FORMS = {
@@ -29,12 +29,13 @@ _FORMS = {
 }
 #: Modes without colour.
 _GREY = ("1", "L", "LA", "La", "I", "F")
-#: Divisions in the order of the search: as the data say, or by ratio; then others.
+#: Parameters of divisions in the order of the search; the first is that of the data, or by ratio.
 _DIVISIONS: tuple[dict[str, Any], ...] = (
     {},
-    {"by": "ratio"},
-    {"by": "given", "shared_classes": True},
-    {"by": "image"},
+    {"split": {"by": "ratio"}},
+    {"split": {"by": "given", "shared_classes": True}},
+    {"split": {"by": "image"}},
+    {"split": {"by": "image"}, "ratios": [1, 1, 1]},
 )
 #: Name of an image: its class, and its name in the class.
 _Name = tuple[str, str]
@@ -90,7 +91,7 @@ def inspected(path: Path, root: str, progress: Progress) -> Inspection:
     problems, splits, text = [f"all images of '{name}' are damaged" for name in counts if not counts[name]], {}, ""
     try:
         division, members = _division(looks, path.name, remarks)
-        params |= {"split": division} if division else {}
+        params |= division
         splits = {split: {name: len(images) for name, images in classes.items()} for split, classes in members.items()}
         problems += _crossing(duplicates, looks, members)
         text = suite_text(path.stem, params, fitting_shape(splits))
@@ -156,15 +157,14 @@ def _division(looks: _Looks, place: str, remarks: list[str]) -> tuple[dict[str, 
     problems = list[str]()
     for division in _DIVISIONS:
         try:
-            config = SplitsConfig(split=SplitConfig(**division))
-            members = divided(looks.images, config, place)
+            members = divided(looks.images, SplitsConfig.model_validate_json(json.dumps(division)), place)
             fitting_shape({s: {name: len(found) for name, found in of.items()} for s, of in members.items()})
         except DataError as error:
             problems.append(str(error))
             continue
         if division:
-            text = ", ".join(f"{key}: {json.dumps(value)}" for key, value in division.items()).replace('"', "")
-            remarks.append(f"`split: {{{text}}}` is proposed, because {problems[0]}")
+            by = division["split"]["by"]
+            remarks.append(f"`split: {{by: {by}}}` is proposed, because {problems[0]}")
         return division, members
     raise DataError(
         problems[0] if len(looks.images) > 1 else f"{place} has one class: a method needs two to tell apart"

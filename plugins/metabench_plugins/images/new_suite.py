@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
+import yaml
+
 from metabench.api import DataError
 
 #: Images from classes to sizes, by split.
@@ -151,10 +153,9 @@ def suite_text(name: str, params: Mapping[str, Any], shape: Shape) -> str:
         shape: the episodes.
     """
     label = re.sub(r"[^a-z0-9]+", "-", _ascii(name).lower()).strip("-")[:40] or "images"
-    flow = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in params.items())
     values = {
         "label": json.dumps(label),  # a name of digits is text
-        "params": f"{{{flow}, image_size: 84}}",
+        "params": _flow({**params, "image_size": 84}),
         "way": shape.way,
         "inner_lr": shape.way / 100,
         "shots": list(shape.shots),
@@ -163,6 +164,14 @@ def suite_text(name: str, params: Mapping[str, Any], shape: Shape) -> str:
         "train_queries": shape.train_queries,
     }
     return Template(_SUITE).substitute(values)
+
+
+def _flow(params: Mapping[str, Any]) -> str:
+    """Return parameters as YAML in one line."""
+    text = yaml.safe_dump(
+        dict(params), default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
+    )
+    return text.strip()
 
 
 def _room(counts: Sequence[int], way: int) -> int:
