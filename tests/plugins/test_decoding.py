@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +16,7 @@ from metabench.api import DataError
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.decoding import DamagedImage, decoded, on_all_cores
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def noise(height: int, width: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+from picture_files import bomb, encoded, noise
 
 
 def silent(done: int, total: int, what: str) -> None:
@@ -77,58 +65,30 @@ def test_a_box_is_taken_before_the_resizing() -> None:
         decoded(encoded(image), ImageConfig(image_size=5), box=(50, 5, 60, 15))
 
 
-def in_mode(mode: str) -> tuple[Image.Image, list[int]]:
-    """Return an image of one colour in a mode, and that colour as a person sees it on a white ground."""
-    colour = (200, 100, 50)
-    grey = [120] * 3
-    image = Image.new("RGB", (6, 6), colour)
-    if mode in ("I;16", "I;16B"):
-        values = np.full((6, 6), 120 * 257, ">u2" if mode == "I;16B" else "<u2")
-        return Image.frombytes(mode, (6, 6), values.tobytes()), grey
-    if mode == "I":
-        return Image.fromarray(np.full((6, 6), 120 * 257, np.int32)), grey
-    if mode == "F":
-        return Image.fromarray(np.full((6, 6), 120 / 255, np.float32)), grey
-    if mode in ("L", "LA", "La"):
-        straight = Image.new("LA", (6, 6), (120, 255))
-        return straight if mode == "LA" else straight.convert(mode), grey
-    if mode == "RGBa":
-        return image.convert("RGBA").convert("RGBa"), list(colour)
-    if mode == "1":
-        return Image.new("1", (6, 6), 1), [255] * 3
-    if mode == "P":
-        return image.convert("P", palette=Image.Palette.ADAPTIVE), list(colour)
-    if mode == "LAB":
-        return Image.new("LAB", (6, 6), (255, 0, 0)), [255] * 3
-    return image.convert(mode), list(colour)
-
-
-MODES = [
-    "1",
-    "L",
-    "LA",
-    "La",
-    "P",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "HSV",
-    "LAB",
-    "I",
-    "F",
-    "I;16",
-    "I;16B",
-]
+COLOUR = Image.new("RGB", (6, 6), (200, 100, 50))
+GREY = np.full((6, 6), 120)
+#: Images of one colour in each mode, and that colour as a person sees it.
+MODES = {
+    "1": (Image.new("1", (6, 6), 1), (255, 255, 255)),
+    "L": (Image.new("L", (6, 6), 120), (120, 120, 120)),
+    "LA": (Image.new("LA", (6, 6), (120, 255)), (120, 120, 120)),
+    "La": (Image.new("LA", (6, 6), (120, 255)).convert("La"), (120, 120, 120)),
+    "P": (COLOUR.convert("P", palette=Image.Palette.ADAPTIVE), (200, 100, 50)),
+    "LAB": (Image.new("LAB", (6, 6), (255, 0, 0)), (255, 255, 255)),
+    "RGBa": (COLOUR.convert("RGBA").convert("RGBa"), (200, 100, 50)),
+    "I": (Image.fromarray(np.int32(257 * GREY)), (120, 120, 120)),
+    "F": (Image.fromarray(np.float32(GREY / 255)), (120, 120, 120)),
+    "I;16": (Image.frombytes("I;16", (6, 6), (257 * GREY).astype("<u2").tobytes()), (120, 120, 120)),
+    "I;16B": (Image.frombytes("I;16B", (6, 6), (257 * GREY).astype(">u2").tobytes()), (120, 120, 120)),
+    **{mode: (COLOUR.convert(mode), (200, 100, 50)) for mode in ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")},
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_is_seen_in_its_colours(mode: str) -> None:
     from metabench_plugins.images.modes import as_seen
 
-    image, colour = in_mode(mode)
+    image, colour = MODES[mode]
     assert image.mode == mode
     assert np.abs(np.asarray(as_seen(image, False, (255, 255, 255)))[3, 3].astype(int) - colour).max() <= 2
     luma = round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
@@ -172,16 +132,6 @@ def test_exif_turns_the_image() -> None:
     assert turned[:, 0].mean() > 200
     assert turned[:, -1].mean() > 100  # the centre crop of 20×10 takes five rows of each half
     assert decoded(encoded(image, "JPEG"), ImageConfig(image_size=10, resize=(10, 20)))[:, 0].mean() > 50
-
-
-def bomb(width: int, height: int) -> bytes:
-    """Return a PNG file whose header promises many pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -239,11 +189,10 @@ def classes(damaged: dict[str, set[int]]) -> list[PhotoClass]:
 
 
 def test_damaged_files_are_named_all_at_once() -> None:
-    seen: list[str] = []
+    parts = packed(classes({"b": {1}, "c": {0, 2}}), ImageConfig(image_size=4), "reading", silent)
+    assert next(parts).name == "a"
     with pytest.raises(DataError) as caught:
-        for part in packed(classes({"b": {1}, "c": {0, 2}}), ImageConfig(image_size=4), "reading", silent):
-            seen.append(part.name)
-    assert seen == ["a"]
+        next(parts)
     lines = str(caught.value).splitlines()
     assert lines[0] == "3 images cannot be read; replace them, or leave them out with `damaged: skip`:"
     assert [line.split(" (")[0].strip() for line in lines[1:]] == [

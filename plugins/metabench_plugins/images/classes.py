@@ -89,11 +89,12 @@ def _skipped(name: str, damaged: Sequence[str]) -> str:
 
 
 def _refusal(damaged: Sequence[str], config: ImageConfig) -> str:
-    count = "1 image cannot be read" if len(damaged) == 1 else f"{len(damaged)} images cannot be read"
+    one = len(damaged) == 1
+    count = "1 image cannot be read" if one else f"{len(damaged)} images cannot be read"
     more = [f"… and {len(damaged) - NAMED} more"] if len(damaged) > NAMED else []
     advice = (
-        "their classes would be empty: replace the files, or exclude the classes"
+        "their classes would be empty: replace the files, or remove the classes"
         if config.damaged == "skip"
-        else "replace them, or leave them out with `damaged: skip`"
+        else f"replace {'it' if one else 'them'}, or leave {'it' if one else 'them'} out with `damaged: skip`"
     )
     return "\n  ".join([f"{count}; {advice}:", *damaged[:NAMED], *more])

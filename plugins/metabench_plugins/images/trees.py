@@ -7,8 +7,7 @@ import io
 import os
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -17,8 +16,8 @@ from metabench_plugins.images.decoding import DamagedImage, Encoded
 
 #: Most bytes of a list of images, and of an image in an archive: more would fill the memory.
 MOST_BYTES = 2**28
-#: Folder of an archive that macOS adds.
-_OF_MACOS = "__MACOSX"
+#: Names that macOS and Windows add, in small letters.
+_ADDED = ("__macosx", "thumbs.db", "desktop.ini")
 
 
 class Tree(abc.ABC):
@@ -37,9 +36,18 @@ class Tree(abc.ABC):
         """Return the paths of all files, sorted by their Unicode form NFC."""
 
     @property
+    @abc.abstractmethod
+    def folders(self) -> Sequence[str]:
+        """Return the paths of all folders."""
+
+    @property
     def links(self) -> Sequence[str]:
         """Return the paths of links that are not followed."""
         return ()
+
+    @abc.abstractmethod
+    def below(self, folder: str) -> Sequence[str] | None:
+        """Return the paths of all files below a folder, or None if there is no such folder."""
 
     @abc.abstractmethod
     def has(self, path: str) -> bool:
@@ -75,23 +83,6 @@ class Tree(abc.ABC):
             ) from error
 
 
-@contextmanager
-def open_tree(place: Path) -> Iterator[Tree]:
-    """Yield the files of a folder or zip archive.
-
-    Raises:
-        DataError: the place is neither a folder nor a zip archive, or cannot be read.
-    """
-    if place.is_dir():
-        yield FolderTree(place)
-        return
-    try:
-        with zipfile.ZipFile(place) as archive:
-            yield ZipTree(place, archive)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{place} is no zip archive that can be read ({error}): replace or unpack it") from error
-
-
 class FolderTree(Tree):
     """The files below a folder.
 
@@ -99,13 +90,13 @@ class FolderTree(Tree):
     """
 
     @cached_property
-    def _walked(self) -> tuple[list[str], list[str]]:
-        """Return the paths of files, and of links that are not followed."""
-        files, links = list[str](), list[str]()
+    def _walked(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the paths of files, of folders, and of links that are not followed."""
+        files, folders, links = list[str](), list[str](), list[str]()
         home = os.path.realpath(self.place) + os.sep
-        folders = [""]
-        while folders:
-            folder = folders.pop()
+        waiting = [""]
+        while waiting:
+            folder = waiting.pop()
             for entry in _entries(self.place / folder):
                 path = f"{folder}{entry.name}"
                 if _is_hidden(entry.name):
@@ -114,10 +105,11 @@ class FolderTree(Tree):
                     inside = os.path.realpath(entry.path).startswith(home) and os.path.isfile(entry.path)
                     (files if inside else links).append(path)
                 elif entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{path}/")
+                    folders.append(path)
+                    waiting.append(f"{path}/")
                 elif entry.is_file(follow_symlinks=False):
                     files.append(path)
-        return sorted(files, key=_nfc), sorted(links, key=_nfc)
+        return sorted(files, key=plain), sorted(folders, key=plain), sorted(links, key=plain)
 
     @property
     def files(self) -> Sequence[str]:
@@ -125,9 +117,20 @@ class FolderTree(Tree):
         return self._walked[0]
 
     @property
+    def folders(self) -> Sequence[str]:
+        """See `Tree.folders`."""
+        return self._walked[1]
+
+    @property
     def links(self) -> Sequence[str]:
         """See `Tree.links`."""
-        return self._walked[1]
+        return self._walked[2]
+
+    def below(self, folder: str) -> Sequence[str] | None:
+        """Return the paths of all files below a folder, which may be absolute or lead out of the place."""
+        if "\0" in folder or not (self.place / folder).is_dir():
+            return None
+        return [f"{folder.rstrip('/')}/{path}" for path in FolderTree(self.place / folder).files]
 
     def has(self, path: str) -> bool:
         """Return whether there is a file of a path, which may be absolute or lead out of the folder."""
@@ -169,7 +172,18 @@ class ZipTree(Tree):
     @cached_property
     def files(self) -> Sequence[str]:
         """See `Tree.files`."""
-        return sorted(self._members, key=_nfc)
+        return sorted(self._members, key=plain)
+
+    @cached_property
+    def folders(self) -> Sequence[str]:
+        """Return the paths of folders that hold files; an archive need not list others."""
+        found = {parent.as_posix() for path in self._members for parent in PurePosixPath(path).parents}
+        return sorted(found - {"."}, key=plain)
+
+    def below(self, folder: str) -> Sequence[str] | None:
+        """See `Tree.below`."""
+        start = f"{folder.rstrip('/')}/"
+        return [path for path in self.files if path.startswith(start)] or None
 
     def has(self, path: str) -> bool:
         """See `Tree.has`."""
@@ -206,8 +220,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == _OF_MACOS
+    return name.startswith(".") or name.lower() in _ADDED
 
 
-def _nfc(path: str) -> str:
-    return unicodedata.normalize("NFC", path)
+def plain(text: str) -> str:
+    """Return a name in Unicode's form NFC, with an escape for each byte that is no text."""
+    return unicodedata.normalize("NFC", text.encode("utf-8", "backslashreplace").decode())
