@@ -52,6 +52,7 @@ class _Target(PublishedDataset):
     """Classes to test on: each split has all of them, and nothing is trained."""
 
     Config: ClassVar[type[api.Config]] = ImageConfig
+    suites: ClassVar[Sequence[str]] = ("cross-domain",)
 
     def members(self, names: Sequence[str]) -> Mapping[str, Sequence[int]]:
         """Return all classes for each split."""

@@ -191,6 +191,7 @@ class CifarFS(_Cifar100):
     """CIFAR-FS as [3, S, S] images: 64 classes to train, 16 to validate, 20 to test (Bertinetto et al. 2019)."""
 
     counts: ClassVar[tuple[int, int, int]] = (64, 16, 20)
+    suites: ClassVar[Sequence[str]] = ("cifarfs",)
     search: Search = Search(
         "CIFAR-FS",
         "cifarfs",
@@ -212,6 +213,7 @@ class FC100(_Cifar100):
     """FC100 as [3, S, S] images: 60 classes to train, 20 to validate, 20 to test, of other superclasses each."""
 
     counts: ClassVar[tuple[int, int, int]] = (60, 20, 20)
+    suites: ClassVar[Sequence[str]] = ("fc100",)
     search: Search = Search(
         "FC100",
         "fc100",

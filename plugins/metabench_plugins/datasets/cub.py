@@ -82,6 +82,7 @@ class Cub(PublishedDataset):
     config: CubConfig
     split_parameters: ClassVar[Sequence[str]] = ("split",)
     images: ClassVar[int | None] = 11788
+    suites: ClassVar[Sequence[str]] = ("cub", "cross-domain")
     search: Search = Search(
         "CUB-200-2011",
         "cub",

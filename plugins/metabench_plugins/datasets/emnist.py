@@ -81,6 +81,7 @@ class Emnist(PublishedDataset):
         ("gzip.zip", "emnist/gzip.zip"),
     )
     images: ClassVar[int | None] = 814_255
+    suites: ClassVar[Sequence[str]] = ("cross-char",)
     fetched: ClassVar[bool] = True
 
     @property

@@ -70,6 +70,11 @@ class MetaAlbum(PublishedDataset):
         folders = (config.root, f"metaalbum/{config.root}", f"meta-album/{config.root}")
         self.search = Search(f"the set {config.root} of Meta-Album", f"metaalbum/{config.root}", folders, (form,))
 
+    @classmethod
+    def at(cls, path: Path) -> MetaAlbum | None:
+        """Return the set in a folder."""
+        return cls(MetaAlbumConfig(root=str(path)))
+
     def members(self, names: Sequence[str]) -> Mapping[str, Sequence[int]]:
         """Return the classes of each split.
 

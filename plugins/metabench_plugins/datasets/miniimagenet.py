@@ -129,6 +129,7 @@ class MiniImageNet(PublishedDataset):
     )
     images: ClassVar[int | None] = 60000
     images_per_class: ClassVar[int | None] = 600
+    suites: ClassVar[Sequence[str]] = ("miniimagenet", "cross-domain")
 
     @property
     def known(self) -> Collection[str]:

@@ -61,6 +61,15 @@ def _read_arrays(found: Found, cache: Path, progress: Progress) -> Iterator[Phot
                 yield array_class(path, f"{split}/{number:03d}", images, of_class, _reversed)
 
 
+def _count(found: Found) -> dict[str, int]:
+    """Return the number of images of each class, by the labels."""
+    return {
+        f"{split}/{number:03d}": int(count)
+        for split, _, labels in _splits(found)
+        for number, count in enumerate(np.unique(labels, return_counts=True)[1])
+    }
+
+
 def _reversed(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return pixels[..., ::-1]
 
@@ -111,11 +120,13 @@ _FORMS = (
         {**{f"{split}_images": [f"{split}_images_png.pkl"] for split in SPLITS}, **_LABELS},
         "Ren et al. 2018, learn2learn, torchmeta, SimpleShot",
         _read_png_pickles,
+        count=_count,
     ),
     Form(
         {**{f"{split}_images": [f"{split}_images.npz"] for split in SPLITS}, **_LABELS},
         "MetaOptNet, RFS, Meta-Baseline, FEAT",
         _read_arrays,
+        count=_count,
     ),
     Form(
         {split: [f"{split}.json"] for split in SPLITS},
@@ -152,17 +163,18 @@ class TieredImageNet(PublishedDataset):
         ("tiered-imagenet.tar", "tiered-imagenet.tar.gz"),
     )
     images: ClassVar[int | None] = 779165
+    suites: ClassVar[Sequence[str]] = ("tieredimagenet",)
 
     @property
     def scale(self) -> tuple[Sequence[float], Sequence[float]]:
         """Return those of miniImageNet, as MetaOptNet."""
         return MINIIMAGENET
 
-    def check_class(self, found: Found, one: PhotoClass) -> None:
+    def check_class(self, found: Found, name: str, count: int) -> None:
         """See `PublishedDataset.check_class`; classes without wnids are counted when they are read."""
-        if "/" not in one.name and one.name not in chain.from_iterable(class_list("tieredimagenet").values()):
+        if "/" not in name and name not in chain.from_iterable(class_list("tieredimagenet").values()):
             raise DataError(
-                f"{found} has the class '{one.name}', which is not one of the 608 of tieredImageNet: get the split of "
+                f"{found} has the class '{name}', which is not one of the 608 of tieredImageNet: get the split of "
                 "Ren et al."
             )
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from metabench import api
-from metabench.api import ClassImages, DataError, DatasetFiles, Pack, Progress
+from metabench.api import ClassImages, DataError, DatasetFiles, Inspection, Pack, Progress
 from metabench_plugins.images.classes import PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.raw.class_lists import SPLITS
-from metabench_plugins.raw.forms import Form, Found, Search
+from metabench_plugins.raw.forms import Form, Found, Search, anything
 
 #: Mean and standard deviation of ImageNet's channels, as torchvision's networks have them.
 IMAGENET: tuple[Sequence[float], Sequence[float]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -35,13 +35,15 @@ class PublishedDataset(api.Dataset):
     Published images are taken as they are: equal ones in two splits are counted in records, not refused.
     """
 
-    overlapping: ClassVar[bool] = True
+    overlapping = True
     #: The files that are looked for.
     search: Search
     #: The published number of images; None where it is not checked.
     images: ClassVar[int | None] = None
     #: The published number of images of each class; None where classes differ.
     images_per_class: ClassVar[int | None] = None
+    #: Names of the suites that read the dataset.
+    suites: ClassVar[Sequence[str]] = ()
     #: Whether `fetch` can download the files.
     fetched: ClassVar[bool] = False
 
@@ -65,6 +67,45 @@ class PublishedDataset(api.Dataset):
         """Download the files into a folder, where `fetched` says that this can be."""
         raise NotImplementedError
 
+    @classmethod
+    def at(cls, path: Path) -> PublishedDataset | None:
+        """Return the dataset that may be in a folder; None if none can be."""
+        return cls(cls.Config())
+
+    @classmethod
+    def inspect(cls, path: Path, files: DatasetFiles, progress: Progress) -> Inspection | None:
+        """Describe a folder that holds one of the forms; see `metabench.api.Dataset.inspect`."""
+        dataset = cls.at(path) if path.is_dir() else None
+        located = dataset.search.find([path]) if dataset else None
+        if dataset is None or located is None or located[1].place != path:
+            return None
+        form, found = located
+        problems = []
+        if form.count is not None:
+            counts = dict(form.count(found))
+        else:
+            counts = {}
+            for one in dataset.read(form, found, files.cache, progress):
+                counts[one.name] = counts.get(one.name, 0) + len(one.photos)
+        try:
+            for name, count in counts.items():
+                dataset.check_class(found, name, count)
+            dataset.check_all(found, counts)
+            members = dataset.members(list(counts))
+        except DataError as error:
+            if form.looks is not anything:
+                return None  # other people's images with names of ImageNet
+            problems, members = [str(error)], {}
+        names = list(counts)
+        return Inspection(
+            form=str(form),
+            params=dataset.config.model_dump(mode="json", exclude_unset=True),
+            splits={split: {names[c]: counts[names[c]] for c in classes} for split, classes in members.items()},
+            classes=counts,
+            problems=problems,
+            suites=() if problems else cls.suites,
+        )
+
     def raw_files(self, files: DatasetFiles) -> Sequence[Path]:
         """Return the files and folders of the form that was found."""
         located = self.search.find(files.sources)
@@ -82,20 +123,19 @@ class PublishedDataset(api.Dataset):
         with _located(self.search, files, self.fetch if self.fetched else None) as (form, found):
             classes = self.read(form, found, files.cache, progress)
             total = sum(len(one.photos) for one in classes) if isinstance(classes, Sequence) else self.images
-            done, seen = 0, set[str]()
+            counts: dict[str, int] = {}
             for one in classes:
-                self.check_class(found, one)
-                if one.name in seen:
+                if one.name in counts:
                     raise DataError(
                         f"{found} has the class '{one.name}' in two splits: those of {self.search.title} for few-shot "
                         "learning share no class. Get the few-shot split"
                     )
-                seen.add(one.name)
-                progress_of_class = _after(progress, done, total)
+                self.check_class(found, one.name, len(one.photos))
+                progress_of_class = _after(progress, sum(counts.values()), total)
+                counts[one.name] = len(one.photos)
                 for part in packed([one], self.config, f"reading {self.search.title}", progress_of_class):
                     yield self.finish(part)
-                done += len(one.photos)
-            self._check_all(found, done, seen)
+            self.check_all(found, counts)
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return the published splits, without a copy of the images."""
@@ -113,35 +153,50 @@ class PublishedDataset(api.Dataset):
         """Return a class as it is packed, from its decoded images."""
         return part
 
-    def check_class(self, found: Found, one: PhotoClass) -> None:
+    def check_class(self, found: Found, name: str, count: int) -> None:
         """Check that a class is of this dataset, and complete.
+
+        Args:
+            found: the files.
+            name: the name of the class.
+            count: its number of images.
 
         Raises:
             DataError: it is not.
         """
-        if self.known is not None and one.name not in self.known:
+        if self.known is not None and name not in self.known:
             raise DataError(
-                f"{found} has the class '{one.name}', which is not one of the {len(self.known)} of "
-                f"{self.search.title}: get the original files"
+                f"{found} has the class '{name}', which is not one of the {len(self.known)} of {self.search.title}: "
+                "get the original files"
             )
-        if self.images_per_class is not None and len(one.photos) != self.images_per_class:
+        if self.images_per_class is not None and count != self.images_per_class:
             raise DataError(
-                f"{found} has {len(one.photos)} images of the class '{one.name}' of {self.search.title}, expected "
+                f"{found} has {count} images of the class '{name}' of {self.search.title}, expected "
                 f"{self.images_per_class}: get the original files again"
             )
 
-    def _check_all(self, found: Found, done: int, seen: Collection[str]) -> None:
-        missing = sorted(set(self.known or ()) - set(seen))
+    def check_all(self, found: Found, counts: Mapping[str, int]) -> None:
+        """Check that all classes and images are there.
+
+        Args:
+            found: the files.
+            counts: the number of images of each class.
+
+        Raises:
+            DataError: some are missing, or there are more.
+        """
+        missing = sorted(set(self.known or ()) - set(counts))
         if missing:
             more = ", …" if len(missing) > _NAMED else ""
             raise DataError(
                 f"{found} lacks {len(missing)} of the {len(self.known or ())} classes of {self.search.title}: "
                 f"{', '.join(missing[:_NAMED])}{more}. Get the original files"
             )
-        if self.images is not None and done != self.images:
+        total = sum(counts.values())
+        if self.images is not None and total != self.images:
             raise DataError(
-                f"{found} has {done} images in {len(seen)} classes of {self.search.title}, expected {self.images}: get "
-                "the original files again"
+                f"{found} has {total} images in {len(counts)} classes of {self.search.title}, expected {self.images}: "
+                "get the original files again"
             )
 
 

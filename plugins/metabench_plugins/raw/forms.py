@@ -10,7 +10,7 @@ from metabench.api import DataError, Progress
 from metabench_plugins.images.classes import PhotoClass
 
 
-def _anything(path: Path) -> bool:
+def anything(path: Path) -> bool:
     """Return True: the name of a file says enough."""
     return True
 
@@ -49,14 +49,16 @@ class Form:
         looks: whether a file or folder of such a name holds this dataset: names like ``train/`` are everybody's.
         beside: relative paths of further files and folders that the form reads.
         shown: the names of all parts, for messages; empty lists them.
+        count: returns the number of images of each class where `read` would read all images first; None where not.
     """
 
     parts: Mapping[str, Sequence[str]]
     origin: str
     read: Read
-    looks: Callable[[Path], bool] = _anything
+    looks: Callable[[Path], bool] = anything
     beside: Sequence[str] = ()
     shown: str = ""
+    count: Callable[[Found], Mapping[str, int]] | None = None
 
     def parts_in(self, place: Path) -> dict[str, Path]:
         """Return the path of each part that a folder has."""
