@@ -241,6 +241,14 @@ STRANGE: list[tuple[Any, Sabotage, str, dict[str, Any]]] = [
         "data of {f}/cifar-100-python/test must be uint8 [n, 3072]",
         {},
     ),
+    (
+        CIFAR,
+        lambda f: written.write_pickle(
+            f / "cifar-100-python" / "meta", {"fine_label_names": ["apple"], "coarse_label_names": ["fruit"]}
+        ),
+        "the labels of {f}/cifar-100-python do not fit the names of {f}/cifar-100-python/meta",
+        {},
+    ),
     (CIFAR_TAR, lambda f: cut(f / "cifar-100-python.tar.gz"), "cifar-100-python.tar.gz cannot be read", {}),
     (
         CIFAR_TAR,

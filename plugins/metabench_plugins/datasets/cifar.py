@@ -69,6 +69,8 @@ def _cifar100(files: Mapping[str, tuple[Path, IO[bytes] | None]], superclasses: 
     fine, coarse = (
         np.concatenate([item(path, part, f"{kind}_labels") for path, part in parts]) for kind in ("fine", "coarse")
     )
+    if len(coarse) != len(fine) or max(fine) >= len(names) or max(coarse) >= len(titles):
+        raise DataError(f"the labels of {place.parent} do not fit the names of {place}: get the original files")
     for label, rows in rows_by_label(place, fine, len(images)).items():
         name = f"{titles[coarse[rows[0]]]}/{names[label]}" if superclasses else names[label]
         yield array_class(place.parent, name, images, rows)

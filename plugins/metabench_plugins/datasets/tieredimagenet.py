@@ -32,7 +32,7 @@ def _read_png_pickles(found: Found, cache: Path, progress: Progress) -> Iterator
     """Yield the classes of pickled lists of PNG images, which are read one by one."""
     for split, file, labels in _splits(found):
         path = found.parts[f"{file}_images"]
-        positions = png_positions(path)
+        positions = png_positions(path, progress)
         if len(positions) != len(labels):
             raise DataError(
                 f"{path} has {len(positions)} PNG images, and {found.parts[f'{file}_labels']} {len(labels)} labels: "

@@ -17,9 +17,11 @@ from typing import IO, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from metabench.api import DataError
+from metabench.api import DataError, Progress
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+#: Images between two reports of progress.
+_AT_ONCE = 1000
 #: Exceptions that damaged pickles raise.
 _DAMAGED = (
     *(pickle.UnpicklingError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
@@ -116,20 +118,27 @@ def as_text(value: object) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def png_positions(path: Path) -> npt.NDArray[np.int64]:
+def png_positions(path: Path, progress: Progress) -> npt.NDArray[np.int64]:
     """Return where the PNG images of a pickled list begin in its file.
 
     The pickle is scanned, not loaded: a list of all images of tieredImageNet does not fit into the memory of everybody.
 
+    Args:
+        path: the file.
+        progress: told of the scanned megabytes.
+
     Raises:
         DataError: the file is no pickle, or damaged.
     """
-    found = []
+    found = list[int]()
+    size = path.stat().st_size
     try:
         with open(path, "rb") as file:
             for _, argument, position in pickletools.genops(file):
                 if isinstance(argument, (bytes, bytearray, str)) and _bytes(argument[: len(_PNG)]) == _PNG:
                     found.append(position)
+                    if len(found) % _AT_ONCE == 0:
+                        progress(position >> 20, size >> 20, f"scanning MiB of {path.name}")
     except _DAMAGED as error:
         raise DataError(f"{path} cannot be read as a pickle ({type(error).__name__}): get the file again") from error
     return np.array(found, np.int64)
