@@ -249,8 +249,11 @@ def test_an_image_in_two_splits_is_refused_even_where_classes_are_shared(tmp_pat
         ({"split": {"by": "chance"}}, "'given', 'ratio', 'classes' or 'image'"),
         ({"root": ""}, "at least 1 character"),
         ({"depth": 3}, "1 or 2"),
-        ({"ground": (256, 0, 0)}, "less than or equal to 255"),
+        ({"ground": (256, 0, 0)}, r"a colour is needed, \[red, green, blue\], each from 0 to 255"),
+        ({"ground": (1, 2)}, "a colour is needed"),
         ({"resize": 7}, "smaller than the crop"),
+        ({"resize": (8, 8, 8)}, r"a number of pixels or \[height, width\] is needed, from 1 to 4096"),
+        ({"resize": "large"}, "a number of pixels or"),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused(params: dict[str, Any], message: str) -> None:

@@ -86,7 +86,7 @@ class Folder(api.Dataset):
         Raises:
             DataError: a split would be empty, or a parameter names an unknown class.
         """
-        classes = {one.name: one.image_names or () for one in pack.classes()}
+        classes = {one.name: one.image_names or [""] * len(one.images) for one in pack.classes()}
         first = dict(zip(pack.class_names, pack.offsets.tolist(), strict=False))
         index = {name: c for c, name in enumerate(pack.class_names)}
         splits = {}
