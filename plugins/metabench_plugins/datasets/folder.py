@@ -50,7 +50,7 @@ class Folder(api.Dataset):
 
     def __init__(self, config: FolderConfig) -> None:
         super().__init__(config)
-        if config.split.by == "image" or config.split.shared_classes:
+        if config.split and (config.split.by == "image" or config.split.shared_classes):
             self.overlapping = "classes"
 
     @classmethod
