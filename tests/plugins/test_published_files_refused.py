@@ -216,6 +216,12 @@ STRANGE: list[tuple[Any, Sabotage, str, dict[str, Any]]] = [
     (MINI_F, lambda f: cut(f / "test" / "n01930112" / "n01930112_1.jpg"), "1 image cannot be read", {}),
     (MINI_F, lambda f: os.rename(f / "val" / "n01855672", f / "val" / "cats"), "has the class 'cats', which is", {}),
     (PNGS, lambda f: (f / "test_labels.pkl").unlink(), "but not test_labels.pkl: put it there", {}),
+    (
+        ARRAYS,
+        lambda f: (f / "val_images.npz").unlink(),
+        "train_labels.pkl, val_labels.pkl, test_labels.pkl, but not val_images.npz: put it there",
+        {},
+    ),
     (PNGS, lambda f: cut(f / "val_images_png.pkl"), "val_images_png.pkl cannot be read as a pickle", {}),
     (
         PNGS,

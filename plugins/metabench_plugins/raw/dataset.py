@@ -80,30 +80,28 @@ class PublishedDataset(api.Dataset):
         if dataset is None or located is None or located[1].place != path:
             return None
         form, found = located
-        problems = []
-        if form.count is not None:
-            counts = dict(form.count(found))
-        else:
-            counts = {}
+        counts = dict(form.count(found)) if form.count else {}
+        if not counts:
             for one in dataset.read(form, found, files.cache, progress):
                 counts[one.name] = counts.get(one.name, 0) + len(one.photos)
+        problem, members = "", dict[str, Sequence[int]]()
         try:
             for name, count in counts.items():
                 dataset.check_class(found, name, count)
             dataset.check_all(found, counts)
-            members = dataset.members(list(counts))
+            members.update(dataset.members(list(counts)))
         except DataError as error:
             if form.looks is not anything:
                 return None  # other people's images with names of ImageNet
-            problems, members = [str(error)], {}
+            problem = str(error)
         names = list(counts)
         return Inspection(
             form=str(form),
             params=dataset.config.model_dump(mode="json", exclude_unset=True),
             splits={split: {names[c]: counts[names[c]] for c in classes} for split, classes in members.items()},
             classes=counts,
-            problems=problems,
-            suites=() if problems else cls.suites,
+            problems=[problem] if problem else [],
+            suites=() if problem else cls.suites,
         )
 
     def raw_files(self, files: DatasetFiles) -> Sequence[Path]:
@@ -210,6 +208,8 @@ def _located(search: Search, files: DatasetFiles, fetch: Callable[[Path], None] 
     found = search.find(files.sources)
     if found is not None:
         yield found
+    elif (incomplete := search.incomplete(files.sources)) is not None:
+        raise incomplete
     elif fetch is None:
         raise search.missing(files.sources)
     elif not files.download:

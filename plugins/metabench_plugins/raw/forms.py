@@ -103,6 +103,24 @@ class Search:
                     return form, Found(parts, place, form.origin)
         return None
 
+    def incomplete(self, sources: Sequence[Path]) -> DataError | None:
+        """Return the error that names the missing files of the most complete form, or an archive; None without any."""
+        places = self._places(sources)
+        partial = [
+            (len(parts) / len(form.parts), form, place)
+            for place in places
+            for form in self.forms
+            if (parts := form.parts_in(place))
+        ]
+        if partial:
+            _, form, place = max(partial, key=lambda one: one[0])
+            parts = form.parts_in(place)
+            there = ", ".join(path.relative_to(place).as_posix() for path in parts.values())
+            absent = ", ".join(" or ".join(form.parts[part]) for part in form.parts if part not in parts)
+            return DataError(f"{self.title}: {place} has {there}, but not {absent}: put it there")
+        archives = [place / name for place in places for name in self.archives if (place / name).is_file()]
+        return DataError(f"{self.title}: {archives[0]} is an archive: unpack it where it is") if archives else None
+
     def missing(self, sources: Sequence[Path], reason: str = "") -> DataError:
         """Return the error that says which files were looked for, and where.
 
@@ -110,17 +128,6 @@ class Search:
             sources: the folders of the search.
             reason: a further reason, e.g. why a download failed.
         """
-        places = self._places(sources)
-        for place in places:
-            for form in self.forms:
-                parts = form.parts_in(place)
-                if parts and len(parts) < len(form.parts):
-                    there = ", ".join(path.relative_to(place).as_posix() for path in parts.values())
-                    absent = ", ".join(" or ".join(form.parts[part]) for part in form.parts if part not in parts)
-                    return DataError(f"{self.title}: {place} has {there}, but not {absent}: put it there")
-        packed = [place / name for place in places for name in self.archives if (place / name).is_file()]
-        if packed:
-            return DataError(f"{self.title}: {packed[0]} is an archive: unpack it where it is")
         if sources:
             others = f" and its folders {', '.join(self.folders)}" if self.folders else ""
             searched = f"it is not in {' or '.join(map(str, sources))}{others}"
