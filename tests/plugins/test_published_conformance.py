@@ -16,22 +16,24 @@ from metabench.testing import DatasetChecks
 SMALL = Path(small_published.__file__)
 
 
+@pytest.fixture(scope="class")
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the files of the class's dataset, for METABENCH_DATA."""
+    folder: Path = tmp_path_factory.mktemp("data")
+    place, write = request.cls.write
+    write(folder / place)
+    return folder
+
+
 class PublishedChecks(DatasetChecks):
     """Checks a dataset on the files that `write` makes in a folder of METABENCH_DATA."""
 
     write: ClassVar[tuple[str, Callable[[Path], None]]]
     params: ClassVar[Mapping[str, Any]] = {"image_size": 8}
 
-    @pytest.fixture(autouse=True, scope="class")
-    def _files(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder: Path = tmp_path_factory.mktemp("data")
-        place, write = request.cls.write
-        write(folder / place)
-        return folder
-
     @pytest.fixture(autouse=True)
-    def _data(self, _files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("METABENCH_DATA", str(_files))
+    def _data(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("METABENCH_DATA", str(data))
         monkeypatch.setenv("METABENCH_OFFLINE", "1")
 
 

@@ -135,7 +135,9 @@ def png_positions(path: Path, progress: Progress) -> npt.NDArray[np.int64]:
     try:
         with open(path, "rb") as file:
             for _, argument, position in pickletools.genops(file):
-                if isinstance(argument, (bytes, bytearray, str)) and _bytes(argument[: len(_PNG)]) == _PNG:
+                if position is None or not isinstance(argument, (bytes, bytearray, str)):
+                    continue
+                if _bytes(argument[: len(_PNG)]) == _PNG:
                     found.append(position)
                     if len(found) % _AT_ONCE == 0:
                         progress(position >> 20, size >> 20, f"scanning MiB of {path.name}")
