@@ -20,7 +20,7 @@ from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 from metabench_plugins.raw.dataset import PublishedDataset
 
-#: Images of a class: 5 shots and 15 queries, or 50 and 15; the first letters of a suite's files.
+#: Images of a class: 5 shots and 15 queries, or 50 and 15.
 FEW, MANY = 20, 65
 Write = Callable[[Path], None]
 
@@ -35,7 +35,7 @@ SUITES: dict[str, dict[str, tuple[str, Write, int, int | None]]] = {
     "cub": {"cub": ("CUB_200_2011", partial(written.cub, count=FEW), 4000, None)},
     "cross-char": {"emnist": ("EMNIST", partial(written.emnist, count=FEW), 62 * FEW, None)},
     "cross-domain": {
-        "miniimagenet": ("miniimagenet", partial(written.mini_caches, count=FEW, side=28), 2000, FEW),
+        "miniimagenet": ("miniimagenet", partial(written.mini_caches, count=MANY, side=28), 6500, MANY),
         "cub": ("CUB_200_2011", partial(written.cub, count=35), 7000, None),
         "cropdisease": ("CropDiseases", partial(written.cropdisease, count=MANY), 38 * MANY, None),
         "eurosat": ("EuroSAT", partial(written.eurosat, count=MANY), 10 * MANY, None),
@@ -85,10 +85,13 @@ def test_the_smoke_profile_runs_and_shows_what_is_published(
     monkeypatch.setenv("METABENCH_DATA", os.pathsep.join([str(tmp_path / "data"), *omniglot]))
     monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("METABENCH_OFFLINE", "1")
-    ended = metabench("run", suite, "--profile", "smoke", "--output", "out", "--in-process")
+    cells = make_plan(*resolve(read_suite(plugins.suite_path(suite)), "smoke"), plugins)
+    some = {"protonet", "simpleshot"} if suite == "cross-domain" else {cell.algorithm.label for cell in cells}
+    cells = [cell for cell in cells if cell.algorithm.label in some]
+    only = f"algorithm={','.join(sorted(some))}"
+    ended = metabench("run", suite, "--profile", "smoke", "--output", "out", "--in-process", "--only", only)
     assert ended.code == 0, ended.err
     records = Store(Path("out")).records()
-    cells = make_plan(*resolve(read_suite(plugins.suite_path(suite)), "smoke"), plugins)
     assert len(records) == len(cells)
     assert {record.status for record in records} == {"ok"}
     table = metabench("leaderboard", "out", "--format", "csv")
@@ -120,7 +123,6 @@ def test_inspect_says_which_suite_reads_the_files(
     ended = metabench("data", "inspect", str(tmp_path / "data" / SUITES[suite][suite][0]))
     assert ended.code == 0, ended.err
     assert f"read by     {suite}: " in ended.out
-    assert "in the way of a run" not in ended.out
     assert f"fitting suites: {suite}" in ended.out
 
 
