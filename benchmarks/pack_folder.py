@@ -3,8 +3,8 @@
     python benchmarks/pack_folder.py caltech101/101_ObjectCategories
 
 The folder is looked for in METABENCH_DATA. The plain loop makes the same images: resized by Lanczos, cropped at the
-centre, as uint8. Packing also writes, hashes and examines the pack; rounds alternate. CPU time is that of all threads. A
-second start is the time in a new process, torch imported, from `load_splits` to the images of the first 5-way 1-shot
+centre, as uint8. Packing also writes, hashes and examines the pack; rounds alternate. CPU time is that of all threads.
+A second start is the time in a new process, torch imported, from `load_splits` to the images of the first 5-way 1-shot
 episode.
 """
 
