@@ -135,6 +135,13 @@ _FIRST = (
         "#: rank; = ties with the best on these episodes (adjusted p > .05)",
     ),
     Column("algorithm", lambda row: row.name, left=True),
+    Column(
+        "trained on",
+        lambda row: row.trained_on,
+        legend="trained on: dataset of the training; the test is of the same episodes for all",
+        left=True,
+        optional=True,
+    ),
 )
 _COMPARISONS = (
     Column(
