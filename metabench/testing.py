@@ -265,7 +265,10 @@ class SuiteBenchmarks:
         work = _Work(cell, self.device)
         batch, seed = BatchSize(work.device, cell.test.batch).size, cell.test.seed
         self._time(
-            benchmark, work, batch, lambda i: predict(work.algorithm, work.test.batch(i * batch, batch), seed, i)
+            benchmark,
+            work,
+            batch,
+            lambda i: predict(work.algorithm, work.test.batch(i * batch, batch), seed, i * batch),
         )
 
     @staticmethod

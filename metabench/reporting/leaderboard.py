@@ -210,7 +210,7 @@ _COSTS = (
     _cost("test ep/s", eval_rate),
     _cost("train ep/s", train_rate),
     _cost("peak MiB", memory),
-    _cost("p50 ms", latency, "p50, p95: milliseconds to adapt to and classify one episode"),
+    _cost("p50 ms", latency, "p50, p95: milliseconds to adapt to one episode and to answer its queries"),
     _cost("p95 ms", slow_latency),
     _cost("GFLOP", gflops, "GFLOP: convolutions and matrix products of one test episode", optional=True),
     Column(
