@@ -88,3 +88,17 @@ def _escape(character: str) -> str:
 def shape_text(way: int, shot: int) -> str:
     """Return way and shot for people, ``"5-way 1-shot"``; of a regression, whose way is 1, ``"10-shot"``."""
     return f"{shot}-shot" if way == 1 else f"{way}-way {shot}-shot"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, e.g. ``"1 cell"`` or ``"2 cells"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -63,6 +63,7 @@ CHANGING = {
 #: Settings that do not.
 NOT_CHANGING = {
     "description",
+    "engine",
     "eval.batch",
     "eval.episodes",
     "eval.inductive_episodes",
