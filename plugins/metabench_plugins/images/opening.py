@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -58,11 +59,12 @@ def leads_out(place: Path) -> bool:
         return place.suffix.lower() in _LISTS
     while True:
         folders = []
-        for entry in sorted(place.iterdir()):
-            if entry.suffix.lower() in _LISTS and entry.is_file() and _OUT.search(entry.read_bytes()):
-                return True
-            if entry.is_dir() and not is_hidden(entry.name):
-                folders.append(entry)
-        if len(folders) != 1 or folders[0].is_symlink():
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(_LISTS) and entry.is_file() and _OUT.search(Path(entry).read_bytes()):
+                    return True
+                if entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name):
+                    folders.append(Path(entry))
+        if len(folders) != 1:
             return False
         place = folders[0]  # a wrapper, see `find_classes`
