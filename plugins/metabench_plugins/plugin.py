@@ -120,7 +120,7 @@ def metabench_datasets() -> list[DatasetSpec]:
             "miniimagenet",
             f"{_HERE}.datasets.miniimagenet:MiniImageNet",
             "100 classes of ImageNet, 600 images each; from pickles, lists or folders",
-            "Vinyals et al. 2016",
+            "Ravi & Larochelle 2017",
             "https://openreview.net/forum?id=rJY0-Kcll",
         ),
         DatasetSpec(

@@ -204,6 +204,15 @@ def test_the_number_of_classes_tells_the_split_of_tieredimagenet(tmp_path: Path,
     assert loaded(small.SmallTiered, tmp_path, image_size=8).fingerprint == before
 
 
+def test_the_number_of_classes_tells_the_split_of_cifarfs(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "cifarfs"
+    written.cifar_pickles(folder)
+    before = loaded(small.SmallCifarFS, tmp_path).fingerprint
+    val, test, other = (folder / f"CIFAR_FS_{name}.pickle" for name in ("val", "test", "other"))
+    val.rename(other), test.rename(val), other.rename(test)
+    assert loaded(small.SmallCifarFS, tmp_path).fingerprint == before
+
+
 def test_arrays_and_png_images_of_tieredimagenet_are_one_dataset(tmp_path: Path) -> None:
     fingerprints = set()
     for name, write in (("pngs", written.tiered_pngs), ("arrays", written.tiered_arrays)):

@@ -33,6 +33,8 @@ _SCALE = (
     tuple(mean / 255 for mean in (129.37731888, 124.10583864, 112.47758569)),
     tuple(std / 255 for std in (68.20947949, 65.43124043, 70.45866994)),
 )
+#: Numbers of classes of train, val and test.
+_Counts = tuple[int, int, int]
 _FOLDER = "cifar-100-python"
 _FILES = ("train", "test", "meta")
 _SIDE = 32
@@ -83,12 +85,29 @@ def _planes(path: Path, data: Any) -> npt.NDArray[np.uint8]:
     return data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
 
 
-def _read_pickles(found: Found, cache: Path, progress: Progress) -> Iterator[PhotoClass]:
-    """Yield the classes of a pickle for each split, called SPLIT/NUMBER."""
-    for split, path in found.parts.items():
+def _read_pickles(found: Found, cache: Path, progress: Progress, counts: _Counts) -> Iterator[PhotoClass]:
+    """Yield the classes of a pickle for each split, called SPLIT/NUMBER; the number of classes tells the split.
+
+    Args:
+        found: see `Form.read`.
+        cache: see `Form.read`.
+        progress: see `Form.read`.
+        counts: numbers of classes of train, val and test; where two are equal, the names of the files tell.
+    """
+    files = {}
+    for name, path in found.parts.items():
         content = read_pickle(path)
         images = checked_images(path, item(path, content, "data"))
-        rows = rows_by_label(path, item(path, content, "labels"), len(images))
+        files[name] = path, images, rows_by_label(path, item(path, content, "labels"), len(images))
+    for split, count in zip(SPLITS, counts, strict=True):
+        fitting = [file for file in (files[split], *files.values()) if len(file[2]) == count]
+        if not fitting:
+            found_counts = ", ".join(f"{path.name} {len(rows)}" for path, _, rows in files.values())
+            raise DataError(
+                f"{found} has no file of the {count} classes of {split}; numbers of classes: {found_counts}. Get the "
+                "original files"
+            )
+        path, images, rows = fitting[0]
         for number, of_class in enumerate(rows.values()):
             yield array_class(path, f"{split}/{number:02d}", images, of_class)
 
@@ -107,15 +126,17 @@ def _is_named(name: str, path: Path) -> bool:
     return re.sub(r"\W|_", "", path.parent.name).lower() == name
 
 
-def _forms(name: str, prefix: str, superclasses: bool) -> tuple[Form, ...]:
+def _forms(name: str, prefix: str, counts: _Counts, superclasses: bool) -> tuple[Form, ...]:
     """Return the forms of a dataset made from CIFAR-100.
 
     Args:
         name: the name of its folder; files called ``train.pickle`` are looked for there only.
         prefix: the prefix of a pickle for each split.
+        counts: numbers of classes of train, val and test.
         superclasses: whether superclasses tell the splits.
     """
     pickles = "a pickle for each split: MetaOptNet, RFS, learn2learn"
+    read_pickles = partial(_read_pickles, counts=counts)
     return (
         Form(
             {name: [f"{_FOLDER}/{name}"] for name in _FILES},
@@ -127,11 +148,11 @@ def _forms(name: str, prefix: str, superclasses: bool) -> tuple[Form, ...]:
             "CIFAR-100 for Python",
             partial(_read_archive, superclasses=superclasses),
         ),
-        Form({split: [f"{prefix}_{split}.pickle"] for split in SPLITS}, pickles, _read_pickles),
+        Form({split: [f"{prefix}_{split}.pickle"] for split in SPLITS}, pickles, read_pickles),
         Form(
             {split: [f"{split}.pickle"] for split in SPLITS},
             f"{pickles}, in {name}/",
-            _read_pickles,
+            read_pickles,
             partial(_is_named, name),
         ),
     )
@@ -156,7 +177,7 @@ class _Cifar100(PublishedDataset):
     images_per_class: ClassVar[int | None] = 600
     fetched: ClassVar[bool] = True
     #: Numbers of classes of train, val and test.
-    counts: ClassVar[tuple[int, int, int]]
+    counts: ClassVar[_Counts]
 
     @property
     def scale(self) -> tuple[Sequence[float], Sequence[float]]:
@@ -168,6 +189,12 @@ class _Cifar100(PublishedDataset):
         from torchvision import datasets
 
         datasets.CIFAR100(str(folder), download=True)
+
+    def check_class(self, found: Found, name: str, count: int) -> None:
+        """See `PublishedDataset.check_class`."""
+        if not any(self.members([name]).values()):
+            raise DataError(f"{found} has the class '{name}', which is not one of the 100 of CIFAR-100")
+        super().check_class(found, name, count)
 
     def members(self, names: Sequence[str]) -> Mapping[str, Sequence[int]]:
         """Return the classes of each split, by class or superclass, or by the split in their name."""
@@ -192,14 +219,14 @@ class _Cifar100(PublishedDataset):
 class CifarFS(_Cifar100):
     """CIFAR-FS as [3, S, S] images: 64 classes to train, 16 to validate, 20 to test (Bertinetto et al. 2019)."""
 
-    counts: ClassVar[tuple[int, int, int]] = (64, 16, 20)
+    counts: ClassVar[_Counts] = (64, 16, 20)
     suites: ClassVar[Sequence[str]] = ("cifarfs",)
     search: Search = Search(
         "CIFAR-FS",
         "cifarfs",
         ("cifarfs", "CIFAR-FS", "cifar-fs", "CIFAR_FS", "cifar100", "cifar-100"),
         (
-            *_forms("cifarfs", "CIFAR_FS", superclasses=False),
+            *_forms("cifarfs", "CIFAR_FS", counts, superclasses=False),
             Form(
                 {"data": ["cifar100/data/", "data/"]},
                 "a folder for each class: Bertinetto et al.",
@@ -214,11 +241,11 @@ class CifarFS(_Cifar100):
 class FC100(_Cifar100):
     """FC100 as [3, S, S] images: 60 classes to train, 20 to validate, 20 to test, of other superclasses each."""
 
-    counts: ClassVar[tuple[int, int, int]] = (60, 20, 20)
+    counts: ClassVar[_Counts] = (60, 20, 20)
     suites: ClassVar[Sequence[str]] = ("fc100",)
     search: Search = Search(
         "FC100",
         "fc100",
         ("fc100", "FC100", "cifar100", "cifar-100"),
-        _forms("fc100", "FC100", superclasses=True),
+        _forms("fc100", "FC100", counts, superclasses=True),
     )
