@@ -262,6 +262,18 @@ STRANGE: list[tuple[Any, Sabotage, str, dict[str, Any]]] = [
         "cifar-100-python.tar.gz cannot be read (KeyError",
         {},
     ),
+    (
+        FC100,
+        lambda f: change(f / "FC100_val.pickle", labels=lambda labels: [max(label, 61) for label in labels]),
+        "has no file of the 20 classes of val; numbers of classes: FC100_train.pickle 60, FC100_val.pickle 19",
+        {},
+    ),
+    (
+        (small.SmallCifarFS, "cifarfs", written.cifar_folders),
+        lambda f: os.rename(f / "cifar100" / "data" / "seal", f / "cifar100" / "data" / "walrus"),
+        "has the class 'walrus', which is not one of the 100 of CIFAR-100",
+        {},
+    ),
     (FC100, lambda f: (f / "FC100_val.pickle").unlink(), "but not FC100_val.pickle: put it there", {}),
     (FC100, lambda f: change(f / "FC100_val.pickle", data=lambda data: data[..., :1]), "are uint8 [60, 32, 32, 1]", {}),
     (

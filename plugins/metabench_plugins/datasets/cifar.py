@@ -99,15 +99,18 @@ def _read_pickles(found: Found, cache: Path, progress: Progress, counts: _Counts
         content = read_pickle(path)
         images = checked_images(path, item(path, content, "data"))
         files[name] = path, images, rows_by_label(path, item(path, content, "labels"), len(images))
+    classes = {name: len(rows) for name, (_, _, rows) in files.items()}
+    # A file that fits its name is not taken for another one.
+    free = [name for name, count in zip(SPLITS, counts, strict=True) if classes[name] != count]
     for split, count in zip(SPLITS, counts, strict=True):
-        fitting = [file for file in (files[split], *files.values()) if len(file[2]) == count]
+        fitting = [name for name in (free if split in free else [split]) if classes[name] == count]
         if not fitting:
-            found_counts = ", ".join(f"{path.name} {len(rows)}" for path, _, rows in files.values())
             raise DataError(
-                f"{found} has no file of the {count} classes of {split}; numbers of classes: {found_counts}. Get the "
+                f"{found} has no file of the {count} classes of {split}; numbers of classes: "
+                f"{', '.join(f'{found.parts[name].name} {number}' for name, number in classes.items())}. Get the "
                 "original files"
             )
-        path, images, rows = fitting[0]
+        path, images, rows = files[fitting[0]]
         for number, of_class in enumerate(rows.values()):
             yield array_class(path, f"{split}/{number:02d}", images, of_class)
 
