@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import steps_of
 from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
+from metabench.engine.subsets import splits_of
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
@@ -123,7 +124,7 @@ class Learner:
         algorithm: the algorithm of the training.
         trained: the weights that it has selected; None if nothing is trained.
         files: the places of its files.
-        datasets: the datasets of training, validation and tests, by label.
+        datasets: the datasets of training, validation and tests, by label; that of the training with its limits.
         origin: device, data, code and versions that the weights depend on.
         device: the device that holds the weights.
         plugins: the provider of the classes.
@@ -271,9 +272,11 @@ def make_learner(
         Unfit: the algorithm or the backbone does not fit the training.
     """
     files, memory, origin = TrainingFiles(directory, training.id), PeakMemory(device), origin or {}
-    trained_on = datasets[training.dataset.label].splits
+    data = datasets[training.dataset.label]
+    trained_on = splits_of(training, data.splits)
+    datasets = {**datasets, training.dataset.label: replace(data, splits=trained_on)}
     with computing(training, device), training_memory(training):
-        teacher = _teacher(training.teacher, trained_on, device, plugins, directory, watcher)
+        teacher = _teacher(training.teacher, data.splits, device, plugins, directory, watcher)
         algorithm = build(training, trained_on, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
         trained = None
@@ -330,6 +333,7 @@ def _teacher(
     """Return the trained algorithm to learn from."""
     if source is None:
         return None
+    splits = splits_of(source.training, splits)
     teacher = build(source.training, splits, device, plugins)
     if source.training.schedule is None:
         _initialise(teacher, source.training.init, directory)

@@ -24,6 +24,7 @@ from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import steps_of, training_batches
 from metabench.engine.streams import Stream, evaluation_stream, training_stream
+from metabench.engine.subsets import splits_of
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
@@ -115,8 +116,9 @@ def rehearse(
             pace = paces[_setup(cell)]
             if pace is None:
                 return {}
-            schedule, train = cell.training.schedule, splits[cell.training.dataset.label]["train"]
-            steps = steps_of(schedule, train) if schedule and pace.test_episode else 0  # 0: it will be skipped
+            schedule, steps = cell.training.schedule, 0
+            if schedule and pace.test_episode:  # else it will be skipped
+                steps = steps_of(schedule, splits_of(cell.training, splits[cell.training.dataset.label])["train"])
             expected[cell.id] = pace.seconds(cell, steps, cell is not sharing[0], cell.training.id in weights)
     return expected
 
@@ -188,6 +190,7 @@ def _setup(cell: Cell) -> str:
     training, schedule = cell.training, cell.training.schedule
     parts = [algorithm.name, algorithm.params, backbone.name, backbone.params, cell.dataset.label]
     parts += [training.algorithm.name, training.algorithm.params, training.dataset.label]
+    parts += [training.subset.identity] if training.subset else []
     sizes: list[object] = [vars(cell.shape), training.precision]
     if schedule:
         shape = vars(schedule.shape) if schedule.shape else None
@@ -213,6 +216,7 @@ def _timed(
     training, schedule = cell.training, cell.training.schedule
     with computing(training, device):
         try:
+            trained_on = splits_of(training, trained_on)
             algorithm = build(training, trained_on, device, plugins)
             tested = algorithm if cell.is_trained_by_itself else build_tested(cell, trained_on, device, plugins)
             trained_on, tested_on = (scaled(splits, algorithm.backbone) for splits in (trained_on, tested_on))

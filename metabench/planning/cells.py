@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metabench.data.sampler import EpisodeShape
+from metabench.data.subsets import Subset
 from metabench.planning.distortions import Distortion
 from metabench.planning.suite import Precision
 from metabench.planning.targets import Choice
@@ -147,6 +148,7 @@ class Training:
         schedule: length and validations; None if nothing is trained.
         init: the weights to start from; None draws them from the seed.
         teacher: the weights of a trained algorithm to learn from.
+        subset: limits of what it sees of the split ``train``; None where there are none.
     """
 
     algorithm: Choice
@@ -158,6 +160,7 @@ class Training:
     schedule: Schedule | None
     init: Snapshot | WeightsFile | None = None
     teacher: Snapshot | None = None
+    subset: Subset | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -176,9 +179,10 @@ class Training:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Return the hashes of the given weights, by ``init`` and ``teacher``."""
+        """Return the hashes of the weights ``init`` and ``teacher``, and the limits ``subset``, where it has them."""
         sources = {"init": self.init, "teacher": self.teacher}
-        return {name: _hash_of(source) for name, source in sources.items() if source is not None}
+        hashes: dict[str, Any] = {name: _hash_of(source) for name, source in sources.items() if source is not None}
+        return hashes | ({"subset": self.subset.identity} if self.subset else {})
 
     @cached_property
     def id(self) -> str:

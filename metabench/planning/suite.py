@@ -28,6 +28,7 @@ from metabench.errors import SuiteError, nearest, shown
 from metabench.planning.distortions import Distortion
 from metabench.planning.exclusions import Exclusion, check_exclusions
 from metabench.planning.grids import expand_grids
+from metabench.planning.limits import Numbers
 from metabench.planning.sources import SOURCES, check_sources, check_targets
 from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
@@ -75,6 +76,8 @@ class TrainOverrides(_Section):
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
+    classes: Numbers | None = None
+    images_per_class: Numbers | None = None
     augment: list[Distortion] | None = None
     validate_every: PositiveInt | None = None
     validation_episodes: PositiveInt | None = None
@@ -148,6 +151,8 @@ class Train(_Section):
         way: classes of a training episode; None means as in the test.
         shot: support images of each class of a training episode; None means as in the test.
         queries: query images of each class of a training episode; None means as in the test.
+        classes: number of training classes, which the training seed draws; None means all. A list makes cells of each.
+        images_per_class: largest number of images of a training class, in the same way.
         augment: distortions of training images, in the order in which they are applied.
         validate_every: steps between validations; the test uses the weights with the best validation accuracy.
         validation_episodes: episodes per validation.
@@ -165,6 +170,8 @@ class Train(_Section):
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
+    classes: Numbers | None = None
+    images_per_class: Numbers | None = None
     augment: list[Distortion] = Field(default_factory=list)
     validate_every: PositiveInt = 500
     validation_episodes: PositiveInt = 100
