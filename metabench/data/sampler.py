@@ -26,15 +26,17 @@ class EpisodeShape:
         queries: query images of each class; their mean over the classes where the shares differ.
         dirichlet: parameter α of a Dirichlet distribution from which an episode draws the share of each class in its
             N · `queries` queries (Veilleux et al. 2021, section 5.1); None gives every class the same share.
+        file: hash of the file whose episodes these are; None draws them.
     """
 
     way: int
     shot: int
     queries: int
     dirichlet: float | None = None
+    file: str | None = None
 
     @property
-    def identity(self) -> dict[str, int | float]:
+    def identity(self) -> dict[str, int | float | str]:
         """Return the sizes as plain data."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -44,13 +46,13 @@ class EpisodeShape:
 
     @property
     def per_class(self) -> int:
-        """Return the number of images that each class needs."""
-        return self.shot + self.queries
+        """Return the number of images that a class must have to be drawn; 0 for the episodes of a file."""
+        return 0 if self.file is not None else self.shot + self.queries
 
     @property
     def images(self) -> int:
         """Return the number of images in an episode."""
-        return self.way * self.per_class
+        return self.way * (self.shot + self.queries)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class EpisodeIndices:
     query: IntArray
     query_labels: IntArray
 
-    def __getitem__(self, episodes: slice) -> EpisodeIndices:
-        """Return a slice of the batch."""
+    def __getitem__(self, episodes: slice | IntArray) -> EpisodeIndices:
+        """Return some episodes of the batch."""
         return EpisodeIndices(*(getattr(self, field.name)[episodes] for field in fields(self)))
 
 
@@ -81,6 +83,8 @@ def sampler_key(stream: str, shape: EpisodeShape, seed: int) -> str:
     text = f"{stream}|{shape.way}|{shape.shot}|{shape.queries}|{seed}"
     if shape.dirichlet is not None:
         text += f"|dirichlet {shape.dirichlet}"
+    if shape.file is not None:
+        text += f"|file {shape.file}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -338,7 +338,7 @@ def _temperature(
     if schedule is None:
         return None
     episodes, seed = min(schedule.validation_episodes, CALIBRATION_EPISODES), schedule.validation_seed
-    stream = validation_stream(schedule, splits, cell.shape, device)
+    stream = validation_stream(schedule, splits, cell.selection.shape, device)
     watcher.phase("calibrate", episodes)
     parts: list[tuple[Floats, Ints]] = []
 

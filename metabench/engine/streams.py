@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from metabench.api import Classification, Episodes, SourceSplit, Split, Task
+from metabench.data.episodes_files import NamedEpisode, read_episodes_file
+from metabench.data.fixed_episodes import FixedEpisodes
 from metabench.data.order import Order
-from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
+from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray, sampler_key
 from metabench.engine.augmentation import Augmentation
 from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
@@ -67,8 +69,10 @@ class EpisodeStream:
         seed: seed of the sequence.
         device: the device of the tensors.
         augmentation: distorts the images of a batch, with draws seeded by its first episode; none by default.
+        named: the episodes of a file, which are not drawn; None draws them.
 
     Raises:
+        DataError: an episode of the file names a class or an image that the split has not.
         ValueError: the split is too small for the shape.
     """
 
@@ -80,9 +84,10 @@ class EpisodeStream:
         seed: int,
         device: torch.device,
         augmentation: Augmentation | None = None,
+        named: Sequence[NamedEpisode] | None = None,
     ) -> None:
-        self._order = Order.of(split, shape.per_class)
-        self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
+        self._order, self._named = Order.of(split, shape.per_class), named
+        self._sampler = self._sampler_of(split, shape, stream, seed)
         self._device = device
         self._features = split.rows if isinstance(split.rows, FeatureRows) else None
         self._rows = self._features.embedded().to(device) if self._features is not None else split.rows
@@ -114,7 +119,9 @@ class EpisodeStream:
         """Return the same episodes as images."""
         if self._features is None:
             return self
-        return EpisodeStream(self._features.images, self._shape, self._name, self._seed, self._device)
+        return EpisodeStream(
+            self._features.images, self._shape, self._name, self._seed, self._device, named=self._named
+        )
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -133,6 +140,13 @@ class EpisodeStream:
     def groups(self, first: int, count: int) -> IntArray:
         """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
         return self._groups[self.classes(first, count)]
+
+    def _sampler_of(self, split: Split, shape: EpisodeShape, stream: str, seed: int) -> EpisodeSampler | FixedEpisodes:
+        """Return what gives the indices of the sorted classes and images of an episode."""
+        key = self._order.stream(stream)
+        if self._named is None:
+            return EpisodeSampler(self._order.offsets, shape, key, seed)
+        return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
 
     def _own_groups(self, classes: int) -> IntArray:
         """Return a group for each class, numbered in sorted order; that of a class that is not drawn is of no use."""
@@ -176,11 +190,12 @@ def stream_of(
     seed: int,
     device: torch.device,
     augmentation: Augmentation | None = None,
+    named: Sequence[NamedEpisode] | None = None,
 ) -> Stream:
     """Return the episodes of a split; arguments and errors as of `EpisodeStream`."""
     if isinstance(split, SourceSplit):
         return SourceStream(split, shape, seed, device)
-    return EpisodeStream(split, shape, name, seed, device, augmentation)
+    return EpisodeStream(split, shape, name, seed, device, augmentation, named)
 
 
 def training_stream(training: Training, splits: Mapping[str, Split | SourceSplit], device: torch.device) -> Stream:
@@ -203,5 +218,10 @@ def evaluation_stream(cell: Cell, splits: Mapping[str, Split | SourceSplit], dev
     """Return the test episodes of a cell.
 
     They do not depend on the algorithm, the backbone or the training seed.
+
+    Raises:
+        DataError: they are those of a file that has changed, or that does not fit the data.
     """
-    return stream_of(splits["test"], cell.shape, "test", cell.test.seed, device)
+    file = cell.test.file
+    named = read_episodes_file(file.path, file.sha256)[1] if file else None
+    return stream_of(splits["test"], cell.shape, "test", cell.test.seed, device, named=named)

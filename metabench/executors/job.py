@@ -239,6 +239,7 @@ class TrainingJob:
             way=cell.shape.way,
             shot=cell.shape.shot,
             queries=cell.shape.queries,
+            episodes_file=cell.test.file.path.name if cell.test.file else "",
             seed=cell.seed,
             identity=cell.identity,
             status="ok" if outcome else status,

@@ -101,8 +101,11 @@ def rehearse(
         weights: ids of the trainings whose weights an earlier run has kept.
 
     Raises:
+        DataError: a file of episodes names a class or an image that a dataset has not.
         SuiteError: an algorithm or backbone refuses its cell (a `ValueError` of its constructor).
     """
+    for cell in {cell.dataset.label: cell for cell in cells if cell.test.file}.values():
+        evaluation_stream(cell, splits[cell.dataset.label], device)  # refuses unknown names before a training
     paces: dict[str, Pace | None] = {}
     for cell in cells:
         setup = _setup(cell)

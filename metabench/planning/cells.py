@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metabench.data.episodes_files import EpisodesFile
 from metabench.data.sampler import EpisodeShape
 from metabench.data.subsets import Subset
 from metabench.planning.distortions import Distortion
@@ -218,6 +219,7 @@ class Testing:
         batch: most episodes at once; None chooses by device.
         time_limit: most seconds of the test; None sets no limit.
         keep_outputs: number of first episodes whose outputs are kept.
+        file: the file of the test episodes, whose hash is part of the shape; None draws them.
     """
 
     dataset: Choice
@@ -231,6 +233,7 @@ class Testing:
     time_limit: float | None = None
     keep_outputs: int = 0
     task: TaskKind = "classification"
+    file: EpisodesFile | None = None
 
 
 @dataclass(frozen=True)

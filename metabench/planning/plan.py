@@ -14,6 +14,7 @@ from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.filters import choose
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
+from metabench.planning.episodes_file import episodes_file_of
 from metabench.planning.limits import Limit, limits_of, place_of
 from metabench.planning.sources import SOURCES
 from metabench.planning.suite import Suite, SuiteFile, Train
@@ -75,6 +76,7 @@ class _Planner:
         self._traits = {label: targets.algorithm_traits(choice) for label, choice in self._algorithms.items()}
         self._sources = {label: {kind: self._source(label, kind) for kind in SOURCES} for label in suite.algorithms}
         self._limits = {label: self._limits_of(label) for label in suite.algorithms}
+        self._episodes_file = episodes_file_of(suite, file)
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells that the suite does not exclude."""
@@ -138,11 +140,11 @@ class _Planner:
             "shot": ("shots", suite.shots.index(shape.shot)),
         }
         validated_on = cell.selection.on or cell.training.dataset
-        for split, dataset in (
-            (("val", validated_on), ("test", cell.dataset)) if schedule else (("test", cell.dataset),)
-        ):
+        drawn = [("val", validated_on)] if schedule else []
+        drawn += [] if cell.test.file else [("test", cell.dataset)]
+        for split, dataset in drawn:
             sizes = self._sizes[dataset.label]
-            problem = _misfit(shape, dataset.label, split, sizes[split]) if sizes else None
+            problem = _misfit(cell.selection.shape, dataset.label, split, sizes[split]) if sizes else None
             if problem:
                 raise self._file.error(places[problem.dimension], problem.message)
         self._check_training(label, cell)
@@ -297,11 +299,12 @@ class _Planner:
 
     def _testing(self, dataset: Choice, shape: EpisodeShape) -> Testing:
         settings = self._suite.eval
-        until = settings.until
+        until, task = settings.until, self._tasks[dataset.label]
+        file = self._episodes_file if task == "classification" else None
         most = until.at_most if until else settings.episodes
         return Testing(
             dataset=dataset,
-            shape=shape,
+            shape=replace(shape, file=file.sha256) if file else shape,
             seed=settings.seed,
             episodes=settings.episodes,
             inductive_episodes=min(settings.inductive_episodes, most),
@@ -310,7 +313,8 @@ class _Planner:
             batch=settings.batch,
             time_limit=settings.time_limit,
             keep_outputs=settings.keep_outputs,
-            task=self._tasks[dataset.label],
+            task=task,
+            file=file,
         )
 
     def _is_the_same_for_every_seed(self, label: str, training: Training) -> bool:
@@ -437,12 +441,12 @@ def datasets_of(cells: Iterable[Cell]) -> dict[str, Choice]:
 
 
 def episodes_by_split(cell: Cell) -> dict[str, tuple[Choice, EpisodeShape]]:
-    """Return the dataset and the shape of a cell's episodes, by the splits that it draws from."""
+    """Return the dataset and the shape of a cell's episodes, by the splits that it draws from, not from a file."""
     training, schedule = cell.training, cell.training.schedule
-    drawn = {"test": (cell.dataset, cell.shape)}
+    drawn = {} if cell.test.file else {"test": (cell.dataset, cell.shape)}
     if schedule is None:
         return drawn
-    drawn = {"val": (cell.selection.on or training.dataset, cell.shape), **drawn}
+    drawn = {"val": (cell.selection.on or training.dataset, cell.selection.shape), **drawn}
     return drawn if schedule.shape is None else {"train": (training.dataset, schedule.shape), **drawn}
 
 

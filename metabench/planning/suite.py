@@ -213,6 +213,8 @@ class Evaluation(_Section):
         query_balance: whether every class of an episode has as many queries, or shares that the episode draws from a
             Dirichlet distribution (Veilleux et al. 2021, section 5.1), in validation, too.
         dirichlet_alpha: parameter α of that distribution.
+        episodes_file: file of the test episodes (`metabench.data.episodes_files`), relative to the suite's; None draws
+            them.
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
         keep_outputs: number of first test episodes whose outputs are kept, so that `metabench score` can compute
             further metrics; 0 keeps none.
@@ -225,6 +227,7 @@ class Evaluation(_Section):
     seed: int = Field(default=0, ge=0)
     query_balance: Literal["equal", "dirichlet"] = "equal"
     dirichlet_alpha: PositiveFloat = 2.0
+    episodes_file: str | None = Field(default=None, min_length=1)
     time_limit: PositiveFloat | None = None
     keep_outputs: int = Field(default=1000, ge=0)
 
@@ -232,6 +235,8 @@ class Evaluation(_Section):
     def _grows(self) -> Evaluation:
         if self.until and self.until.at_most < self.episodes:
             raise ValueError(f"until.at_most ({self.until.at_most}) is less than episodes ({self.episodes})")
+        if self.episodes_file is not None and self.query_balance != "equal":
+            raise ValueError("the file of episodes says how many queries a class has: remove query_balance")
         return self
 
 
@@ -480,7 +485,7 @@ def read_gate(file: SuiteFile) -> Gate:
 
 
 def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
-    """Return the suite with absolute paths of classes in files and of weights.
+    """Return the suite with absolute paths of classes in files, of weights and of episodes.
 
     The suite is stored in the output directory and must run from there, too.
     """
@@ -495,10 +500,13 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
         files = {kind: source for kind, source in files.items() if source and source not in suite.algorithms}
         return entry.model_copy(update={kind: str((folder / source).absolute()) for kind, source in files.items()})
 
-    changes = {}
+    changes: dict[str, Any] = {}
     for name in ("datasets", "backbones", "algorithms"):
         changes[name] = {label: absolute(entry) for label, entry in getattr(suite, name).items()}
     changes["algorithms"] = {label: with_absolute_weights(entry) for label, entry in changes["algorithms"].items()}
+    if suite.eval.episodes_file is not None:
+        file = str((folder / suite.eval.episodes_file).absolute())
+        changes["eval"] = suite.eval.model_copy(update={"episodes_file": file})
     return suite.model_copy(update=changes)
 
 

@@ -102,7 +102,7 @@ def metabench_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot, glyphs, folder and sinusoid."""
+    """Return Omniglot, its one-shot runs, glyphs, folder and sinusoid."""
     return [
         DatasetSpec(
             "folder",
@@ -113,6 +113,13 @@ def metabench_datasets() -> list[DatasetSpec]:
             "omniglot",
             f"{_HERE}.datasets.omniglot:Omniglot",
             "1623 handwritten characters of 50 alphabets, 20 drawings each",
+            "Lake et al. 2015",
+            "https://github.com/brendenlake/omniglot",
+        ),
+        DatasetSpec(
+            "omniglot-runs",
+            f"{_HERE}.datasets.omniglot_runs:OmniglotRuns",
+            "Omniglot tested in its authors' 20 one-shot runs of 20 characters",
             "Lake et al. 2015",
             "https://github.com/brendenlake/omniglot",
         ),

@@ -38,6 +38,7 @@ CHANGING = {
     "datasets.test_on",
     "datasets.use",
     "eval.dirichlet_alpha",
+    "eval.episodes_file",
     "eval.query_balance",
     "eval.seed",
     "precision",
