@@ -74,9 +74,14 @@ def build(
     backbone = backbone_class(config, image_shape_of(splits))
     backbone.autocast = autocast_of(training.precision)
     schedule = training.schedule
+    way = training.way if way is None else way
+    if way == 0 and not algorithm_class.any_way:
+        raise Unfit(
+            "it is built for one way, and the ways of the test episodes vary: only an algorithm of any way fits"
+        )
     setup = Setup(
         backbone,
-        test_way=None if algorithm_class.any_way else way or training.way,
+        test_way=None if algorithm_class.any_way else way,
         train_way=schedule.shape.way if schedule and schedule.shape else None,
         train_steps=steps_of(schedule, train) if schedule else 0,
         teacher=teacher,
@@ -166,7 +171,8 @@ class Learner:
             )
             splits = self._splits(cell, algorithm, rows, fixed)
             if not cell.is_trained_by_itself or self.trained is None:
-                set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
+                stream = evaluation_stream(cell, splits, self.device)
+                set_batchings(algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
             measures = measures_of(self.plugins, cell.test.task)
             return test(
                 cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures

@@ -28,7 +28,7 @@ class SourceStream:
         self._split, self._shape, self._device = split, shape, device
         self._key = sampler_key(split.name, shape, seed)
         self.task: Regression = split.source.task
-        self.image_shape = split.input_shape
+        self.image_shape, self.varies = split.input_shape, False
         self.at_once = FEATURES_AT_ONCE if device.type == "cpu" else None
 
     @property
@@ -60,6 +60,10 @@ class SourceStream:
         spread = ((torch.arange(queries, dtype=torch.float64) + 0.5) / queries).repeat_interleave(per_query)
         uniform = torch.cat([self._uniform(number, 1)[:, :begins], spread.unsqueeze(0)], dim=1)
         return self._made(uniform, queries)
+
+    def ways(self, first: int, count: int) -> IntArray:
+        """Return [count] ones."""
+        return np.ones(count, np.int64)
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return [count, 0]: no classes."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from metabench.api import Classification, Episodes, SourceSplit, Split, Task
 from metabench.data.episodes_files import NamedEpisode, read_episodes_file
 from metabench.data.fixed_episodes import FixedEpisodes
+from metabench.data.meta_dataset import MetaDatasetSampler
 from metabench.data.order import Order
-from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray, sampler_key
+from metabench.data.sampler import MOST_WAYS, EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray, sampler_key
 from metabench.engine.augmentation import Augmentation
 from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
@@ -44,11 +45,18 @@ class Stream(Protocol):
     def at_once(self) -> int | None:
         """Return the number of episodes to compute at once; None where the device decides."""
 
+    @property
+    def varies(self) -> bool:
+        """Return whether episodes have different sizes, so that a batch has one."""
+
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
 
+    def ways(self, first: int, count: int) -> IntArray:
+        """Return the [count] numbers of classes; 1 without classes."""
+
     def classes(self, first: int, count: int) -> IntArray:
-        """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] without classes."""
+        """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] without, or if they vary."""
 
     def groups(self, first: int, count: int) -> IntArray:
         """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
@@ -94,7 +102,8 @@ class EpisodeStream:
         self._shape, self._name, self._seed = shape, stream, seed
         self._scale = Scale(split, device)
         self._augmentation = augmentation or Augmentation([], seed)
-        self.task: Task = Classification(shape.way)
+        self.varies = shape.sampling is not None
+        self.task: Task = Classification(shape.way or MOST_WAYS)
         self._groups = (
             np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
         )
@@ -104,13 +113,14 @@ class EpisodeStream:
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
         indices = self._draw(first, count)
+        task = Classification(indices.classes.shape[1]) if self.varies else self.task
         support_x, query_x = self._images(torch.from_numpy(indices.support), torch.from_numpy(indices.query), first)
         return Episodes(
             support_x=support_x,
             support_y=torch.from_numpy(indices.support_labels.copy()).to(self._device),
             query_x=query_x,
             query_y=torch.from_numpy(indices.query_labels).to(self._device),
-            task=self.task,
+            task=task,
             embedded=self._features is not None,
         )
 
@@ -131,22 +141,33 @@ class EpisodeStream:
     @property
     def at_once(self) -> int | None:
         """Return the number of episodes to compute at once; None where the device decides."""
+        if self.varies:
+            return 1
         return FEATURES_AT_ONCE if self._features is not None and self._device.type == "cpu" else None
 
+    def ways(self, first: int, count: int) -> IntArray:
+        """Return the [count] numbers of classes."""
+        if isinstance(self._sampler, MetaDatasetSampler):
+            return self._sampler.ways(first, count)
+        return np.full(count, self._shape.way)
+
     def classes(self, first: int, count: int) -> IntArray:
-        """Return the [count, N] classes of the split behind the labels 0 … N-1."""
-        return self._draw(first, count).classes
+        """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] where they vary."""
+        return np.empty((count, 0), np.int64) if self.varies else self._draw(first, count).classes
 
     def groups(self, first: int, count: int) -> IntArray:
         """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
         return self._groups[self.classes(first, count)]
 
-    def _sampler_of(self, split: Split, shape: EpisodeShape, stream: str, seed: int) -> EpisodeSampler | FixedEpisodes:
+    def _sampler_of(
+        self, split: Split, shape: EpisodeShape, stream: str, seed: int
+    ) -> EpisodeSampler | FixedEpisodes | MetaDatasetSampler:
         """Return what gives the indices of the sorted classes and images of an episode."""
         key = self._order.stream(stream)
-        if self._named is None:
-            return EpisodeSampler(self._order.offsets, shape, key, seed)
-        return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
+        if self._named is not None:
+            return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
+        sampler = EpisodeSampler if shape.sampling is None else MetaDatasetSampler
+        return sampler(self._order.offsets, shape, key, seed)
 
     def _own_groups(self, classes: int) -> IntArray:
         """Return a group for each class, numbered in sorted order; that of a class that is not drawn is of no use."""
@@ -158,7 +179,7 @@ class EpisodeStream:
         """Return indices of episodes; draw ahead, because many cost little more than one."""
         start = first - self._ahead_from
         if self._ahead is None or start < 0 or start + count > len(self._ahead.classes):
-            drawn = self._sampler.draw(first, max(count, _AHEAD))
+            drawn = self._sampler.draw(first, 1 if self.varies else max(count, _AHEAD))
             self._ahead_from, start = first, 0
             self._ahead = replace(
                 drawn,

@@ -234,7 +234,7 @@ def _timed(
             if schedule is not None:
                 step = _timed_step(training, algorithm, trained_on, device)
             if tested is not algorithm or schedule is None or schedule.shape is None:
-                set_batchings(tested, test.batch(0, 2), trains=False)
+                set_batchings(tested, test.batch(0, 1 if test.varies else 2), trains=False)
             if cell.is_trained_by_itself:
                 tested.config = validate_config(type(tested.config), cell.algorithm.params)
             episode, alone = _timed_predictions(tested, test, cell.test.seed, device)

@@ -303,6 +303,8 @@ class Cell:
             identity["weights"] = training.id
         if self.is_cross_domain:
             identity["trained_on"] = vars(training.dataset).copy()
+        if self.shape.sampling:
+            identity["validated_in"] = self.selection.shape.identity
         if self.selection.on:
             identity["validated_on"] = vars(self.selection.on).copy()
         return identity | training.given

@@ -101,11 +101,16 @@ class _Planner:
         """Return the ways of a dataset's episodes; a regression has none, which is written as 1."""
         return [1] if self._tasks[dataset] == "regression" else self._suite.ways or []
 
+    def _varies(self, dataset: Choice) -> bool:
+        """Return whether each test episode of a dataset draws its way and shots."""
+        return self._suite.eval.sampling is not None and self._tasks[dataset.label] == "classification"
+
     def _check_tasks(self) -> None:
         """Check that ways are given where there are classes, and that a test is of the kind of its training.
 
         Raises:
-            SuiteError: ways are missing or mean nothing, or a training and its test have different kinds of tasks.
+            SuiteError: ways are missing or mean nothing, there are several where tests draw them, or a training and its
+                test have different kinds of tasks.
         """
         classified = [label for label, task in self._tasks.items() if task == "classification"]
         if classified and not self._suite.ways:
@@ -114,6 +119,11 @@ class _Planner:
             )
         if self._suite.ways and not classified:
             raise self._file.error(("ways",), "a regression has no classes: remove 'ways'")
+        if self._suite.eval.sampling and (len(self._suite.ways or []), len(self._suite.shots)) != (1, 1):
+            raise self._file.error(
+                ("eval", "sampling"),
+                "each test episode draws its way and shots: give one way and one shot, those of validation episodes",
+            )
         for trained_on, tested_on in self._suite.pairs:
             if self._tasks[trained_on] != self._tasks[tested_on]:
                 raise self._file.error(
@@ -128,25 +138,27 @@ class _Planner:
         Raises:
             SuiteError: an episode needs more classes or images than a split has.
         """
-        suite, shape, schedule = self._suite, cell.shape, cell.training.schedule
+        suite, schedule = self._suite, cell.training.schedule
         subset = cell.training.subset
         if cell.test.task == "regression":
             if subset:
                 place = place_of(suite, label, subset, next(iter(subset.identity)))
                 raise self._file.error(place, "a regression has no classes of images to take some of: remove this")
             return  # a source makes as many points as are asked for
+        shape = cell.selection.shape
         places: dict[str, KeyPath] = {
             "way": ("ways", (suite.ways or []).index(shape.way)),
             "shot": ("shots", suite.shots.index(shape.shot)),
         }
         validated_on = cell.selection.on or cell.training.dataset
-        drawn = [("val", validated_on)] if schedule else []
-        drawn += [] if cell.test.file else [("test", cell.dataset)]
-        for split, dataset in drawn:
+        drawn = [("val", validated_on, shape)] if schedule else []
+        drawn += [] if cell.test.file else [("test", cell.dataset, cell.shape)]
+        for split, dataset, asked in drawn:
             sizes = self._sizes[dataset.label]
-            problem = _misfit(cell.selection.shape, dataset.label, split, sizes[split]) if sizes else None
+            problem = _misfit(asked, dataset.label, split, sizes[split]) if sizes else None
             if problem:
-                raise self._file.error(places[problem.dimension], problem.message)
+                place = ("eval", "sampling") if asked.sampling else places[problem.dimension]
+                raise self._file.error(place, problem.message)
         self._check_training(label, cell)
 
     def _check_training(self, label: str, cell: Cell) -> None:
@@ -219,7 +231,7 @@ class _Planner:
             algorithm=replace(choice, label=limit.label(label), params=traits.without_test_time(choice.params)),
             dataset=dataset,
             backbone=backbone,
-            way=None if traits.any_way else test.way,
+            way=None if traits.any_way else 0 if self._varies(dataset) else test.way,
             seed=seed,
             precision=entry.precision or self._suite.precision,
             schedule=None if weights else _schedule(self._suite, self._file, label, traits.trains_on, test),
@@ -301,6 +313,8 @@ class _Planner:
         settings = self._suite.eval
         until, task = settings.until, self._tasks[dataset.label]
         file = self._episodes_file if task == "classification" else None
+        if self._varies(dataset):
+            shape = EpisodeShape(0, 0, 0, sampling=settings.sampling)
         most = until.at_most if until else settings.episodes
         return Testing(
             dataset=dataset,
@@ -312,7 +326,7 @@ class _Planner:
             at_most=until.at_most if until else None,
             batch=settings.batch,
             time_limit=settings.time_limit,
-            keep_outputs=settings.keep_outputs,
+            keep_outputs=0 if self._varies(dataset) else settings.keep_outputs,
             task=task,
             file=file,
         )
@@ -418,12 +432,12 @@ def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split | SourceSpl
         if not _has_rows(split):
             continue
         drawn = split.size.classes - classes_left_out(split, shape)
-        if drawn < shape.way:
+        if drawn < shape.least_way:
             problem = _misfit(shape, choice.label, name, split.size)
             raise CellFailed(
                 problem.message
                 if problem
-                else f"{shape.way} ways asked of '{choice.label}', but only {drawn} of the "
+                else f"{shape.least_way} ways asked of '{choice.label}', but only {drawn} of the "
                 f"{split.size.classes} classes of its {name} split have {shape.per_class} images "
                 f"({shape.shot} shots + {shape.queries} queries): lower the ways, the shots or the queries"
             )
@@ -465,7 +479,7 @@ def _has_rows(split: Split | SourceSplit) -> TypeGuard[Split]:
 def fits(shape: EpisodeShape, splits: Mapping[str, Split | SourceSplit]) -> bool:
     """Return whether loaded data have enough classes and images for validation episodes of a shape."""
     split = splits["val"]
-    return not _has_rows(split) or split.size.classes - classes_left_out(split, shape) >= shape.way
+    return not _has_rows(split) or split.size.classes - classes_left_out(split, shape) >= shape.least_way
 
 
 @dataclass(frozen=True)
@@ -482,6 +496,14 @@ class _Misfit:
 
 
 def _misfit(shape: EpisodeShape, dataset: str, split: str, size: SplitSize) -> _Misfit | None:
+    if shape.sampling is not None:
+        if size.classes >= shape.least_way and size.most_images >= shape.per_class:
+            return None
+        return _Misfit(
+            "way",
+            f"episodes of varying ways have at least {shape.least_way} classes of {shape.per_class} images, and the "
+            f"{split} split of '{dataset}' has {size.classes} of at most {size.most_images}: remove eval.sampling",
+        )
     if shape.way > size.classes:
         return _Misfit(
             "way",

@@ -213,6 +213,8 @@ class Evaluation(_Section):
         query_balance: whether every class of an episode has as many queries, or shares that the episode draws from a
             Dirichlet distribution (Veilleux et al. 2021, section 5.1), in validation, too.
         dirichlet_alpha: parameter α of that distribution.
+        sampling: ``meta-dataset`` draws way, shots and queries of each test episode (`metabench.data.meta_dataset`);
+            those of the suite are then of validation, and by default of training.
         episodes_file: file of the test episodes (`metabench.data.episodes_files`), relative to the suite's; None draws
             them.
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
@@ -227,6 +229,7 @@ class Evaluation(_Section):
     seed: int = Field(default=0, ge=0)
     query_balance: Literal["equal", "dirichlet"] = "equal"
     dirichlet_alpha: PositiveFloat = 2.0
+    sampling: Literal["meta-dataset"] | None = None
     episodes_file: str | None = Field(default=None, min_length=1)
     time_limit: PositiveFloat | None = None
     keep_outputs: int = Field(default=1000, ge=0)
@@ -237,6 +240,8 @@ class Evaluation(_Section):
             raise ValueError(f"until.at_most ({self.until.at_most}) is less than episodes ({self.episodes})")
         if self.episodes_file is not None and self.query_balance != "equal":
             raise ValueError("the file of episodes says how many queries a class has: remove query_balance")
+        if self.sampling is not None and (self.episodes_file is not None or self.query_balance != "equal"):
+            raise ValueError("sampling draws the sizes of episodes: remove episodes_file and query_balance")
         return self
 
 

@@ -40,6 +40,7 @@ CHANGING = {
     "eval.dirichlet_alpha",
     "eval.episodes_file",
     "eval.query_balance",
+    "eval.sampling",
     "eval.seed",
     "precision",
     "queries",
