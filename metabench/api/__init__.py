@@ -12,6 +12,7 @@ from metabench.api.datasets import Dataset, DatasetFiles, Progress, Split, Split
 from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
 from metabench.api.images import Images
+from metabench.api.inspections import Inspection
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.rows import Rows, TensorRows
 from metabench.api.sources import EpisodeSource, SourceSplit
@@ -44,6 +45,7 @@ __all__ = [
     "EpisodeSource",
     "Episodes",
     "Images",
+    "Inspection",
     "Metrics",
     "Pack",
     "Progress",

@@ -7,13 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from metabench.api.config import Config
+from metabench.api.inspections import Inspection
 from metabench.api.rows import Rows, TensorRows
 from metabench.packs import ClassImages, Pack
 
@@ -67,7 +69,12 @@ class Split:
 
     @classmethod
     def of(
-        cls, pack: Pack, classes: Sequence[int], mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)
+        cls,
+        pack: Pack,
+        classes: Sequence[int],
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        images: npt.NDArray[np.bool_] | None = None,
     ) -> Split:
         """Return the split of some classes of a pack, without a copy of its images.
 
@@ -76,8 +83,11 @@ class Split:
             classes: indices of the classes.
             mean: see `Split`.
             std: see `Split`.
+            images: [n] whether the split has an image of the pack; None takes all images of the classes.
         """
         members = [np.arange(pack.offsets[c], pack.offsets[c + 1]) for c in classes]
+        if images is not None:
+            members = [indices[images[indices]] for indices in members]
         order = np.concatenate(members) if members else np.empty(0, np.int64)
         names = pack.image_names
         return cls(
@@ -131,11 +141,28 @@ class Dataset(abc.ABC):
     version: ClassVar[str] = "1"
     #: Parameters that only `split` reads: configurations that differ in nothing else share a pack.
     split_parameters: ClassVar[Collection[str]] = ()
-    #: Whether splits share classes or images on purpose. Records say so; otherwise such data are refused.
-    overlapping: ClassVar[bool] = False
+    #: Whether splits share classes or images on purpose, or "classes" only; the class says so, or a dataset by its
+    #: parameters. Records repeat it; otherwise such data are refused.
+    overlapping: bool | Literal["classes"] = False
+    #: Whether `inspect` is asked only about places that no other dataset recognises.
+    reads_any_images: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @classmethod
+    def inspect(cls, path: Path, files: DatasetFiles, progress: Progress) -> Inspection | None:
+        """Describe a file or folder for `metabench data inspect`; None if the dataset does not recognise it.
+
+        Args:
+            path: the absolute path of an existing file or folder.
+            files: the directories of raw data.
+            progress: called now and then with the progress.
+
+        Raises:
+            DataError: the files are recognised, and cannot be read.
+        """
+        return None
 
     def raw_files(self, files: DatasetFiles) -> Iterable[Path] | None:
         """Return the files and folders that `pack` reads; it runs again when they change.

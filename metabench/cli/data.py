@@ -1,8 +1,9 @@
-"""`metabench data`: list, prepare, verify and import packed datasets."""
+"""`metabench data`: list, prepare, verify, import and inspect datasets."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,16 @@ import click
 from metabench.cli.streams import say
 
 if TYPE_CHECKING:
-    from metabench.api import Progress
+    from metabench.api import Inspection, Progress
     from metabench.packs import Pack
+
+#: Columns of a description where standard output is no terminal.
+_COLUMNS = 100
 
 
 @click.group()
 def data() -> None:
-    """List, prepare, verify and import datasets.
+    """List, prepare, verify, import and inspect datasets.
 
     METABENCH_DATA lists directories with raw data, which are only read. Packed copies and downloads go to
     METABENCH_CACHE. METABENCH_OFFLINE=1 forbids downloads.
@@ -133,6 +137,75 @@ def import_dataset(name: str, path: Path) -> None:
     with pack_progress() as progress:
         pack = make_pack(name, dataset, roots, progress)
     say(f"{name}: imported from {path}, {_describe(pack, pack_path(name, dataset, roots))}")
+
+
+@data.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def inspect(path: Path) -> None:
+    """Say what is in PATH, a folder, archive or list of images, and which suite fits.
+
+    Every image is decoded; nothing is written.
+    """
+    from metabench.cli.streams import output_encoding, terminal_width
+    from metabench.reporting.inspection import inspection_text
+
+    for number, (name, found) in enumerate(_inspected(path).items()):
+        say("\n" if number else "", end="")
+        say(inspection_text(name, found, terminal_width() or _COLUMNS, output_encoding()))
+        if found.new_suite:
+            say(f"\nnext: metabench data new-suite {shlex.quote(str(path))}")
+
+
+@data.command("new-suite")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="The new file. Default: NAME.yaml in this folder.")
+def new_suite(path: Path, output: Path | None) -> None:
+    """Write a suite that runs on PATH, a folder, archive or list of images.
+
+    Ways, shots and queries fit the classes found. No file is overwritten.
+    """
+    from metabench.errors import DataError, StoreError
+    from metabench.files import atomic_file
+
+    target = output or Path(f"{path.absolute().stem}.yaml")
+    if os.path.lexists(target):
+        raise StoreError(f"{target} exists already: choose another file with --output")
+    found = _inspected(path)
+    text = next((one.new_suite for one in found.values() if one.new_suite), "")
+    if not text:
+        suites = [f"metabench run {suite}" for one in found.values() for suite in one.suites]
+        problems = [problem for one in found.values() for problem in one.problems]
+        reason = f"these suites read {path}: {', '.join(suites)}" if suites else "\n".join(problems)
+        raise DataError(f"no suite is written: {reason}")
+    try:
+        with atomic_file(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror}. Choose another place with --output") from error
+    say(f"wrote {target}\nnext:  metabench run {shlex.quote(str(target))} --profile smoke")
+
+
+def _inspected(path: Path) -> dict[str, Inspection]:
+    """Return the descriptions of a place, by dataset.
+
+    Raises:
+        DataError: it is not there, or no dataset reads it.
+    """
+    from metabench.cli.progress import pack_progress
+    from metabench.data.inspecting import dataset_classes, inspect_path
+    from metabench.data.packing import DataRoots
+    from metabench.errors import DataError
+    from metabench.registry.manager import PluginManager
+
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}: correct the path")
+    roots = DataRoots.from_environment(os.environ)
+    classes = dataset_classes(PluginManager.from_environment())
+    with pack_progress() as progress:
+        found = inspect_path(path.absolute(), classes, roots, progress)
+    if not found:
+        raise DataError(f"no dataset reads {path}: `metabench list` names the datasets")
+    return found
 
 
 def _describe(pack: Pack, path: Path) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metabench.cli.streams import output_encoding, say
+from metabench.cli.streams import output_encoding, say, terminal_width
 
 if TYPE_CHECKING:
     from metabench.records.runs import Runs
@@ -90,8 +88,3 @@ def garbage_kept() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def terminal_width() -> int | None:
-    """Return the terminal's columns; None where stdout is no terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

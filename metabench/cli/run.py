@@ -225,8 +225,7 @@ def _show(cells: Sequence[Cell]) -> None:
 def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:
     """Write the leaderboard's files; return its text for the terminal."""
     from metabench.analysis.standings import make_tables
-    from metabench.cli.leaderboard import terminal_width
-    from metabench.cli.streams import output_encoding
+    from metabench.cli.streams import output_encoding, terminal_width
     from metabench.records.runs import Runs
     from metabench.reporting.rendering import render_csv, render_markdown, render_text
 

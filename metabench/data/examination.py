@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metabench.data.identical import Findings, examine
+from metabench.data.identical import Findings, Overlapping, examine
 from metabench.data.order import content_of
 from metabench.files import atomic_file
 
@@ -45,7 +45,7 @@ def kept_examination(path: Path, key: str) -> Examination | None:
 
 
 def new_examination(
-    path: Path, key: str, name: str, splits: Mapping[str, Split], overlapping: bool, progress: Progress
+    path: Path, key: str, name: str, splits: Mapping[str, Split], overlapping: Overlapping, progress: Progress
 ) -> Examination:
     """Read all images of the splits, some at a time, and keep the results.
 
@@ -54,11 +54,11 @@ def new_examination(
         key: hash of everything that the images follow from.
         name: the dataset's name, for messages.
         splits: the checked splits.
-        overlapping: whether the dataset's splits share classes or images on purpose.
+        overlapping: whether the dataset's splits share classes or images on purpose, or "classes" only.
         progress: told of the images that were read.
 
     Raises:
-        InvalidData: a class or an image is in two splits, and `overlapping` is false.
+        InvalidData: a class or an image is in two splits, and `overlapping` does not allow it.
     """
     total, done = sum(len(split.images) for split in [*splits.values(), splits["test"]]), 0
 

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # imports torch
 
 #: Bytes of the images hashed at once, so that padded copies stay small.
 _AT_ONCE = 2**22
+
+
+#: Whether splits may share classes and images, or classes only; see `metabench.api.Dataset.overlapping`.
+Overlapping: TypeAlias = bool | Literal["classes"]
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,23 @@ class Findings:
 
 
 def examine(
-    name: str, splits: Mapping[str, Split], overlapping: bool, seen: Callable[[int], None] = lambda images: None
+    name: str,
+    splits: Mapping[str, Split],
+    overlapping: Overlapping,
+    seen: Callable[[int], None] = lambda images: None,
 ) -> Findings:
     """Compare names of classes and contents of images within and across splits.
 
     Args:
         name: the dataset's name, for the message.
         splits: the checked splits.
-        overlapping: whether the dataset's splits share classes or images on purpose.
+        overlapping: whether the dataset's splits share classes or images on purpose, or "classes" only.
         seen: told of the number of images of each part that was read.
 
     Raises:
-        InvalidData: a class or an image is in two splits, and `overlapping` is false.
+        InvalidData: a class or an image is in two splits, and `overlapping` does not allow it.
     """
-    shared_classes = _shared_classes(name, splits, overlapping)
+    shared_classes = _shared_classes(name, splits, bool(overlapping))
     rows = {split: content.rows for split, content in splits.items()}
     class_of = {
         split: np.repeat(np.arange(len(content.class_names)), np.diff(content.offsets.numpy()))
@@ -88,22 +95,30 @@ def examine(
                 duplicates[split] += 1
                 across_classes[split] += int(class_of[split][first[split]] != class_of[split][index])
             first.setdefault(split, index)
-    if shared and not overlapping:
+    if shared and overlapping is not True:
         one = shared[0][0]
         other = next(copy for copy in shared[0] if copy[0] != one[0])
-        places = [f"{split} (class '{splits[split].class_names[class_of[split][i]]}')" for split, i in (one, other)]
+        places = [
+            f"image {_image_name(splits[split], i)} of {split} (class '{splits[split].class_names[c]}')"
+            for split, i, c in ((split, i, class_of[split][i]) for split, i in (one, other))
+        ]
         raise InvalidData(
-            f"the dataset '{name}' has {_count(len(shared), 'image')} in more than one split, e.g. image {one[1]} of "
-            f"{places[0]} is image {other[1]} of {places[1]}: {_ADVICE}"
+            f"the dataset '{name}' has {_count(len(shared), 'image')} in more than one split, e.g. {places[0]} is "
+            f"{places[1]}: {_ADVICE}"
         )
     constant = {split: count for split, (_, count) in looks.items() if count}
-    return Findings(dict(+duplicates), dict(+across_classes), constant, overlapping, len(shared), shared_classes)
+    return Findings(dict(+duplicates), dict(+across_classes), constant, bool(overlapping), len(shared), shared_classes)
 
 
 _ADVICE = (
     "results on it would be too good; remove the copies, or set `overlapping = True` in the dataset's class if this is "
     "on purpose"
 )
+
+
+def _image_name(split: Split, index: int) -> str:
+    """Return the name of an image; its index where it has none."""
+    return str(index) if split.image_names is None else f"'{split.image_names[index]}'"
 
 
 def _shared_classes(name: str, splits: Mapping[str, Split], overlapping: bool) -> int:

@@ -27,12 +27,13 @@ from metabench.registry.code import code_hash
 from metabench.registry.file_classes import is_local
 
 if TYPE_CHECKING:
-    from metabench.api import Dataset, EpisodeSource, Progress, SourceSplit, Split
+    from metabench.api import Dataset, DatasetFiles, EpisodeSource, Progress, SourceSplit, Split
 
 __all__ = [
     "DataRoots",
     "LoadedDataset",
     "all_packed_files",
+    "dataset_files",
     "load_pack",
     "load_splits",
     "make_pack",
@@ -240,7 +241,7 @@ def _load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress
 def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress, raw: _RawFiles) -> Pack:
     path = pack_path(name, dataset, roots)
     _check_writable(path.parent)
-    packed = _guarded(name, "pack()", lambda: dataset.pack(_files(name, roots), progress))
+    packed = _guarded(name, "pack()", lambda: dataset.pack(dataset_files(name, roots), progress))
     content: Pack | Iterator[ClassImages]
     if isinstance(packed, Iterator):
         content = checked_classes(name, _guarded_each(name, packed))
@@ -315,7 +316,8 @@ def _paths(parameters: object) -> list[Path]:
     return [] if path == Path(path.anchor) else [path]  # "/" is a separator, not a folder of images
 
 
-def _files(name: str, roots: DataRoots) -> _Files:
+def dataset_files(name: str, roots: DataRoots) -> DatasetFiles:
+    """Return the directories that a dataset may read and write."""
     folders = [folder for source in roots.sources for folder in (source / _folder(name), source)]
     return _Files([folder for folder in folders if os.path.isdir(folder)], roots.cache / _folder(name), roots.download)
 
@@ -326,7 +328,7 @@ def _raw_files(name: str, dataset: Dataset, roots: DataRoots) -> _RawFiles:
 
 def _raw_places(name: str, dataset: Dataset, roots: DataRoots) -> Iterable[Path]:
     """Return the files and folders that a dataset reads, also missing ones."""
-    declared = dataset.raw_files(_files(name, roots))
+    declared = dataset.raw_files(dataset_files(name, roots))
     if declared is not None:
         return declared
     return [*_paths(_parameters(dataset)), *(source / _folder(name) for source in roots.sources)]

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -50,7 +49,7 @@ class Noise(api.Dataset):
 
 
 class OverlappingNoise(Noise):
-    overlapping: ClassVar[bool] = True
+    overlapping = True
 
 
 class TrainIsTest(Noise):
