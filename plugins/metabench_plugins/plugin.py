@@ -102,7 +102,7 @@ def metabench_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot, its one-shot runs, glyphs, folder and sinusoid."""
+    """Return Omniglot, its one-shot runs, Meta-Dataset, glyphs, folder and sinusoid."""
     return [
         DatasetSpec(
             "folder",
@@ -115,6 +115,13 @@ def metabench_datasets() -> list[DatasetSpec]:
             "1623 handwritten characters of 50 alphabets, 20 drawings each",
             "Lake et al. 2015",
             "https://github.com/brendenlake/omniglot",
+        ),
+        DatasetSpec(
+            "metadataset",
+            f"{_HERE}.datasets.metadataset:MetaDataset",
+            "a source of Meta-Dataset, from its TFRecord files",
+            "Triantafillou et al. 2020",
+            "https://arxiv.org/abs/1903.03096",
         ),
         DatasetSpec(
             "omniglot-runs",

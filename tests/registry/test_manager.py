@@ -64,7 +64,7 @@ def test_the_built_ins_use_the_same_entry_points() -> None:
     plugins = manager("metabench")
     assert set(plugins.algorithms()) == BUILT_IN
     assert list(plugins.backbones()) == ["conv4", "identity", "mlp"]
-    assert list(plugins.datasets()) == ["folder", "glyphs", "omniglot", "omniglot-runs", "sinusoid"]
+    assert list(plugins.datasets()) == ["folder", "glyphs", "metadataset", "omniglot", "omniglot-runs", "sinusoid"]
     assert [info.distribution for info in plugins.plugins()] == ["metabench"]
 
 

@@ -1,0 +1,193 @@
+"""Sources of Meta-Dataset, from their TFRecord files.
+
+Triantafillou et al., "Meta-Dataset: a dataset of datasets for learning to learn from few examples", 2020.
+https://arxiv.org/abs/1903.03096; https://github.com/google-research/meta-dataset
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Literal
+
+from pydantic import Field
+
+from metabench import api
+from metabench.api import ClassImages, DataError, Pack
+from metabench_plugins.images.classes import Photo, PhotoClass, packed
+from metabench_plugins.images.config import ImageConfig
+from metabench_plugins.images.tfrecords import Record, features, records_of
+
+_SPEC = "dataset_spec.json"
+#: The names of the splits, and those of Meta-Dataset, in the order of the numbers of their classes.
+_SPLITS = {"train": "TRAIN", "val": "VALID", "test": "TEST"}
+
+
+class MetaDatasetConfig(ImageConfig):
+    """Parameters of `MetaDataset`, beside those of `ImageConfig`.
+
+    Attributes:
+        records: the folder of a source, with `dataset_spec.json` and the files of its classes; a relative path is
+            looked for in METABENCH_DATA, then in the current folder.
+        interpolation: filter of the resizing, ``bilinear`` as in the authors' code.
+    """
+
+    records: str = Field(min_length=1)
+    interpolation: Literal["lanczos", "bicubic", "bilinear"] = "bilinear"
+
+
+class MetaDataset(api.Dataset):
+    """A source of Meta-Dataset as [C, S, S] images, 84×84 by default.
+
+    Images are stretched to a square, as by the authors, unless `resize` says otherwise. The splits are those of
+    ``dataset_spec.json``. A source without training or validation classes is for tests: such a split has all classes.
+    """
+
+    Config: ClassVar[type[api.Config]] = MetaDatasetConfig
+    config: MetaDatasetConfig
+
+    def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
+        """Return the folder, where it is there."""
+        return [place for place in _places(self.config.records, files.sources) if place.is_dir()][:1]
+
+    def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Iterator[ClassImages]:
+        """Yield the [n, C, S, S] images of each class, in the order of the splits; image names are places in the file.
+
+        Raises:
+            DataError: the folder or a file is missing or damaged.
+        """
+        folder = _folder(self.config.records, files.sources)
+        spec = _read_spec(folder)
+        config = self.config
+        if config.resize is None:
+            config = config.model_copy(update={"resize": (config.image_size, config.image_size)})
+        classes = [self._class(folder, spec, number, name) for number, name in enumerate(_names(folder, spec))]
+        yield from packed(classes, config, f"reading {folder.name}", progress)
+
+    def split(self, pack: Pack) -> Mapping[str, api.Split]:
+        """Return the splits of ``dataset_spec.json``, without a copy of the images."""
+        every = range(len(pack.class_names))
+        members = {split: [c for c in every if pack.class_names[c].startswith(f"{split}/")] for split in _SPLITS}
+        if not all(members.values()):
+            self.overlapping = True
+        return {split: api.Split.of(pack, found or every) for split, found in members.items()}
+
+    def _class(self, folder: Path, spec: Mapping[str, Any], number: int, name: str) -> PhotoClass:
+        """Return the image files of a class.
+
+        Raises:
+            DataError: its file is missing or damaged.
+        """
+        path = folder / str(spec["file_pattern"]).format(number)
+        photos = [
+            Photo(f"{i:05d}", f"record {i + 1} of {path}", partial(_opened, record, number))
+            for i, record in enumerate(records_of(path))
+        ]
+        if not photos:
+            raise DataError(f"{path} has no images: get the file again")
+        return PhotoClass(name, photos)
+
+
+def _opened(record: Record, number: int) -> BinaryIO:
+    """Return the image file of a record.
+
+    Raises:
+        ValueError: the record has no image, or is of another class than its file.
+    """
+    found = features(record.read())
+    images, labels = found.get("image", []), found.get("label", [])
+    if len(images) != 1 or not isinstance(images[0], bytes):
+        raise ValueError("the record has no image")
+    if labels != [number]:
+        raise ValueError(
+            f"the record has the label {', '.join(map(str, labels)) or 'none'}, and its file is of {number}"
+        )
+    return io.BytesIO(images[0])
+
+
+def _read_spec(folder: Path) -> dict[str, Any]:
+    """Return the content of ``dataset_spec.json``.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    path = folder / _SPEC
+    try:
+        spec = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(spec, dict) or not isinstance(spec["class_names"], dict):
+            raise ValueError("it has no class_names")
+        if spec["file_pattern"] != "{}.tfrecords":
+            raise ValueError(f"file_pattern is {spec['file_pattern']!r}, and only '{{}}.tfrecords' is read")
+        return spec
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} has no {_SPEC}: give `records` the folder of one source, as the authors' conversion writes it"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is not as the authors' conversion writes it: {error}") from error
+
+
+def _names(folder: Path, spec: Mapping[str, Any]) -> list[str]:
+    """Return a name for each class, by number: ``test/NAME``; with its number, where several have the name.
+
+    Raises:
+        DataError: numbers of classes are missing.
+    """
+    names = {int(number): str(name) for number, name in spec["class_names"].items()}
+    sizes = _sizes(folder, spec)
+    if sorted(names) != list(range(sum(sizes.values()))):
+        raise DataError(
+            f"{folder / _SPEC} has {len(names)} class_names, and its splits {sum(sizes.values())} classes: get it again"
+        )
+    of_split = [split for split, size in sizes.items() for _ in range(size)]
+    counts = Counter(names.values())
+    return [
+        f"{split}/{names[number]}{f' ({number})' if counts[names[number]] > 1 else ''}"
+        for number, split in enumerate(of_split)
+    ]
+
+
+def _sizes(folder: Path, spec: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of classes of each split.
+
+    A source gives them, or numbers of superclasses (Omniglot's alphabets), or numbers of images by name (ImageNet).
+
+    Raises:
+        DataError: it gives none.
+    """
+    try:
+        if "classes_per_split" in spec:
+            return {split: int(spec["classes_per_split"][name]) for split, name in _SPLITS.items()}
+        if "superclasses_per_split" in spec:
+            sizes = [int(spec["classes_per_superclass"][str(i)]) for i in range(len(spec["classes_per_superclass"]))]
+            found, first = {}, 0
+            for split, name in _SPLITS.items():
+                last = first + int(spec["superclasses_per_split"][name])
+                found[split] = sum(sizes[first:last])
+                first = last
+            return found
+        leaves = set(spec["class_names"].values())
+        return {split: len(leaves & spec["images_per_class"][name].keys()) for split, name in _SPLITS.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder / _SPEC} does not say how many classes a split has: get it again") from error
+
+
+def _folder(records: str, sources: Sequence[Path]) -> Path:
+    places = _places(records, sources)
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise DataError(
+            f"there is no folder {' and no folder '.join(map(str, places))}: correct the parameter `records`, or set "
+            "METABENCH_DATA to the folder that holds it"
+        )
+    return folder
+
+
+def _places(records: str, sources: Sequence[Path]) -> list[Path]:
+    """Return the folders that a parameter may mean, in the order of the search."""
+    path = Path(records).expanduser()
+    return [path] if path.is_absolute() else [*(source / path for source in sources), path.absolute()]
