@@ -30,9 +30,11 @@ from metabench.data.sampler import (
 _MOST_OF_A_CLASS = 100
 #: Smallest and largest log weight of a class in the support set.
 _LOG_WEIGHTS = (math.log(0.5), math.log(2.0))
-#: Words of an episode: way, classes, size of the support set, weights; then images, and the order of the queries.
-_COMPOSITION = 1 + MOST_WAYS + 1 + MOST_WAYS
+#: Words of an episode: family, way, classes, size of the support set, weights; then images, and order of the queries.
+_FAMILY, _WAY, _CLASSES, _SUPPORT, _WEIGHTS = 0, 1, 2, 2 + MOST_WAYS, 3 + MOST_WAYS
+_COMPOSITION = _WEIGHTS + MOST_WAYS
 _IMAGES, _ORDER = MOST_SUPPORT + MOST_WAYS * MOST_QUERIES, MOST_WAYS * MOST_QUERIES
+_ALL = _COMPOSITION + _IMAGES + _ORDER
 #: Bits of a random word that a float64 holds.
 _BITS = 53
 
@@ -57,19 +59,28 @@ class MetaDatasetSampler:
 
     The way is uniform between 5 and 50, or all classes; queries are as many of each class as half the smallest one, at
     most 10; the size of the support set is a uniform share of the images that are left, at most 100 of a class and 500
-    in all; shots follow the sizes of the classes, each times a factor between 1/2 and 2, at least 1.
+    in all; shots follow the sizes of the classes, each times a factor between 1/2 and 2, at least 1. Where classes have
+    families, such as alphabets, an episode has classes of one family of at least 5, each family being as likely.
 
     Args:
         offsets: [classes + 1] image `j` belongs to class `c` when ``offsets[c] <= j < offsets[c + 1]``.
         shape: the shape, which names this sampler.
         stream: name of the sequence of episodes.
         seed: seed of the sequence.
+        families: [classes] number of the family of each class; None for one family.
 
     Raises:
-        ValueError: there are fewer than 5 classes, or a class has fewer than 2 images.
+        ValueError: there are fewer than 5 classes, of a family, or a class has fewer than 2 images.
     """
 
-    def __init__(self, offsets: npt.ArrayLike, shape: EpisodeShape, stream: str, seed: int) -> None:
+    def __init__(
+        self,
+        offsets: npt.ArrayLike,
+        shape: EpisodeShape,
+        stream: str,
+        seed: int,
+        families: Sequence[int] | None = None,
+    ) -> None:
         self._offsets = np.asarray(offsets, dtype=np.int64)
         self._sizes = np.diff(self._offsets)
         if len(self._sizes) < LEAST_WAYS or self._sizes.min() < shape.per_class:
@@ -77,12 +88,17 @@ class MetaDatasetSampler:
                 f"episodes of varying ways need {LEAST_WAYS} classes of at least {shape.per_class} images, not "
                 f"{len(self._sizes)} of at least {self._sizes.min(initial=0)}"
             )
+        numbers = np.zeros(len(self._sizes), np.int64) if families is None else np.asarray(families)
+        members = [np.flatnonzero(numbers == family) for family in np.unique(numbers)]
+        self._families = [classes for classes in members if len(classes) >= LEAST_WAYS]
+        if not self._families:
+            raise ValueError(f"episodes of varying ways need a family of {LEAST_WAYS} classes")
         self._key = sampler_key(stream, shape, seed)
 
     def ways(self, first: int, count: int) -> IntArray:
         """Return the [count] ways of episodes."""
-        words = episode_words(self._key, first, count, _COMPOSITION + _IMAGES + _ORDER)
-        return np.array([self._way(int(word)) for word in words[:, 0]], dtype=np.int64)
+        drawn = (episode_words(self._key, number, 1, _ALL)[0, :_CLASSES] for number in range(first, first + count))
+        return np.array([self._way(self._family(words), words) for words in map(np.ndarray.tolist, drawn)], np.int64)
 
     def composition(self, number: int) -> Composition:
         """Return the classes of an episode, with their shots and queries."""
@@ -113,24 +129,29 @@ class MetaDatasetSampler:
 
     def _words(self, number: int) -> list[int]:
         """Return the random words of an episode."""
-        words: list[int] = episode_words(self._key, number, 1, _COMPOSITION + _IMAGES + _ORDER)[0].tolist()
-        return words[: _COMPOSITION + _IMAGES + _ORDER]
+        words: list[int] = episode_words(self._key, number, 1, _ALL)[0, :_ALL].tolist()
+        return words
 
-    def _way(self, word: int) -> int:
-        most = min(MOST_WAYS, len(self._sizes))
-        return LEAST_WAYS + word % (most - LEAST_WAYS + 1)
+    def _family(self, words: Sequence[int]) -> IntArray:
+        """Return the classes of the family of an episode."""
+        return self._families[words[_FAMILY] % len(self._families)]
+
+    def _way(self, family: IntArray, words: Sequence[int]) -> int:
+        most = min(MOST_WAYS, len(family))
+        return LEAST_WAYS + words[_WAY] % (most - LEAST_WAYS + 1)
 
     def _composition(self, words: Sequence[int]) -> Composition:
-        way = self._way(words[0])
-        classes = np.array(_distinct(words[1 : 1 + way], len(self._sizes)), dtype=np.int64)
+        family = self._family(words)
+        way = self._way(family, words)
+        classes = family[_distinct(words[_CLASSES : _CLASSES + way], len(family))]
         sizes = self._sizes[classes]
         queries = min(MOST_QUERIES, int(sizes.min()) // 2)
         left = sizes - queries
-        share = _uniform(words[1 + MOST_WAYS])
+        share = _uniform(words[_SUPPORT])
         # Rounded down plus one: as a share above 0, rounded up.
         total = min(MOST_SUPPORT, int(np.floor(share * np.minimum(_MOST_OF_A_CLASS, left) + 1).sum()))
         low, high = _LOG_WEIGHTS
-        log_weights = low + (high - low) * np.array([_uniform(word) for word in words[2 + MOST_WAYS :][:way]])
+        log_weights = low + (high - low) * np.array([_uniform(word) for word in words[_WEIGHTS : _WEIGHTS + way]])
         weights = sizes * np.exp(log_weights)
         shots = np.floor(weights / weights.sum() * (total - way)).astype(np.int64) + 1
         return Composition(classes, np.minimum(shots, left), queries)

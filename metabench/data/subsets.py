@@ -90,6 +90,7 @@ def limited(split: Split, subset: Subset, seed: int) -> Split:
         class_names=[split.class_names[c] for c in classes],
         groups=None if split.groups is None else [split.groups[c] for c in classes],
         image_names=None if image_names is None else [image_names[i] for i in index],
+        families=None if split.families is None else [split.families[c] for c in classes],
     )
 
 

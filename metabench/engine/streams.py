@@ -163,11 +163,12 @@ class EpisodeStream:
         self, split: Split, shape: EpisodeShape, stream: str, seed: int
     ) -> EpisodeSampler | FixedEpisodes | MetaDatasetSampler:
         """Return what gives the indices of the sorted classes and images of an episode."""
-        key = self._order.stream(stream)
+        key = self._order.stream(stream, shape)
         if self._named is not None:
             return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
-        sampler = EpisodeSampler if shape.sampling is None else MetaDatasetSampler
-        return sampler(self._order.offsets, shape, key, seed)
+        if shape.sampling is not None:
+            return MetaDatasetSampler(self._order.offsets, shape, key, seed, self._order.families)
+        return EpisodeSampler(self._order.offsets, shape, key, seed)
 
     def _own_groups(self, classes: int) -> IntArray:
         """Return a group for each class, numbered in sorted order; that of a class that is not drawn is of no use."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from metabench.api import Split
 from metabench.data.meta_dataset import Composition, MetaDatasetSampler
+from metabench.data.order import Order, episodes_key
 from metabench.data.sampler import EpisodeShape
 
 SHAPE = EpisodeShape(0, 0, 0, sampling="meta-dataset")
@@ -96,6 +101,55 @@ def test_every_class_is_drawn_as_often_as_others(drawn: dict[str, list[Compositi
     counts = np.bincount(np.concatenate([episode.classes for episode in drawn["uneven"]]))
     expected = counts.mean()
     assert np.abs(counts - expected).max() < 5 * expected**0.5
+
+
+# ---------------------------------------------------------------------------------------------- families
+
+#: Classes of Meta-Dataset's Omniglot: test alphabets of 20, 26 and 47 characters, and one that is too small.
+ALPHABETS = [0] * 20 + [1] * 26 + [2] * 47 + [3] * 4
+
+
+@pytest.fixture(scope="module")
+def of_alphabets() -> list[Composition]:
+    found = MetaDatasetSampler(np.arange(98) * 20, SHAPE, "test", 0, ALPHABETS)
+    return [found.composition(i) for i in range(EPISODES)]
+
+
+def test_the_classes_of_an_episode_are_of_one_family(of_alphabets: list[Composition]) -> None:
+    assert {len({ALPHABETS[c] for c in episode.classes}) for episode in of_alphabets} == {1}
+
+
+def test_families_are_as_likely_whatever_their_sizes(of_alphabets: list[Composition]) -> None:
+    counts = np.bincount([ALPHABETS[episode.classes[0]] for episode in of_alphabets], minlength=4)
+    assert counts[3] == 0, "an episode has at least five classes"
+    assert stats.chisquare(counts[:3]).pvalue > 1e-4
+
+
+def test_ways_are_uniform_up_to_the_size_of_the_family(of_alphabets: list[Composition]) -> None:
+    for family, size in enumerate((20, 26, 47)):
+        ways = [len(episode.classes) for episode in of_alphabets if ALPHABETS[episode.classes[0]] == family]
+        counts = np.bincount(ways, minlength=size + 1)
+        assert counts[:5].sum() == 0
+        assert len(counts) == size + 1
+        assert stats.chisquare(counts[5:]).pvalue > 1e-4
+
+
+def test_families_below_five_classes_are_refused_together() -> None:
+    with pytest.raises(ValueError, match="need a family of 5 classes"):
+        MetaDatasetSampler(np.arange(9) * 20, SHAPE, "test", 0, [0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def test_families_are_part_of_the_key_of_varying_episodes_only() -> None:
+    plain = Split(torch.zeros(12, 1, 1, 1, dtype=torch.uint8), torch.arange(7) * 2, list("fedcba"))
+    with_families = replace(plain, families=[7, 7, 7, 7, 7, 3])
+    renumbered = replace(plain, families=[1, 1, 1, 1, 1, 9])
+    for shape, differ in ((SHAPE, True), (EpisodeShape(2, 1, 1), False)):
+        keys = [episodes_key(split, "test", shape, 0, "") for split in (plain, with_families, renumbered)]
+        assert (keys[0] != keys[1]) == differ
+        assert keys[1] == keys[2], "numbers are no names"
+    order = Order.of(with_families)
+    assert order.names == tuple("abcdef")
+    assert order.families == (0, 1, 1, 1, 1, 1)
 
 
 # ---------------------------------------------------------------------------------------------- indices

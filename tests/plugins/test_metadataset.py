@@ -71,13 +71,27 @@ def test_images_are_those_of_the_records_stretched_to_a_square(tmp_path: Path) -
         assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
 
 
-def test_the_alphabets_of_omniglot_give_the_sizes_of_its_splits(tmp_path: Path) -> None:
+def test_the_alphabets_of_omniglot_give_splits_and_families(tmp_path: Path) -> None:
     spec = {
         "superclasses_per_split": {"TRAIN": 2, "VALID": 1, "TEST": 1},
         "classes_per_superclass": {"0": 1, "1": 2, "2": 1, "3": 3},
+        "superclass_names": {"0": "Greek", "1": "Old Latin", "2": "Sindarin", "3": "Quenya"},
     }
     write_source(tmp_path / "data" / "RECORDS" / "birds", [2] * 7, **spec)
-    assert {name: len(classes) for name, classes in names(load(tmp_path)).items()} == {"train": 3, "val": 1, "test": 3}
+    data = load(tmp_path)
+    assert names(data) == {
+        "train": ["train Greek/class 0", "train Old Latin/class 1", "train Old Latin/class 2"],
+        "val": ["val Sindarin/class 3"],
+        "test": ["test Quenya/class 4", "test Quenya/class 5", "test Quenya/class 6"],
+    }
+    families = {name: split.families for name, split in data.splits.items() if isinstance(split, Split)}
+    assert families == {"train": [0, 1, 1], "val": [2], "test": [3, 3, 3]}
+
+
+@pytest.mark.usefixtures("birds")
+def test_other_sources_have_no_families(tmp_path: Path) -> None:
+    splits = load(tmp_path).splits.values()
+    assert [split.families for split in splits if isinstance(split, Split)] == [None] * 3
 
 
 def test_the_numbers_of_images_of_imagenet_give_its_splits(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
@@ -45,6 +46,7 @@ class MetaDataset(api.Dataset):
 
     Images are stretched to a square, as by the authors, unless `resize` says otherwise. The splits are those of
     ``dataset_spec.json``. A source without training or validation classes is for tests: such a split has all classes.
+    The alphabets of Omniglot are families, of which an episode of varying ways has one; ImageNet's graph is not used.
     """
 
     Config: ClassVar[type[api.Config]] = MetaDatasetConfig
@@ -69,12 +71,20 @@ class MetaDataset(api.Dataset):
         yield from packed(classes, config, f"reading {folder.name}", progress)
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
-        """Return the splits of ``dataset_spec.json``, without a copy of the images."""
-        every = range(len(pack.class_names))
-        members = {split: [c for c in every if pack.class_names[c].startswith(f"{split}/")] for split in _SPLITS}
+        """Return the splits of ``dataset_spec.json``, without a copy of the images; alphabets are families."""
+        prefixes = [name.partition("/")[0] for name in pack.class_names]
+        every = range(len(prefixes))
+        members = {split: [c for c in every if prefixes[c].split(" ")[0] == split] for split in _SPLITS}
         if not all(members.values()):
             self.overlapping = True
-        return {split: api.Split.of(pack, found or every) for split, found in members.items()}
+        splits = {split: api.Split.of(pack, found or every) for split, found in members.items()}
+        if not any(" " in prefix for prefix in prefixes):
+            return splits
+        numbers = {prefix: number for number, prefix in enumerate(dict.fromkeys(prefixes))}
+        return {
+            split: replace(found, families=[numbers[name.partition("/")[0]] for name in found.class_names])
+            for split, found in splits.items()
+        }
 
     def _class(self, folder: Path, spec: Mapping[str, Any], number: int, name: str) -> PhotoClass:
         """Return the image files of a class.
@@ -132,46 +142,46 @@ def _read_spec(folder: Path) -> dict[str, Any]:
 
 
 def _names(folder: Path, spec: Mapping[str, Any]) -> list[str]:
-    """Return a name for each class, by number: ``test/NAME``; with its number, where several have the name.
+    """Return a name for each class, by number: ``test/NAME``, or ``test ALPHABET/NAME`` where classes have families.
+
+    It has its number, where several have the name.
 
     Raises:
         DataError: numbers of classes are missing.
     """
     names = {int(number): str(name) for number, name in spec["class_names"].items()}
-    sizes = _sizes(folder, spec)
-    if sorted(names) != list(range(sum(sizes.values()))):
+    prefixes = _prefixes(folder, spec)
+    if sorted(names) != list(range(len(prefixes))):
         raise DataError(
-            f"{folder / _SPEC} has {len(names)} class_names, and its splits {sum(sizes.values())} classes: get it again"
+            f"{folder / _SPEC} has {len(names)} class_names, and its splits {len(prefixes)} classes: get it again"
         )
-    of_split = [split for split, size in sizes.items() for _ in range(size)]
-    counts = Counter(names.values())
-    return [
-        f"{split}/{names[number]}{f' ({number})' if counts[names[number]] > 1 else ''}"
-        for number, split in enumerate(of_split)
-    ]
+    full = [f"{prefix}/{names[number]}" for number, prefix in enumerate(prefixes)]
+    counts = Counter(full)
+    return [f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(full)]
 
 
-def _sizes(folder: Path, spec: Mapping[str, Any]) -> dict[str, int]:
-    """Return the number of classes of each split.
+def _prefixes(folder: Path, spec: Mapping[str, Any]) -> list[str]:
+    """Return the split of each class, by number, with its alphabet where there are superclasses (Omniglot).
 
-    A source gives them, or numbers of superclasses (Omniglot's alphabets), or numbers of images by name (ImageNet).
+    A source gives numbers of classes, of superclasses, or of images by name (ImageNet).
 
     Raises:
         DataError: it gives none.
     """
     try:
         if "classes_per_split" in spec:
-            return {split: int(spec["classes_per_split"][name]) for split, name in _SPLITS.items()}
+            sizes = {split: int(spec["classes_per_split"][name]) for split, name in _SPLITS.items()}
+            return [split for split, size in sizes.items() for _ in range(size)]
         if "superclasses_per_split" in spec:
-            sizes = [int(spec["classes_per_superclass"][str(i)]) for i in range(len(spec["classes_per_superclass"]))]
-            found, first = {}, 0
-            for split, name in _SPLITS.items():
-                last = first + int(spec["superclasses_per_split"][name])
-                found[split] = sum(sizes[first:last])
-                first = last
-            return found
+            splits = [split for split, name in _SPLITS.items() for _ in range(spec["superclasses_per_split"][name])]
+            return [
+                f"{split} {str(spec['superclass_names'][str(i)]).replace('/', '-')}"
+                for i, split in enumerate(splits)
+                for _ in range(int(spec["classes_per_superclass"][str(i)]))
+            ]
         leaves = set(spec["class_names"].values())
-        return {split: len(leaves & spec["images_per_class"][name].keys()) for split, name in _SPLITS.items()}
+        counts = {split: len(leaves & spec["images_per_class"][name].keys()) for split, name in _SPLITS.items()}
+        return [split for split, size in counts.items() for _ in range(size)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / _SPEC} does not say how many classes a split has: get it again") from error
 
