@@ -88,35 +88,15 @@ def read_episodes_file(path: Path, sha256: str | None = None) -> tuple[EpisodesF
 
 
 def shape_of(episodes: Sequence[NamedEpisode]) -> EpisodeShape:
-    """Return the way, shot and queries of all episodes.
-
-    Raises:
-        DataError: they differ.
-    """
-    first: tuple[int, int, int] | None = None
-    for episode in episodes:
-        shots = {len(images) for images in episode.support.values()}
-        queries = {len(images) for images in episode.query.values()}
-        for numbers, images in ((shots, "support images"), (queries, "queries")):
-            if len(numbers) > 1:
-                raise DataError(
-                    f"{episode.place}: its classes have {' and '.join(map(str, sorted(numbers)))} {images}: give all "
-                    "classes as many"
-                )
-        found = (len(episode.support), *shots, *queries)
-        first = first or found
-        if found != first:
-            raise DataError(
-                f"{episode.place}: it is {_described(found)}, and the first episode {_described(first)}: put episodes "
-                "of another shape into another file"
-            )
-    assert first is not None, "a file has episodes"
-    return EpisodeShape(*first)
-
-
-def _described(shape: tuple[int, ...]) -> str:
-    way, shot, queries = shape
-    return f"{way}-way {shot}-shot with {queries} queries of each class"
+    """Return the way, shot and queries of all episodes; 0 of each where they differ."""
+    shapes = {
+        (len(episode.support), *(frozenset(map(len, images.values())) for images in (episode.support, episode.query)))
+        for episode in episodes
+    }
+    (way, shots, queries), *others = shapes
+    if others or len(shots) > 1 or len(queries) > 1:
+        return EpisodeShape(0, 0, 0)
+    return EpisodeShape(way, *shots, *queries)
 
 
 # ------------------------------------------------------------------------------------------------ JSON

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from metabench.data.episodes_files import NamedEpisode
 from metabench.data.order import Order
@@ -24,7 +26,7 @@ class FixedEpisodes:
     Queries come in random order, which depends on the file and the number.
 
     Args:
-        episodes: the episodes, all of one shape.
+        episodes: the episodes.
         split: the split that has the images.
         order: its order, of all classes.
         key: 32 hexadecimal digits that seed the order of the queries.
@@ -35,23 +37,55 @@ class FixedEpisodes:
 
     def __init__(self, episodes: Sequence[NamedEpisode], split: Split, order: Order, key: str) -> None:
         images = _Images(split, order)
-        parts = [_indices(episode, images) for episode in episodes]
-        classes, support, query = (np.stack(part) for part in zip(*parts, strict=True))
-        way = classes.shape[1]
-        words = episode_words(key, 0, len(episodes), query.shape[1])[:, : query.shape[1]]
-        queries_order = np.argsort(words, axis=1, kind="stable")
-        labels = [np.tile(np.repeat(np.arange(way), part.shape[1] // way), (len(part), 1)) for part in (support, query)]
-        self._episodes = EpisodeIndices(
-            classes=classes,
-            support=support,
-            support_labels=labels[0],
-            query=np.take_along_axis(query, queries_order, axis=1),
-            query_labels=np.take_along_axis(labels[1], queries_order, axis=1),
-        )
+        self._key, self._most = key, max(_count(episode.query) for episode in episodes)
+        self._episodes = [self._indices(number, episode, images) for number, episode in enumerate(episodes)]
 
     def draw(self, first: int, count: int) -> EpisodeIndices:
-        """Return episodes `first` … `first + count - 1`."""
-        return self._episodes[(first + np.arange(count)) % len(self._episodes.classes)]
+        """Return episodes `first` … `first + count - 1`, which have one shape."""
+        parts = self._numbered(first, count)
+        return EpisodeIndices(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(EpisodeIndices)))
+
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the [count] accuracies of guessing.
+
+        That is 1/N; where support classes are uneven, which an algorithm may learn, the largest share of a class in the
+        queries.
+        """
+        found = []
+        for episode in self._numbered(first, count):
+            shots, queries = np.bincount(episode.support_labels[0]), np.bincount(episode.query_labels[0])
+            found.append(1 / len(shots) if len(set(shots.tolist())) == 1 else queries.max() / queries.sum())
+        return np.array(found)
+
+    def _numbered(self, first: int, count: int) -> list[EpisodeIndices]:
+        return [self._episodes[number % len(self._episodes)] for number in range(first, first + count)]
+
+    def _indices(self, number: int, episode: NamedEpisode, images: _Images) -> EpisodeIndices:
+        """Return an episode as a batch of one."""
+        classes = {name: images.class_of(name, episode.place) for name in episode.support}
+
+        def found(members: Mapping[str, Sequence[str]]) -> tuple[IntArray, IntArray]:
+            """Return the indices of named images, and their labels, sorted by label."""
+            indices = [
+                images.index_of(c, name, episode.place) for label, c in classes.items() for name in members[label]
+            ]
+            return np.array(indices), np.repeat(np.arange(len(classes)), [len(members[label]) for label in classes])
+
+        support, support_labels = found(episode.support)
+        query, query_labels = found(episode.query)
+        words = episode_words(self._key, number, 1, self._most)[0, : len(query)]
+        order = np.argsort(words, kind="stable")
+        return EpisodeIndices(
+            classes=np.array([list(classes.values())]),
+            support=support[None],
+            support_labels=support_labels[None],
+            query=query[order][None],
+            query_labels=query_labels[order][None],
+        )
+
+
+def _count(images: Mapping[str, Sequence[str]]) -> int:
+    return sum(map(len, images.values()))
 
 
 class _Images:
@@ -89,15 +123,3 @@ class _Images:
             of_class = f"class '{shown(self._order.names[class_])}'"
             raise DataError(f"{place}: {of_class} has no image '{shown(name)}'{nearest(name, members)}")
         return members[name]
-
-
-def _indices(episode: NamedEpisode, images: _Images) -> tuple[IntArray, IntArray, IntArray]:
-    """Return the [N] classes, [N·K] support images and [M] queries of an episode, sorted by label."""
-    classes = {name: images.class_of(name, episode.place) for name in episode.support}
-
-    def found(members: Sequence[str], class_: int) -> list[int]:
-        return [images.index_of(class_, name, episode.place) for name in members]
-
-    support = [i for name, class_ in classes.items() for i in found(episode.support[name], class_)]
-    query = [i for name, class_ in classes.items() for i in found(episode.query[name], class_)]
-    return np.array([*classes.values()]), np.array(support), np.array(query)

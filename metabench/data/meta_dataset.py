@@ -100,6 +100,10 @@ class MetaDatasetSampler:
         drawn = (episode_words(self._key, number, 1, _ALL)[0, :_CLASSES] for number in range(first, first + count))
         return np.array([self._way(self._family(words), words) for words in map(np.ndarray.tolist, drawn)], np.int64)
 
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the [count] accuracies of guessing, 1/N."""
+        return 1 / self.ways(first, count)
+
     def composition(self, number: int) -> Composition:
         """Return the classes of an episode, with their shots and queries."""
         return self._composition(self._words(number))

@@ -60,14 +60,19 @@ class EpisodeShape:
         return 0 if self.file is not None else self.shot + self.queries
 
     @property
+    def varies(self) -> bool:
+        """Return whether episodes have different sizes."""
+        return self.way == 0
+
+    @property
     def least_way(self) -> int:
         """Return the number of classes that a split must have."""
         return self.way if self.sampling is None else LEAST_WAYS
 
     @property
     def images(self) -> int:
-        """Return the number of images in an episode; the largest, where it varies."""
-        if self.sampling is not None:
+        """Return the number of images in an episode; that of Meta-Dataset's largest, where it varies."""
+        if self.varies:
             return MOST_SUPPORT + MOST_WAYS * MOST_QUERIES
         return self.way * (self.shot + self.queries)
 

@@ -103,7 +103,7 @@ def check_shuffled_labels(
         CellFailed: the accuracy is above chance.
         Interrupted: `watcher` asked to stop.
     """
-    chances = 1 / stream.ways(0, SHUFFLED_EPISODES)
+    chances = stream.chances(0, SHUFFLED_EPISODES)
 
     def shuffled_order(number: int, images: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, f"shuffled labels {number}"))

@@ -360,7 +360,7 @@ def _remarks(accuracies: Floats, stream: Stream) -> list[str]:
     """Return remarks on accuracies that are more likely a fault than a result; none on a regression."""
     if not isinstance(stream.task, Classification):
         return []
-    chances = 1 / stream.ways(0, len(accuracies))
+    chances = stream.chances(0, len(accuracies))
     mean, chance = float(accuracies.mean()), float(chances.mean())
     error = float(accuracies.std(ddof=1)) / len(accuracies) ** 0.5
     if (accuracies == 1).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from metabench.api import Episodes, Regression, SourceSplit
@@ -61,9 +62,9 @@ class SourceStream:
         uniform = torch.cat([self._uniform(number, 1)[:, :begins], spread.unsqueeze(0)], dim=1)
         return self._made(uniform, queries)
 
-    def ways(self, first: int, count: int) -> IntArray:
-        """Return [count] ones."""
-        return np.ones(count, np.int64)
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return [count] ones: a regression is not guessed."""
+        return np.ones(count)
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return [count, 0]: no classes."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -52,8 +53,8 @@ class Stream(Protocol):
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
 
-    def ways(self, first: int, count: int) -> IntArray:
-        """Return the [count] numbers of classes; 1 without classes."""
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the [count] accuracies of guessing; 1 without classes."""
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] without, or if they vary."""
@@ -102,7 +103,7 @@ class EpisodeStream:
         self._shape, self._name, self._seed = shape, stream, seed
         self._scale = Scale(split, device)
         self._augmentation = augmentation or Augmentation([], seed)
-        self.varies = shape.sampling is not None
+        self.varies = shape.varies
         self.task: Task = Classification(shape.way or MOST_WAYS)
         self._groups = (
             np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
@@ -145,11 +146,11 @@ class EpisodeStream:
             return 1
         return FEATURES_AT_ONCE if self._features is not None and self._device.type == "cpu" else None
 
-    def ways(self, first: int, count: int) -> IntArray:
-        """Return the [count] numbers of classes."""
-        if isinstance(self._sampler, MetaDatasetSampler):
-            return self._sampler.ways(first, count)
-        return np.full(count, self._shape.way)
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the [count] accuracies of guessing."""
+        if isinstance(self._sampler, EpisodeSampler):
+            return np.full(count, 1 / self._shape.way)
+        return self._sampler.chances(first, count)
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] where they vary."""

@@ -303,7 +303,7 @@ class Cell:
             identity["weights"] = training.id
         if self.is_cross_domain:
             identity["trained_on"] = vars(training.dataset).copy()
-        if self.shape.sampling:
+        if self.shape.varies:
             identity["validated_in"] = self.selection.shape.identity
         if self.selection.on:
             identity["validated_on"] = vars(self.selection.on).copy()

@@ -14,7 +14,7 @@ from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.filters import choose
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
-from metabench.planning.episodes_file import episodes_file_of
+from metabench.planning.episodes_file import fixed_episodes_of
 from metabench.planning.limits import Limit, limits_of, place_of
 from metabench.planning.sources import SOURCES
 from metabench.planning.suite import Suite, SuiteFile, Train
@@ -64,6 +64,7 @@ class _Planner:
         self._datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
         self._sizes = {label: targets.sizes(choice) for label, choice in self._datasets.items()}
         self._tasks = {label: targets.task(choice) for label, choice in self._datasets.items()}
+        self._fixed = fixed_episodes_of(suite, file)
         self._check_tasks()
         self._algorithms = {
             label: targets.choice("algorithm", label, entry) for label, entry in suite.algorithms.items()
@@ -76,7 +77,6 @@ class _Planner:
         self._traits = {label: targets.algorithm_traits(choice) for label, choice in self._algorithms.items()}
         self._sources = {label: {kind: self._source(label, kind) for kind in SOURCES} for label in suite.algorithms}
         self._limits = {label: self._limits_of(label) for label in suite.algorithms}
-        self._episodes_file = episodes_file_of(suite, file)
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells that the suite does not exclude."""
@@ -102,8 +102,9 @@ class _Planner:
         return [1] if self._tasks[dataset] == "regression" else self._suite.ways or []
 
     def _varies(self, dataset: Choice) -> bool:
-        """Return whether each test episode of a dataset draws its way and shots."""
-        return self._suite.eval.sampling is not None and self._tasks[dataset.label] == "classification"
+        """Return whether the test episodes of a dataset have different ways and shots."""
+        varies = self._suite.eval.sampling is not None or (self._fixed is not None and self._fixed[1].varies)
+        return varies and self._tasks[dataset.label] == "classification"
 
     def _check_tasks(self) -> None:
         """Check that ways are given where there are classes, and that a test is of the kind of its training.
@@ -119,10 +120,11 @@ class _Planner:
             )
         if self._suite.ways and not classified:
             raise self._file.error(("ways",), "a regression has no classes: remove 'ways'")
-        if self._suite.eval.sampling and (len(self._suite.ways or []), len(self._suite.shots)) != (1, 1):
+        several = (len(self._suite.ways or []), len(self._suite.shots)) != (1, 1)
+        if several and classified and any(self._varies(self._datasets[label]) for label in classified):
             raise self._file.error(
-                ("eval", "sampling"),
-                "each test episode draws its way and shots: give one way and one shot, those of validation episodes",
+                ("eval", "sampling" if self._suite.eval.sampling else "episodes_file"),
+                "test episodes have ways and shots of their own: give one way and one shot, those of validation",
             )
         for trained_on, tested_on in self._suite.pairs:
             if self._tasks[trained_on] != self._tasks[tested_on]:
@@ -312,7 +314,7 @@ class _Planner:
     def _testing(self, dataset: Choice, shape: EpisodeShape) -> Testing:
         settings = self._suite.eval
         until, task = settings.until, self._tasks[dataset.label]
-        file = self._episodes_file if task == "classification" else None
+        file = self._fixed[0] if self._fixed and task == "classification" else None
         if self._varies(dataset):
             shape = EpisodeShape(0, 0, 0, sampling=settings.sampling)
         most = until.at_most if until else settings.episodes

@@ -144,12 +144,33 @@ def test_drawn_episodes_are_other_cells_that_share_the_training(
     assert drawn.weights.sha256 == fixed.weights.sha256
 
 
+def test_episodes_of_several_shapes_are_tested_one_by_one(
+    runs: Callable[..., list[Record]], metabench: Command, classes: list[str]
+) -> None:
+    made = episodes(classes)
+    for episode in made[::2]:
+        name = next(iter(episode["support"]))
+        episode["support"][name] = episode["support"][name][:1]
+        episode["query"][name] = episode["query"][name][:3]
+    text = SUITE.replace("matchingnet:", "maml: {}, matchingnet:")
+    maml, matchingnet, protonet = runs(made, text=text)
+    assert (maml.status, maml.train) == ("skipped", None)
+    assert maml.error is not None
+    assert "only an algorithm of any way fits" in maml.error
+    for record in (matchingnet, protonet):
+        assert record.status == "ok", record.error
+        assert (record.way, record.shot, record.queries) == (0, 0, 0)
+        right = Store(Path("out")).episodes(record).figures["accuracy"] * np.array([11, 12] * 3)
+        assert right == pytest.approx(np.round(right)), "of 11 and 12 queries in turn"
+    title = metabench("leaderboard", "out").out.splitlines()[0]
+    assert title.endswith("varying ways and shots · conv4 · 6 test episodes · fixed episodes of runs.json")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (
             "episodes: 6,",
-            "",
             "fixed.yaml:9: eval: runs.json has 6 episodes, not 1000: write episodes: 6",
         ),
         ("episodes: 6,", "episodes: 7,", "fixed.yaml:9: eval.episodes: runs.json has 6 episodes, not 7"),
