@@ -66,8 +66,9 @@ def read_episodes_file(path: Path, sha256: str | None = None) -> tuple[EpisodesF
         DataError: the file cannot be read, has another hash or no episodes, or an episode is not as above, or has a
             class or an image twice. The message names the line.
     """
+    of_runs = path.is_dir() or path.suffix == ".zip"
     try:
-        parts = _label_files(path) if path.is_dir() or path.suffix == ".zip" else {str(path): path.read_bytes()}
+        parts = _label_files(path) if of_runs else {str(path): path.read_bytes()}
         texts = {name: content.decode() for name, content in parts.items()}
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read the episodes of {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -78,10 +79,10 @@ def read_episodes_file(path: Path, sha256: str | None = None) -> tuple[EpisodesF
         digest.update(content)
     if sha256 is not None and digest.hexdigest() != sha256:
         raise DataError(f"{path} has changed since the suite was planned: run the suite again")
-    of_runs = path.is_dir() or path.suffix == ".zip"
-    episodes = [
-        episode for name, text in texts.items() for episode in (_runs(name, text) if of_runs else _listed(name, text))
-    ]
+    if of_runs:
+        episodes = [_run(name, text) for name, text in texts.items()]
+    else:
+        episodes = [episode for name, text in texts.items() for episode in _listed(name, text)]
     if not episodes:
         raise DataError(f"{path} has no episodes{f': no {_LABELS} is in it' if of_runs else ''}")
     return EpisodesFile(path, digest.hexdigest()), episodes
@@ -206,8 +207,8 @@ def _label_files(path: Path) -> dict[str, bytes]:
         return {f"{path}/{name}": archive.read(name) for name in names if not name.startswith("__MACOSX")}
 
 
-def _runs(file: str, text: str) -> Iterator[NamedEpisode]:
-    """Yield the episode of one run.
+def _run(file: str, text: str) -> NamedEpisode:
+    """Return the episode of one run.
 
     Raises:
         DataError: a line has not two names, or the run is no episode.
@@ -223,4 +224,4 @@ def _runs(file: str, text: str) -> Iterator[NamedEpisode]:
         name = str(PurePosixPath(names[1]).with_suffix(""))
         support[name] = [names[1]]
         query.setdefault(name, []).append(names[0])
-    yield _checked(NamedEpisode(file, support, query))
+    return _checked(NamedEpisode(file, support, query))
