@@ -93,7 +93,7 @@ def test_a_classifier_has_an_output_for_each_class_of_its_subset(
     (cell,) = plan_of(cells_of, suite("{classifier: {}}", "classes: 4"))
     splits = splits_of(cell.training, data.splits)
     algorithm = build(cell.training, splits, CPU, everything)
-    assert {len(value) for name, value in algorithm.state_dict().items() if name.startswith("head")} == {4}
+    assert {len(value) for name, value in algorithm.state_dict().items() if name.startswith("classes.")} == {4}
     assert ImageBatches(splits["train"], 4, 0, CPU).step(0).classes == 4  # type: ignore[arg-type]
     assert splits["val"] is data.splits["val"]
     assert splits["test"] is data.splits["test"]

@@ -19,6 +19,7 @@ from metabench.data.sampler import EpisodeShape
 from metabench.errors import SuiteError
 from metabench.planning.cells import Cell
 from metabench.records.record import Record
+from metabench.records.runs import Runs
 from metabench.records.store import Store
 from tiny import Watching
 
@@ -87,7 +88,8 @@ def test_the_record_says_that_ways_and_shots_vary(run_suite: RunSuite, tmp_path:
     store = Store(tmp_path / "out")
     assert store.outputs(record.cell) is None
     assert store.episodes(record).groups.shape == (12, 0)
-    (table,) = make_tables([record], store)
+    runs = Runs.read([tmp_path / "out"])
+    (table,) = make_tables(runs.records, runs)
     assert table.title == "blots · varying ways and shots · conv4 · 12 test episodes"
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from bokeh.document import Document
 from bokeh.embed import components
-from bokeh.models import HoverTool
+from bokeh.models import HoverTool, NumeralTickFormatter
 from bokeh.palettes import Colorblind8
 from bokeh.plotting import figure
 
@@ -152,6 +152,7 @@ def _against_limit(rows: Sequence[Row], limit: str, axis: str) -> figure | None:
     metric = rows[0].metric
     plot = _figure(axis, metric.heading, x_axis_type="log")
     plot.xaxis.ticker = sorted({number for points in methods.values() for number in points})
+    plot.xaxis.formatter = NumeralTickFormatter(format="0,0")  # the formatter of a logarithmic axis writes powers
     for i, (method, points) in enumerate(list(methods.items())[:METHODS]):
         x = sorted(points)
         y = [points[number].mean * metric.scale for number in x]
