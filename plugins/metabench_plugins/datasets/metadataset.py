@@ -67,8 +67,12 @@ class MetaDataset(api.Dataset):
         config = self.config
         if config.resize is None:
             config = config.model_copy(update={"resize": (config.image_size, config.image_size)})
-        classes = [self._class(folder, spec, number, name) for number, name in enumerate(_names(folder, spec))]
-        yield from packed(classes, config, f"reading {folder.name}", progress)
+        names = _names(folder, spec)
+        for number, name in enumerate(names):  # one at a time: ImageNet has more than a million records
+            progress(number, len(names), f"reading the classes of {folder.name}")
+            yield from packed(
+                [_photos(folder, spec, number, name)], config, folder.name, lambda done, total, what: None
+            )
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return the splits of ``dataset_spec.json``, without a copy of the images; alphabets are families."""
@@ -86,20 +90,21 @@ class MetaDataset(api.Dataset):
             for split, found in splits.items()
         }
 
-    def _class(self, folder: Path, spec: Mapping[str, Any], number: int, name: str) -> PhotoClass:
-        """Return the image files of a class.
 
-        Raises:
-            DataError: its file is missing or damaged.
-        """
-        path = folder / str(spec["file_pattern"]).format(number)
-        photos = [
-            Photo(f"{i:05d}", f"record {i + 1} of {path}", partial(_opened, record, number))
-            for i, record in enumerate(records_of(path))
-        ]
-        if not photos:
-            raise DataError(f"{path} has no images: get the file again")
-        return PhotoClass(name, photos)
+def _photos(folder: Path, spec: Mapping[str, Any], number: int, name: str) -> PhotoClass:
+    """Return the image files of a class.
+
+    Raises:
+        DataError: its file is missing or damaged.
+    """
+    path = folder / str(spec["file_pattern"]).format(number)
+    photos = [
+        Photo(f"{i:05d}", f"record {i + 1} of {path}", partial(_opened, record, number))
+        for i, record in enumerate(records_of(path))
+    ]
+    if not photos:
+        raise DataError(f"{path} has no images: get the file again")
+    return PhotoClass(name, photos)
 
 
 def _opened(record: Record, number: int) -> BinaryIO:
