@@ -107,7 +107,7 @@ def metabench_datasets() -> list[DatasetSpec]:
         DatasetSpec(
             "folder",
             f"{_HERE}.datasets.folder:Folder",
-            "your own images, a folder for each class",
+            "your own images, in class folders, lists or archives",
         ),
         DatasetSpec(
             "omniglot",

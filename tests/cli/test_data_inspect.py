@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from command_line import Command, assert_refused, everything_below
+from command_line import Command, Distributions, assert_refused, everything_below
 from metabench.api import Inspection
 from metabench.reporting.inspection import inspection_text
 from picture_files import bomb, class_files, encoded, noise, picture, write_files
@@ -138,6 +138,57 @@ def test_the_description_needs_no_more_than_ascii() -> None:
     assert text.isascii()
     assert "2 .. 5 images each" in text
     assert "###" in text
+
+
+MINE = """\
+    from metabench import api
+    from metabench.specs import DatasetSpec, hookimpl
+
+
+    class Mine(api.Dataset):
+        @classmethod
+        def inspect(cls, path, files, progress):
+            if path.name == "photos":
+                ANSWER
+
+        def pack(self, files, progress):
+            raise AssertionError
+
+        split = pack
+
+
+    @hookimpl
+    def metabench_datasets():
+        return [DatasetSpec("mine", f"{__name__}:Mine", "my images")]
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (
+            "return api.Inspection('my form', {'x': 1}, {}, {'a': 3}, suites=['omniglot'])",
+            0,
+            ["read by     mine: my form", "params      {x: 1}", "fitting suites: omniglot"],
+        ),
+        ("return None", 0, ["read by     folder: a folder for each class"]),
+        ("raise api.DataError('photos: train.pkl is missing')", 2, ["metabench: photos: train.pkl is missing"]),
+        ("raise RuntimeError('oh')", 2, ["the dataset 'mine' failed in inspect(): RuntimeError: oh"]),
+        ("return 7", 2, ["the dataset 'mine', inspect(): the result must be an Inspection or None"]),
+    ],
+    ids=["recognised", "not recognised", "damaged", "broken", "no inspection"],
+)
+def test_datasets_of_plugins_are_asked_first(
+    answer: str, code: int, words: list[str], metabench: Command, distributions: Distributions
+) -> None:
+    distributions.add("mine", MINE.replace("ANSWER", answer))
+    written(TEN)
+    ended = metabench("data", "inspect", "photos")
+    assert ended.code == code
+    assert [part for part in words if part not in ended.out + ended.err] == []
+    if "omniglot" in answer:
+        expected = ["no suite is written: these suites read photos: metabench run omniglot"]
+        assert_refused(metabench("data", "new-suite", "photos"), expected)
 
 
 # ------------------------------------------------------------------------------------------------- new-suite

@@ -52,6 +52,10 @@ class OverlappingNoise(Noise):
     overlapping = True
 
 
+class NoiseOfSharedClasses(Noise):
+    overlapping = "classes"
+
+
 class TrainIsTest(Noise):
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         splits = super().split(pack)
@@ -93,6 +97,13 @@ def test_a_dataset_may_allow_it_and_the_record_says_so(tmp_path: Path) -> None:
     found = findings(OverlappingNoise((13, 2), names=tuple("abcdefgha")), tmp_path)
     assert (found.overlapping, found.shared, found.shared_classes) == (True, 1, 1)
     assert found.remarks() == ["the dataset allows that its splits overlap: 1 class and 1 image in more than one"]
+
+
+def test_a_dataset_may_allow_that_classes_are_shared_and_images_are_not(tmp_path: Path) -> None:
+    found = findings(NoiseOfSharedClasses(names=tuple("abcdefgha")), tmp_path / "apart")
+    assert (found.overlapping, found.shared, found.shared_classes) == (True, 0, 1)
+    with pytest.raises(DataError, match="has 1 image in more than one split"):
+        findings(NoiseOfSharedClasses((13, 2), names=tuple("abcdefgha")), tmp_path / "copied")
 
 
 def test_identical_images_within_a_split_are_counted(tmp_path: Path) -> None:

@@ -385,6 +385,13 @@ def test_a_split_of_some_classes_copies_no_image(tmp_path: Path) -> None:
     assert int(split.rows.take(torch.tensor([0]))[0, 0, 0, 0]) == 77
 
 
+def test_a_split_may_take_a_part_of_the_images_of_a_class(tmp_path: Path) -> None:
+    pack = load_pack("squares", Squares(), roots(tmp_path), silent)
+    split = api.Split.of(pack, [4, 1], images=np.arange(len(pack.images)) % 2 == 1)
+    assert split.offsets.tolist() == [0, 1, 2]
+    assert split.rows.take(torch.arange(2))[:, 0, 0, 0].tolist() == [9, 3]
+
+
 class Computed(api.Rows):
     """Twelve images, made when they are asked for; the image `broken` cannot be."""
 

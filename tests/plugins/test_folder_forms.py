@@ -173,7 +173,7 @@ def test_classes_may_be_in_groups(tmp_path: Path) -> None:
 def test_a_list_goes_before_class_folders_and_a_form_before_both(tmp_path: Path) -> None:
     root = as_folder({**IMAGES, "labels.csv": csv("").replace(",a", ",first")}, tmp_path)
     assert "first" in str(classes(loaded(root, tmp_path)))
-    assert "first" not in str(classes(loaded(root, tmp_path, form="class_folders")))
+    assert "first" not in str(classes(loaded(root, tmp_path, form="classes")))
 
 
 def test_a_list_of_something_else_is_remarked(tmp_path: Path) -> None:
@@ -242,15 +242,18 @@ def test_an_image_in_two_splits_is_refused_even_where_classes_are_shared(tmp_pat
             "needs the lists train, val and test, and test is empty",
         ),
         ({"split": {"by": "ratio", "train": ("a",)}}, "are for by: classes"),
-        ({"split": {"train": ("a",)}}, "are for by: classes"),
+        ({"split": {"train": ("a",)}}, r"split\.by\n\s+Field required"),
         ({"split": {"by": "image", "shared_classes": True}}, "is for given splits, not for by: image"),
         ({"split": {"by": "given"}, "seed": 3}, "seed divides nothing with split by: given"),
         ({"split": {"by": "given"}, "ratios": (1, 1, 1)}, "ratios divides nothing with split by: given"),
         ({"split": {"by": "chance"}}, "'given', 'ratio', 'classes' or 'image'"),
         ({"root": ""}, "at least 1 character"),
         ({"depth": 3}, "1 or 2"),
-        ({"ground": (256, 0, 0)}, "less than or equal to 255"),
+        ({"ground": (256, 0, 0)}, r"a colour is needed, \[red, green, blue\], each from 0 to 255"),
+        ({"ground": (1, 2)}, "a colour is needed"),
         ({"resize": 7}, "smaller than the crop"),
+        ({"resize": (8, 8, 8)}, r"a number of pixels or \[height, width\] is needed, from 1 to 4096"),
+        ({"resize": "large"}, "a number of pixels or"),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused(params: dict[str, Any], message: str) -> None:
@@ -280,7 +283,7 @@ def test_a_folder_of_a_class_named_as_a_split_is_no_split() -> None:
     marked = {
         name: [with_split("train", "1.png"), with_split("val", "2.png"), with_split("test", "3.png")] for name in "abc"
     }
-    given_ = divided(marked, SplitsConfig(split=SplitConfig(shared_classes=True)), "x")
+    given_ = divided(marked, SplitsConfig(split=SplitConfig(by="given", shared_classes=True)), "x")
     assert given_ == {split: {name: [index] for name in "abc"} for index, split in enumerate(NAMES)}
 
 

@@ -283,7 +283,7 @@ REFUSED = {
         r"has no CSV list of images \(train\.csv, val\.csv, test\.csv, or one CSV\)", sound=True, params={"form": "csv"}
     ),
     "no folders of splits": Hostile(
-        "has no folders train, val and test with class folders", sound=True, params={"form": "split_folders"}
+        "has no folders train, val and test with class folders", sound=True, params={"form": "splits"}
     ),
 }
 

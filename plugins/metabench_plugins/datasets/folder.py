@@ -50,7 +50,7 @@ class Folder(api.Dataset):
 
     def __init__(self, config: FolderConfig) -> None:
         super().__init__(config)
-        if config.split.by == "image" or config.split.shared_classes:
+        if config.split and (config.split.by == "image" or config.split.shared_classes):
             self.overlapping = "classes"
 
     @classmethod
@@ -86,7 +86,7 @@ class Folder(api.Dataset):
         Raises:
             DataError: a split would be empty, or a parameter names an unknown class.
         """
-        classes = {one.name: one.image_names or () for one in pack.classes()}
+        classes = {one.name: one.image_names or [""] * len(one.images) for one in pack.classes()}
         first = dict(zip(pack.class_names, pack.offsets.tolist(), strict=False))
         index = {name: c for c, name in enumerate(pack.class_names)}
         splits = {}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from metabench import api
 
-_Level = Annotated[int, Field(ge=0, le=255)]
-_Pixels = Annotated[int, Field(ge=1, le=4096)]
+#: Largest side of an image in a pack, in pixels.
+_LARGEST = 4096
 
 
 class ImageConfig(api.Config):
@@ -26,12 +26,28 @@ class ImageConfig(api.Config):
         damaged: "refuse" the dataset if a file cannot be decoded, or "skip" such files.
     """
 
-    image_size: _Pixels = 84
-    resize: _Pixels | tuple[_Pixels, _Pixels] | None = None
+    image_size: int = Field(default=84, ge=1, le=_LARGEST)
+    resize: int | tuple[int, int] | None = None
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
     channels: Literal[1, 3] = 3
-    ground: tuple[_Level, _Level, _Level] = (255, 255, 255)
+    ground: tuple[int, int, int] = (255, 255, 255)
     damaged: Literal["refuse", "skip"] = "refuse"
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _is_a_size(cls, value: Any) -> Any:
+        if value is None or _in_range([value], 1, _LARGEST):
+            return value
+        if _in_range(value, 1, _LARGEST) and len(value) == 2:
+            return tuple(value)
+        raise ValueError(f"a number of pixels or [height, width] is needed, from 1 to {_LARGEST}")
+
+    @field_validator("ground", mode="before")
+    @classmethod
+    def _is_a_colour(cls, value: Any) -> Any:
+        if _in_range(value, 0, 255) and len(value) == 3:
+            return tuple(value)
+        raise ValueError("a colour is needed, [red, green, blue], each from 0 to 255")
 
     @model_validator(mode="after")
     def _crop_is_inside(self) -> ImageConfig:
@@ -47,3 +63,10 @@ class ImageConfig(api.Config):
     def filter(self) -> Image.Resampling:
         """Return Pillow's name of the interpolation."""
         return Image.Resampling[self.interpolation.upper()]
+
+
+def _in_range(values: Any, least: int, most: int) -> bool:
+    """Return whether values are whole numbers in a range."""
+    return isinstance(values, (list, tuple)) and all(
+        isinstance(value, int) and not isinstance(value, bool) and least <= value <= most for value in values
+    )

@@ -14,7 +14,7 @@ from metabench_plugins.images.paths import Paths
 from metabench_plugins.images.splits import with_split
 from metabench_plugins.images.trees import Tree, plain
 
-Form: TypeAlias = Literal["class_folders", "split_folders", "csv", "json"]
+Form: TypeAlias = Literal["classes", "splits", "csv", "json"]
 _READERS = {"csv": read_csv, "json": read_json}
 #: Number of files that a message names.
 _NAMED = 3
@@ -118,8 +118,8 @@ class _Level:
         return {
             "json": lambda: self._lists("json"),
             "csv": lambda: self._lists("csv"),
-            "split_folders": self._split_folders,
-            "class_folders": self._class_folders,
+            "splits": self._split_folders,
+            "classes": self._class_folders,
         }
 
     def _lists(self, form: Form) -> Found | None:
@@ -147,7 +147,7 @@ class _Level:
         classes = dict[str, FoundClass]()
         for name, split in splits.items():
             _Level(self._tree, f"{self._start}{name}/", self._depth).add_class_folders(classes, split)
-        return Found("split_folders", _sorted(classes)) if classes else None
+        return Found("splits", _sorted(classes)) if classes else None
 
     def _class_folders(self) -> Found | None:
         """Return the classes of class folders; None if there are none here."""
@@ -156,7 +156,7 @@ class _Level:
             return None
         classes = dict[str, FoundClass]()
         self.add_class_folders(classes, "")
-        return Found("class_folders", _sorted(classes)) if classes else None
+        return Found("classes", _sorted(classes)) if classes else None
 
     def add_class_folders(self, classes: dict[str, FoundClass], split: str) -> None:
         """Add the images of the class folders to the classes of their names.
@@ -254,7 +254,7 @@ def _with_remarks(found: Found, tree: Tree, problems: Sequence[DataError]) -> Fo
     """Add what concerns all classes to the remarks of the first one."""
     remarks = next(iter(found.classes.values())).remarks
     remarks += [f"a list was not read: {problem}" for problem in problems]
-    if found.form.endswith("folders") and tree.links:
+    if found.form in ("classes", "splits") and tree.links:
         remarks.append(f"{_listed(tree.links, 'link')} to a folder, or out of {tree.place.name}: not followed")
     return found
 
@@ -263,7 +263,7 @@ def _nothing_found(tree: Tree, form: Form | None) -> str:
     if form in ("csv", "json"):
         wanted = {"csv": "train.csv, val.csv, test.csv, or one CSV", "json": "base.json, val.json, novel.json"}[form]
         return f"{tree.place} has no {form.upper()} list of images ({wanted}): correct `form` or `root`"
-    if form == "split_folders":
+    if form == "splits":
         return f"{tree.place} has no folders train, val and test with class folders: correct `form` or `root`"
     links = f" ({_listed(tree.links, 'link')} not followed)" if tree.links else ""
     return f"{tree.place} has no class folders{links}: put the images of each class into a folder of its name"

@@ -22,8 +22,8 @@ from metabench_plugins.images.splits import SplitsConfig, divided, path_of
 from metabench_plugins.images.trees import Tree
 
 _FORMS = {
-    "class_folders": "a folder for each class",
-    "split_folders": "folders of splits, with a folder for each class",
+    "classes": "a folder for each class",
+    "splits": "folders of splits, with a folder for each class",
     "csv": "CSV",
     "json": "JSON",
 }
@@ -141,7 +141,7 @@ def _look(photo: Photo, config: ImageConfig) -> _Look:
 
 def _in_groups(found: Found) -> bool:
     """Return whether class folders hold nothing but several folders of images, which are probably the classes."""
-    if not found.form.endswith("folders"):
+    if found.form not in ("classes", "splits"):
         return False
     paths = [(name, path_of(image)) for name, one in found.classes.items() for image in one.images]
     inner = {(name, path.partition("/")[0]) for name, path in paths}

@@ -26,15 +26,14 @@ class SplitConfig(api.Config):
     Attributes:
         by: "given" takes the splits of the data (folders, files or a column named train, val and test); "ratio" divides
             the classes by `ratios` and `seed`; "classes" takes the lists `train`, `val` and `test`; "image" divides the
-            images of each class by `ratios` and `seed`, so that all splits have the same classes. None takes the
-            splits of the data, and "ratio" where they have none.
+            images of each class by `ratios` and `seed`, so that all splits have the same classes.
         train: names of the training classes, by "classes".
         val: names of the validation classes.
         test: names of the test classes.
         shared_classes: whether given splits may have classes in common.
     """
 
-    by: Literal["given", "ratio", "classes", "image"] | None = None
+    by: Literal["given", "ratio", "classes", "image"]
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -48,7 +47,7 @@ class SplitConfig(api.Config):
             raise ValueError(f"by: classes needs the lists train, val and test, and {empty} is empty")
         if self.by != "classes" and any(lists.values()):
             raise ValueError("the lists train, val and test are for by: classes; set it, or remove them")
-        if self.shared_classes and self.by not in (None, "given"):
+        if self.shared_classes and self.by != "given":
             raise ValueError(f"shared_classes is for given splits, not for by: {self.by}; remove it")
         return self
 
@@ -57,20 +56,20 @@ class SplitsConfig(api.Config):
     """Parameters of datasets that are divided into splits.
 
     Attributes:
-        split: how the classes are divided.
+        split: how the classes are divided; None takes the splits of the data, and "ratio" where they have none.
         ratios: shares of the classes, or of the images of each class, in train, val and test.
         seed: seed of the division by ratios.
         exclude: classes that are left out of all splits.
     """
 
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig | None = None
     ratios: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = _RATIOS
     seed: NonNegativeInt = Field(default=0)
     exclude: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _ratios_are_used(self) -> SplitsConfig:
-        if self.split.by in ("given", "classes") and (self.ratios != _RATIOS or self.seed):
+        if self.split and self.split.by in ("given", "classes") and (self.ratios != _RATIOS or self.seed):
             unused = "ratios" if self.ratios != _RATIOS else "seed"
             raise ValueError(f"{unused} divides nothing with split by: {self.split.by}; remove one of the two")
         return self
@@ -100,13 +99,13 @@ def divided(images: Mapping[str, Sequence[str]], config: SplitsConfig, place: st
     _check_known(config.exclude, images, "exclude", place)
     left = {name: names for name, names in images.items() if name not in config.exclude}
     given = {name: [_split_of(image) for image in names] for name, names in left.items()}
-    by = config.split.by or ("given" if any(split for splits in given.values() for split in splits) else "ratio")
-    if by == "given":
-        return _as_given(given, config.split.shared_classes, place)
-    if by == "image":
+    split = config.split or SplitConfig(by="given" if any(map(any, given.values())) else "ratio")
+    if split.by == "given":
+        return _as_given(given, split.shared_classes, place)
+    if split.by == "image":
         return _by_image(left, config, place)
-    if by == "classes":
-        return _by_lists(images, config, place)
+    if split.by == "classes":
+        return _by_lists(images, split, config.exclude, place)
     if len(left) < len(SPLITS):
         raise DataError(
             f"{place} has {len(left)} classes: train, val and test need one each. Add classes, or give all splits the "
@@ -114,7 +113,7 @@ def divided(images: Mapping[str, Sequence[str]], config: SplitsConfig, place: st
         )
     order = sorted(left, key=lambda name: _rank(config.seed, name))
     shares = _shares(len(order), config.ratios)
-    return {split: {name: list(range(len(left[name]))) for name in sorted(order[part])} for split, part in shares}
+    return {name: {one: list(range(len(left[one]))) for one in sorted(order[part])} for name, part in shares}
 
 
 def _as_given(given: Mapping[str, Sequence[str]], shared_classes: bool, place: str) -> dict[str, dict[str, list[int]]]:
@@ -159,13 +158,15 @@ def _by_image(images: Mapping[str, Sequence[str]], config: SplitsConfig, place: 
     return found
 
 
-def _by_lists(images: Mapping[str, Sequence[str]], config: SplitsConfig, place: str) -> dict[str, dict[str, list[int]]]:
-    lists = {split: getattr(config.split, split) for split in SPLITS}
+def _by_lists(
+    images: Mapping[str, Sequence[str]], config: SplitConfig, exclude: Sequence[str], place: str
+) -> dict[str, dict[str, list[int]]]:
+    lists = {split: getattr(config, split) for split in SPLITS}
     owner = dict[str, str]()
     for split, names in lists.items():
         _check_known(names, images, f"split.{split}", place)
         for name in names:
-            if name in owner or name in config.exclude:
+            if name in owner or name in exclude:
                 raise DataError(
                     f"split.{split} names '{name}', which is in {owner.get(name, 'exclude')}, too: keep one"
                 )
