@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from metabench.api import Split
+from metabench.data.inspecting import inspect_path
 from metabench.data.packing import DataRoots, LoadedDataset, load_splits
 from metabench.errors import DataError
 from metabench_plugins.datasets.metadataset import MetaDataset, MetaDatasetConfig
@@ -114,6 +115,14 @@ def test_classes_of_one_name_are_told_apart_by_their_numbers(birds: Path, tmp_pa
     spec["class_names"]["3"] = spec["class_names"]["4"] = "gull"
     (birds / "dataset_spec.json").write_text(json.dumps(spec), encoding="utf-8")
     assert names(load(tmp_path))["test"] == ["test/gull (3)", "test/gull (4)"]
+
+
+def test_inspect_describes_a_source(birds: Path, tmp_path: Path) -> None:
+    roots, classes = DataRoots((tmp_path / "data",), tmp_path / "cache"), {"metadataset": MetaDataset}
+    found = inspect_path(birds, classes, roots, lambda done, total, what: None)["metadataset"]
+    assert found.params == {"records": "RECORDS/birds"}
+    assert found.splits["test"] == {"test/class 3": 2, "test/class 4": 5}
+    assert found.classes["train/class 0"] == 3
 
 
 def changed_spec(birds: Path, **changes: Any) -> None:

@@ -52,6 +52,26 @@ class MetaDataset(api.Dataset):
     Config: ClassVar[type[api.Config]] = MetaDatasetConfig
     config: MetaDatasetConfig
 
+    @classmethod
+    def inspect(cls, path: Path, files: api.DatasetFiles, progress: api.Progress) -> api.Inspection | None:
+        """Describe the folder of a source; see `metabench.api.Dataset.inspect`."""
+        if not (path / _SPEC).is_file():
+            return None
+        spec = _read_spec(path)
+        names = _names(path, spec)
+        counts: dict[str, int] = {}
+        for number, name in enumerate(names):
+            progress(number, len(names), "counting the records of the classes")
+            counts[name] = len(_photos(path, spec, number, name).photos)
+        inside = next((source for source in files.sources if source.resolve() in path.resolve().parents), None)
+        records = str(path) if inside is None else path.resolve().relative_to(inside.resolve()).as_posix()
+        return api.Inspection(
+            form="a source of Meta-Dataset: TFRecord files, one of each class",
+            params={"records": records},
+            splits={split: {names[c]: counts[names[c]] for c in chosen} for split, chosen in _members(names).items()},
+            classes=counts,
+        )
+
     def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
         """Return the folder, where it is there."""
         return [place for place in _places(self.config.records, files.sources) if place.is_dir()][:1]
@@ -76,12 +96,11 @@ class MetaDataset(api.Dataset):
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return the splits of ``dataset_spec.json``, without a copy of the images; alphabets are families."""
-        prefixes = [name.partition("/")[0] for name in pack.class_names]
-        every = range(len(prefixes))
-        members = {split: [c for c in every if prefixes[c].split(" ")[0] == split] for split in _SPLITS}
-        if not all(members.values()):
+        members = _members(pack.class_names)
+        if sum(map(len, members.values())) > len(pack.class_names):
             self.overlapping = True
-        splits = {split: api.Split.of(pack, found or every) for split, found in members.items()}
+        splits = {split: api.Split.of(pack, chosen) for split, chosen in members.items()}
+        prefixes = [name.partition("/")[0] for name in pack.class_names]
         if not any(" " in prefix for prefix in prefixes):
             return splits
         numbers = {prefix: number for number, prefix in enumerate(dict.fromkeys(prefixes))}
@@ -89,6 +108,13 @@ class MetaDataset(api.Dataset):
             split: replace(found, families=[numbers[name.partition("/")[0]] for name in found.class_names])
             for split, found in splits.items()
         }
+
+
+def _members(names: Sequence[str]) -> dict[str, Sequence[int]]:
+    """Return the classes of each split, by their names; all classes for a split without any."""
+    every = range(len(names))
+    members = {split: [c for c in every if names[c].partition("/")[0].split(" ")[0] == split] for split in _SPLITS}
+    return {split: found or every for split, found in members.items()}
 
 
 def _photos(folder: Path, spec: Mapping[str, Any], number: int, name: str) -> PhotoClass:
