@@ -90,14 +90,18 @@ def read_episodes_file(path: Path, sha256: str | None = None) -> tuple[EpisodesF
 
 def shape_of(episodes: Sequence[NamedEpisode]) -> EpisodeShape:
     """Return the way, shot and queries of all episodes; 0 of each where they differ."""
-    shapes = {
-        (len(episode.support), *(frozenset(map(len, images.values())) for images in (episode.support, episode.query)))
+    sizes = [
+        (len(images), kind, len(names))
         for episode in episodes
-    }
-    (way, shots, queries), *others = shapes
-    if others or len(shots) > 1 or len(queries) > 1:
+        for kind, images in (("support", episode.support), ("query", episode.query))
+        for names in images.values()
+    ]
+    ways = {way for way, _, _ in sizes}
+    shots = {count for _, kind, count in sizes if kind == "support"}
+    queries = {count for _, kind, count in sizes if kind == "query"}
+    if max(len(ways), len(shots), len(queries)) > 1:
         return EpisodeShape(0, 0, 0)
-    return EpisodeShape(way, *shots, *queries)
+    return EpisodeShape(ways.pop(), shots.pop(), queries.pop())
 
 
 # ------------------------------------------------------------------------------------------------ JSON

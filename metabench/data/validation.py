@@ -150,10 +150,10 @@ def _check_split(owner: str, split: Split) -> None:
     channels = split.rows.shape[0]
     for field, values in (("mean", split.mean), ("std", split.std)):
         _check_scale(owner, field, values, channels)
-    for field, values in (("groups", split.groups), ("families", split.families)):
-        if values is None:
+    for field, of_classes in (("groups", split.groups), ("families", split.families)):
+        if of_classes is None:
             continue
-        numbers = np.asarray(values)
+        numbers = np.asarray(of_classes)
         if numbers.shape != (len(split.class_names),) or numbers.dtype.kind not in "iu":
             expected = f"whole numbers [{len(split.class_names)}], one for each class"
             raise _wrong(owner, field, expected, _described(numbers))

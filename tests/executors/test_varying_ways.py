@@ -129,8 +129,8 @@ def test_validation_episodes_are_part_of_a_cell(cells_of: Plan) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("ways: [3]", "ways: [3, 4]", "each test episode draws its way and shots: give one way and one shot"),
-        ("shots: [2]", "shots: [1, 2]", "each test episode draws its way and shots: give one way and one shot"),
+        ("ways: [3]", "ways: [3, 4]", "test episodes have ways and shots of their own: give one way and one shot"),
+        ("shots: [2]", "shots: [1, 2]", "test episodes have ways and shots of their own: give one way and one shot"),
         ("sampling: meta", "query_balance: dirichlet, sampling: meta", "sampling draws the sizes of episodes"),
         ("meta-dataset", "meta", "eval.sampling"),
     ],
