@@ -33,7 +33,7 @@ NAMED = """
 SUITE = """\
 name: fixed
 datasets: {named: {use: "./named.py:Named"}}
-backbones: {conv4: {params: {channels: 2, downsample: stride}}}
+backbones: {conv4: {params: {channels: 8, norm: batch, downsample: stride}}}
 algorithms: {protonet: {}, matchingnet: {train: none}}
 ways: [3]
 shots: [2]
@@ -81,10 +81,11 @@ def write(content: object, text: str = SUITE) -> None:
 @pytest.fixture
 def classes(glyphs_cache: Path) -> list[str]:
     """Return the names of the test classes of the glyphs."""
+    from metabench.api import Config
     from metabench.data.packing import DataRoots, load_splits
-    from metabench_plugins.datasets.glyphs import Glyphs, GlyphsConfig
+    from metabench_plugins.datasets.glyphs import Glyphs
 
-    loaded = load_splits("glyphs", Glyphs(GlyphsConfig()), DataRoots((), glyphs_cache), lambda *progress: None)
+    loaded = load_splits("glyphs", Glyphs(Config()), DataRoots((), glyphs_cache), lambda *progress: None)
     return list(loaded.splits["test"].class_names)  # type: ignore[union-attr]
 
 
@@ -171,6 +172,7 @@ def test_episodes_of_several_shapes_are_tested_one_by_one(
     [
         (
             "episodes: 6,",
+            "",
             "fixed.yaml:9: eval: runs.json has 6 episodes, not 1000: write episodes: 6",
         ),
         ("episodes: 6,", "episodes: 7,", "fixed.yaml:9: eval.episodes: runs.json has 6 episodes, not 7"),
