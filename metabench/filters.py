@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from metabench.errors import UsageError, nearest
 
@@ -63,6 +63,26 @@ def hint(label: str, known: Sequence[str]) -> str:
     grids = [other.partition("[")[0] for other in known if other.endswith("]")]
     more = f", … ({len(known)} in all)" if len(known) > _LISTED else ""
     return f"{nearest(label, [*known, *grids])}. It has: {', '.join(known[:_LISTED])}{more}"
+
+
+class Labelled(Protocol):
+    """A cell of a suite."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Return its labels by key."""
+
+
+_Cell = TypeVar("_Cell", bound=Labelled)
+
+
+def select(cells: Sequence[_Cell], only: Mapping[str, Iterable[str]]) -> list[_Cell]:
+    """Return the cells of a suite that pass the filters of ``--only``.
+
+    Raises:
+        UsageError: a key or label is unknown, or no cell passes all filters.
+    """
+    return choose(cells, lambda cell: cell.labels, only, "the suite")
 
 
 def choose(

@@ -63,6 +63,11 @@ class DatasetSpec(Spec):
 
 
 @dataclass(frozen=True)
+class EngineSpec(Spec):
+    """Announces a `metabench.contracts.Engine`, which plans and runs the suites that name it (``engine: NAME``)."""
+
+
+@dataclass(frozen=True)
 class LoggerSpec(Spec):
     """Announces a logger, which carries records to an experiment tracker.
 

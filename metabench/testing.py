@@ -28,7 +28,17 @@ import pytest
 import torch
 
 from metabench.api import Algorithm, Episodes
-from metabench.conformance import algorithms, backbones, datasets, loggers, metrics, regressors, sources
+from metabench.conformance import (
+    algorithms,
+    backbones,
+    checks,
+    datasets,
+    engines,
+    loggers,
+    metrics,
+    regressors,
+    sources,
+)
 from metabench.conformance.algorithms import SmallNetwork
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
@@ -53,6 +63,7 @@ __all__ = [
     "AlgorithmChecks",
     "BackboneChecks",
     "DatasetChecks",
+    "EngineChecks",
     "EpisodeSourceChecks",
     "LoggerChecks",
     "MetricChecks",
@@ -81,7 +92,7 @@ class AlgorithmChecks:
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.algorithms.CHECKS`."""
         subject = algorithms.Subject(self.algorithm, self.params, self.transductive, self.steps)
-        algorithms.run_check(check, subject)
+        checks.run(algorithms.CHECKS[check], subject)
 
 
 class RegressorChecks(AlgorithmChecks):
@@ -94,7 +105,7 @@ class RegressorChecks(AlgorithmChecks):
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.regressors.CHECKS`."""
         subject = regressors.Subject(self.algorithm, self.params, self.transductive, self.steps)
-        regressors.run_check(check, subject)
+        checks.run(regressors.CHECKS[check], subject)
 
 
 class BackboneChecks:
@@ -114,7 +125,7 @@ class BackboneChecks:
     @pytest.mark.parametrize("check", list(backbones.CHECKS))
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.backbones.CHECKS`."""
-        backbones.run_check(check, backbones.Subject(self.backbone, self.params, self.image_shapes))
+        checks.run(backbones.CHECKS[check], backbones.Subject(self.backbone, self.params, self.image_shapes))
 
 
 class DatasetChecks:
@@ -136,7 +147,7 @@ class DatasetChecks:
         # All checks of a session share the packs, whose names contain code and parameters.
         cache = tmp_path_factory.getbasetemp() / "metabench-packs"
         roots = replace(DataRoots.from_environment(os.environ), cache=cache)
-        datasets.run_check(check, datasets.Subject(self.dataset, roots, self.params))
+        checks.run(datasets.CHECKS[check], datasets.Subject(self.dataset, roots, self.params))
 
 
 class EpisodeSourceChecks:
@@ -153,7 +164,7 @@ class EpisodeSourceChecks:
     @pytest.mark.parametrize("check", list(sources.CHECKS))
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.sources.CHECKS`."""
-        sources.run_check(check, sources.Subject(self.source, self.params))
+        checks.run(sources.CHECKS[check], sources.Subject(self.source, self.params))
 
 
 class MetricChecks:
@@ -168,7 +179,25 @@ class MetricChecks:
     @pytest.mark.parametrize("check", list(metrics.CHECKS))
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.metrics.CHECKS`."""
-        metrics.run_check(check, metrics.Subject(self.metric))
+        checks.run(metrics.CHECKS[check], metrics.Subject(self.metric))
+
+
+class EngineChecks:
+    """Checks an engine by a small suite of it; subclass it as ``Test…``.
+
+    Attributes:
+        suite: file of the suite, relative to the test file.
+        profile: profile of the suite; None takes the default profile.
+    """
+
+    suite: ClassVar[str]
+    profile: ClassVar[str | None] = None
+
+    @pytest.mark.parametrize("check", list(engines.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.engines.CHECKS`."""
+        path = Path(inspect.getfile(type(self))).parent / self.suite
+        checks.run(engines.CHECKS[check], engines.Subject(path, self.profile))
 
 
 class LoggerChecks:
@@ -187,7 +216,7 @@ class LoggerChecks:
     @pytest.mark.parametrize("check", list(loggers.CHECKS))
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.loggers.CHECKS`."""
-        loggers.run_check(check, loggers.Subject(self.logger, self.seconds))
+        checks.run(loggers.CHECKS[check], loggers.Subject(self.logger, self.seconds))
 
 
 class Benchmark(Protocol):
@@ -237,7 +266,10 @@ class SuiteBenchmarks:
         work = _Work(cell, self.device)
         batch, seed = BatchSize(work.device, cell.test.batch).size, cell.test.seed
         self._time(
-            benchmark, work, batch, lambda i: predict(work.algorithm, work.test.batch(i * batch, batch), seed, i)
+            benchmark,
+            work,
+            batch,
+            lambda i: predict(work.algorithm, work.test.batch(i * batch, batch), seed, i * batch),
         )
 
     @staticmethod

@@ -93,3 +93,17 @@ def shape_text(way: int, shot: int) -> str:
     if way == 0:
         return "varying ways and shots"
     return f"{shot}-shot" if way == 1 else f"{way}-way {shot}-shot"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, e.g. ``"1 cell"`` or ``"2 cells"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -36,6 +36,7 @@ ORDER = [
     "records",
     "analysis",
     "engine",
+    "contracts",
     "executors",
     "reporting",
     "conformance",
@@ -45,7 +46,7 @@ ORDER = [
     "cli",
 ]
 #: What plugins may import, as docs/plugins.md says; everything else may change without notice.
-PUBLIC = {"metabench.api", "metabench.specs", "metabench.testing"}
+PUBLIC = {"metabench.api", "metabench.contracts", "metabench.specs", "metabench.testing"}
 
 
 def core_modules() -> dict[str, ast.Module]:

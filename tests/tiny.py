@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from metabench import api
-from metabench.planning.cells import Cell, Training
+from metabench.executors.job import TrainingJob
+from metabench.planning.cells import Cell
 from metabench.records.record import Record
 from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, hookimpl
 
@@ -427,12 +428,12 @@ class Watching:
         self.started.append(cell.algorithm.label)
         return self
 
-    def training_started(self, training: Training) -> Watching:
-        self.started.append(f"training of {training.algorithm.label}")
+    def job_started(self, job: TrainingJob) -> Watching:
+        self.started.append(f"training of {job.training.algorithm.label}")
         return self
 
-    def training_done(self, training: Training, problem: str) -> None:
-        self.done.append((f"training of {training.algorithm.label}", bool(problem)))
+    def job_done(self, job: TrainingJob, problem: str) -> None:
+        self.done.append((f"training of {job.training.algorithm.label}", bool(problem)))
 
     def cell_done(self, record: Record, kept: bool) -> None:
         self.done.append((record.algorithm, kept))

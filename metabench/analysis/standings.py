@@ -66,6 +66,8 @@ class Row:
             compared on the first episodes that all of them have.
         params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
         pooled: the metric that pools the figures; None for a metric with a value for each episode.
+        trained_on: dataset of the training, if a method of the table was trained on another dataset than it is tested
+            on; else empty.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Row:
     tested_on: str | None = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict)
     pooled: Metric | None = field(default=None, repr=False)
+    trained_on: str = ""
 
     @property
     def finished(self) -> list[Record]:
@@ -145,7 +148,7 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
     tables = []
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
-        rows = _sorted(_with_params(_named([_row(seeds, results, published) for seeds in members])))
+        rows = _sorted(_with_domains(_with_params(_named([_row(seeds, results, published) for seeds in members]))))
         dataset, backbone, way, shot = table
         tables.append(Table(dataset, backbone, way, shot, rows))
     contests = compare([_contest(table.rows, results) for table in tables])
@@ -183,10 +186,24 @@ def _named(rows: Sequence[Row]) -> list[Row]:
 
 def _distinction(namesakes: Sequence[Row]) -> Callable[[Row], str]:
     """Return the words after a row's name that tell it from its namesakes."""
+    if len({_domain(row) for row in namesakes}) == len(namesakes) > 1:
+        return lambda row: f" (trained on {_domain(row)})"
     for key in ("profile", "suite", "device", "cell") if len(namesakes) > 1 else ():
         if len({getattr(row.records[0], key) for row in namesakes}) == len(namesakes):
             return lambda row, key=key: f" ({getattr(row.records[0], key) or 'no ' + key})"  # type: ignore[misc]
     return lambda row: ""
+
+
+def _domain(row: Row) -> str:
+    """Return the dataset of the training."""
+    return row.records[0].trained_on or row.records[0].dataset
+
+
+def _with_domains(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the rows with the datasets of their trainings, if one of them is another than that of the test."""
+    if not any(row.records[0].trained_on for row in rows):
+        return rows
+    return [replace(row, trained_on=_domain(row)) for row in rows]
 
 
 def _with_params(rows: Sequence[Row]) -> list[Row]:

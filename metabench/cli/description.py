@@ -24,7 +24,7 @@ _WIDTH = 100
 
 
 def describe(name: str, plugins: PluginManager) -> str:
-    """Return docs and parameters of an algorithm, backbone, dataset, logger or metric.
+    """Return docs and parameters of an algorithm, backbone, dataset, logger, metric or engine.
 
     Args:
         name: its name, or ``FILE.py:CLASS``.
@@ -38,6 +38,7 @@ def describe(name: str, plugins: PluginManager) -> str:
     kind = plugins.kind_of(name)
     cls = getattr(plugins, f"{kind}_class")(name)
     spec = {
+        **plugins.engines(),
         **plugins.metrics(),
         **plugins.loggers(),
         **plugins.datasets(),
@@ -47,7 +48,7 @@ def describe(name: str, plugins: PluginManager) -> str:
     source = [spec.reference, spec.link] if spec else []
     lines = [f"{name}: {kind} of {plugins.provider(kind, name)} ({cls.__module__}:{cls.__qualname__})"]
     lines += [", ".join(filter(None, source))] if any(source) else []
-    parameters = "parameters: none" if kind in ("logger", "metric") else _parameters(cls.Config)
+    parameters = "parameters: none" if kind in ("logger", "metric", "engine") else _parameters(cls.Config)
     return "\n".join([*lines, "", _docs(cls), "", parameters])
 
 

@@ -9,6 +9,7 @@ import click
 from metabench.cli.streams import say
 from metabench.registry.manager import PluginManager
 from metabench.specs import Spec
+from metabench.text import counted
 
 
 @click.command("list")
@@ -16,8 +17,9 @@ from metabench.specs import Spec
 def list_(kind: str) -> None:
     """List what is installed, or describe NAME.
 
-    KIND is algorithms, backbones, datasets, metrics, suites, loggers or plugins. NAME is an algorithm, a backbone, a
-    dataset, a logger, a metric of a plugin or FILE.py:CLASS: its docs, parameters and defaults are printed.
+    KIND is algorithms, backbones, datasets, metrics, engines, suites, loggers or plugins. NAME is an algorithm, a
+    backbone, a dataset, a logger, a metric of a plugin, an engine or FILE.py:CLASS: its docs, parameters and defaults
+    are printed.
     """
     from metabench.analysis.metrics import OF_TASK
 
@@ -31,6 +33,7 @@ def list_(kind: str) -> None:
             *((measure.name, measure.declaration.summary) for measures in OF_TASK.values() for measure in measures),
             *_specs(plugins.metrics(), links),
         ],
+        "engines": lambda plugins: _specs(plugins.engines(), links),
         "suites": lambda plugins: [(name, str(spec.path)) for name, spec in plugins.suites().items()],
         "loggers": lambda plugins: _specs(plugins.loggers(), links),
         "plugins": _plugins,
@@ -54,7 +57,7 @@ def list_(kind: str) -> None:
         say(problem, err=True)
     broken = [info for info in plugins.plugins() if info.problem]
     if broken and kind not in ("all", "plugins"):
-        say(f"{len(broken)} plugins cannot be used: see `metabench list plugins`", err=True)
+        say(f"{counted(len(broken), 'plugin')} cannot be used: see `metabench list plugins`", err=True)
 
 
 def _specs(specs: Mapping[str, Spec], links: bool) -> list[tuple[str, ...]]:

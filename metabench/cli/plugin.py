@@ -17,6 +17,7 @@ from metabench.cli.streams import say
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Config
+    from metabench.registry.manager import PluginManager
 
 _Subject = TypeVar("_Subject")
 
@@ -66,18 +67,22 @@ def new(name: str, kind: str, folder: Path) -> None:
     metavar="C H W",
     help="Backbones: an image shape to try, instead of several; may be repeated.",
 )
+@click.option("--suite", type=click.Path(path_type=Path), help="Engines: the file of a small suite to run.")
 def check(
-    name: str, params: str, transductive: bool, steps: int, image_shapes: tuple[tuple[int, int, int], ...]
+    name: str,
+    params: str,
+    transductive: bool,
+    steps: int,
+    image_shapes: tuple[tuple[int, int, int], ...],
+    suite: Path | None,
 ) -> int:
-    """Check the algorithm, backbone, dataset, logger or metric NAME against the contract of its kind.
+    """Check the algorithm, backbone, dataset, engine, logger or metric NAME against the contract of its kind.
 
     NAME is announced by a plugin, or is a class in a file (./file.py:Class). The exit code is 1 where a check fails.
     A dataset is packed into a temporary cache. A logger gets the records of a made-up suite, plugin-check: one that
     sends them to a server does so.
     """
-    from metabench.api import EpisodeSource
-    from metabench.conformance import algorithms, backbones, datasets, loggers, metrics, regressors, sources
-    from metabench.data.packing import DataRoots
+    from metabench.conformance import algorithms, backbones, engines, loggers, metrics, regressors
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
 
@@ -103,14 +108,27 @@ def check(
     if kind == "logger":
         plugins.logger_class(name)
         return _report(loggers.CHECKS, loggers.Subject(name, plugins=plugins))
+    if kind == "engine":
+        if suite is None:
+            raise click.UsageError(f"'{name}' is an engine: give a small suite of it by --suite FILE")
+        return _report(engines.CHECKS, engines.Subject(_of_engine(suite, name), plugins=plugins))
     if kind == "metric":
         return _report(metrics.CHECKS, metrics.Subject(name, plugins))
-    _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, given)
+    return _check_dataset(name, given, plugins)
+
+
+def _check_dataset(name: str, params: Mapping[str, Any], plugins: PluginManager) -> int:
+    """Check a dataset, packed into a temporary cache, or a source of episodes; return the exit code."""
+    from metabench.api import EpisodeSource
+    from metabench.conformance import datasets, sources
+    from metabench.data.packing import DataRoots
+
+    _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, params)
     if issubclass(plugins.dataset_class(name), EpisodeSource):
-        return _report(sources.CHECKS, sources.Subject(name, given, plugins))
+        return _report(sources.CHECKS, sources.Subject(name, params, plugins))
     with tempfile.TemporaryDirectory() as folder:
         roots = replace(DataRoots.from_environment(os.environ), cache=Path(folder))
-        return _report(datasets.CHECKS, datasets.Subject(name, roots, given, plugins))
+        return _report(datasets.CHECKS, datasets.Subject(name, roots, params, plugins))
 
 
 #: The kinds of plugins that an option of `check` is for, by the option's parameter.
@@ -119,6 +137,7 @@ _KINDS_OF_OPTION = {
     "transductive": ("--transductive", ("algorithm",)),
     "steps": ("--steps", ("algorithm",)),
     "image_shapes": ("--image-shape", ("backbone",)),
+    "suite": ("--suite", ("engine",)),
 }
 
 
@@ -129,6 +148,18 @@ def _refuse_options_of_other_kinds(name: str, kind: str) -> None:
             *others, last = (f"{one}s" for one in kinds)
             wanted = f"{', '.join(others)} and {last}" if others else last
             raise click.UsageError(f"{option} is for {wanted}, and '{name}' is a {kind}: leave it out")
+
+
+def _of_engine(suite: Path, name: str) -> Path:
+    """Return the file of a suite, which names the engine."""
+    from metabench.planning.suite import read_suite
+    from metabench.registry.own import FEW_SHOT
+
+    file = read_suite(suite)
+    engine = file.data.get("engine", FEW_SHOT)
+    if engine != name:
+        raise file.error(("engine",), f"the suite is one of the engine '{engine}', not of '{name}'")
+    return suite
 
 
 def _parsed(params: str) -> dict[str, Any]:
@@ -153,15 +184,12 @@ def _refuse_wrong_parameters(name: str, config: type[Config], params: Mapping[st
 
 def _report(checks: Mapping[str, Callable[[_Subject], None]], subject: _Subject) -> int:
     """Run and print all checks; return the exit code."""
-    from metabench.conformance.checks import NotConforming, run
+    from metabench.conformance.checks import verdicts
 
     failed = 0
-    for title, rule in checks.items():
-        try:
-            run(rule, subject)
-            say(f"ok      {title}")
-        except NotConforming as error:
-            failed += 1
-            say(f"FAILED  {title}: {(rule.__doc__ or '').splitlines()[0]}\n        {error}")
+    for title, problem in verdicts(checks, subject):
+        failed += bool(problem)
+        rule = (checks[title].__doc__ or "").splitlines()[0]
+        say(f"FAILED  {title}: {rule}\n        {problem}" if problem else f"ok      {title}")
     say(f"{len(checks) - failed} of {len(checks)} checks passed")
     return 1 if failed else 0

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Column
 
 from metabench.cli.streams import say
+from metabench.text import duration
 
 if TYPE_CHECKING:  # imports torch
     from metabench import api
@@ -111,12 +112,3 @@ def pack_progress(patience: float = _PACK_PATIENCE) -> Iterator[api.Progress]:
             line.advance(done)
 
         yield progress
-
-
-def duration(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

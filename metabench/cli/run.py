@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from metabench.cli.streams import say
+from metabench.text import counted
 
 if TYPE_CHECKING:  # imported by the command when it runs
-    from metabench.executors.driver import RunOptions
-    from metabench.planning.cells import Cell
-    from metabench.planning.suite import Precision, Suite, SuiteFile
+    from metabench.contracts import Cell, Plan, RunOptions
+    from metabench.planning.suite import Precision
     from metabench.records.record import Record
     from metabench.records.store import Store
     from metabench.registry.manager import PluginManager
@@ -76,12 +75,10 @@ def run(
     Finished cells are kept, and an interrupted training resumes from its last checkpoint.
     """
     from metabench.cli.suites import find_suite
-    from metabench.executors.preparation import plan_in_worker
+    from metabench.contracts import Request, RunOptions, engine_of
     from metabench.executors.processes import prepare_workers, start_is_cheap
-    from metabench.filters import parse_filters
+    from metabench.filters import parse_filters, select
     from metabench.machine.stops import watch_stops
-    from metabench.planning.plan import make_plan, select
-    from metabench.planning.suite import resolve
     from metabench.registry.manager import PluginManager
 
     in_process = not (jobs > 1 or start_is_cheap()) if workers is None else not workers
@@ -94,112 +91,51 @@ def run(
         import metabench.executors.driver  # noqa: F401
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
-    resolved, places = resolve(file, profile)
-    if seeds is not None:
-        resolved = resolved.with_seeds(_numbers(seeds))
-    if precision is not None:
-        resolved = resolved.with_precision(precision)
+    engine = engine_of(file, plugins)
+    options = RunOptions(fresh, jobs, weights, reselect, in_process)
+    request = Request(profile, None if seeds is None else _numbers(seeds), precision, device, options)
     if in_process and jobs > 1:
         raise click.UsageError(f"--in-process runs one cell at a time: leave out --jobs {jobs}")
     filters = parse_filters(only)
-
-    def planned(suite: Suite, file: SuiteFile) -> list[Cell]:
-        return make_plan(suite, file, plugins) if in_process else plan_in_worker(suite, file)
-
-    plan = planned(resolved, places)
-    cells = select(plan, filters)
+    plan = engine.plan(file, request)
+    cells = select(plan.cells, filters)
     for logger in dict.fromkeys(loggers):
         plugins.add_logger(logger)
     if dry_run:
-        _show(cells)
+        for line in plan.lines(cells):
+            say(line)
+        say(counted(len(cells), "cell"))
         return 0
-
-    from metabench.executors.driver import RunOptions
-
-    kind = "-".join(filter(None, [resolved.profile or "default", precision]))
-    return _execute(
-        resolved,
-        file,
-        plan,
-        cells,
-        plugins,
-        output or Path("runs") / resolved.name / kind,
-        device,
-        RunOptions(fresh, jobs, weights, reselect),
-        in_process,
-        planned,
-    )
+    kind = "-".join(filter(None, [plan.profile or "default", precision]))
+    return _execute(plan, cells, plugins, output or Path("runs") / plan.name / kind, options)
 
 
-def _execute(
-    suite: Suite,
-    file: SuiteFile,
-    plan: Sequence[Cell],
-    cells: Sequence[Cell],
-    plugins: PluginManager,
-    output: Path,
-    device_name: str,
-    options: RunOptions,
-    in_process: bool,
-    planned: Callable[[Suite, SuiteFile], list[Cell]],
-) -> int:
+def _execute(plan: Plan, cells: Sequence[Cell], plugins: PluginManager, output: Path, options: RunOptions) -> int:
     """Run the cells of a plan, print the leaderboard, and return the exit code."""
     from metabench.cli.console import make_console
     from metabench.cli.progress import pack_progress
-    from metabench.data.packing import DataRoots
-    from metabench.engine.precision import check_precisions
-    from metabench.engine.progress import Interrupted
-    from metabench.executors.driver import run_cells
-    from metabench.executors.loading import load_datasets
-    from metabench.executors.origin import kept_records
-    from metabench.executors.preparation import load_in_workers
-    from metabench.machine.device import choose_device
+    from metabench.contracts import Interrupted
+    from metabench.executors.driver import run_work
     from metabench.records.store import Store
 
     store = Store(output)
     store.check_own()
-    device = choose_device(device_name)
-    check_precisions(cells, device)
-    roots = DataRoots.from_environment(os.environ)  # first of all, because it checks the variables
-    datasets = load_datasets(cells, plugins, roots, device, pack_progress) if in_process else None
-    if datasets is None:
-        cells, fingerprints = load_in_workers(cells, pack_progress)
-    else:
-        fingerprints = {label: dataset.fingerprint for label, dataset in datasets.items()}
-    # Only read until `rehearse` has accepted all cells: a refused cell must not leave an output directory behind.
     earlier = store.records_by_name(without={cell.id for cell in cells} if options.fresh else ())
-    kept, growing = kept_records(cells, earlier, fingerprints, device, plugins, store)
-    settings = suite.model_dump(mode="json", exclude={"profile"})
+    work = plan.prepare(cells, earlier, store, pack_progress)
     with make_console() as console:
+        # A refused cell must not leave an output directory behind.
         try:
-            weights = [] if options.fresh else store.trainings()
-            expected = console.rehearse(
-                cells, kept, device, datasets, plugins, file, suite, options.jobs, planned, weights
-            )
+            work.introduce(console)
         except Interrupted:
             raise KeyboardInterrupt from None
         with store.locked():
-            store.write_suite(settings)
-            current = store.supersede(earlier, plan)
-            plugins.run_started(store.path, settings, len(cells))
+            store.write_suite(plan.settings)
+            current = store.supersede(earlier, plan.cells)
+            plugins.run_started(store.path, plan.settings, len(cells))
             try:
-                records = run_cells(
-                    suite,
-                    plan,
-                    cells,
-                    fingerprints,
-                    device,
-                    plugins,
-                    store,
-                    console,
-                    kept,
-                    growing,
-                    options,
-                    datasets,
-                    expected,
-                )
+                records = run_work(work, plugins, store, console, options)
             except Interrupted:
-                console.interrupted(store, options.fresh)
+                console.stopped(store, options.fresh)
                 raise KeyboardInterrupt from None
             plugins.run_finished(store.path, [record.model_dump() for record in records])
             by_cell = {record.cell: record for record in [*current, *records]}
@@ -208,18 +144,6 @@ def _execute(
     folders = "cells/, weights/" if options.keep_weights and store.trainings() else "cells/"
     say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, {folders}")
     return 1 if any(record.status == "failed" for record in records) else 0
-
-
-def _show(cells: Sequence[Cell]) -> None:
-    """Print one line per cell."""
-    from metabench.planning.cells import sharing_a_training
-
-    sharing = sharing_a_training(cells)
-    for cell in cells:
-        first, schedule = sharing[cell.training.id][0], cell.training.schedule
-        training = str(schedule) if schedule else "nothing is trained"
-        say(f"{cell.id}  {cell.title}  ({training if cell is first else f'weights of {first.id}'})")
-    say(f"{len(cells)} cells")
 
 
 def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:

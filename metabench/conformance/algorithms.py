@@ -539,13 +539,3 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "memory": check_memory,
     "learning": check_learning,
 }
-
-
-def run_check(name: str, subject: Subject) -> None:
-    """Run one of `CHECKS`.
-
-    Raises:
-        NotConforming: the algorithm breaks the rule, or raised an exception.
-        PluginError: no plugin provides the algorithm.
-    """
-    checks.run(CHECKS[name], subject)

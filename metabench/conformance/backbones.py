@@ -376,13 +376,3 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "frozen": check_frozen,
     "autocast": check_autocast,
 }
-
-
-def run_check(name: str, subject: Subject) -> None:
-    """Run one of `CHECKS`.
-
-    Raises:
-        NotConforming: the backbone breaks the rule, or raised an exception.
-        PluginError: no plugin provides the backbone.
-    """
-    checks.run(CHECKS[name], subject)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -35,6 +35,21 @@ def run(check: Callable[[_Subject], None], subject: _Subject) -> None:
             raise
         except Exception as error:
             raise NotConforming(f"{in_one_line(error)}") from error
+
+
+def verdicts(checks: Mapping[str, Callable[[_Subject], None]], subject: _Subject) -> Iterator[tuple[str, str]]:
+    """Run checks; yield the name of each with the message of its failure, empty where it passes.
+
+    Raises:
+        PluginError, DataError: as `run`.
+    """
+    for name, check in checks.items():
+        try:
+            run(check, subject)
+        except NotConforming as error:
+            yield name, str(error)
+        else:
+            yield name, ""
 
 
 def refuse_unknown_parameters(config: type[Config]) -> None:

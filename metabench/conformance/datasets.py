@@ -235,14 +235,3 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "split parameters": check_split_parameters,
     "episodes": check_episodes,
 }
-
-
-def run_check(name: str, subject: Subject) -> None:
-    """Run one of `CHECKS`.
-
-    Raises:
-        NotConforming: the dataset breaks the rule, or raised an exception.
-        PluginError: no plugin provides the dataset.
-        DataError: raw data is missing or damaged, or the cache is not writable.
-    """
-    checks.run(CHECKS[name], subject)

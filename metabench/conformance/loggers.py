@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metabench.conformance import checks, made_up_run
+from metabench.conformance import made_up_run
 from metabench.conformance.checks import NotConforming
 from metabench.errors import PluginError, in_one_line
 from metabench.registry.calls import LimitedCalls, Stuck
@@ -147,13 +147,3 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "sparse records": check_sparse_records,
     "threads": check_threads,
 }
-
-
-def run_check(name: str, subject: Subject) -> None:
-    """Run one of `CHECKS`.
-
-    Raises:
-        NotConforming: the logger breaks the rule, or raised an exception.
-        PluginError: no plugin provides the logger, or it needs a package that is not installed.
-    """
-    checks.run(CHECKS[name], subject)

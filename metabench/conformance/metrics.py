@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from metabench.analysis.metrics import Measure, log_probabilities
 from metabench.analysis.stats import Floats, Ints
-from metabench.conformance import checks
 from metabench.conformance.checks import NotConforming
 from metabench.registry.manager import PluginManager
 from metabench.specs import Metric, MetricSpec
@@ -153,13 +152,3 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "impossible classes": check_impossible_classes,
     "value": check_value,
 }
-
-
-def run_check(name: str, subject: Subject) -> None:
-    """Run one of `CHECKS`.
-
-    Raises:
-        NotConforming: the metric breaks the rule, or raised an exception.
-        PluginError: no plugin provides the metric.
-    """
-    checks.run(CHECKS[name], subject)

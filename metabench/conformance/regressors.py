@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from metabench.api import Algorithm, Backbone, Config, Episodes, EpisodeSource, Regression, Setup, SourceSplit
 from metabench.api.batching import Sequential
-from metabench.conformance import checks
 from metabench.conformance.algorithms import same, state_of
 from metabench.conformance.checks import NotConforming
 from metabench.data.sampler import EpisodeShape
@@ -217,13 +216,3 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "regression: queries": check_queries,
     "regression: learning": check_learning,
 }
-
-
-def run_check(name: str, subject: Subject) -> None:
-    """Run one of `CHECKS`.
-
-    Raises:
-        NotConforming: the algorithm breaks the rule, or raised an exception.
-        PluginError: no plugin provides the algorithm.
-    """
-    checks.run(CHECKS[name], subject)

@@ -113,13 +113,3 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "queries": check_queries,
     "variety": check_variety,
 }
-
-
-def run_check(name: str, subject: Subject) -> None:
-    """Run one of `CHECKS`.
-
-    Raises:
-        NotConforming: the source breaks the rule, or raised an exception.
-        PluginError: no plugin provides the source.
-    """
-    checks.run(CHECKS[name], subject)

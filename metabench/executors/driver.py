@@ -1,4 +1,4 @@
-"""Run the jobs of a plan; write each record as soon as its cell ends."""
+"""Run the jobs of a run; write each record as soon as its cell ends."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-
+from metabench.contracts import Attempt, Cell, Job, Problem, RunOptions, Work
 from metabench.engine.progress import Watcher
-from metabench.executors.job import Attempt, Problem, TrainingJob
-from metabench.executors.loading import LoadedDataset
-from metabench.executors.origin import code_of, machine_of
 from metabench.executors.processes import Died, run_jobs
-from metabench.machine.device import in_threads, share_of_threads
-from metabench.machine.environment import environment
-from metabench.planning.cells import Cell, Training
-from metabench.planning.jobs import Job, make_jobs
-from metabench.planning.suite import Suite
-from metabench.records.record import EpisodeResults, Record
+from metabench.machine.device import share_of_threads
+from metabench.records.record import Record
 from metabench.records.store import Store
-from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
 
 
@@ -31,14 +22,14 @@ class Reporter(Protocol):
     def cell_started(self, cell: Cell, number: int, of: int) -> Watcher:
         """Called when a cell starts. Returns its progress watcher."""
 
-    def training_started(self, training: Training) -> Watcher:
-        """Called when a training without cells starts. Returns its progress watcher."""
+    def job_started(self, job: Job) -> Watcher:
+        """Called when a job without cells starts. Returns its progress watcher."""
 
-    def training_done(self, training: Training, problem: str) -> None:
-        """Called when a training without cells has ended.
+    def job_done(self, job: Job, problem: str) -> None:
+        """Called when a job without cells has ended.
 
         Args:
-            training: the training.
+            job: the job.
             problem: why it has failed; empty if it has not.
         """
 
@@ -51,124 +42,51 @@ class Reporter(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run treats earlier files, and how many jobs run at once.
-
-    Attributes:
-        fresh: delete earlier checkpoints and weights first, and the record of a cell when it starts.
-        jobs: how many jobs run at once, each in a worker with its share of the threads.
-        keep_weights: whether the selected weights stay in the output directory.
-        reselect: whether to train again where kept weights lack a selection.
-    """
-
-    fresh: bool = False
-    jobs: int = 1
-    keep_weights: bool = True
-    reselect: bool = False
-
-
-def run_cells(
-    suite: Suite,
-    plan: Sequence[Cell],
-    cells: Sequence[Cell],
-    fingerprints: Mapping[str, str],
-    device: torch.device,
-    plugins: PluginManager,
-    store: Store,
-    reporter: Reporter,
-    kept: Mapping[str, Record],
-    growing: Mapping[str, EpisodeResults],
-    options: RunOptions,
-    datasets: Mapping[str, LoadedDataset] | None = None,
-    expected: Mapping[str, float] | None = None,
-) -> list[Record]:
+def run_work(work: Work, plugins: PluginManager, store: Store, reporter: Reporter, options: RunOptions) -> list[Record]:
     """Run the cells without a kept record; return the records of all cells.
 
     Args:
-        suite: the suite of the cells.
-        plan: all cells of the suite.
-        cells: the cells that are to have a record.
-        fingerprints: fingerprints of the datasets, by label.
-        device: the device that cells run on.
-        plugins: the provider of the classes.
+        work: the cells, the kept records and the jobs.
+        plugins: told of each finished cell.
         store: the output directory.
         reporter: shows the progress.
-        kept: the good records of earlier runs, by cell.
-        growing: the results of earlier runs that need further episodes, by cell.
         options: see `RunOptions`.
-        datasets: the loaded datasets, by label, to run one job after the other in this process; None runs workers.
-        expected: expected seconds of each cell; of several jobs at once, the longest start first.
 
     Raises:
-        Interrupted: the user asked to stop; finished cells are kept, and the checkpoints of unfinished trainings.
+        Interrupted: the user asked to stop; finished cells are kept, and the checkpoints of unfinished jobs.
         StoreError: the output directory cannot be written.
         MetabenchError: a worker cannot load the plugins or the data.
     """
-    records = dict(kept)
-    waiting = [cell for cell in cells if cell.id not in kept]
-
-    def has_weights(training: Training) -> bool:
-        return not options.fresh and TrainingFiles(store.path, training.id).read() is not None
-
-    jobs = make_jobs(plan, [cell for cell in waiting if not cell.problem], has_weights)
-    at_once = 1 if datasets else max(1, min(options.jobs, len(jobs)))
-    if at_once > 1:
-        # The longest first ends at most a third later than the best order (Graham 1969).
-        jobs.sort(key=lambda job: -sum((expected or {}).get(cell.id, 0.0) for cell in job.cells))
-    with in_threads(share_of_threads(at_once)):
-        machine, versions = machine_of(device, at_once), environment(device)
-
-    def executable(job: Job) -> TrainingJob:
-        return TrainingJob(
-            training=job.training,
-            cells=job.cells,
-            selections=job.selections,
-            suite=suite.name,
-            profile=suite.profile,
-            device=device,
-            machine=machine,
-            environment=versions,
-            store=store,
-            earlier={cell.id: growing[cell.id] for cell in job.cells if cell.id in growing},
-            reselect=options.reselect,
-        )
-
-    def failed(job: TrainingJob, cell: Cell, problem: str) -> Attempt:
-        fingerprint = fingerprints.get(cell.dataset.label, "")
-        return Attempt(job.record(cell, code_of(cell, plugins), fingerprint=fingerprint, problem=problem))
+    cells, records = work.cells, dict(work.kept)
+    queue = work.jobs()
 
     def note(cell: Cell, attempt: Attempt) -> None:
-        record, outcome = attempt.record, attempt.outcome
+        record = attempt.record
         if attempt.traceback:
             store.write_text(store.traceback_name(record.cell), attempt.traceback)
-        if outcome is not None:
-            store.write(record, outcome.episodes, outcome.picture)
-        elif not (cell.problem and store.has_results(record.cell)):
-            # A cell that could not be tried, perhaps this time only, leaves its earlier results alone.
-            store.write(record)
+        # A cell that could not be tried, perhaps this time only, leaves its earlier results alone.
+        if attempt.episodes is not None or not (cell.problem and store.has_results(record.cell)):
+            store.write(record, attempt.episodes, attempt.picture)
         plugins.cell_finished(store.path, record.model_dump())
         reporter.cell_done(record, kept=False)
         records[record.cell] = record
 
-    queue = [executable(job) for job in jobs]
     numbers = {cell.id: number for number, cell in enumerate(cells, 1)}
     for job in queue if options.fresh else []:
-        store.drop_weights(job.training.id, checkpoint=True)
+        store.drop_weights(job.key, checkpoint=True)
     for cell in cells:
-        if cell.id in kept:
-            reporter.cell_done(kept[cell.id], kept=True)
-    for cell in waiting:
-        if cell.problem:
+        if cell.id in work.kept:
+            reporter.cell_done(work.kept[cell.id], kept=True)
+        elif cell.problem:
             reporter.cell_started(cell, numbers[cell.id], len(cells))
-            note(cell, failed(executable(Job(cell.training, [cell], [])), cell, cell.problem))
+            note(cell, Attempt(work.failed(cell, cell.problem)))
     lines: dict[str, _JobLine] = {}
 
-    def started(job: TrainingJob) -> Watcher:
+    def started(job: Job) -> Watcher:
         lines[job.key] = _JobLine(job, reporter, store if options.fresh else None, numbers)
         return lines[job.key]
 
-    with closing(_results(queue, plugins, at_once, datasets, started)) as results:
+    with closing(_results(queue, options, started)) as results:
         for job, result in results:
             line = lines[job.key]
             if isinstance(result, Attempt):
@@ -176,7 +94,7 @@ def run_cells(
                 line.go_on()
             elif isinstance(result, Died):
                 for cell in line.left:
-                    note(cell, failed(job, cell, result.problem))
+                    note(cell, Attempt(work.failed(cell, result.problem)))
                     line.go_on()
             if not line.left:
                 line.end(result)
@@ -189,7 +107,7 @@ def run_cells(
 class _JobLine:
     """The watcher of a job: shows the progress of its current cell."""
 
-    job: TrainingJob
+    job: Job
     reporter: Reporter
     forgetting: Store | None
     numbers: Mapping[str, int]
@@ -201,7 +119,7 @@ class _JobLine:
         if self.job.cells:
             self._start()
         else:
-            self._watcher = self.reporter.training_started(self.job.training)
+            self._watcher = self.reporter.job_started(self.job)
 
     @property
     def left(self) -> Sequence[Cell]:
@@ -223,7 +141,7 @@ class _JobLine:
         """Note that the job has ended, with its last result."""
         if not self.job.cells:
             problem = result.problem if isinstance(result, (Problem, Died)) else ""
-            self.reporter.training_done(self.job.training, problem)
+            self.reporter.job_done(self.job, problem)
         self.ended = True
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
@@ -244,7 +162,7 @@ class _JobLine:
         self._watcher = self.reporter.cell_started(self.cell, self.numbers[self.cell.id], len(self.numbers))
 
 
-def _drop_weights(queue: Sequence[TrainingJob], lines: Mapping[str, _JobLine], store: Store) -> None:
+def _drop_weights(queue: Sequence[Job], lines: Mapping[str, _JobLine], store: Store) -> None:
     """Delete the weights of ended jobs that no other job waits for."""
     unfinished = [job for job in queue if job.key not in lines or not lines[job.key].ended]
     needed = {key for job in unfinished for key in (job.key, *job.after)}
@@ -254,18 +172,14 @@ def _drop_weights(queue: Sequence[TrainingJob], lines: Mapping[str, _JobLine], s
 
 
 def _results(
-    queue: Sequence[TrainingJob],
-    plugins: PluginManager,
-    at_once: int,
-    datasets: Mapping[str, LoadedDataset] | None,
-    started: Callable[[TrainingJob], Watcher],
-) -> Generator[tuple[TrainingJob, Attempt | Problem | Died | None], None, None]:
-    """Yield the results of each job (`TrainingJob.run`) as they come: in workers, or in this process."""
-    if datasets is None:
+    queue: Sequence[Job], options: RunOptions, started: Callable[[Job], Watcher]
+) -> Generator[tuple[Job, Attempt | Problem | Died | None], None, None]:
+    """Yield the results of each job as they come: in workers, or in this process."""
+    if not options.in_process:
+        at_once = max(1, min(options.jobs, len(queue)))
         threads = share_of_threads(at_once)
         yield from run_jobs(queue, at_once, threads, started, key=lambda job: job.key, after=lambda job: job.after)
         return
     for job in queue:
-        watcher = started(job)
-        for attempt in job.attempts(datasets, plugins, watcher):
-            yield job, attempt
+        for result in job.run(started(job)):
+            yield job, result

@@ -15,6 +15,7 @@ import torch
 
 from metabench.analysis.metrics import OF_TASK
 from metabench.api import Split
+from metabench.contracts import Attempt, Problem
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.engine.learner import Learner, make_learner
@@ -36,36 +37,6 @@ from metabench.registry.manager import PluginManager
 _STOP_DELAY = 0.3
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """The result of running a cell once.
-
-    Attributes:
-        record: the cell's record.
-        outcome: the per-episode results and the picture; None if the cell failed or was skipped.
-        traceback: the traceback of an unexpected error; empty otherwise.
-    """
-
-    record: Record
-    outcome: Outcome | None = None
-    traceback: str = ""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a cell has no outcome.
-
-    Attributes:
-        problem: the message.
-        status: failed or skipped.
-        traceback: the traceback of an unexpected error; empty otherwise.
-    """
-
-    problem: str
-    status: Status = "failed"
-    traceback: str = ""
 
 
 def _is_asked_to_stop(watcher: Watcher) -> bool:
@@ -92,6 +63,8 @@ class TrainingJob:
         store: the output directory.
         earlier: results of the first episodes of cells that grow, by cell.
         reselect: whether to train again where the kept weights lack a selection.
+        datasets: the loaded datasets, by label, and
+        plugins: the provider of the classes, to run in this process; a worker loads its own.
     """
 
     training: Training
@@ -105,6 +78,8 @@ class TrainingJob:
     store: Store
     earlier: Mapping[str, EpisodeResults] = field(default_factory=dict)
     reselect: bool = False
+    datasets: Mapping[str, LoadedDataset] | None = None
+    plugins: PluginManager | None = None
 
     @property
     def key(self) -> str:
@@ -116,38 +91,22 @@ class TrainingJob:
         """Return the ids of trainings that must be finished before."""
         return [training.id for training in self.training.needs]
 
-    def run(self, watcher: Watcher) -> Iterator[Attempt | Problem | None]:
-        """Run in a worker, which loads plugins and data first; results as in `attempts`."""
-        plugins = PluginManager.from_environment()
-        choose_device(self.device.type)
-        roots = DataRoots.from_environment(os.environ)
-        used = (self.training.dataset, *(cell.dataset for cell in self.cells), *(s.on for s in self.selections if s.on))
-        choices = {choice.label: choice for choice in used}
-        datasets = {
-            label: load_dataset(choice, plugins, roots, self.device, lambda done, total, name: None)
-            for label, choice in choices.items()
-        }
-        yield from self.attempts(datasets, plugins, watcher)
+    @property
+    def title(self) -> str:
+        """Return a one-line description for people."""
+        return f"training of {self.training.title}"
 
-    def attempts(
-        self,
-        datasets: Mapping[str, LoadedDataset],
-        plugins: PluginManager,
-        watcher: Watcher,
-    ) -> Iterator[Attempt | Problem | None]:
+    def run(self, watcher: Watcher) -> Iterator[Attempt | Problem | None]:
         """Train, and yield the attempt of each cell; without cells, yield the problem of the training or None.
 
         An error of the training fails all cells, an error of a test its cell; `Unfit` skips them.
-
-        Args:
-            datasets: the loaded datasets, by label.
-            plugins: the provider of the classes.
-            watcher: sees the progress, and may ask to stop.
 
         Raises:
             Interrupted: the watcher asked for it.
             StoreError: a checkpoint, weights or results cannot be written or read.
         """
+        plugins = self.plugins or PluginManager.from_environment()
+        datasets = self._loaded(plugins) if self.datasets is None else self.datasets
         # First of all, because a class in a file may be edited while the cells run.
         codes = {cell.id: code_of(cell, plugins) for cell in self.cells}
         trained_on = datasets[self.training.dataset.label].fingerprint
@@ -177,7 +136,19 @@ class TrainingJob:
                 record = self.record(cell, codes[cell.id], datasets, problem=tried.problem, status=tried.status)
                 yield Attempt(record, traceback=tried.traceback)
             else:
-                yield Attempt(self.record(cell, codes[cell.id], datasets, outcome=tried), tried)
+                record = self.record(cell, codes[cell.id], datasets, outcome=tried)
+                yield Attempt(record, tried.episodes, tried.picture)
+
+    def _loaded(self, plugins: PluginManager) -> dict[str, LoadedDataset]:
+        """Load the datasets of the training, its selections and its cells."""
+        choose_device(self.device.type)
+        roots = DataRoots.from_environment(os.environ)
+        used = (self.training.dataset, *(cell.dataset for cell in self.cells), *(s.on for s in self.selections if s.on))
+        choices = {choice.label: choice for choice in used}
+        return {
+            label: load_dataset(choice, plugins, roots, self.device, lambda done, total, name: None)
+            for label, choice in choices.items()
+        }
 
     def _tested(self, learner: Learner, cell: Cell, watcher: Watcher) -> Outcome | Problem:
         return self._tried(lambda: learner.test(cell, watcher, self.earlier.get(cell.id)), watcher, cell.id)

@@ -33,7 +33,7 @@ _STOP_SECONDS = 5.0
 #: Modules that the fork server imports, so that no worker has to; the server computes nothing. All but the first are
 #: imported late by a cell: by optimisers, intervals, pictures and checkpoints.
 _PRELOADED = [
-    "metabench.executors.driver",
+    "metabench.executors.job",
     "torch._dynamo",
     "scipy.special",
     "PIL.PngImagePlugin",

@@ -180,7 +180,7 @@ class Training:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Return the hashes of the weights ``init`` and ``teacher``, and the limits ``subset``, where it has them."""
+        """Return the hashes of ``init`` and ``teacher``, those of a training with its seed, and the ``subset``."""
         sources = {"init": self.init, "teacher": self.teacher}
         hashes: dict[str, Any] = {name: _hash_of(source) for name, source in sources.items() if source is not None}
         return hashes | ({"subset": self.subset.identity} if self.subset else {})
@@ -189,6 +189,11 @@ class Training:
     def id(self) -> str:
         """Return the hash of `identity`, the name of its checkpoint and weights."""
         return _content_hash(self.identity)
+
+    @property
+    def family(self) -> str:
+        """Return the hash of `identity` without the seed, which the trainings of all seeds share."""
+        return _content_hash({name: value for name, value in self.identity.items() if name != "seed"})
 
     @property
     def needs(self) -> list[Training]:
@@ -300,7 +305,7 @@ class Cell:
         if training.precision != "float32":
             identity["precision"] = training.precision
         if not self.is_trained_by_itself:
-            identity["weights"] = training.id
+            identity["weights"] = training.family
         if self.is_cross_domain:
             identity["trained_on"] = vars(training.dataset).copy()
         if self.shape.varies:
@@ -357,7 +362,7 @@ def _named(choice: Choice) -> dict[str, Any]:
 def _hash_of(source: Snapshot | WeightsFile) -> str:
     if isinstance(source, WeightsFile):
         return source.sha256
-    return f"{source.training.id} {source.selection.name}"
+    return f"{source.training.family} {source.selection.name}"
 
 
 def _content_hash(identity: Mapping[str, Any]) -> str:

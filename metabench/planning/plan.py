@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
-from metabench.filters import choose
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
 from metabench.planning.episodes_file import fixed_episodes_of
 from metabench.planning.limits import Limit, limits_of, place_of
@@ -25,7 +24,7 @@ from metabench.registry.manager import PluginManager
 if TYPE_CHECKING:  # imports torch
     from metabench.api import SourceSplit, Split, SplitSize
 
-__all__ = ["check_cell", "classes_left_out", "datasets_of", "episodes_by_split", "fits", "make_plan", "select"]
+__all__ = ["check_cell", "classes_left_out", "datasets_of", "episodes_by_split", "fits", "make_plan"]
 
 
 def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Targets | None = None) -> list[Cell]:
@@ -338,19 +337,6 @@ class _Planner:
         if training.schedule is not None or training.subset is not None or self._traits[label].draws:
             return False
         return isinstance(training.init, WeightsFile) or not self._targets.backbone_draws(training.backbone)
-
-
-def select(cells: Sequence[Cell], only: Mapping[str, Iterable[str]]) -> list[Cell]:
-    """Return the cells that pass the filters of ``--only``.
-
-    Args:
-        cells: the cells of the plan.
-        only: accepted values by filter: algorithm, dataset, backbone, way, shot or seed.
-
-    Raises:
-        UsageError: a filter or a value is unknown.
-    """
-    return choose(cells, lambda cell: cell.labels, only, "the suite")
 
 
 #: Training settings of algorithms that train on episodes only, and of those that train on images only.

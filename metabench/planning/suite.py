@@ -292,6 +292,7 @@ class Suite(_Section):
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
+    engine: Literal["few-shot"] = "few-shot"
     description: str = ""
     profile: str = ""
     datasets: dict[Label, DatasetEntry] = Field(min_length=1)

@@ -158,4 +158,4 @@ def _precedence(record: Record) -> tuple[bool, str]:
 
 def _labels(record: Record) -> dict[str, str]:
     names = ("algorithm", "dataset", "backbone", "way", "shot", "seed", "suite", "profile", "status")
-    return {name: str(getattr(record, name)) for name in names}
+    return {name: str(getattr(record, name)) for name in names} | {"trained_on": record.trained_on or record.dataset}

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -29,16 +29,42 @@ from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, O
 from metabench.records.trained import TrainingFiles
 from metabench.text import one_line
 
-if TYPE_CHECKING:
-    from metabench.planning.cells import Cell
+
+class Planned(Protocol):
+    """A cell of a plan."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Return all settings that determine the result, as plain data."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Return the labels by field of a record."""
+
+    @property
+    def problem(self) -> str:
+        """Return why it cannot run; empty if it can."""
 
 
+#: The labels of cells whose settings are not known.
+_NAMES = ("algorithm", "dataset", "backbone")
 #: The files of a cell in ``cells/``.
 _SUFFIXES = (".json", ".npz", ".png", ".traceback.txt")
 #: The form of a cell's id (`metabench.planning.plan.Cell.id`), and so of the name of its files.
 _ID = re.compile("[0-9a-f]{16}")
-#: Words that each file of metabench by this name contains, of any version.
+#: The first line of texts that metabench writes, by which it knows its own.
+_HEADS = {
+    "suite.yaml": "# The resolved suite of this run, written by metabench.\n",
+    "leaderboard.md": "<!-- The leaderboard of this run, written by metabench. -->\n\n",
+}
+#: Words that each file of metabench by this name contains; further ones of files that metabench 0.1 wrote.
 _MARKS = {
+    **{name: (head,) for name, head in _HEADS.items()},
+    "leaderboard.csv": ("dataset,backbone,way,shot,queries,algorithm,seed,",),
+    ".lock": (),
+}
+_MARKS_OF_0_1 = {
+    "leaderboard.md": ("### ", " over the test episodes"),
     "suite.yaml": (
         "\ndescription: ",
         "\nbackbones:\n",
@@ -51,9 +77,6 @@ _MARKS = {
         "\ngate:\n  tolerance: ",
         "\n  slowdown: ",
     ),
-    "leaderboard.md": ("### ", " over the test episodes"),
-    "leaderboard.csv": ("dataset,backbone,way,shot,queries,algorithm,seed,",),
-    ".lock": (),
 }
 
 
@@ -103,7 +126,7 @@ class Store:
         for name, marks in _MARKS.items():
             path = self.path / name
             try:
-                foreign = is_foreign(path, *marks)
+                foreign = is_foreign(path, *marks) and is_foreign(path, *_MARKS_OF_0_1.get(name, marks))
             except OSError as error:
                 raise _cannot_write(self.path, error) from error
             if foreign:
@@ -210,7 +233,7 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
-    def supersede(self, records: Mapping[str, Record], plan: Sequence[Cell]) -> list[Record]:
+    def supersede(self, records: Mapping[str, Record], plan: Sequence[Planned]) -> list[Record]:
         """Move records of earlier settings to ``superseded/``; return the others.
 
         A record stays if a cell of the plan has its settings, with any seed. The leaderboard must not mix settings. It
@@ -221,13 +244,13 @@ class Store:
             plan: all cells of the current suite.
         """
         expected = {_without_seed(cell.identity) for cell in plan}
-        unknown = {(cell.algorithm.label, cell.dataset.label, cell.backbone.label) for cell in plan if cell.problem}
+        unknown = {tuple(map(cell.labels.get, _NAMES)) for cell in plan if cell.problem}
         current = []
         for name, record in records.items():
             if _without_seed(record.identity) in expected:
                 current.append(record)
                 continue
-            if (record.algorithm, record.dataset, record.backbone) in unknown:
+            if tuple(getattr(record, name) for name in _NAMES) in unknown:
                 continue
             try:
                 (self.path / "superseded").mkdir(exist_ok=True)
@@ -287,7 +310,7 @@ class Store:
         """Write a text file, by its path relative to the directory."""
         try:
             with atomic_file(self.path / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(_HEADS.get(name, "") + text, encoding="utf-8")
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 

@@ -13,6 +13,7 @@ from metabench.specs import (
     AlgorithmSpec,
     BackboneSpec,
     DatasetSpec,
+    EngineSpec,
     LoggerSpec,
     MetricSpec,
     PublishedResult,
@@ -40,6 +41,11 @@ def metabench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
 @hookspec
 def metabench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
     """Return the metrics that this plugin provides, which are computed for every cell of their kind of task."""
+
+
+@hookspec
+def metabench_engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]
+    """Return the engines that this plugin provides: ways to plan suites and to run their cells."""
 
 
 @hookspec

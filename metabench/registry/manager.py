@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from metabench import __version__
 from metabench.errors import PluginError, PluginExited, in_one_line, nearest, shown
+from metabench.registry import own
 from metabench.registry.calls import LimitedCalls, Stuck
 from metabench.registry.code import code_hash
 from metabench.registry.configs import InvalidConfig, is_class, short, validate_config
@@ -27,6 +29,7 @@ from metabench.specs import (
     AlgorithmSpec,
     BackboneSpec,
     DatasetSpec,
+    EngineSpec,
     LoggerSpec,
     Metric,
     MetricSpec,
@@ -37,6 +40,9 @@ from metabench.specs import (
 
 if TYPE_CHECKING:  # these import torch
     from metabench.api import Algorithm, Backbone, Dataset, EpisodeSource
+
+#: The core's own plugin, which no list of plugins hides.
+_OWN = f"{PROJECT}:{own.FEW_SHOT}"
 
 #: Seconds after which an event's hook counts as stuck.
 EVENT_SECONDS = 120.0
@@ -49,6 +55,7 @@ _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "suite": SuiteSpec,
     "logger": LoggerSpec,
     "metric": MetricSpec,
+    "engine": EngineSpec,
 }
 
 _Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedResult)
@@ -99,6 +106,8 @@ class PluginManager:
         self._imported: dict[str, str] = {}
         selected = select_plugins(list(entries), selection)
         self._hidden = selected.hidden
+        self._hooks.register(own, _OWN)
+        self._infos[_OWN] = PluginInfo(own.FEW_SHOT, PROJECT, __version__)
         for entry in selected.entries:
             self._add(entry)
 
@@ -136,6 +145,10 @@ class PluginManager:
     def metrics(self) -> dict[str, MetricSpec]:
         """Return the metrics of plugins by name."""
         return self._provided("metric", MetricSpec)
+
+    def engines(self) -> dict[str, EngineSpec]:
+        """Return the engines by name."""
+        return self._provided("engine", EngineSpec)
 
     def published_results(self) -> list[PublishedResult]:
         """Return the published results of all plugins."""
@@ -209,6 +222,12 @@ class PluginManager:
         cls: type[Metric] = self._class("metric", name, MetricSpec, Metric)
         return cls
 
+    def engine_class(self, name: str) -> type:
+        """Import the engine `name`, a `metabench.contracts.Engine`."""
+        self._one("engine", name, EngineSpec)  # a class in a file is none: its jobs could not be sent to workers
+        cls: type = self._class("engine", name, EngineSpec, object)
+        return cls
+
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset | EpisodeSource:
         """Construct the dataset `name` with parameters.
 
@@ -228,7 +247,7 @@ class PluginManager:
             raise PluginExited(f"{owner} cannot be constructed: {in_one_line(error)}") from error
 
     def kind_of(self, name: str) -> str:
-        """Return the kind of a name: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"logger"`` or ``"metric"``.
+        """Return the kind of a name, e.g. ``"algorithm"`` or ``"dataset"``.
 
         Raises:
             PluginError: the name is none of these, or a class in a file cannot be imported.
@@ -260,14 +279,15 @@ class PluginManager:
             if name in self._provided(kind, spec_class):
                 return kind
         names = [known for kind, spec_class in named.items() for known in self._provided(kind, spec_class)]
-        message = f"no algorithm, backbone, dataset, logger or metric '{shown(name)}'{nearest(name, names)}"
+        message = f"no algorithm, backbone, dataset, logger, metric or engine '{shown(name)}'{nearest(name, names)}"
         raise PluginError(". ".join([message, *([self._hidden] if self._hidden else [])]))
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides a name.
 
         Args:
-            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"``, ``"logger"`` or ``"metric"``.
+            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"``, ``"logger"``, ``"metric"`` or
+                ``"engine"``.
             name: the name; for a class in a file, the file's name and hash are returned.
 
         Raises:

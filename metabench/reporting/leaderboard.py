@@ -135,6 +135,13 @@ _FIRST = (
         "#: rank; = ties with the best on these episodes (adjusted p > .05)",
     ),
     Column("algorithm", lambda row: row.name, left=True),
+    Column(
+        "trained on",
+        lambda row: row.trained_on,
+        legend="trained on: dataset of the training; the test is of the same episodes for all",
+        left=True,
+        optional=True,
+    ),
 )
 _COMPARISONS = (
     Column(
@@ -203,7 +210,7 @@ _COSTS = (
     _cost("test ep/s", eval_rate),
     _cost("train ep/s", train_rate),
     _cost("peak MiB", memory),
-    _cost("p50 ms", latency, "p50, p95: milliseconds to adapt to and classify one episode"),
+    _cost("p50 ms", latency, "p50, p95: milliseconds to adapt to one episode and to answer its queries"),
     _cost("p95 ms", slow_latency),
     _cost("GFLOP", gflops, "GFLOP: convolutions and matrix products of one test episode", optional=True),
     Column(

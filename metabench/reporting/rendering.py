@@ -174,6 +174,7 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Itera
         "queries": record.queries,
         "algorithm": record.algorithm,
         "seed": record.seed,
+        "trained_on": record.trained_on or record.dataset,
         **{f"params.{name}": _csv_value(row.params.get(name)) for name in parameters},
         "profile": record.profile,
         "status": record.status,

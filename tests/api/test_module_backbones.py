@@ -17,7 +17,8 @@ from torch import nn
 import metabench
 from metabench.api import Backbone
 from metabench.cli.plugin import plugin as plugin_command
-from metabench.conformance.backbones import CHECKS, Subject, run_check
+from metabench.conformance.backbones import CHECKS, Subject
+from metabench.conformance.checks import run
 from metabench.errors import PluginError, Unfit
 from metabench.registry.configs import InvalidConfig, validate_config
 from metabench.registry.manager import PluginManager
@@ -84,7 +85,7 @@ def test_standard_output_stays_free_for_results(
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("check", CHECKS)
 def test_it_keeps_all_rules(check: str, frozen: bool, plugins: PluginManager, path: Path) -> None:
-    run_check(check, Subject(f"{path}:small", {"frozen": frozen}, plugins=plugins))
+    run(CHECKS[check], Subject(f"{path}:small", {"frozen": frozen}, plugins=plugins))
 
 
 def test_plugin_check_takes_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_a_run_prints_and_writes_its_leaderboard(metabench: Command) -> None:
     out = Path("out")
     assert {path.name for path in out.iterdir()} >= {"suite.yaml", "cells", "leaderboard.md", "leaderboard.csv"}
     assert len(pd.read_csv(out / "leaderboard.csv")) == 2
-    assert (out / "leaderboard.md").read_text(encoding="utf-8").startswith("### ")
+    assert (out / "leaderboard.md").read_text(encoding="utf-8").startswith("<!-- The leaderboard of this run")
     again = metabench("leaderboard", "out")
     assert again.code == 0
     assert again.out.strip() in ended.out

@@ -10,9 +10,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from kit import failures
 from metabench.cli import cli
-from metabench.conformance.backbones import CHECKS, Subject, run_check
-from metabench.conformance.checks import NotConforming
+from metabench.conformance.backbones import CHECKS, Subject
+from metabench.conformance.checks import NotConforming, run
 from metabench.testing import BackboneChecks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,20 +50,9 @@ def subject(cls: str, **changes: Any) -> Subject:
     return Subject(f"{FILE}:{cls}", **changes)
 
 
-def verdicts(subject: Subject) -> dict[str, str]:
-    """Return the message of each check that fails."""
-    found = {}
-    for name in CHECKS:
-        try:
-            run_check(name, subject)
-        except NotConforming as error:
-            found[name] = str(error)
-    return found
-
-
 @pytest.mark.parametrize(("check", "cls", "message"), BROKEN)
 def test_a_broken_rule_is_seen_by_its_check_and_by_no_other(check: str, cls: str, message: str) -> None:
-    found = verdicts(subject(cls))
+    found = failures(CHECKS, subject(cls))
     assert message in found.pop(check)
     assert found == {}
 
@@ -73,36 +63,36 @@ def test_every_check_has_a_backbone_that_breaks_it() -> None:
 
 @pytest.mark.parametrize("cls", ["Sound", "Fixed", "Pixels", "OneSize"])
 def test_a_sound_backbone_passes(cls: str) -> None:
-    assert verdicts(subject(cls)) == {}
+    assert failures(CHECKS, subject(cls)) == {}
 
 
 def test_a_backbone_of_other_image_shapes_passes_with_these() -> None:
     with pytest.raises(NotConforming, match="refuses all image shapes tried, 1×28×28, 3×32×32, 1×20×20"):
-        run_check("shapes", subject("LargeOnly"))
-    assert verdicts(subject("LargeOnly", image_shapes=[(3, 84, 84)])) == {}
+        run(CHECKS["shapes"], subject("LargeOnly"))
+    assert failures(CHECKS, subject("LargeOnly", image_shapes=[(3, 84, 84)])) == {}
 
 
 def test_an_exception_of_the_constructor_is_no_refusal() -> None:
     with pytest.raises(NotConforming, match=r"ZeroDivisionError: .* for images of 1×20×20"):
-        run_check("shapes", subject("Crashing"))
+        run(CHECKS["shapes"], subject("Crashing"))
 
 
 def test_a_gradient_that_is_not_finite_is_named() -> None:
     with pytest.raises(NotConforming, match=r"the gradient of conv\.bias is not finite"):
-        run_check("gradients", subject("SteepRoot"))
+        run(CHECKS["gradients"], subject("SteepRoot"))
 
 
 def test_a_check_leaves_torchs_generator_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    run_check("seed", subject("Sound"))
+    run(CHECKS["seed"], subject("Sound"))
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("downsample", ["pool", "stride"])
 @pytest.mark.parametrize("norm", ["running", "batch", "support"])
 def test_the_built_in_keeps_all_rules_with_every_norm(norm: str, downsample: str) -> None:
-    assert verdicts(Subject("conv4", {"norm": norm, "downsample": downsample})) == {}
+    assert failures(CHECKS, Subject("conv4", {"norm": norm, "downsample": downsample})) == {}
 
 
 class TestThreeLines(BackboneChecks):

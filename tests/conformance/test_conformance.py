@@ -11,9 +11,10 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
+from kit import failures
 from metabench.cli import cli
-from metabench.conformance.algorithms import CHECKS, LEARNT, Subject, run_check, train_until_learnt
-from metabench.conformance.checks import NotConforming
+from metabench.conformance.algorithms import CHECKS, LEARNT, Subject, train_until_learnt
+from metabench.conformance.checks import NotConforming, run
 from metabench.testing import AlgorithmChecks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -250,22 +251,11 @@ def subject(tmp_path: Path) -> Callable[..., Subject]:
     return make
 
 
-def verdicts(subject: Subject) -> dict[str, str]:
-    """Return the message of each check that fails."""
-    found = {}
-    for name in CHECKS:
-        try:
-            run_check(name, subject)
-        except NotConforming as error:
-            found[name] = str(error)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", BREAKING)
 def test_a_broken_rule_is_seen_by_its_check_and_by_no_other(rule: str, subject: Callable[..., Subject]) -> None:
     source, message = BREAKING[rule]
-    found = verdicts(subject(source))
+    found = failures(CHECKS, subject(source))
     assert message in found.pop(rule)
     assert set(found) == ALSO_BROKEN.get(rule, set()), found
 
@@ -289,7 +279,7 @@ def test_every_check_has_an_algorithm_that_breaks_it() -> None:
     ],
 )
 def test_the_built_ins_keep_all_rules(algorithm: str, settings: dict[str, Any]) -> None:
-    assert verdicts(Subject(algorithm, **settings)) == {}
+    assert failures(CHECKS, Subject(algorithm, **settings)) == {}
 
 
 def test_scores_without_a_common_scale_are_refused(subject: Callable[..., Subject]) -> None:
@@ -302,7 +292,7 @@ def test_scores_without_a_common_scale_are_refused(subject: Callable[..., Subjec
                 return scores if self.training else torch.where(unsure, -1e3 * scores, scores)
         """
     with pytest.raises(NotConforming, match="no temperature makes its scores probabilities"):
-        run_check("scores", subject(source))
+        run(CHECKS["scores"], subject(source))
 
 
 def test_impossible_classes_may_score_minus_infinity(subject: Callable[..., Subject]) -> None:
@@ -313,12 +303,12 @@ def test_impossible_classes_may_score_minus_infinity(subject: Callable[..., Subj
                 return scores.masked_fill(scores <= scores.min(dim=-1, keepdim=True).values, -torch.inf)
         """
     for rule in ("scores", "shapes", "queries", "batches", "asked twice", "asked in halves"):
-        run_check(rule, subject(source))
+        run(CHECKS[rule], subject(source))
 
 
 def test_an_algorithm_declared_transductive_may_be_transductive(subject: Callable[..., Subject]) -> None:
     source, _ = BREAKING["queries"]
-    assert verdicts(subject(source, transductive=True)) == {}
+    assert failures(CHECKS, subject(source, transductive=True)) == {}
 
 
 def test_an_error_of_the_algorithm_is_a_broken_rule_with_its_message(subject: Callable[..., Subject]) -> None:
@@ -328,13 +318,13 @@ def test_an_error_of_the_algorithm_is_a_broken_rule_with_its_message(subject: Ca
                 raise RuntimeError("not today")
         """
     with pytest.raises(NotConforming, match="RuntimeError: not today"):
-        run_check("seed", subject(source))
+        run(CHECKS["seed"], subject(source))
 
 
 def test_a_check_leaves_torchs_generator_alone() -> None:
     torch.manual_seed(1)
     before: Tensor = torch.get_rng_state()
-    run_check("seed", Subject("protonet"))
+    run(CHECKS["seed"], Subject("protonet"))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -390,4 +380,4 @@ def test_state_that_prediction_needs_must_be_saved_with_the_weights(subject: Cal
                 return super().answer(state, query) + (0 if self.training else self.offset)
         """
     with pytest.raises(NotConforming, match=r"answer otherwise: .*state_dict\(\)"):
-        run_check("resume", subject(source))
+        run(CHECKS["resume"], subject(source))

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from kit import failures
 from metabench.cli import cli
-from metabench.conformance.checks import NotConforming
-from metabench.conformance.datasets import CHECKS, Subject, run_check
+from metabench.conformance.checks import NotConforming, run
+from metabench.conformance.datasets import CHECKS, Subject
 from metabench.data.packing import DataRoots
 from metabench.errors import DataError
 from metabench.testing import DatasetChecks
@@ -59,22 +60,11 @@ def subject(tmp_path: Path) -> Callable[..., Subject]:
     return make
 
 
-def verdicts(subject: Subject) -> dict[str, str]:
-    """Return the message of each check that fails."""
-    found = {}
-    for name in CHECKS:
-        try:
-            run_check(name, subject)
-        except NotConforming as error:
-            found[name] = str(error)
-    return found
-
-
 @pytest.mark.parametrize(("check", "cls", "message", "dependent"), BROKEN)
 def test_a_broken_rule_is_seen_by_its_check_and_by_those_that_need_it(
     subject: Callable[..., Subject], check: str, cls: str, message: str, dependent: set[str]
 ) -> None:
-    found = verdicts(subject(cls))
+    found = failures(CHECKS, subject(cls))
     assert message in found.pop(check)
     assert set(found) == dependent
 
@@ -85,23 +75,23 @@ def test_every_check_has_a_dataset_that_breaks_it() -> None:
 
 @pytest.mark.parametrize("cls", ["Sound", "Silent", "SharedOnPurpose"])
 def test_a_sound_dataset_passes(subject: Callable[..., Subject], cls: str) -> None:
-    assert verdicts(subject(cls)) == {}
+    assert failures(CHECKS, subject(cls)) == {}
 
 
 def test_given_parameters_are_those_that_are_checked(subject: Callable[..., Subject]) -> None:
-    assert verdicts(subject("Sound", params={"inverted": True, "order": "reversed"})) == {}
+    assert failures(CHECKS, subject("Sound", params={"inverted": True, "order": "reversed"})) == {}
     with pytest.raises(NotConforming, match="no reversed images"):
-        run_check("split parameters", subject("OrderedInPack", params={"inverted": True}))
+        run(CHECKS["split parameters"], subject("OrderedInPack", params={"inverted": True}))
 
 
 def test_missing_raw_data_is_no_broken_rule(subject: Callable[..., Subject]) -> None:
     with pytest.raises(DataError, match="put them into METABENCH_DATA/missing") as error:
-        run_check("pack", subject("Missing"))
+        run(CHECKS["pack"], subject("Missing"))
     assert not isinstance(error.value, NotConforming)
 
 
 def test_glyphs_keep_all_rules(tmp_path: Path) -> None:
-    assert verdicts(Subject("glyphs", DataRoots((), tmp_path))) == {}
+    assert failures(CHECKS, Subject("glyphs", DataRoots((), tmp_path))) == {}
 
 
 @pytest.mark.slow
@@ -109,7 +99,7 @@ def test_omniglot_keeps_all_rules(tmp_path: Path) -> None:
     roots = DataRoots.from_environment(os.environ)
     if not any((source / "omniglot").is_dir() for source in roots.sources):
         pytest.skip("real Omniglot not found: set METABENCH_DATA to the folder that holds omniglot/")
-    assert verdicts(Subject("omniglot", replace(roots, cache=tmp_path, download=False))) == {}
+    assert failures(CHECKS, Subject("omniglot", replace(roots, cache=tmp_path, download=False))) == {}
 
 
 class TestThreeLines(DatasetChecks):

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from command_line import Command
+from kit import failures
 from metabench.cli import cli
 from metabench.conformance import made_up_run
-from metabench.conformance.checks import NotConforming
-from metabench.conformance.loggers import CHECKS, Subject, run_check
+from metabench.conformance.checks import NotConforming, run
+from metabench.conformance.loggers import CHECKS, Subject
 from metabench.errors import PluginError
 from metabench.records.store import Store
 from metabench.testing import LoggerChecks
@@ -56,22 +57,11 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Subject
             released.set()
 
 
-def verdicts(subject: Subject) -> dict[str, str]:
-    """Return the message of each check that fails."""
-    found = {}
-    for name in CHECKS:
-        try:
-            run_check(name, subject)
-        except NotConforming as error:
-            found[name] = str(error)
-    return found
-
-
 @pytest.mark.parametrize(("check", "cls", "message", "dependent"), BROKEN)
 def test_a_broken_rule_is_seen_by_its_check_and_by_those_that_need_it(
     subject: Callable[[str], Subject], check: str, cls: str, message: str, dependent: set[str]
 ) -> None:
-    found = verdicts(subject(cls))
+    found = failures(CHECKS, subject(cls))
     assert message in found.pop(check)
     assert set(found) == dependent - {check}
 
@@ -82,7 +72,7 @@ def test_every_check_has_a_logger_that_breaks_it() -> None:
 
 @pytest.mark.parametrize("cls", ["Sound", "OneHook"])
 def test_a_sound_logger_passes(subject: Callable[[str], Subject], cls: str) -> None:
-    assert verdicts(subject(cls)) == {}
+    assert failures(CHECKS, subject(cls)) == {}
 
 
 # MLflow's own use of SQLAlchemy, about which its users can do nothing.
@@ -93,13 +83,13 @@ def test_the_built_ins_keep_all_rules(name: str, tmp_path: Path, monkeypatch: py
         pytest.skip(f"{name} is not installed: pip install 'metabench[{name}]'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    assert verdicts(Subject(name)) == {}
+    assert failures(CHECKS, Subject(name)) == {}
 
 
 def test_a_missing_package_is_no_broken_rule(tmp_path: Path) -> None:
     (tmp_path / "tracker.py").write_text("import no_such_library\nclass Mine: pass", encoding="utf-8")
     with pytest.raises(PluginError, match="no_such_library") as error:
-        run_check("hooks", Subject(f"{tmp_path / 'tracker.py'}:Mine"))
+        run(CHECKS["hooks"], Subject(f"{tmp_path / 'tracker.py'}:Mine"))
     assert not isinstance(error.value, NotConforming)
 
 

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from command_line import Distributions
+from kit import failures
 from metabench.analysis.metrics import CLASSIFICATION, by_name
 from metabench.cli import cli
-from metabench.conformance.checks import NotConforming
-from metabench.conformance.metrics import CHECKS, SHAPES, Subject, figures_of, made_up, run_check, value_of
+from metabench.conformance.metrics import CHECKS, SHAPES, Subject, figures_of, made_up, value_of
 from metabench.registry.manager import PluginManager
 from metabench.testing import MetricChecks
 
@@ -67,17 +67,6 @@ BREAKING = {
 ALSO_BROKEN = {"figures": set(CHECKS) - {"figures"}, "arguments": {"episodes"}}
 
 
-def verdicts(subject: Subject) -> dict[str, str]:
-    """Return the message of each check that fails."""
-    found = {}
-    for name in CHECKS:
-        try:
-            run_check(name, subject)
-        except NotConforming as error:
-            found[name] = str(error)
-    return found
-
-
 @pytest.fixture
 def subject(distributions: Distributions) -> Callable[[str], Subject]:
     """Return a function that makes a subject of a metric of the plugin."""
@@ -87,13 +76,13 @@ def subject(distributions: Distributions) -> Callable[[str], Subject]:
 
 
 def test_a_sound_metric_keeps_all_rules(subject: Callable[[str], Subject]) -> None:
-    assert verdicts(subject("sound")) == {}
+    assert failures(CHECKS, subject("sound")) == {}
 
 
 @pytest.mark.parametrize("rule", BREAKING)
 def test_a_broken_rule_is_seen_by_its_check(rule: str, subject: Callable[[str], Subject]) -> None:
     name, message = BREAKING[rule]
-    found = verdicts(subject(name))
+    found = failures(CHECKS, subject(name))
     assert message in found.pop(rule)
     assert set(found) == ALSO_BROKEN.get(rule, set()), found
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from metabench.conformance.checks import NotConforming
+from metabench.conformance.checks import NotConforming, run
 from metabench.conformance.regressors import CHECKS as OF_REGRESSORS
 from metabench.conformance.regressors import Subject as Regressor
-from metabench.conformance.sources import CHECKS, Subject, run_check
+from metabench.conformance.sources import CHECKS, Subject
 from metabench.registry.manager import PluginManager
 
 SOUND = """
@@ -46,7 +46,7 @@ def subject(text: str, folder: Path, plugins: PluginManager) -> Subject:
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_sound_source_passes(check: str, tmp_path: Path, plugins: PluginManager) -> None:
-    run_check(check, subject(SOUND, tmp_path, plugins))
+    run(CHECKS[check], subject(SOUND, tmp_path, plugins))
 
 
 @pytest.mark.parametrize("check", BROKEN)
@@ -54,7 +54,7 @@ def test_a_broken_rule_is_found(check: str, tmp_path: Path, plugins: PluginManag
     old, new = BROKEN[check]
     assert old in SOUND
     with pytest.raises(NotConforming):
-        run_check(check, subject(SOUND.replace(old, new), tmp_path, plugins))
+        run(CHECKS[check], subject(SOUND.replace(old, new), tmp_path, plugins))
 
 
 #: A regressor that answers the mean of the support targets.

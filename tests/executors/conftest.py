@@ -22,7 +22,9 @@ def run_suite(
     tmp_path: Path, data: LoadedDataset, everything: PluginManager, suite_file: Callable[[str], SuiteFile]
 ) -> Callable[..., list[Record]]:
     """Return a function that runs a suite on the tiny dataset, in this process, into one store."""
-    from metabench.executors.driver import RunOptions, run_cells
+    from metabench.contracts import RunOptions
+    from metabench.executors.driver import run_work
+    from metabench.executors.few_shot import FewShotWork
     from metabench.executors.loading import LoadedDataset
     from metabench.executors.origin import kept_records
     from metabench.records.store import Store
@@ -49,13 +51,14 @@ def run_suite(
             for label, choice in datasets_of(plan).items()
         }
         fingerprints = {label: dataset.fingerprint for label, dataset in datasets.items()}
-        store, options = Store(tmp_path / output), RunOptions(**flags)
+        store, options = Store(tmp_path / output), RunOptions(**flags, in_process=True)
         earlier = {} if options.fresh else store.records_by_name()
         kept, growing = kept_records(cells, earlier, fingerprints, CPU, everything, store)
         watcher = watcher or Watching()
         with store.locked():
-            return run_cells(
-                suite, plan, cells, fingerprints, CPU, everything, store, watcher, kept, growing, options, datasets
+            work = FewShotWork(
+                suite, plan, cells, fingerprints, CPU, everything, store, kept, growing, options, datasets
             )
+            return run_work(work, everything, store, watcher, options)
 
     return start

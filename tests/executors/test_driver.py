@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from metabench.api import TensorRows
+from metabench.contracts import RunOptions
 from metabench.data.packing import DataRoots
 from metabench.engine.progress import Interrupted
 from metabench.executors import driver
-from metabench.executors.driver import RunOptions, run_cells
+from metabench.executors.driver import run_work
+from metabench.executors.few_shot import FewShotWork
 from metabench.executors.job import TrainingJob
 from metabench.executors.loading import LoadedDataset, load_datasets
 from metabench.executors.origin import Code
@@ -73,10 +75,9 @@ def test_a_backbone_that_does_not_fit_the_images_skips_its_cells(
     small = {name: replace(split, images=split.images[..., :8, :8]) for name, split in data.splits.items()}
     suite, cells = cells_of("protonet", text=REAL)
     datasets, prints = {"blots": replace(data, splits=small)}, {"blots": data.fingerprint}
-    store = Store(tmp_path)
-    (record,) = run_cells(
-        suite, cells, cells, prints, CPU, everything, store, Watching(), {}, {}, RunOptions(), datasets
-    )
+    store, options = Store(tmp_path), RunOptions(in_process=True)
+    work = FewShotWork(suite, cells, cells, prints, CPU, everything, store, {}, {}, options, datasets)
+    (record,) = run_work(work, everything, store, Watching(), options)
     assert record.status == "skipped"
     assert record.error == "conv4 halves an image four times: (8, 8) is too small (at least 16×16)"
 
@@ -114,12 +115,24 @@ def test_a_failure_while_the_run_is_stopped_is_an_interruption(
 ) -> None:
     _, (cell,) = cells_of("faulty")
     machine = Machine(kind="cpu", name="a processor")
-    job = TrainingJob(cell.training, [cell], [cell.selection], "tiny", "", CPU, machine, {}, Store(tmp_path))
+    job = TrainingJob(
+        cell.training,
+        [cell],
+        [cell.selection],
+        "tiny",
+        "",
+        CPU,
+        machine,
+        {},
+        Store(tmp_path),
+        datasets={"blots": data},
+        plugins=everything,
+    )
     stopping = Watching("train", 0)
     stopping.phase("train", 1)
     stopping.advance(0)
     with pytest.raises(Interrupted):
-        list(job.attempts({"blots": data}, everything, stopping))
+        list(job.run(stopping))
 
 
 def test_a_record_has_the_providers_and_versions(run_all: RunAll) -> None:
@@ -222,38 +235,43 @@ def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.Mo
     def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, **order_of: Any) -> Any:
         for job in waiting:
             order.append(job.training.algorithm.label)
-            for attempt in job.attempts({"blots": data}, everything, started(job)):
+            for attempt in replace(job, datasets={"blots": data}, plugins=everything).run(started(job)):
                 yield job, attempt
 
     monkeypatch.setattr(driver, "run_jobs", in_this_process)
     return order
 
 
+@pytest.fixture
+def run_two_at_once(tmp_path: Path, data: LoadedDataset, everything: PluginManager) -> Callable[..., list[Record]]:
+    """Return a function that runs cells with ``--jobs 2``."""
+
+    def run(suite: Suite, cells: list[Cell], expected: Mapping[str, float], fresh: bool = False) -> list[Record]:
+        options, store, prints = RunOptions(jobs=2, fresh=fresh), Store(tmp_path / "out"), {"blots": data.fingerprint}
+        work = FewShotWork(suite, cells, cells, prints, CPU, everything, store, {}, {}, options, expected=expected)
+        return run_work(work, everything, store, Watching(), options)
+
+    return run
+
+
 def test_cells_that_share_a_training_are_ordered_by_their_total_time(
-    order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+    order: list[str], run_two_at_once: Callable[..., list[Record]], cells_of: Plan
 ) -> None:
     suite, cells = cells_of("fading", "centroid", "relative", text=in_shots(1, 2))
     seconds = {"fading": 1.0, "centroid": 2.0, "relative": 1.5}
-    expected = {cell.id: seconds[cell.algorithm.label] for cell in cells}
-    prints = {"blots": data.fingerprint}
-    settings = (suite, cells, cells, prints, CPU, everything, Store(tmp_path), Watching(), {}, {})
-    run_cells(*settings, RunOptions(jobs=2), expected=expected)
+    run_two_at_once(suite, cells, {cell.id: seconds[cell.algorithm.label] for cell in cells})
     assert order == ["centroid", "relative", "fading"]
 
 
 def test_with_several_jobs_the_longest_training_starts_first(
-    order: list[str], tmp_path: Path, data: LoadedDataset, everything: PluginManager, cells_of: Plan
+    order: list[str], run_two_at_once: Callable[..., list[Record]], cells_of: Plan
 ) -> None:
     suite, cells = cells_of("centroid", "fading", "relative")
-    expected = {cell.id: seconds for cell, seconds in zip(cells, (1.0, 3.0, 2.0), strict=True)}
-    store = Store(tmp_path / "out")
-    prints = {"blots": data.fingerprint}
-    settings = (suite, cells, cells, prints, CPU, everything, store, Watching(), {}, {})
-    records = run_cells(*settings, RunOptions(jobs=2), expected=expected)
+    records = run_two_at_once(suite, cells, dict(zip((cell.id for cell in cells), (1.0, 3.0, 2.0), strict=True)))
     assert order == ["fading", "relative", "centroid"]
     assert [record.algorithm for record in records] == ["centroid", "fading", "relative"], "in the suite's order"
     order.clear()
-    run_cells(*settings, RunOptions(jobs=2, fresh=True))
+    run_two_at_once(suite, cells, {}, fresh=True)
     assert order == ["centroid", "fading", "relative"], "the suite's order if the times are unknown"
 
 
@@ -370,7 +388,6 @@ def test_a_class_edited_during_a_run_counts_from_the_next_training_on(
         return Code({}, {"algorithm": f"edited {len(watcher.done)} times"})
 
     monkeypatch.setattr("metabench.executors.job.code_of", code_of)
-    monkeypatch.setattr(driver, "code_of", code_of)
     records = run_all("centroid", "relative", watcher=watcher)
     assert [record.environment["code"]["algorithm"] for record in records] == ["edited 0 times", "edited 1 times"]
 

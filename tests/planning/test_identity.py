@@ -67,6 +67,7 @@ CHANGING = {
 #: Settings that do not.
 NOT_CHANGING = {
     "description",
+    "engine",
     "eval.batch",
     "eval.episodes",
     "eval.inductive_episodes",

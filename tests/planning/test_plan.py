@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +12,9 @@ import torch
 from metabench.api import Split
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed, DataError, MetabenchError, UsageError
+from metabench.filters import select
 from metabench.planning.cells import Cell
-from metabench.planning.plan import check_cell, make_plan, select
+from metabench.planning.plan import check_cell, make_plan
 from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
@@ -326,3 +328,18 @@ def test_sizes_of_another_form_are_refused_with_the_name_of_the_dataset(
     monkeypatch.setattr("metabench_plugins.datasets.glyphs.Glyphs.sizes", lambda self: sizes)
     with pytest.raises(DataError, match=r"the dataset 'glyphs'.*sizes\(\)"):
         plan(BASE)
+
+
+def test_seeds_change_nothing_else_where_a_cell_tests_weights_of_another(plan: Plan) -> None:
+    """Else a table would show each seed as another method."""
+    given = BASE.replace(
+        "algorithms:\n",
+        "algorithms:\n  head: {use: simpleshot, weights: protonet}\n  started: {use: protonet, init: protonet}\n",
+    )
+    settings: dict[str, set[str]] = {}
+    for cell in plan(given + "seeds: [0, 1, 2]\n"):
+        rest = {name: value for name, value in cell.identity.items() if name != "seed"}
+        key = f"{cell.algorithm.label} {cell.shape}"
+        settings.setdefault(key, set()).add(json.dumps(rest, sort_keys=True))
+    assert len(settings) == 4
+    assert {len(found) for found in settings.values()} == {1}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from metabench.conformance.algorithms import CHECKS, Subject, run_check
+from metabench.conformance.algorithms import CHECKS, Subject
+from metabench.conformance.checks import run
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "example_protomaml"
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_protomaml_keeps_all_rules(check: str) -> None:
-    run_check(check, Subject(f"{EXAMPLE}/metabench_protomaml/algorithm.py:ProtoMAML"))
+    run(CHECKS[check], Subject(f"{EXAMPLE}/metabench_protomaml/algorithm.py:ProtoMAML"))
 
 
 def test_it_uses_the_public_api_alone() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from metabench.api import Config
-from metabench.conformance.backbones import CHECKS, Subject, run_check
+from metabench.conformance.backbones import CHECKS, Subject
+from metabench.conformance.checks import run
 from metabench.registry.manager import PluginManager
 from metabench_plugins.backbones.identity import Identity
 
@@ -14,7 +15,7 @@ from metabench_plugins.backbones.identity import Identity
 @pytest.mark.parametrize("check", CHECKS)
 def test_it_keeps_all_rules(check: str) -> None:
     plugins = PluginManager(entry_points(group="metabench", name="builtin"))
-    run_check(check, Subject("identity", plugins=plugins))
+    run(CHECKS[check], Subject("identity", plugins=plugins))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4), (12,)])

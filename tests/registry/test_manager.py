@@ -57,7 +57,7 @@ def test_a_distribution_adds_to_the_built_ins(distributions: Distributions) -> N
     assert plugins.algorithm_class("mine").__name__ == "ProtoNet"
     assert plugins.provider("algorithm", "mine") == "good-one 1.0"
     assert plugins.provider("algorithm", "maml").startswith("metabench ")
-    assert [info.problem for info in plugins.plugins()] == ["", ""]
+    assert [info.problem for info in plugins.plugins()] == ["", "", ""], "the core's own engine is a plugin, too"
 
 
 def test_the_built_ins_use_the_same_entry_points() -> None:
@@ -65,7 +65,7 @@ def test_the_built_ins_use_the_same_entry_points() -> None:
     assert set(plugins.algorithms()) == BUILT_IN
     assert list(plugins.backbones()) == ["conv4", "identity", "mlp"]
     assert list(plugins.datasets()) == ["folder", "glyphs", "metadataset", "omniglot", "omniglot-runs", "sinusoid"]
-    assert [info.distribution for info in plugins.plugins()] == ["metabench"]
+    assert [info.name for info in plugins.plugins()] == ["builtin", "few-shot"]
 
 
 def test_a_hook_may_return_any_iterable(distributions: Distributions) -> None:
@@ -245,7 +245,7 @@ def test_a_block_list_leaves_out_its_plugins(distributions: Distributions) -> No
     distributions.add("one", announcing("mine", "x:Y"))
     assert set(manager("-one").algorithms()) == BUILT_IN
     assert set(manager("-metabench").algorithms()) == {"mine"}
-    assert manager("-one,-metabench").plugins() == []
+    assert [info.name for info in manager("-one,-metabench").plugins()] == ["few-shot"]
 
 
 def test_a_blocked_plugin_is_not_imported(distributions: Distributions) -> None:
@@ -531,7 +531,8 @@ def test_the_kind_of_a_name_is_recognised(tmp_path: Path, plugins: PluginManager
     with pytest.raises(PluginError, match=r"things\.py:number is not a class"):
         plugins.kind_of(f"{path}:number")
     with pytest.raises(
-        PluginError, match=r"no algorithm, backbone, dataset, logger or metric 'conv' \(did you mean 'conv4'\?\)"
+        PluginError,
+        match=r"no algorithm, backbone, dataset, logger, metric or engine 'conv' \(did you mean 'conv4'\?\)",
     ):
         plugins.kind_of("conv")
 

@@ -70,6 +70,22 @@ def lines_of_table(text: str) -> list[str]:
     ]
 
 
+def test_a_table_says_on_which_dataset_its_methods_were_trained(make_record: Make, tables_of: Tables) -> None:
+    within = make_record(0.9, cell="a" * 16, identity={"seed": 0})
+    across = make_record(0.5, cell="b" * 16, identity={"seed": 0, "trained_on": {"name": "other"}}, trained_on="other")
+    alone = make_record(0.7, cell="c" * 16, shot=5, identity={"seed": 0})
+    tables = tables_of([across, within, alone])
+    text = render_text(tables)
+    assert re.search(r"#\s+algorithm\s+trained on\s+accuracy %", text)
+    rows = {row.name: row.trained_on for row in tables[0].rows}
+    algorithm, dataset = within.algorithm, within.dataset
+    assert rows == {f"{algorithm} (trained on {dataset})": dataset, f"{algorithm} (trained on other)": "other"}
+    assert [row.trained_on for row in tables[1].rows] == [""]
+    table = pd.read_csv(io.StringIO(render_csv(tables)))
+    assert list(table["trained_on"]) == [dataset, "other", dataset]
+    assert "trained on" not in render_text(tables_of([within, alone]))
+
+
 #: A metric of which low values are better.
 LOSS = {"title": "loss", "better": "low", "unit": "", "scale": 1.0, "summary": "made up"}
 

@@ -20,7 +20,7 @@ from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
 from metabench.reporting.report.plots import METHODS, Plot, draw
 from metabench.specs import PublishedResult
-from metabench.text import shape_text, visible_lines
+from metabench.text import counted, shape_text, visible_lines
 
 #: Number of tables with plots, paired differences and pictures; the other tables are listed among all methods only.
 SECTIONS = 4
@@ -43,10 +43,11 @@ def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
     columns = leaderboard.shown_columns(tables)
     records = runs.records
     more = f" Plots and details of the first {SECTIONS} of {len(tables)} tables." if len(tables) > SECTIONS else ""
+    size = f"{counted(len(records), 'cell')} in {counted(len(tables), 'table')}"
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(assets["page.html"]).render(
         title=", ".join(dict.fromkeys(record.suite for record in records)),
-        summary=f"{len(records)} cells in {len(tables)} tables, by metabench {__version__}.{more}",
+        summary=f"{size}, by metabench {__version__}.{more}",
         css=assets["page.css"],
         js=assets["page.js"],
         plots_js=assets["plots.js"],
@@ -197,7 +198,7 @@ def _environments(records: Sequence[Record]) -> list[dict[str, Any]]:
         facts = [("finished", max(record.finished for record in members))]
         facts += [(f"sha256 of {dataset}", fingerprint) for dataset, fingerprint in data]
         facts += [(name, _shown(value)) for name, value in members[0].environment.items()]
-        environments.append({"title": f"{members[0].device}: {len(members)} cells", "facts": facts})
+        environments.append({"title": f"{members[0].device}: {counted(len(members), 'cell')}", "facts": facts})
     return environments
 
 
