@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -338,23 +339,27 @@ def _stamped(places: Iterable[Path]) -> _RawFiles:
     digest = hashlib.sha256()
     count = 0
     for place in places:
-        for path, relative in _files_below(Path(place)):
-            status = path.stat()
+        for relative, status in _files_below(Path(place)):
             digest.update(f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
             count += 1
     return _RawFiles(count, digest.hexdigest() if count else "")
 
 
-def _files_below(place: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each file of a folder, or a single file, with its path relative to the place."""
+def _files_below(place: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the status of each file of a folder, or of a single file, with its path relative to the place."""
     if place.is_file():
-        yield place, place.name
+        yield place.name, place.stat()
     for folder, folders, names in os.walk(place):
         folders.sort()
+        # Texts, not paths: with thousands of files, a path takes longer than asking for its status.
+        inside = os.path.relpath(folder, place).replace(os.sep, "/")
         for name in sorted(names):
-            path = Path(folder, name)
-            if path.is_file():
-                yield path, path.relative_to(place).as_posix()
+            try:
+                status = os.stat(os.path.join(folder, name))
+            except OSError:  # a link that leads nowhere
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield (name if inside == "." else f"{inside}/{name}"), status
 
 
 def _guarded(name: str, method: str, call: Callable[[], _T]) -> _T:

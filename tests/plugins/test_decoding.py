@@ -48,12 +48,11 @@ def test_resize_and_crop_are_those_of_torchvision(
             transforms.CenterCrop(12),
         ]
     )
-    difference = decoded(encoded(image), config).astype(int) - np.asarray(theirs(image)).transpose(2, 0, 1)
-    assert np.abs(difference).max() <= 1
+    assert (decoded(encoded(image), config) == np.asarray(theirs(image)).transpose(2, 0, 1)).all()
 
 
 def test_a_narrow_strip_takes_little_memory() -> None:
-    strip = Image.new("RGB", (60_000, 1), (10, 20, 30))
+    strip = Image.new("RGB", (600_000, 1), (10, 20, 30))
     assert decoded(encoded(strip), ImageConfig(image_size=84, resize=96)).mean(axis=(1, 2)).tolist() == [10, 20, 30]
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.modes import as_seen
@@ -26,6 +26,8 @@ ENDINGS = (
 )
 #: Most pixels of an image: Pillow's own limit, beyond which it warns of a decompression bomb.
 MOST_PIXELS = 89_478_485
+#: Most pixels of a resized image of which a crop is taken.
+_MOST_RESIZED = 2**24
 #: Images that a core decodes before all results are handed on: their progress is seen, and memory holds few.
 _AT_ONCE = 32
 
@@ -63,8 +65,7 @@ def decoded(source: Encoded, config: ImageConfig, box: Box | None = None) -> Pix
     with opened(source) as image:
         seen = as_seen(ImageOps.exif_transpose(image), config.channels == 1, config.ground)
         part = seen if box is None else seen.crop(_within(box, seen.size))
-        size = (config.image_size, config.image_size)
-        pixels = np.asarray(part.resize(size, config.filter, box=_centre(part.size, config)))
+        pixels = np.asarray(_sized(part, config))
         return pixels[None] if config.channels == 1 else pixels.transpose(2, 0, 1)
 
 
@@ -81,7 +82,7 @@ def opened(source: Encoded) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise DamagedImage(f"more than {2 * MOST_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises almost anything for damaged files
-        text = "no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        text = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DamagedImage(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
 
 
@@ -124,21 +125,20 @@ def _within(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, upper, right, lower
 
 
-def _centre(size: tuple[int, int], config: ImageConfig) -> Box:
-    """Return the part of an image of (width, height) that becomes the crop at the centre of the resized image.
-
-    As in torchvision, the resized image and the offset of the crop have whole pixels. Nothing but the crop is computed:
-    the resized image of a narrow strip would be huge.
-    """
-    width, height = size
+def _sized(image: Image.Image, config: ImageConfig) -> Image.Image:
+    """Return the crop at the centre of the resized image; whole pixels are those of torchvision."""
+    size, (width, height) = config.image_size, image.size
     if config.resize is None:
-        side = min(size)
-        return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+        return ImageOps.fit(image, (size, size), config.filter)
     if isinstance(config.resize, int):
-        shorter = min(size)
-        across, down = (int(config.resize * side / shorter) for side in size)
+        across, down = (int(config.resize * side / min(image.size)) for side in image.size)
     else:
         down, across = config.resize
-    left, upper = round((across - config.image_size) / 2), round((down - config.image_size) / 2)
+    left, upper = round((across - size) / 2), round((down - size) / 2)
+    if across * down <= _MOST_RESIZED:
+        resized = image.resize((across, down), config.filter)
+        return resized.crop((left, upper, left + size, upper + size))
+    # The resized image of a narrow strip would be huge: the same, but for rounding.
     x, y = width / across, height / down
-    return left * x, upper * y, (left + config.image_size) * x, (upper + config.image_size) * y
+    box = (left * x, upper * y, (left + size) * x, (upper + size) * y)
+    return image.resize((size, size), config.filter, box=box)

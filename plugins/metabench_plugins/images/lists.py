@@ -83,10 +83,10 @@ def read_csv(text: str, place: str, split: str = "") -> list[Row]:
     of_split = _column(header, _SPLIT_COLUMNS) if has_header and not split else None
     rows = []
     for number, line in lines[1:] if has_header else lines:
-        values = [line[column].strip() if column < len(line) else "" for column in (file, label)]
-        if not all(values):
-            raise DataError(f"{place}, line {number}: it has no {'label' if values[0] else 'file name'}: correct it")
-        rows.append(Row(*values, split if of_split is None else _split_value(line, of_split, place, number)))
+        path, title = (line[column].strip() if column < len(line) else "" for column in (file, label))
+        if not path or not title:
+            raise DataError(f"{place}, line {number}: it has no {'label' if path else 'file name'}: correct it")
+        rows.append(Row(path, title, split if of_split is None else _split_value(line, of_split, place, number)))
     if not rows:
         raise DataError(f"{place} has a header and no images: give it a line for each image")
     return rows
