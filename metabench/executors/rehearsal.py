@@ -270,16 +270,17 @@ def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: 
     The latter is 0 for inductive algorithms.
     """
     at_once = stream.at_once or _AT_ONCE
+    episodes = _AT_ONCE if stream.varies else at_once
     predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
-        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), at_once)
+        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), episodes)
     alone = Stopwatch(device)
     if transductive:
         # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
         with suppress(Exception), alone.running():
             predict_alone(algorithm, queries_alone(stream.batch(0, 1)), seed, 0)
-    return watch.seconds / (2 * at_once), alone.seconds
+    return watch.seconds / (2 * episodes), alone.seconds
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:
