@@ -347,19 +347,26 @@ def _stamped(places: Iterable[Path]) -> _RawFiles:
 
 def _files_below(place: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the status of each file of a folder, or of a single file, with its path relative to the place."""
-    if place.is_file():
-        yield place.name, place.stat()
+    status = _status(place)
+    if status is not None:
+        yield place.name, status
     for folder, folders, names in os.walk(place):
         folders.sort()
         # Texts, not paths: with thousands of files, a path takes longer than asking for its status.
         inside = os.path.relpath(folder, place).replace(os.sep, "/")
         for name in sorted(names):
-            try:
-                status = os.stat(os.path.join(folder, name))
-            except OSError:  # a link that leads nowhere
-                continue
-            if stat.S_ISREG(status.st_mode):
+            status = _status(os.path.join(folder, name))
+            if status is not None:
                 yield (name if inside == "." else f"{inside}/{name}"), status
+
+
+def _status(path: str | Path) -> os.stat_result | None:
+    """Return the status of a regular file; None of anything else, e.g. of a link that leads nowhere."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _guarded(name: str, method: str, call: Callable[[], _T]) -> _T:

@@ -66,6 +66,10 @@ ODDITIES: dict[str, tuple[Mapping[str, bytes | str], list[str]]] = {
         {**TEN, "a/2.png": b"", "b/x.png": bomb(60_000, 60_000)},
         ["damaged files: 2", "photos/a/2.png (UnidentifiedImageError", "damaged: skip"],
     ),
+    "nothing but damage": (
+        {"a/1.png": b"", "b/1.png": b"text"},
+        ["classes 2, 0 images each", "damaged files: 2", "all images of 'a' are damaged"],
+    ),
     "copies": ({**TEN, "a/x.png": TEN["a/0.png"]}, ["equal images: 1", "a/0.png = a/x.png"]),
     "copies in other splits": (
         {**TEN, **{f"{c}/x.png": picture(5) for c in "abcdefghij"}},

@@ -15,9 +15,9 @@ from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.forms import Form, Found
 from metabench_plugins.images.inspection import inspected
-from metabench_plugins.images.opening import found_images
+from metabench_plugins.images.opening import found_images, leads_out
 from metabench_plugins.images.splits import SplitsConfig, divided
-from metabench_plugins.images.trees import Tree, ZipTree
+from metabench_plugins.images.trees import Tree
 
 
 class FolderConfig(ImageConfig, SplitsConfig):
@@ -61,15 +61,15 @@ class Folder(api.Dataset):
         return inspected(path, root, progress)
 
     def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
-        """Return the root; of lists, the listed files, wherever they are."""
+        """Return the root; of lists that lead out of it, the listed files."""
         place = next((place for place in _places(self.config.root, files.sources) if place.exists()), None)
         if place is None:
             return []
+        if not leads_out(place):
+            return [place]
         with found_images(place, self.config.form, self.config.depth) as (found, tree):
-            if not found.lists or isinstance(tree, ZipTree):
-                return [place]
             listed = (path for one in found.classes.values() for path in one.images.values())
-            return [tree.place / path for path in (*found.lists, *listed)]
+            return [place, *(tree.place / path for path in listed)]
 
     def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Iterator[ClassImages]:
         """Yield the [n, C, S, S] images of each class, by name.

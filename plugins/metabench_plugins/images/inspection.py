@@ -84,7 +84,8 @@ def inspected(path: Path, root: str, progress: Progress) -> Inspection:
     duplicates = _duplicates(looks)
     params: dict[str, Any] = {"root": root}
     params |= {"depth": 2} if depth == 2 else {}
-    params |= {"channels": 1} if all(look.mode.split(";")[0] in _GREY for look in looks.of.values()) else {}
+    modes = Counter(look.mode for look in looks.of.values())
+    params |= {"channels": 1} if modes and all(mode.split(";")[0] in _GREY for mode in modes) else {}
     params |= {"damaged": "skip"} if looks.damaged else {}
     remarks = [remark for one in found.classes.values() for remark in one.remarks]
     remarks += ["every class folder has folders: each of these is a class (depth: 2)"] if depth == 2 else []
@@ -103,7 +104,7 @@ def inspected(path: Path, root: str, progress: Progress) -> Inspection:
         splits=splits,
         classes=counts,
         sizes=Counter(look.size for look in looks.of.values()),
-        modes=Counter(look.mode for look in looks.of.values()),
+        modes=modes,
         duplicates=[[f"{name}/{path_of(image)}" for name, image in group] for group in duplicates],
         damaged=looks.damaged,
         problems=problems,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +11,12 @@ from pathlib import Path
 
 from metabench.api import DataError
 from metabench_plugins.images.forms import Form, Found, find_classes, find_in_list
-from metabench_plugins.images.trees import FolderTree, Tree, ZipTree
+from metabench_plugins.images.trees import FolderTree, Tree, ZipTree, is_hidden
 
 #: Endings of lists of images.
 _LISTS = (".csv", ".json")
+#: A path that is absolute or climbs, at the beginning of a field.
+_OUT = re.compile(rb"""(^|["',;\t ])(/|\.\.[\\/]|[A-Za-z]:[\\/])""", re.MULTILINE)
 
 
 @contextmanager
@@ -44,3 +48,23 @@ def found_images(place: Path, form: Form | None = None, depth: int = 1) -> Itera
         with archive:
             zipped = ZipTree(place, archive)
             yield find_classes(zipped, form, depth), zipped
+
+
+def leads_out(place: Path) -> bool:
+    """Return whether the images of a place may be elsewhere: it is a list, or has lists with paths that lead out of it.
+
+    The images are not searched, so that a start with a pack is quick.
+    """
+    if not place.is_dir():
+        return place.suffix.lower() in _LISTS
+    while True:
+        folders = []
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(_LISTS) and entry.is_file() and _OUT.search(Path(entry).read_bytes()):
+                    return True
+                if entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name):
+                    folders.append(Path(entry))
+        if len(folders) != 1:
+            return False
+        place = folders[0]  # a wrapper, see `find_classes`

@@ -89,6 +89,10 @@ class FolderTree(Tree):
     Links to folders are not followed, nor are links to files outside.
     """
 
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self._home = str(place)  # a text: lists have thousands of paths
+
     @cached_property
     def _walked(self) -> tuple[list[str], list[str], list[str]]:
         """Return the paths of files, of folders, and of links that are not followed."""
@@ -99,7 +103,7 @@ class FolderTree(Tree):
             folder = waiting.pop()
             for entry in _entries(self.place / folder):
                 path = f"{folder}{entry.name}"
-                if _is_hidden(entry.name):
+                if is_hidden(entry.name):
                     continue
                 if entry.is_symlink():
                     inside = os.path.realpath(entry.path).startswith(home) and os.path.isfile(entry.path)
@@ -134,7 +138,7 @@ class FolderTree(Tree):
 
     def has(self, path: str) -> bool:
         """Return whether there is a file of a path, which may be absolute or lead out of the folder."""
-        return "\0" not in path and os.path.isfile(self.place / path)
+        return "\0" not in path and os.path.isfile(os.path.join(self._home, path))
 
     def source(self, path: str) -> Encoded:
         """See `Tree.source`."""
@@ -164,7 +168,7 @@ class ZipTree(Tree):
         self._members = dict[str, zipfile.ZipInfo]()
         for member in archive.infolist():
             path = PurePosixPath(member.filename.replace("\\", "/"))
-            if not (member.is_dir() or any(map(_is_hidden, path.parts)) or path.is_absolute() or ".." in path.parts):
+            if not (member.is_dir() or any(map(is_hidden, path.parts)) or path.is_absolute() or ".." in path.parts):
                 self._members[path.as_posix()] = member
         if any(member.flag_bits & 1 for member in self._members.values()):
             raise DataError(f"{place} is encrypted: unpack it, and give the folder")
@@ -219,7 +223,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"the folder {folder} cannot be read: {error.strerror}. Make it readable") from error
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is one that systems hide or add."""
     return name.startswith(".") or name.lower() in _ADDED
 
 
