@@ -47,6 +47,7 @@ from metabench.engine.precision import tf32
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import training_batches
 from metabench.engine.streams import Stream, evaluation_stream
+from metabench.engine.subsets import splits_of
 from metabench.engine.trial import set_batchings
 from metabench.errors import Unfit
 from metabench.machine.clock import synchronise
@@ -298,6 +299,7 @@ class _Work:
         splits = load_splits(cell.dataset.name, dataset, roots, lambda done, total, what: None).splits
         self.device = choose_device(device)
         self.tf32 = cell.training.precision == "tf32"
+        splits = dict(splits_of(cell.training, splits))
         with torch.random.fork_rng(devices=[]):
             try:
                 self.algorithm: Algorithm = build_tested(cell, splits, self.device, plugins)
@@ -306,13 +308,14 @@ class _Work:
                 pytest.skip(f"{cell.title}: {error}")
             schedule = cell.training.schedule
             self.test: Stream = evaluation_stream(cell, splits, self.device)
+            tested = self.test.batch(0, 1 if self.test.varies else 2)
             if schedule is None:  # predictions are timed all the same
-                set_batchings(self.algorithm, self.test.batch(0, 2), trains=False)
+                set_batchings(self.algorithm, tested, trains=False)
                 return
             self.batch = schedule.batch
             self.batches = training_batches(cell.training, splits, self.device)
             first = self.batches(0)
-            few = first[: min(2, self.batch)] if isinstance(first, Episodes) else self.test.batch(0, 2)
+            few = first[: min(2, self.batch)] if isinstance(first, Episodes) else tested
             set_batchings(self.algorithm, few)
 
 

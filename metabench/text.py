@@ -86,7 +86,12 @@ def _escape(character: str) -> str:
 
 
 def shape_text(way: int, shot: int) -> str:
-    """Return way and shot for people, ``"5-way 1-shot"``; of a regression, whose way is 1, ``"10-shot"``."""
+    """Return way and shot for people, ``"5-way 1-shot"``; of a regression, whose way is 1, ``"10-shot"``.
+
+    A way of 0 is one that varies, as do the shots.
+    """
+    if way == 0:
+        return "varying ways and shots"
     return f"{shot}-shot" if way == 1 else f"{way}-way {shot}-shot"
 
 

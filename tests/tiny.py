@@ -251,6 +251,12 @@ class Relative(Centroid):
         return scores - scores.mean(dim=0, keepdim=True)
 
 
+class Versatile(Relative):
+    """Is transductive, and serves any way."""
+
+    any_way = True
+
+
 class Sociable(Relative):
     """Raises an error on a single query."""
 
@@ -361,6 +367,7 @@ TINY = [
     Contradictory,
     Faulty,
     Relative,
+    Versatile,
     Sociable,
     Gregarious,
     Remembering,

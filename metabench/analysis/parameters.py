@@ -1,4 +1,4 @@
-"""Find the parameters in which the methods of a table differ."""
+"""Find the parameters in which the methods of a table differ, and the limits of their trainings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from metabench.text import one_line
 
 
 def varying_parameters(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return each record's parameters that differ between records of its algorithm.
+    """Return each record's parameters that differ between records of its algorithm, and all its limits.
 
     Args:
         records: one record of each method of a table.
 
     Returns:
-        Values by name: that of the algorithm's parameter, or ``backbone.`` and that of the backbone's.
+        Values by name: that of the algorithm's parameter, ``backbone.`` and that of the backbone's, or ``train.`` and
+        that of a limit.
     """
     parameters = [_parameters(record) for record in records]
     uses = [_use(record) for record in records]
@@ -26,9 +27,15 @@ def varying_parameters(records: Sequence[Record]) -> list[dict[str, Any]]:
         by_use.setdefault(use, []).append(values)
     varying = {use: _varying(members) for use, members in by_use.items()}
     return [
-        {name: value for name, value in values.items() if name in varying[use]}
-        for use, values in zip(uses, parameters, strict=True)
+        {name: value for name, value in values.items() if name in varying[use]} | limits(record)
+        for record, use, values in zip(records, uses, parameters, strict=True)
     ]
+
+
+def limits(record: Record) -> dict[str, int]:
+    """Return the limits of what a record's training saw, e.g. ``{"train.classes": 20}``."""
+    subset = _part(record.identity, "subset")
+    return {one_line(f"train.{name}"): value for name, value in subset.items() if isinstance(value, int)}
 
 
 def _varying(parameters: Sequence[Mapping[str, Any]]) -> set[str]:

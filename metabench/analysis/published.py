@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from metabench.analysis.parameters import limits
 from metabench.records.record import Record
 from metabench.specs import PublishedResult
 
@@ -40,8 +41,9 @@ def compare_published(record: Record, results: Iterable[PublishedResult]) -> Com
     Returns:
         The match with the fewest differences of protocol; None where no result matches.
     """
+    limited = [f"{name}: all there, {value} here" for name, value in limits(record).items()]
     matches = [
-        Comparison(result, (*_differences(_settings(record), result.protocol), *result.notes))
+        Comparison(result, (*_differences(_settings(record), result.protocol), *limited, *result.notes))
         for result in results
         if record.task == "classification" and _matches(record, result)
     ]

@@ -120,7 +120,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        """Return the task with its numbers of episodes and seeds."""
+        """Return the task with its numbers of episodes and seeds, and the file of its episodes."""
         episodes = sorted({row.primary.episodes for row in self.rows if row.primary})
         seeds = sorted({len(row.finished) for row in self.rows if row.finished})
         parts = [self.task]
@@ -128,6 +128,9 @@ class Table:
             parts.append(f"{'/'.join(map(str, episodes))} test episodes")
         if seeds and seeds[-1] > 1:
             parts.append(f"{'/'.join(map(str, seeds))} training seeds")
+        files = sorted({record.episodes_file for row in self.rows for record in row.records} - {""})
+        if files:
+            parts.append(f"fixed episodes of {', '.join(files)}")
         return " · ".join(parts)
 
 

@@ -93,7 +93,8 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     #: Whether the algorithm learns within an episode, in operations too small to keep several cores busy. If it is also
     #: `functional`, the engine runs episodes in several threads on a CPU.
     inner_loop: bool = False
-    #: Whether one training serves test episodes of any way; `Setup.way` then does not exist.
+    #: Whether one training serves test episodes of any way; `Setup.way` then does not exist. Classes may have different
+    #: numbers of support images.
     any_way: bool = False
     #: Whether its construction or an episode draws random numbers. If neither it nor the backbone draws, and nothing is
     #: trained, all seeds give the same result, and one of them is run.

@@ -57,6 +57,8 @@ class Split:
         groups: [classes] group numbers. Classes that are not independent, such as rotations of one character, have the
             same number; intervals about the data count them as one. None if all classes are independent.
         image_names: [n] names, see `metabench.api.Pack`.
+        families: [classes] family numbers, e.g. of the alphabets of characters. An episode that draws its way has
+            classes of one family (``eval.sampling``). None draws from all classes.
     """
 
     images: Tensor | Rows
@@ -66,6 +68,7 @@ class Split:
     std: Sequence[float] = (1.0,)
     groups: Sequence[int] | None = None
     image_names: Sequence[str] | None = None
+    families: Sequence[int] | None = None
 
     @classmethod
     def of(

@@ -36,6 +36,10 @@ class Rows(abc.ABC):
         """Return the rows in the memory of a device; by default, as they are."""
         return self
 
+    def subset(self, index: Tensor) -> Rows:
+        """Return the rows at [n] indices as rows of their own, without a copy."""
+        return _SomeRows(self, index)
+
     @property
     def nbytes(self) -> int:
         """Return the bytes of all rows."""
@@ -79,3 +83,32 @@ class TensorRows(Rows):
             return self
         data = self._data if self._order is None else self._data.index_select(0, self._order)
         return TensorRows(data.to(device))
+
+    def subset(self, index: Tensor) -> TensorRows:
+        """See `Rows.subset`."""
+        index = index.to(self.device)
+        return TensorRows(self._data, index if self._order is None else self._order[index])
+
+
+class _SomeRows(Rows):
+    """Some of the rows of others.
+
+    Args:
+        rows: the others.
+        index: [n] index in `rows` of each row.
+    """
+
+    def __init__(self, rows: Rows, index: Tensor) -> None:
+        self._rows, self._index = rows, index
+        self.shape, self.dtype = rows.shape, rows.dtype
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def take(self, index: Tensor) -> Tensor:
+        """See `Rows.take`."""
+        return self._rows.take(self._index[index.to(self._index.device)])
+
+    def to(self, device: torch.device) -> Rows:
+        """See `Rows.to`."""
+        return _SomeRows(self._rows.to(device), self._index)

@@ -53,6 +53,8 @@ _LIKELY = 0.7
 _STEPS_AT_ONCE = 20
 #: Outer updates before the check of relabelling: the scores of fewer depend on the order of the labels by chance.
 _RELABELLING_STEPS = 60
+#: Number of episodes of varying ways and shots.
+_VARYING = 3
 
 
 class SmallNetwork(Backbone):
@@ -393,6 +395,22 @@ def check_shapes(subject: Subject) -> None:
     predict(algorithm, episodes("test").batch(0, 1), 0, 0)
 
 
+def check_uneven_shots(subject: Subject) -> None:
+    """An algorithm of any way also serves classes with different numbers of support images."""
+    algorithm = subject.build()
+    if not algorithm.any_way:
+        return
+    shape = EpisodeShape(0, 0, 0, sampling="meta-dataset")
+    varying = EpisodeStream(made_up_split(len("test")), shape, "test", 0, CPU)
+    for number in range(_VARYING):
+        episode = varying.batch(number, 1)
+        shots = episode.support_y[0].bincount().tolist()
+        try:
+            checked(predict(algorithm, episode, 0, number))
+        except CellFailed as error:
+            raise NotConforming(f"{episode.way} ways of {min(shots)} to {max(shots)} shots: {error}") from error
+
+
 def check_scores(subject: Subject) -> None:
     """Scores are log-probabilities up to a constant and a temperature, not probabilities."""
     algorithm = replace(subject, steps=min(_RELABELLING_STEPS, subject.steps)).build(norm="support")
@@ -514,6 +532,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "frozen": check_frozen,
     "labels": check_labels,
     "shapes": check_shapes,
+    "uneven shots": check_uneven_shots,
     "scores": check_scores,
     "queries": check_queries,
     "relabelling": check_relabelling,

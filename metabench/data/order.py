@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,15 @@ class Order:
         classes: [classes] index of each of them in the split.
         images: [n] index of each sorted image in the split.
         offsets: [classes + 1] index in `images` of the first image of each sorted class, and n.
+        families: [classes] number of the family of each sorted class, in the order of their first classes; None without
+            families.
     """
 
     names: tuple[str, ...]
     classes: IntArray
     images: IntArray
     offsets: IntArray
+    families: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, split: Split, least: int = 0) -> Order:
@@ -59,17 +62,27 @@ class Order:
             classes=np.array(classes, dtype=np.int64),
             images=np.concatenate([np.empty(0, np.int64), *members]),
             offsets=np.cumsum([0, *(len(images) for images in members)], dtype=np.int64),
+            families=None if split.families is None else _numbered([int(split.families[c]) for c in classes]),
         )
 
-    def stream(self, split: str) -> str:
-        """Return the name of the split's episodes, for an `EpisodeSampler`.
+    def stream(self, split: str, shape: EpisodeShape | None = None) -> str:
+        """Return the name of the split's episodes, for a sampler.
 
         Args:
             split: name of the split.
+            shape: shape of the episodes; families count only where their ways vary.
         """
         counts = np.diff(self.offsets).tolist()
         text = json.dumps(list(zip(self.names, counts, strict=True)), separators=(",", ":"))
+        if shape is not None and shape.sampling is not None and self.families is not None:
+            text += json.dumps(self.families)
         return f"{split}|{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _numbered(families: Sequence[int]) -> tuple[int, ...]:
+    """Return the families numbered from 0 in the order in which they come."""
+    numbers = {family: number for number, family in enumerate(dict.fromkeys(families))}
+    return tuple(numbers[family] for family in families)
 
 
 def episodes_key(split: Split | SourceSplit, name: str, shape: EpisodeShape, seed: int, content: str) -> str:
@@ -86,7 +99,7 @@ def episodes_key(split: Split | SourceSplit, name: str, shape: EpisodeShape, see
     """
     from metabench.api import Split
 
-    stream = Order.of(split, shape.per_class).stream(name) if isinstance(split, Split) else name
+    stream = Order.of(split, shape.per_class).stream(name, shape) if isinstance(split, Split) else name
     key = sampler_key(stream, shape, seed)
     return hashlib.sha256(f"{key}|{content}".encode()).hexdigest()[:32]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +16,35 @@ IntArray = npt.NDArray[np.int64]
 #: One Philox counter yields four 64-bit words; each episode uses a whole number of counters.
 _WORDS_PER_COUNTER = 4
 
+#: Smallest and largest way of Meta-Dataset's episodes, most queries of a class, and most support images in all.
+LEAST_WAYS, MOST_WAYS, MOST_QUERIES, MOST_SUPPORT = 5, 50, 10, 500
+
 
 @dataclass(frozen=True)
 class EpisodeShape:
     """The size of an episode.
 
     Attributes:
-        way: classes (N); 1 of a regression, which has none.
-        shot: support images of each class (K).
-        queries: query images of each class; their mean over the classes where the shares differ.
+        way: classes (N); 1 of a regression, which has none; 0 where each episode draws its way.
+        shot: support images of each class (K); 0 where each episode draws them.
+        queries: query images of each class; their mean over the classes where the shares differ; 0 where each episode
+            draws them.
         dirichlet: parameter α of a Dirichlet distribution from which an episode draws the share of each class in its
             N · `queries` queries (Veilleux et al. 2021, section 5.1); None gives every class the same share.
+        file: hash of the file whose episodes these are; None draws them.
+        sampling: the rule by which each episode draws its way, shots and queries (`metabench.data.meta_dataset`); None
+            gives all episodes the same.
     """
 
     way: int
     shot: int
     queries: int
     dirichlet: float | None = None
+    file: str | None = None
+    sampling: Literal["meta-dataset"] | None = None
 
     @property
-    def identity(self) -> dict[str, int | float]:
+    def identity(self) -> dict[str, int | float | str]:
         """Return the sizes as plain data."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -44,13 +54,27 @@ class EpisodeShape:
 
     @property
     def per_class(self) -> int:
-        """Return the number of images that each class needs."""
-        return self.shot + self.queries
+        """Return the number of images that a class must have to be drawn; 0 for the episodes of a file."""
+        if self.sampling is not None:
+            return 2
+        return 0 if self.file is not None else self.shot + self.queries
+
+    @property
+    def varies(self) -> bool:
+        """Return whether episodes have different sizes."""
+        return self.way == 0
+
+    @property
+    def least_way(self) -> int:
+        """Return the number of classes that a split must have."""
+        return self.way if self.sampling is None else LEAST_WAYS
 
     @property
     def images(self) -> int:
-        """Return the number of images in an episode."""
-        return self.way * self.per_class
+        """Return the number of images in an episode; that of Meta-Dataset's largest, where it varies."""
+        if self.varies:
+            return MOST_SUPPORT + MOST_WAYS * MOST_QUERIES
+        return self.way * (self.shot + self.queries)
 
 
 @dataclass(frozen=True)
@@ -71,8 +95,8 @@ class EpisodeIndices:
     query: IntArray
     query_labels: IntArray
 
-    def __getitem__(self, episodes: slice) -> EpisodeIndices:
-        """Return a slice of the batch."""
+    def __getitem__(self, episodes: slice | IntArray) -> EpisodeIndices:
+        """Return some episodes of the batch."""
         return EpisodeIndices(*(getattr(self, field.name)[episodes] for field in fields(self)))
 
 
@@ -81,6 +105,10 @@ def sampler_key(stream: str, shape: EpisodeShape, seed: int) -> str:
     text = f"{stream}|{shape.way}|{shape.shot}|{shape.queries}|{seed}"
     if shape.dirichlet is not None:
         text += f"|dirichlet {shape.dirichlet}"
+    if shape.file is not None:
+        text += f"|file {shape.file}"
+    if shape.sampling is not None:
+        text += f"|{shape.sampling}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

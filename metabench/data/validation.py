@@ -150,11 +150,13 @@ def _check_split(owner: str, split: Split) -> None:
     channels = split.rows.shape[0]
     for field, values in (("mean", split.mean), ("std", split.std)):
         _check_scale(owner, field, values, channels)
-    if split.groups is not None:
-        groups = np.asarray(split.groups)
-        if groups.shape != (len(split.class_names),) or groups.dtype.kind not in "iu":
+    for field, of_classes in (("groups", split.groups), ("families", split.families)):
+        if of_classes is None:
+            continue
+        numbers = np.asarray(of_classes)
+        if numbers.shape != (len(split.class_names),) or numbers.dtype.kind not in "iu":
             expected = f"whole numbers [{len(split.class_names)}], one for each class"
-            raise _wrong(owner, "groups", expected, _described(groups))
+            raise _wrong(owner, field, expected, _described(numbers))
 
 
 def _check_complete(name: str, method: str, splits: Mapping[str, object]) -> None:

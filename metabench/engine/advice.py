@@ -24,6 +24,11 @@ def training_memory(training: Training) -> AbstractContextManager[None]:
 
 def testing_memory(shape: EpisodeShape, training: Training) -> AbstractContextManager[None]:
     """Turn an out-of-memory error of a test or validation of single episodes into a `CellFailed`."""
+    if shape.varies:
+        return _advice(
+            f"out of memory in a single test episode of varying size: lower the size of the backbone "
+            f"({training.backbone.label})"
+        )
     return _advice(
         f"out of memory in a single test episode: lower ways ({shape.way}), shots ({shape.shot}), queries "
         f"({shape.queries}) or the size of the backbone ({training.backbone.label})"

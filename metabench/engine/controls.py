@@ -103,22 +103,26 @@ def check_shuffled_labels(
         CellFailed: the accuracy is above chance.
         Interrupted: `watcher` asked to stop.
     """
-    generator = torch.Generator().manual_seed(derive_seed(seed, "shuffled labels"))
-    example = stream.batch(0, 1)
-    images, chance = example.support_y.shape[1], 1 / example.way
-    orders = torch.stack([torch.randperm(images, generator=generator) for _ in range(SHUFFLED_EPISODES)])
+    chances = stream.chances(0, SHUFFLED_EPISODES)
+
+    def shuffled_order(number: int, images: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(seed, f"shuffled labels {number}"))
+        return torch.randperm(images, generator=generator)
 
     def accuracies(first: int, count: int) -> Floats:
         drawn = stream.batch(first, count)
-        order = orders[first : first + count].to(drawn.support_y.device)
+        images = drawn.support_y.shape[1]
+        orders = [shuffled_order(number, images) for number in range(first, first + count)]
+        order = torch.stack(orders).to(drawn.support_y.device)
         shuffled = replace(drawn, support_y=drawn.support_y.gather(1, order))
         scores = checked(predict(algorithm, shuffled, seed, first))
         means: Floats = credit(scores, drawn.query_y.cpu().numpy()).mean(axis=1)
         return means
 
     results = in_batches(accuracies, SHUFFLED_EPISODES, batch, watcher)
-    error = float(results.std(ddof=1)) / SHUFFLED_EPISODES**0.5
-    if results.mean() - chance > SHUFFLED_ERRORS * error + 1e-6:
+    excess, chance = results - chances, float(chances.mean())
+    error = float(excess.std(ddof=1)) / SHUFFLED_EPISODES**0.5
+    if excess.mean() > SHUFFLED_ERRORS * error + 1e-6:
         raise CellFailed(
             f"with shuffled support labels the accuracy is {results.mean():.1%}, where chance is {chance:.1%}: the "
             "labels of queries leak, by the order of images, by normalisation, or by a cache of earlier predictions"

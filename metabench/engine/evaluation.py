@@ -138,7 +138,8 @@ def measure(
         keep: the outputs of episodes below this number are kept.
 
     Returns:
-        The result of `evaluate`, and the kept outputs of these episodes; None if there are none.
+        The result of `evaluate`, and the kept outputs of these episodes; None if there are none. Where ways vary, a row
+        has one number: the accuracy of the episode.
 
     Raises:
         CellFailed: as `evaluate`.
@@ -169,9 +170,10 @@ def measure(
         wanted = slice(done - start, episodes - start)  # a whole batch may begin before, and end after them
         chunk.append((scores[wanted], targets[wanted]))
         done = min(episodes, start + count)
-        if sum(part.size for part, _ in chunk) >= OUTPUTS_AT_ONCE:
+        if stream.varies or sum(part.size for part, _ in chunk) >= OUTPUTS_AT_ONCE:
             end_chunk()
-        return by_class(task, scores, targets)
+        values = by_class(task, scores, targets)
+        return values.mean(axis=1, keepdims=True) if stream.varies else values
 
     values = in_batches(accuracies, episodes, batch, watcher, first, task.kind)
     if chunk:

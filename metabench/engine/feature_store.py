@@ -33,10 +33,12 @@ class FeatureStore:
     Attributes:
         folder: the folder; None keeps features in memory.
         origin: what the features follow from beside weights, split and scale.
+        subset: which images of the split ``train`` there are; empty for all.
     """
 
     folder: Path | None
     origin: str
+    subset: str = ""
 
     @classmethod
     def of(cls, training: Training, data: Choice, origin: Mapping[str, str], folder: Path | None) -> FeatureStore:
@@ -52,7 +54,9 @@ class FeatureStore:
         of_features = {name: value for name, value in origin.items() if name != "algorithm"}
         parts = [_FORMAT, of_features, data.name, data.params, backbone.name, backbone.params, training.precision]
         known = folder is not None and "dataset_fingerprint" in origin
-        return cls(folder if known else None, json.dumps(parts, sort_keys=True))
+        limits = training.subset if data == training.dataset else None
+        subset = f"{limits.identity} of seed {training.seed}" if limits else ""
+        return cls(folder if known else None, json.dumps(parts, sort_keys=True), subset)
 
     def path(self, split: Split, name: str, backbone: Backbone) -> Path | None:
         """Return the file of a split's features; None without a folder."""
@@ -60,7 +64,8 @@ class FeatureStore:
             return None
         scale = [[float(value) for value in values] for values in (split.mean, split.std)]
         form = [split.rows.shape, list(split.class_names), split.offsets.tolist(), scale]
-        text = json.dumps([self.origin, name, form, _weights_hash(backbone)])
+        parts = [self.origin, name, form, _weights_hash(backbone)]
+        text = json.dumps([*parts, self.subset] if self.subset and name == "train" else parts)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
 

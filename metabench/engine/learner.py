@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import steps_of
 from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
+from metabench.engine.subsets import splits_of
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
 from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
@@ -73,9 +74,14 @@ def build(
     backbone = backbone_class(config, image_shape_of(splits))
     backbone.autocast = autocast_of(training.precision)
     schedule = training.schedule
+    way = training.way if way is None else way
+    if way == 0 and not algorithm_class.any_way:
+        raise Unfit(
+            "it is built for one way, and the ways of the test episodes vary: only an algorithm of any way fits"
+        )
     setup = Setup(
         backbone,
-        test_way=None if algorithm_class.any_way else way or training.way,
+        test_way=None if algorithm_class.any_way else way,
         train_way=schedule.shape.way if schedule and schedule.shape else None,
         train_steps=steps_of(schedule, train) if schedule else 0,
         teacher=teacher,
@@ -123,7 +129,7 @@ class Learner:
         algorithm: the algorithm of the training.
         trained: the weights that it has selected; None if nothing is trained.
         files: the places of its files.
-        datasets: the datasets of training, validation and tests, by label.
+        datasets: the datasets of training, validation and tests, by label; that of the training with its limits.
         origin: device, data, code and versions that the weights depend on.
         device: the device that holds the weights.
         plugins: the provider of the classes.
@@ -165,7 +171,8 @@ class Learner:
             )
             splits = self._splits(cell, algorithm, rows, fixed)
             if not cell.is_trained_by_itself or self.trained is None:
-                set_batchings(algorithm, evaluation_stream(cell, splits, self.device).batch(0, 2), trains=False)
+                stream = evaluation_stream(cell, splits, self.device)
+                set_batchings(algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
             measures = measures_of(self.plugins, cell.test.task)
             return test(
                 cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
@@ -271,9 +278,11 @@ def make_learner(
         Unfit: the algorithm or the backbone does not fit the training.
     """
     files, memory, origin = TrainingFiles(directory, training.id), PeakMemory(device), origin or {}
-    trained_on = datasets[training.dataset.label].splits
+    data = datasets[training.dataset.label]
+    trained_on = splits_of(training, data.splits)
+    datasets = {**datasets, training.dataset.label: replace(data, splits=trained_on)}
     with computing(training, device), training_memory(training):
-        teacher = _teacher(training.teacher, trained_on, device, plugins, directory, watcher)
+        teacher = _teacher(training.teacher, data.splits, device, plugins, directory, watcher)
         algorithm = build(training, trained_on, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
         trained = None
@@ -330,6 +339,7 @@ def _teacher(
     """Return the trained algorithm to learn from."""
     if source is None:
         return None
+    splits = splits_of(source.training, splits)
     teacher = build(source.training, splits, device, plugins)
     if source.training.schedule is None:
         _initialise(teacher, source.training.init, directory)

@@ -14,7 +14,7 @@ from metabench.analysis.calibration import fit_temperature
 from metabench.analysis.estimates import estimate_of_mean, estimates
 from metabench.analysis.metrics import OF_TASK, Collector, Measure, class_accuracies, remarks_on
 from metabench.analysis.stats import DataIntervals, Floats, Ints, mean_interval
-from metabench.api import Algorithm, Classification, SourceSplit, Split, Task, trained_weights
+from metabench.api import Algorithm, Classification, SourceSplit, Split, trained_weights
 from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.asking import predict
 from metabench.engine.controls import (
@@ -157,13 +157,16 @@ def test(
     # The features of a trained backbone are part of its test; others are kept for all tests.
     with nullcontext() if embedded is splits else watch.running():
         stream = evaluation_stream(cell, embedded, device)
-    batch = BatchSize(device, settings.batch or stream.at_once)
+    batch = BatchSize(device, stream.at_once if stream.varies else settings.batch or stream.at_once)
     classified, ranking = isinstance(stream.task, Classification), OF_TASK[stream.task.kind][0]
+    by_label = classified and not stream.varies
     temperature = _temperature(cell, algorithm, splits, device, watcher) if classified else None
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
     collector = Collector(measures, temperature.value if temperature else None)
-    known = earlier if earlier is not None and _has_all(earlier, measures, classified) else None
-    by_class = np.empty((0, cell.shape.way)) if known is None else _values_by_class(known, ranking.name)
+    known = earlier if earlier is not None and _has_all(earlier, measures, by_label) else None
+    by_class = (
+        np.empty((0, cell.shape.way if by_label else 1)) if known is None else _values_by_class(known, ranking.name)
+    )
     kept = known.outputs if known else None
     tested = len(by_class)
     while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
@@ -193,7 +196,7 @@ def test(
     primary = metrics[ranking.name]
     transductive = _controlled(algorithm, stream, settings.seed, batch, watcher)
     size = algorithm.backbone.input.remark(stream.image_shape)
-    remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(values, stream.task)]
+    remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(values, stream)]
     remarks += _remarks_on_training(cell, trained, weights)
 
     def test_inductively() -> Floats:
@@ -218,10 +221,10 @@ def test(
         declarations={measure.name: measure.declaration for measure in measures},
         temperature=temperature,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(figures, groups, alone, by_class if classified else None, kept),
+        episodes=EpisodeResults(figures, groups, alone, by_class if by_label else None, kept),
         # Where classes have different numbers of queries, their figures are no accuracies.
         worst_classes=[]
-        if cell.shape.dirichlet is not None
+        if cell.shape.dirichlet is not None or stream.varies
         else _worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
         picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
         transductive=transductive,
@@ -235,7 +238,9 @@ def test(
             adapt_ms=Latency(**timed.adapt) if timed.adapt else None,
             answer_ms=Latency(**timed.answer) if timed.answer else None,
         ),
-        flops_per_episode=_optional("operations", lambda: flops(algorithm, stream, settings.seed), remarks),
+        flops_per_episode=None  # that of one episode would be of its size
+        if stream.varies
+        else _optional("operations", lambda: flops(algorithm, stream, settings.seed), remarks),
         peak_memory_bytes=max(memory.bytes(), trained.peak_memory_bytes if trained else 0) or None,
         parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
         all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
@@ -310,10 +315,10 @@ def _optional(name: str, measure: Callable[[], _T], remarks: list[str]) -> _T | 
         return None
 
 
-def _has_all(earlier: EpisodeResults, measures: Sequence[Measure], classified: bool) -> bool:
+def _has_all(earlier: EpisodeResults, measures: Sequence[Measure], by_label: bool) -> bool:
     """Return whether earlier results can be continued: they have all metrics, for all their episodes."""
     lengths = {len(earlier.figures.get(measure.name, ())) for measure in measures}
-    if classified:
+    if by_label:
         return earlier.by_class is not None and lengths == {len(earlier.by_class)}
     return len(lengths) == 1 and 0 not in lengths
 
@@ -338,7 +343,7 @@ def _temperature(
     if schedule is None:
         return None
     episodes, seed = min(schedule.validation_episodes, CALIBRATION_EPISODES), schedule.validation_seed
-    stream = validation_stream(schedule, splits, cell.shape, device)
+    stream = validation_stream(schedule, splits, cell.selection.shape, device)
     watcher.phase("calibrate", episodes)
     parts: list[tuple[Floats, Ints]] = []
 
@@ -351,15 +356,16 @@ def _temperature(
     return None if value is None else Temperature(value=value, episodes=episodes)
 
 
-def _remarks(accuracies: Floats, task: Task) -> list[str]:
+def _remarks(accuracies: Floats, stream: Stream) -> list[str]:
     """Return remarks on accuracies that are more likely a fault than a result; none on a regression."""
-    if not isinstance(task, Classification):
+    if not isinstance(stream.task, Classification):
         return []
-    mean, chance = float(accuracies.mean()), 1 / task.way
+    chances = stream.chances(0, len(accuracies))
+    mean, chance = float(accuracies.mean()), float(chances.mean())
     error = float(accuracies.std(ddof=1)) / len(accuracies) ** 0.5
     if (accuracies == 1).all():
         return ["every query of every episode is right: ± 0.00 is no interval, more or harder episodes are needed"]
-    if np.allclose(accuracies, chance, rtol=0, atol=1e-9):
+    if np.allclose(accuracies, chances, rtol=0, atol=1e-9):
         return ["every episode is at chance exactly: all scores of a query tie, or all queries get the same label"]
     if mean < 0.8 * chance and chance - mean > 5 * error:
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from metabench.api import Episodes, Regression, SourceSplit
@@ -28,7 +29,7 @@ class SourceStream:
         self._split, self._shape, self._device = split, shape, device
         self._key = sampler_key(split.name, shape, seed)
         self.task: Regression = split.source.task
-        self.image_shape = split.input_shape
+        self.image_shape, self.varies = split.input_shape, False
         self.at_once = FEATURES_AT_ONCE if device.type == "cpu" else None
 
     @property
@@ -60,6 +61,10 @@ class SourceStream:
         spread = ((torch.arange(queries, dtype=torch.float64) + 0.5) / queries).repeat_interleave(per_query)
         uniform = torch.cat([self._uniform(number, 1)[:, :begins], spread.unsqueeze(0)], dim=1)
         return self._made(uniform, queries)
+
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return [count] ones: a regression is not guessed."""
+        return np.ones(count)
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return [count, 0]: no classes."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from metabench.api import Classification, Episodes, SourceSplit, Split, Task
+from metabench.data.episodes_files import NamedEpisode, read_episodes_file
+from metabench.data.fixed_episodes import FixedEpisodes
+from metabench.data.meta_dataset import MetaDatasetSampler
 from metabench.data.order import Order
-from metabench.data.sampler import EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray
+from metabench.data.sampler import MOST_WAYS, EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray, sampler_key
 from metabench.engine.augmentation import Augmentation
 from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
@@ -42,11 +46,18 @@ class Stream(Protocol):
     def at_once(self) -> int | None:
         """Return the number of episodes to compute at once; None where the device decides."""
 
+    @property
+    def varies(self) -> bool:
+        """Return whether episodes have different sizes, so that a batch has one."""
+
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
 
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the [count] accuracies of guessing; 1 without classes."""
+
     def classes(self, first: int, count: int) -> IntArray:
-        """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] without classes."""
+        """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] without, or if they vary."""
 
     def groups(self, first: int, count: int) -> IntArray:
         """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
@@ -67,8 +78,10 @@ class EpisodeStream:
         seed: seed of the sequence.
         device: the device of the tensors.
         augmentation: distorts the images of a batch, with draws seeded by its first episode; none by default.
+        named: the episodes of a file, which are not drawn; None draws them.
 
     Raises:
+        DataError: an episode of the file names a class or an image that the split has not.
         ValueError: the split is too small for the shape.
     """
 
@@ -80,16 +93,18 @@ class EpisodeStream:
         seed: int,
         device: torch.device,
         augmentation: Augmentation | None = None,
+        named: Sequence[NamedEpisode] | None = None,
     ) -> None:
-        self._order = Order.of(split, shape.per_class)
-        self._sampler = EpisodeSampler(self._order.offsets, shape, self._order.stream(stream), seed)
+        self._order, self._named = Order.of(split, shape.per_class), named
+        self._sampler = self._sampler_of(split, shape, stream, seed)
         self._device = device
         self._features = split.rows if isinstance(split.rows, FeatureRows) else None
         self._rows = self._features.embedded().to(device) if self._features is not None else split.rows
         self._shape, self._name, self._seed = shape, stream, seed
         self._scale = Scale(split, device)
         self._augmentation = augmentation or Augmentation([], seed)
-        self.task: Task = Classification(shape.way)
+        self.varies = shape.varies
+        self.task: Task = Classification(shape.way or MOST_WAYS)
         self._groups = (
             np.asarray(split.groups) if split.groups is not None else self._own_groups(len(split.class_names))
         )
@@ -99,13 +114,14 @@ class EpisodeStream:
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
         indices = self._draw(first, count)
+        task = Classification(indices.classes.shape[1]) if self.varies else self.task
         support_x, query_x = self._images(torch.from_numpy(indices.support), torch.from_numpy(indices.query), first)
         return Episodes(
             support_x=support_x,
             support_y=torch.from_numpy(indices.support_labels.copy()).to(self._device),
             query_x=query_x,
             query_y=torch.from_numpy(indices.query_labels).to(self._device),
-            task=self.task,
+            task=task,
             embedded=self._features is not None,
         )
 
@@ -114,7 +130,9 @@ class EpisodeStream:
         """Return the same episodes as images."""
         if self._features is None:
             return self
-        return EpisodeStream(self._features.images, self._shape, self._name, self._seed, self._device)
+        return EpisodeStream(
+            self._features.images, self._shape, self._name, self._seed, self._device, named=self._named
+        )
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -124,15 +142,34 @@ class EpisodeStream:
     @property
     def at_once(self) -> int | None:
         """Return the number of episodes to compute at once; None where the device decides."""
+        if self.varies:
+            return 1
         return FEATURES_AT_ONCE if self._features is not None and self._device.type == "cpu" else None
 
+    def chances(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the [count] accuracies of guessing."""
+        if isinstance(self._sampler, EpisodeSampler):
+            return np.full(count, 1 / self._shape.way)
+        return self._sampler.chances(first, count)
+
     def classes(self, first: int, count: int) -> IntArray:
-        """Return the [count, N] classes of the split behind the labels 0 … N-1."""
-        return self._draw(first, count).classes
+        """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] where they vary."""
+        return np.empty((count, 0), np.int64) if self.varies else self._draw(first, count).classes
 
     def groups(self, first: int, count: int) -> IntArray:
         """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
         return self._groups[self.classes(first, count)]
+
+    def _sampler_of(
+        self, split: Split, shape: EpisodeShape, stream: str, seed: int
+    ) -> EpisodeSampler | FixedEpisodes | MetaDatasetSampler:
+        """Return what gives the indices of the sorted classes and images of an episode."""
+        key = self._order.stream(stream, shape)
+        if self._named is not None:
+            return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
+        if shape.sampling is not None:
+            return MetaDatasetSampler(self._order.offsets, shape, key, seed, self._order.families)
+        return EpisodeSampler(self._order.offsets, shape, key, seed)
 
     def _own_groups(self, classes: int) -> IntArray:
         """Return a group for each class, numbered in sorted order; that of a class that is not drawn is of no use."""
@@ -144,7 +181,7 @@ class EpisodeStream:
         """Return indices of episodes; draw ahead, because many cost little more than one."""
         start = first - self._ahead_from
         if self._ahead is None or start < 0 or start + count > len(self._ahead.classes):
-            drawn = self._sampler.draw(first, max(count, _AHEAD))
+            drawn = self._sampler.draw(first, 1 if self.varies else max(count, _AHEAD))
             self._ahead_from, start = first, 0
             self._ahead = replace(
                 drawn,
@@ -176,11 +213,12 @@ def stream_of(
     seed: int,
     device: torch.device,
     augmentation: Augmentation | None = None,
+    named: Sequence[NamedEpisode] | None = None,
 ) -> Stream:
     """Return the episodes of a split; arguments and errors as of `EpisodeStream`."""
     if isinstance(split, SourceSplit):
         return SourceStream(split, shape, seed, device)
-    return EpisodeStream(split, shape, name, seed, device, augmentation)
+    return EpisodeStream(split, shape, name, seed, device, augmentation, named)
 
 
 def training_stream(training: Training, splits: Mapping[str, Split | SourceSplit], device: torch.device) -> Stream:
@@ -203,5 +241,10 @@ def evaluation_stream(cell: Cell, splits: Mapping[str, Split | SourceSplit], dev
     """Return the test episodes of a cell.
 
     They do not depend on the algorithm, the backbone or the training seed.
+
+    Raises:
+        DataError: they are those of a file that has changed, or that does not fit the data.
     """
-    return stream_of(splits["test"], cell.shape, "test", cell.test.seed, device)
+    file = cell.test.file
+    named = read_episodes_file(file.path, file.sha256)[1] if file else None
+    return stream_of(splits["test"], cell.shape, "test", cell.test.seed, device, named=named)

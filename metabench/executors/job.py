@@ -6,6 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from metabench.data.packing import DataRoots
 from metabench.engine.learner import Learner, make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted, Watcher
+from metabench.engine.subsets import splits_of
 from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import Code, code_of, training_origin
@@ -208,6 +210,7 @@ class TrainingJob:
             way=cell.shape.way,
             shot=cell.shape.shot,
             queries=cell.shape.queries,
+            episodes_file=cell.test.file.path.name if cell.test.file else "",
             seed=cell.seed,
             identity=cell.identity,
             status="ok" if outcome else status,
@@ -246,10 +249,13 @@ class TrainingJob:
 def _data(cell: Cell, datasets: Mapping[str, LoadedDataset]) -> Data:
     """Return what a record says about the data of a cell."""
     data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
+    splits = {label: dataset.splits for label, dataset in datasets.items()}
+    with suppress(CellFailed):  # a limit of more than there is, which has failed the cell
+        splits[cell.training.dataset.label] = splits_of(cell.training, trained_on.splits)
     drawn = {
         name: (split, shape)
         for name, (choice, shape) in episodes_by_split(cell).items()
-        if isinstance(split := datasets[choice.label].splits[name], Split)
+        if isinstance(split := splits[choice.label][name], Split)
     }
     left_out = {name: classes_left_out(split, shape) for name, (split, shape) in drawn.items()}
     left_out = {name: count for name, count in left_out.items() if count}

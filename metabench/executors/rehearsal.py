@@ -24,6 +24,7 @@ from metabench.engine.progress import Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import steps_of, training_batches
 from metabench.engine.streams import Stream, evaluation_stream, training_stream
+from metabench.engine.subsets import splits_of
 from metabench.engine.trial import set_batchings
 from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
@@ -100,8 +101,11 @@ def rehearse(
         weights: ids of the trainings whose weights an earlier run has kept.
 
     Raises:
+        DataError: a file of episodes names a class or an image that a dataset has not.
         SuiteError: an algorithm or backbone refuses its cell (a `ValueError` of its constructor).
     """
+    for cell in {cell.dataset.label: cell for cell in cells if cell.test.file}.values():
+        evaluation_stream(cell, splits[cell.dataset.label], device)  # refuses unknown names before a training
     paces: dict[str, Pace | None] = {}
     for cell in cells:
         setup = _setup(cell)
@@ -115,8 +119,9 @@ def rehearse(
             pace = paces[_setup(cell)]
             if pace is None:
                 return {}
-            schedule, train = cell.training.schedule, splits[cell.training.dataset.label]["train"]
-            steps = steps_of(schedule, train) if schedule and pace.test_episode else 0  # 0: it will be skipped
+            schedule, steps = cell.training.schedule, 0
+            if schedule and pace.test_episode:  # else it will be skipped
+                steps = steps_of(schedule, splits_of(cell.training, splits[cell.training.dataset.label])["train"])
             expected[cell.id] = pace.seconds(cell, steps, cell is not sharing[0], cell.training.id in weights)
     return expected
 
@@ -188,6 +193,7 @@ def _setup(cell: Cell) -> str:
     training, schedule = cell.training, cell.training.schedule
     parts = [algorithm.name, algorithm.params, backbone.name, backbone.params, cell.dataset.label]
     parts += [training.algorithm.name, training.algorithm.params, training.dataset.label]
+    parts += [training.subset.identity] if training.subset else []
     sizes: list[object] = [vars(cell.shape), training.precision]
     if schedule:
         shape = vars(schedule.shape) if schedule.shape else None
@@ -213,6 +219,7 @@ def _timed(
     training, schedule = cell.training, cell.training.schedule
     with computing(training, device):
         try:
+            trained_on = splits_of(training, trained_on)
             algorithm = build(training, trained_on, device, plugins)
             tested = algorithm if cell.is_trained_by_itself else build_tested(cell, trained_on, device, plugins)
             trained_on, tested_on = (scaled(splits, algorithm.backbone) for splits in (trained_on, tested_on))
@@ -227,7 +234,7 @@ def _timed(
             if schedule is not None:
                 step = _timed_step(training, algorithm, trained_on, device)
             if tested is not algorithm or schedule is None or schedule.shape is None:
-                set_batchings(tested, test.batch(0, 2), trains=False)
+                set_batchings(tested, test.batch(0, 1 if test.varies else 2), trains=False)
             if cell.is_trained_by_itself:
                 tested.config = validate_config(type(tested.config), cell.algorithm.params)
             episode, alone = _timed_predictions(tested, test, cell.test.seed, device)
@@ -263,16 +270,17 @@ def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: 
     The latter is 0 for inductive algorithms.
     """
     at_once = stream.at_once or _AT_ONCE
+    episodes = _AT_ONCE if stream.varies else at_once
     predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
     watch = Stopwatch(device)
     with watch.running():
-        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), at_once)
+        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), episodes)
     alone = Stopwatch(device)
     if transductive:
         # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
         with suppress(Exception), alone.running():
             predict_alone(algorithm, queries_alone(stream.batch(0, 1)), seed, 0)
-    return watch.seconds / (2 * at_once), alone.seconds
+    return watch.seconds / (2 * episodes), alone.seconds
 
 
 def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metabench.data.episodes_files import EpisodesFile
 from metabench.data.sampler import EpisodeShape
+from metabench.data.subsets import Subset
 from metabench.planning.distortions import Distortion
 from metabench.planning.suite import Precision
 from metabench.planning.targets import Choice
@@ -147,6 +149,7 @@ class Training:
         schedule: length and validations; None if nothing is trained.
         init: the weights to start from; None draws them from the seed.
         teacher: the weights of a trained algorithm to learn from.
+        subset: limits of what it sees of the split ``train``; None where there are none.
     """
 
     algorithm: Choice
@@ -158,6 +161,7 @@ class Training:
     schedule: Schedule | None
     init: Snapshot | WeightsFile | None = None
     teacher: Snapshot | None = None
+    subset: Subset | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -176,9 +180,10 @@ class Training:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Return the hashes of the given weights, by ``init`` and ``teacher``; those of a training have its seed."""
+        """Return the hashes of ``init`` and ``teacher``, those of a training with its seed, and the ``subset``."""
         sources = {"init": self.init, "teacher": self.teacher}
-        return {name: _hash_of(source) for name, source in sources.items() if source is not None}
+        hashes: dict[str, Any] = {name: _hash_of(source) for name, source in sources.items() if source is not None}
+        return hashes | ({"subset": self.subset.identity} if self.subset else {})
 
     @cached_property
     def id(self) -> str:
@@ -219,6 +224,7 @@ class Testing:
         batch: most episodes at once; None chooses by device.
         time_limit: most seconds of the test; None sets no limit.
         keep_outputs: number of first episodes whose outputs are kept.
+        file: the file of the test episodes, whose hash is part of the shape; None draws them.
     """
 
     dataset: Choice
@@ -232,6 +238,7 @@ class Testing:
     time_limit: float | None = None
     keep_outputs: int = 0
     task: TaskKind = "classification"
+    file: EpisodesFile | None = None
 
 
 @dataclass(frozen=True)
@@ -301,6 +308,8 @@ class Cell:
             identity["weights"] = training.family
         if self.is_cross_domain:
             identity["trained_on"] = vars(training.dataset).copy()
+        if self.shape.varies:
+            identity["validated_in"] = self.selection.shape.identity
         if self.selection.on:
             identity["validated_on"] = vars(self.selection.on).copy()
         return identity | training.given

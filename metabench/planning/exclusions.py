@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from metabench.errors import shown
 from metabench.filters import hint, passes, selects
+from metabench.planning.limits import limits_of
 
 if TYPE_CHECKING:  # `suite` imports this module
     from metabench.planning.suite import Suite, SuiteFile
@@ -55,7 +56,11 @@ def check_exclusions(suite: Suite, file: SuiteFile) -> None:
         SuiteError: the suite has no such label; with the line of the pattern.
     """
     known = {
-        "algorithm": list(suite.algorithms),
+        "algorithm": [
+            name
+            for label in suite.algorithms
+            for name in (label, *(limit.label(label) for limit in limits_of(suite, label) if limit.names))
+        ],
         "dataset": list(suite.datasets),
         "backbone": list(suite.backbones),
         "trained_on": list(suite.datasets),

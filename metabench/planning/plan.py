@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
+from metabench.planning.episodes_file import fixed_episodes_of
+from metabench.planning.limits import Limit, limits_of, place_of
 from metabench.planning.sources import SOURCES
 from metabench.planning.suite import Suite, SuiteFile, Train
 from metabench.planning.suite_text import KeyPath
@@ -61,6 +63,7 @@ class _Planner:
         self._datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
         self._sizes = {label: targets.sizes(choice) for label, choice in self._datasets.items()}
         self._tasks = {label: targets.task(choice) for label, choice in self._datasets.items()}
+        self._fixed = fixed_episodes_of(suite, file)
         self._check_tasks()
         self._algorithms = {
             label: targets.choice("algorithm", label, entry) for label, entry in suite.algorithms.items()
@@ -72,6 +75,7 @@ class _Planner:
         }
         self._traits = {label: targets.algorithm_traits(choice) for label, choice in self._algorithms.items()}
         self._sources = {label: {kind: self._source(label, kind) for kind in SOURCES} for label in suite.algorithms}
+        self._limits = {label: self._limits_of(label) for label in suite.algorithms}
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells that the suite does not exclude."""
@@ -84,22 +88,29 @@ class _Planner:
                 planned = [
                     cell
                     for backbone in self._backbones[label].values()
-                    for cell in self._of_seeds(label, *datasets, backbone, shape)
+                    for limit in self._limits[label]
+                    for cell in self._of_seeds(label, *datasets, backbone, shape, limit)
                     if not suite.excludes(cell.labels)
                 ]
-                if planned:
-                    self._check_sizes(label, planned[0])
+                for cell in {cell.training.subset: cell for cell in planned}.values():
+                    self._check_sizes(label, cell)
                 yield from planned
 
     def _ways(self, dataset: str) -> Sequence[int]:
         """Return the ways of a dataset's episodes; a regression has none, which is written as 1."""
         return [1] if self._tasks[dataset] == "regression" else self._suite.ways or []
 
+    def _varies(self, dataset: Choice) -> bool:
+        """Return whether the test episodes of a dataset have different ways and shots."""
+        varies = self._suite.eval.sampling is not None or (self._fixed is not None and self._fixed[1].varies)
+        return varies and self._tasks[dataset.label] == "classification"
+
     def _check_tasks(self) -> None:
         """Check that ways are given where there are classes, and that a test is of the kind of its training.
 
         Raises:
-            SuiteError: ways are missing or mean nothing, or a training and its test have different kinds of tasks.
+            SuiteError: ways are missing or mean nothing, there are several where tests draw them, or a training and its
+                test have different kinds of tasks.
         """
         classified = [label for label, task in self._tasks.items() if task == "classification"]
         if classified and not self._suite.ways:
@@ -108,6 +119,12 @@ class _Planner:
             )
         if self._suite.ways and not classified:
             raise self._file.error(("ways",), "a regression has no classes: remove 'ways'")
+        several = (len(self._suite.ways or []), len(self._suite.shots)) != (1, 1)
+        if several and classified and any(self._varies(self._datasets[label]) for label in classified):
+            raise self._file.error(
+                ("eval", "sampling" if self._suite.eval.sampling else "episodes_file"),
+                "test episodes have ways and shots of their own: give one way and one shot, those of validation",
+            )
         for trained_on, tested_on in self._suite.pairs:
             if self._tasks[trained_on] != self._tasks[tested_on]:
                 raise self._file.error(
@@ -122,36 +139,73 @@ class _Planner:
         Raises:
             SuiteError: an episode needs more classes or images than a split has.
         """
-        suite, shape, schedule = self._suite, cell.shape, cell.training.schedule
+        suite, schedule = self._suite, cell.training.schedule
+        subset = cell.training.subset
         if cell.test.task == "regression":
+            if subset:
+                place = place_of(suite, label, subset, next(iter(subset.identity)))
+                raise self._file.error(place, "a regression has no classes of images to take some of: remove this")
             return  # a source makes as many points as are asked for
+        shape = cell.selection.shape
         places: dict[str, KeyPath] = {
             "way": ("ways", (suite.ways or []).index(shape.way)),
             "shot": ("shots", suite.shots.index(shape.shot)),
         }
         validated_on = cell.selection.on or cell.training.dataset
-        for split, dataset in (
-            (("val", validated_on), ("test", cell.dataset)) if schedule else (("test", cell.dataset),)
-        ):
+        drawn = [("val", validated_on, shape)] if schedule else []
+        drawn += [] if cell.test.file else [("test", cell.dataset, cell.shape)]
+        for split, dataset, asked in drawn:
             sizes = self._sizes[dataset.label]
-            problem = _misfit(shape, dataset.label, split, sizes[split]) if sizes else None
+            problem = _misfit(asked, dataset.label, split, sizes[split]) if sizes else None
             if problem:
-                raise self._file.error(places[problem.dimension], problem.message)
-        trained_on = cell.training.dataset.label
-        sizes = self._sizes[trained_on]
-        trained = schedule.shape if schedule else None
-        problem = _misfit(trained, trained_on, "train", sizes["train"]) if trained and sizes else None
-        if problem:
-            settings = suite.algorithms[label].train
+                place = ("eval", "sampling") if asked.sampling else places[problem.dimension]
+                raise self._file.error(place, problem.message)
+        self._check_training(label, cell)
+
+    def _check_training(self, label: str, cell: Cell) -> None:
+        """Check the subset and the episodes of a training, as `_check_sizes` does.
+
+        Raises:
+            SuiteError: a limit or an episode needs more classes or images than there are.
+        """
+        training, sizes = cell.training, self._sizes[cell.training.dataset.label]
+        if not sizes:
+            return
+        whole, subset, trained_on = sizes["train"], training.subset, training.dataset.label
+        if subset and (excess := subset.excess(whole)):
+            name, message = excess
+            raise self._file.error(place_of(self._suite, label, subset, name), f"{message} in '{trained_on}': lower it")
+        shape = training.schedule.shape if training.schedule else None
+        if shape is None:
+            return
+        if problem := _misfit(shape, trained_on, "train", whole):
+            settings = self._suite.algorithms[label].train
             overridden = settings is not None and settings.model_fields_set
             raise self._file.error(("algorithms", label, "train") if overridden else ("train",), problem.message)
+        if subset and (problem := _misfit(shape, trained_on, "train", subset.size(whole))):
+            name = "classes" if problem.dimension == "way" else "images_per_class"
+            place = place_of(self._suite, label, subset, name)
+            raise self._file.error(place, f"too few for a training episode: {problem.message}")
+
+    def _trained_by(self, label: str) -> str:
+        """Return the algorithm that makes the weights of an algorithm's cells."""
+        source = self._sources[label]["weights"]
+        return source if isinstance(source, str) else label
+
+    def _limits_of(self, label: str) -> list[Limit]:
+        """Return the limits of what an algorithm sees in training; no limits where it sees no training images."""
+        trained_by = self._trained_by(label)
+        trains_on = self._traits[trained_by].trains_on
+        trained = self._sources[trained_by]["weights"] is None and _is_trained(self._suite, trained_by, trains_on)
+        if not (trained or self._traits[label].prepares):
+            return [Limit()]
+        return limits_of(self._suite, label)
 
     def _of_seeds(
-        self, label: str, dataset: Choice, tested_on: Choice, backbone: Choice, shape: EpisodeShape
+        self, label: str, dataset: Choice, tested_on: Choice, backbone: Choice, shape: EpisodeShape, limit: Limit
     ) -> Iterator[Cell]:
-        source = self._sources[label]["weights"]
-        trained_by = source if isinstance(source, str) else label
-        trainings = [self._training(label, dataset, backbone, shape, seed) for seed in self._suite.seeds]
+        trained_by, algorithm = self._trained_by(label), self._algorithms[label]
+        trainings = [self._training(label, dataset, backbone, shape, seed, limit) for seed in self._suite.seeds]
         if self._is_the_same_for_every_seed(label, trainings[0]):
             trainings = trainings[:1]
         for training in trainings:
@@ -159,50 +213,70 @@ class _Planner:
                 self._targets.problem(self._algorithms[label], on, training.backbone) for on in (dataset, tested_on)
             )
             yield Cell(
-                self._algorithms[label],
+                replace(algorithm, label=limit.label(label)),
                 training,
                 self._selection(trained_by, shape, tested_on if tested_on is not dataset else None),
                 self._testing(tested_on, shape),
                 next(filter(None, problems), ""),
             )
 
-    def _training(self, label: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int) -> Training:
+    def _training(
+        self, label: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int, limit: Limit
+    ) -> Training:
         """Return the training of an algorithm whose cells have this test shape."""
         weights = self._sources[label]["weights"]
         if isinstance(weights, str):
-            return self._training(weights, dataset, self._of(weights, backbone), test, seed)
+            return self._training(weights, dataset, self._of(weights, backbone), test, seed, limit)
         entry, choice, traits = self._suite.algorithms[label], self._algorithms[label], self._traits[label]
         return Training(
-            algorithm=replace(choice, params=traits.without_test_time(choice.params)),
+            algorithm=replace(choice, label=limit.label(label), params=traits.without_test_time(choice.params)),
             dataset=dataset,
             backbone=backbone,
-            way=None if traits.any_way else test.way,
+            way=None if traits.any_way else 0 if self._varies(dataset) else test.way,
             seed=seed,
             precision=entry.precision or self._suite.precision,
             schedule=None if weights else _schedule(self._suite, self._file, label, traits.trains_on, test),
-            init=weights or self._init(label, dataset, backbone, test, seed),
-            teacher=self._snapshot(label, "teacher", dataset, backbone, test, seed),
+            init=weights or self._init(label, dataset, backbone, test, seed, limit),
+            teacher=self._snapshot(label, "teacher", dataset, backbone, test, seed, limit),
+            subset=limit.subset,
         )
 
     def _init(
-        self, label: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int
+        self, label: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int, limit: Limit
     ) -> Snapshot | WeightsFile | None:
         """Return the weights that a training starts from."""
         source = self._sources[label]["init"]
-        return (
-            source if isinstance(source, WeightsFile) else self._snapshot(label, "init", dataset, backbone, test, seed)
-        )
+        if isinstance(source, WeightsFile):
+            return source
+        return self._snapshot(label, "init", dataset, backbone, test, seed, limit)
 
     def _snapshot(
-        self, label: str, kind: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int
+        self, label: str, kind: str, dataset: Choice, backbone: Choice, test: EpisodeShape, seed: int, limit: Limit
     ) -> Snapshot | None:
         """Return the weights of another training, selected for the suite's first shot."""
         source = self._sources[label][kind]
         if not isinstance(source, str):
             return None
         shape = self._shape(test.way, self._suite.shots[0])
-        training = self._training(source, dataset, self._of(source, backbone), shape, seed)
+        of_source = self._limit_of_source(label, kind, source, limit)
+        training = self._training(source, dataset, self._of(source, backbone), shape, seed, of_source)
         return Snapshot(training, self._selection(source, shape))
+
+    def _limit_of_source(self, label: str, kind: str, source: str, limit: Limit) -> Limit:
+        """Return the limit under which a source has been trained: the same, or its only one.
+
+        Raises:
+            SuiteError: it has several others.
+        """
+        known = self._limits[source]
+        same = [other for other in known if other.subset == limit.subset]
+        if not same and len(known) > 1:
+            raise self._file.error(
+                ("algorithms", label, kind),
+                f"'{source}' is trained on several subsets, of which none is that of '{label}': give both the same "
+                "train.classes and train.images_per_class",
+            )
+        return (same or known)[0]
 
     def _of(self, label: str, backbone: Choice) -> Choice:
         """Return a backbone with the changes of an algorithm."""
@@ -238,11 +312,14 @@ class _Planner:
 
     def _testing(self, dataset: Choice, shape: EpisodeShape) -> Testing:
         settings = self._suite.eval
-        until = settings.until
+        until, task = settings.until, self._tasks[dataset.label]
+        file = self._fixed[0] if self._fixed and task == "classification" else None
+        if self._varies(dataset):
+            shape = EpisodeShape(0, 0, 0, sampling=settings.sampling)
         most = until.at_most if until else settings.episodes
         return Testing(
             dataset=dataset,
-            shape=shape,
+            shape=replace(shape, file=file.sha256) if file else shape,
             seed=settings.seed,
             episodes=settings.episodes,
             inductive_episodes=min(settings.inductive_episodes, most),
@@ -250,19 +327,26 @@ class _Planner:
             at_most=until.at_most if until else None,
             batch=settings.batch,
             time_limit=settings.time_limit,
-            keep_outputs=settings.keep_outputs,
-            task=self._tasks[dataset.label],
+            keep_outputs=0 if self._varies(dataset) else settings.keep_outputs,
+            task=task,
+            file=file,
         )
 
     def _is_the_same_for_every_seed(self, label: str, training: Training) -> bool:
         """Return whether neither weights nor test draw at random."""
-        if training.schedule is not None or self._traits[label].draws:
+        if training.schedule is not None or training.subset is not None or self._traits[label].draws:
             return False
         return isinstance(training.init, WeightsFile) or not self._targets.backbone_draws(training.backbone)
 
 
 #: Training settings of algorithms that train on episodes only, and of those that train on images only.
 _OF_EPISODES, _OF_IMAGES = ("meta_batch", "way", "shot", "queries"), ("batch", "epochs")
+
+
+def _is_trained(suite: Suite, label: str, trains_on: str) -> bool:
+    """Return whether an algorithm that has no weights of others is trained."""
+    own = suite.algorithms[label].train
+    return trains_on != "nothing" and own is not None and (suite.train is not None or bool(own.model_fields_set))
 
 
 def _schedule(suite: Suite, file: SuiteFile, label: str, trains_on: str, test: EpisodeShape) -> Schedule | None:
@@ -278,7 +362,7 @@ def _schedule(suite: Suite, file: SuiteFile, label: str, trains_on: str, test: E
             kind.
     """
     own = suite.algorithms[label].train
-    if trains_on == "nothing" or own is None or (suite.train is None and not own.model_fields_set):
+    if own is None or not _is_trained(suite, label, trains_on):
         return None
     on_images, place = trains_on == "images", ("algorithms", label, "train")
     for name in _OF_EPISODES if on_images else _OF_IMAGES:
@@ -336,12 +420,12 @@ def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split | SourceSpl
         if not _has_rows(split):
             continue
         drawn = split.size.classes - classes_left_out(split, shape)
-        if drawn < shape.way:
+        if drawn < shape.least_way:
             problem = _misfit(shape, choice.label, name, split.size)
             raise CellFailed(
                 problem.message
                 if problem
-                else f"{shape.way} ways asked of '{choice.label}', but only {drawn} of the "
+                else f"{shape.least_way} ways asked of '{choice.label}', but only {drawn} of the "
                 f"{split.size.classes} classes of its {name} split have {shape.per_class} images "
                 f"({shape.shot} shots + {shape.queries} queries): lower the ways, the shots or the queries"
             )
@@ -359,12 +443,12 @@ def datasets_of(cells: Iterable[Cell]) -> dict[str, Choice]:
 
 
 def episodes_by_split(cell: Cell) -> dict[str, tuple[Choice, EpisodeShape]]:
-    """Return the dataset and the shape of a cell's episodes, by the splits that it draws from."""
+    """Return the dataset and the shape of a cell's episodes, by the splits that it draws from, not from a file."""
     training, schedule = cell.training, cell.training.schedule
-    drawn = {"test": (cell.dataset, cell.shape)}
+    drawn = {} if cell.test.file else {"test": (cell.dataset, cell.shape)}
     if schedule is None:
         return drawn
-    drawn = {"val": (cell.selection.on or training.dataset, cell.shape), **drawn}
+    drawn = {"val": (cell.selection.on or training.dataset, cell.selection.shape), **drawn}
     return drawn if schedule.shape is None else {"train": (training.dataset, schedule.shape), **drawn}
 
 
@@ -383,7 +467,7 @@ def _has_rows(split: Split | SourceSplit) -> TypeGuard[Split]:
 def fits(shape: EpisodeShape, splits: Mapping[str, Split | SourceSplit]) -> bool:
     """Return whether loaded data have enough classes and images for validation episodes of a shape."""
     split = splits["val"]
-    return not _has_rows(split) or split.size.classes - classes_left_out(split, shape) >= shape.way
+    return not _has_rows(split) or split.size.classes - classes_left_out(split, shape) >= shape.least_way
 
 
 @dataclass(frozen=True)
@@ -400,6 +484,14 @@ class _Misfit:
 
 
 def _misfit(shape: EpisodeShape, dataset: str, split: str, size: SplitSize) -> _Misfit | None:
+    if shape.sampling is not None:
+        if size.classes >= shape.least_way and size.most_images >= shape.per_class:
+            return None
+        return _Misfit(
+            "way",
+            f"episodes of varying ways have at least {shape.least_way} classes of {shape.per_class} images, and the "
+            f"{split} split of '{dataset}' has {size.classes} of at most {size.most_images}: remove eval.sampling",
+        )
     if shape.way > size.classes:
         return _Misfit(
             "way",

@@ -28,6 +28,7 @@ from metabench.errors import SuiteError, nearest, shown
 from metabench.planning.distortions import Distortion
 from metabench.planning.exclusions import Exclusion, check_exclusions
 from metabench.planning.grids import expand_grids
+from metabench.planning.limits import Numbers
 from metabench.planning.sources import SOURCES, check_sources, check_targets
 from metabench.planning.suite_text import KeyPath, Reader
 from metabench.registry import file_classes
@@ -75,6 +76,8 @@ class TrainOverrides(_Section):
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
+    classes: Numbers | None = None
+    images_per_class: Numbers | None = None
     augment: list[Distortion] | None = None
     validate_every: PositiveInt | None = None
     validation_episodes: PositiveInt | None = None
@@ -148,6 +151,8 @@ class Train(_Section):
         way: classes of a training episode; None means as in the test.
         shot: support images of each class of a training episode; None means as in the test.
         queries: query images of each class of a training episode; None means as in the test.
+        classes: number of training classes, which the training seed draws; None means all. A list makes cells of each.
+        images_per_class: largest number of images of a training class, in the same way.
         augment: distortions of training images, in the order in which they are applied.
         validate_every: steps between validations; the test uses the weights with the best validation accuracy.
         validation_episodes: episodes per validation.
@@ -165,6 +170,8 @@ class Train(_Section):
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
     queries: PositiveInt | None = None
+    classes: Numbers | None = None
+    images_per_class: Numbers | None = None
     augment: list[Distortion] = Field(default_factory=list)
     validate_every: PositiveInt = 500
     validation_episodes: PositiveInt = 100
@@ -206,6 +213,10 @@ class Evaluation(_Section):
         query_balance: whether every class of an episode has as many queries, or shares that the episode draws from a
             Dirichlet distribution (Veilleux et al. 2021, section 5.1), in validation, too.
         dirichlet_alpha: parameter α of that distribution.
+        sampling: ``meta-dataset`` draws way, shots and queries of each test episode (`metabench.data.meta_dataset`);
+            those of the suite are then of validation, and by default of training.
+        episodes_file: file of the test episodes (`metabench.data.episodes_files`), relative to the suite's; None draws
+            them.
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
         keep_outputs: number of first test episodes whose outputs are kept, so that `metabench score` can compute
             further metrics; 0 keeps none.
@@ -218,6 +229,8 @@ class Evaluation(_Section):
     seed: int = Field(default=0, ge=0)
     query_balance: Literal["equal", "dirichlet"] = "equal"
     dirichlet_alpha: PositiveFloat = 2.0
+    sampling: Literal["meta-dataset"] | None = None
+    episodes_file: str | None = Field(default=None, min_length=1)
     time_limit: PositiveFloat | None = None
     keep_outputs: int = Field(default=1000, ge=0)
 
@@ -225,6 +238,10 @@ class Evaluation(_Section):
     def _grows(self) -> Evaluation:
         if self.until and self.until.at_most < self.episodes:
             raise ValueError(f"until.at_most ({self.until.at_most}) is less than episodes ({self.episodes})")
+        if self.episodes_file is not None and self.query_balance != "equal":
+            raise ValueError("the file of episodes says how many queries a class has: remove query_balance")
+        if self.sampling is not None and (self.episodes_file is not None or self.query_balance != "equal"):
+            raise ValueError("sampling draws the sizes of episodes: remove episodes_file and query_balance")
         return self
 
 
@@ -474,7 +491,7 @@ def read_gate(file: SuiteFile) -> Gate:
 
 
 def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
-    """Return the suite with absolute paths of classes in files and of weights.
+    """Return the suite with absolute paths of classes in files, of weights and of episodes.
 
     The suite is stored in the output directory and must run from there, too.
     """
@@ -489,10 +506,13 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
         files = {kind: source for kind, source in files.items() if source and source not in suite.algorithms}
         return entry.model_copy(update={kind: str((folder / source).absolute()) for kind, source in files.items()})
 
-    changes = {}
+    changes: dict[str, Any] = {}
     for name in ("datasets", "backbones", "algorithms"):
         changes[name] = {label: absolute(entry) for label, entry in getattr(suite, name).items()}
     changes["algorithms"] = {label: with_absolute_weights(entry) for label, entry in changes["algorithms"].items()}
+    if suite.eval.episodes_file is not None:
+        file = str((folder / suite.eval.episodes_file).absolute())
+        changes["eval"] = suite.eval.model_copy(update={"episodes_file": file})
     return suite.model_copy(update=changes)
 
 

@@ -47,12 +47,14 @@ class AlgorithmTraits:
         any_way: whether one training serves tests of any way.
         draws: whether its construction or an episode draws random numbers.
         trains_on: episodes, images or nothing.
+        prepares: whether it sees the training images once before a test.
         test_time_names: names of the parameters that only a test uses (`metabench.api.at_test`).
     """
 
     any_way: bool = False
     draws: bool = True
     trains_on: str = "episodes"
+    prepares: bool = False
     test_time_names: frozenset[str] = frozenset()
 
     def test_time(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,6 +131,8 @@ class Targets:
         """
 
         def traits() -> AlgorithmTraits:
+            from metabench.api import Algorithm
+
             found = self._plugins.algorithm_class(algorithm.name)
             if found.trains_on not in _TRAINS_ON:
                 raise PluginError(
@@ -136,7 +140,11 @@ class Targets:
                     f"{', '.join(map(repr, _TRAINS_ON))}"
                 )
             return AlgorithmTraits(
-                bool(found.any_way), bool(found.draws), found.trains_on, test_time_names(found.Config)
+                any_way=bool(found.any_way),
+                draws=bool(found.draws),
+                trains_on=found.trains_on,
+                prepares=found.prepare is not Algorithm.prepare,
+                test_time_names=test_time_names(found.Config),
             )
 
         return self._asked(("algorithms", algorithm.label), traits, otherwise=AlgorithmTraits())

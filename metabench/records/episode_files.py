@@ -57,7 +57,7 @@ def read_episodes(
                 for name, estimate in record.metrics.items()
                 if estimate is not None and (metrics is None or name in metrics)
             }
-            wanted = groups and record.task == "classification"
+            wanted = groups and record.task == "classification" and record.way > 0
             members = _array(file, "groups", np.int64, (n, record.way)) if wanted else np.empty((n, 0), np.int64)
             alone_values = None
             if record.transductive and alone is not None and "alone.npy" in file.namelist():

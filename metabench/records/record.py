@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
-    *("seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint", "environment", "finished"),
+    *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
+    *("environment", "finished"),
 )
 
 #: Version 2 added `Record.machine`, version 3 `Record.metrics` in place of the accuracy; earlier records are read.
@@ -378,6 +379,7 @@ class Record(_Part):
     way: Count
     shot: Count
     queries: Count
+    episodes_file: Text = ""
     seed: int
     identity: dict[str, Any]
     task: TaskKind = "classification"

@@ -181,6 +181,20 @@ def metabench_datasets() -> list[DatasetSpec]:
             )
         ),
         DatasetSpec(
+            "metadataset",
+            f"{_HERE}.datasets.metadataset:MetaDataset",
+            "a source of Meta-Dataset, from its TFRecord files",
+            "Triantafillou et al. 2020",
+            "https://arxiv.org/abs/1903.03096",
+        ),
+        DatasetSpec(
+            "omniglot-runs",
+            f"{_HERE}.datasets.omniglot_runs:OmniglotRuns",
+            "Omniglot tested in its authors' 20 one-shot runs of 20 characters",
+            "Lake et al. 2015",
+            "https://github.com/brendenlake/omniglot",
+        ),
+        DatasetSpec(
             "glyphs",
             f"{_HERE}.datasets.glyphs:Glyphs",
             "350 invented characters, 20 drawings each, generated without a download",

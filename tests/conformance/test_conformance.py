@@ -156,6 +156,16 @@ BREAKING = {
         """,
         "scores [queries, classes] = (21, 7)",
     ),
+    "uneven shots": (
+        """
+        class Broken(ProtoNet):
+            def adapt(self, support):
+                if len(support.y) % support.way:
+                    raise ValueError("classes need as many images")
+                return super().adapt(support)
+        """,
+        "classes need as many images",
+    ),
     "scores": (
         """
         class Broken(ProtoNet):

@@ -518,8 +518,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 def test_prepare_packs_and_list_shows_it(cli: Callable[..., str], tmp_path: Path) -> None:
     before = cli("list")
-    names = ["folder", "glyphs", "omniglot", "sinusoid"]
-    assert [line.split() for line in before.splitlines()[2:6]] == [[name, "no"] for name in names]
+    names = ["folder", "glyphs", "metadataset", "omniglot", "omniglot-runs", "sinusoid"]
+    assert [line.split() for line in before.splitlines()[2:8]] == [[name, "no"] for name in names]
     assert "METABENCH_DATA   (not set)" in before
     assert f"METABENCH_CACHE  {tmp_path / 'cache'}" in before
 

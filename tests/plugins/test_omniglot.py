@@ -137,6 +137,13 @@ def test_all_but_the_latin_alphabet_trains_for_emnist(omniglot_pack: Pack) -> No
     assert latin == {"train": {False}, "val": {True}, "test": {True}}
 
 
+def test_the_families_are_the_alphabets(omniglot_pack: Pack) -> None:
+    for split in Omniglot(OmniglotConfig(rotations="train")).split(omniglot_pack).values():
+        alphabets = [name.split("/")[1] for name in split.class_names]
+        assert split.families is not None
+        assert len(set(split.families)) == len(set(alphabets)) == len(set(zip(split.families, alphabets, strict=True)))
+
+
 def test_the_pack_is_in_the_order_of_the_published_split(omniglot_pack: Pack) -> None:
     names = omniglot_pack.class_names
     assert names[0] == "images_background/Alphabet_of_the_Magi/character01"

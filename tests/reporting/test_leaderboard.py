@@ -366,6 +366,28 @@ def test_hostile_parameters_do_nothing(make_record: Make, tables_of: Tables) -> 
     assert "script" not in reader.tags
 
 
+def test_limits_of_what_a_training_saw_are_columns(make_record: Make, tables_of: Tables) -> None:
+    def trained(label: str, **subset: int) -> Record:
+        identity = {"algorithm": {"name": "maml"}, **({"subset": subset} if subset else {})}
+        return make_record(0.5, algorithm=label, cell=label, identity=identity)
+
+    tables = tables_of([trained("few", classes=5, images_per_class=2), trained("more", classes=10), trained("all")])
+    read = pd.read_csv(io.StringIO(render_csv(tables)), index_col="algorithm")
+    assert read["params.train.classes"].to_dict() == pytest.approx({"few": 5, "more": 10, "all": np.nan}, nan_ok=True)
+    assert read.loc["few", "params.train.images_per_class"] == 2
+    (alone,) = tables_of([trained("few", classes=5)])
+    assert dict(alone.rows[0].params) == {"train.classes": 5}, "a table of one method says it, too"
+
+
+def test_a_published_result_is_of_all_training_classes(make_record: Make, tables_of: Tables) -> None:
+    identity = {"algorithm": {"name": "one"}, "dataset": {"name": "glyphs"}, "subset": {"classes": 5}}
+    result = PublishedResult("one", "glyphs", 5, 1, 0.987, source="Doe")
+    (table,) = tables_of([make_record(0.9, identity=identity)], [result])
+    (row,) = table.rows
+    assert row.published is not None
+    assert row.published.differences == ("train.classes: all there, 5 here",)
+
+
 @pytest.mark.parametrize("identity", [{"algorithm": 3}, {"algorithm": {"params": [1]}}, {"backbone": {"params": None}}])
 def test_records_without_parameters_have_no_columns_of_them(
     identity: dict[str, object], make_record: Make, tables_of: Tables

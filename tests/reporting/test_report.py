@@ -162,6 +162,36 @@ def test_plots_are_drawn_without_browser_errors(
     assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
 
 
+def test_methods_are_plotted_against_the_classes_of_their_training(
+    report: Report, make_record: Make, page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    def trained(i: int, name: str, **subset: int) -> Record:
+        inside = ",".join(f"train.{limit}={value}" for limit, value in subset.items())
+        identity = {"algorithm": {"name": name}, "subset": subset}
+        return make_record(0.5 + 0.05 * i, algorithm=f"{name}[{inside}]", cell=f"{i:016}", identity=identity)
+
+    subsets = [{"classes": classes, "images_per_class": images} for classes in (5, 10) for images in (2, 4)]
+    found = [trained(i, "maml", **subset) for i, subset in enumerate(subsets)]
+    found += [trained(i + 4, "protonet", classes=classes) for i, classes in enumerate((5, 10))]
+    browser = page(report(*found, make_record(0.6, algorithm="all", cell=f"{9:016}")))
+    text = browser.find_element(By.TAG_NAME, "main").text
+    assert "Accuracy against training classes, ± half its 95 % interval over episodes" in text
+    assert "Accuracy against training images of each class" in text
+    drawn = browser.execute_script(
+        """
+        const plots = Bokeh.documents[0].roots().filter((plot) => plot.below[0].axis_label === "training classes");
+        const lines = plots[0].renderers.filter((renderer) => renderer.glyph.type === "Line");
+        return lines.map((line) => [line.name, [...line.data_source.get("x")]]);
+        """
+    )
+    assert sorted(drawn) == [
+        ["maml[train.images_per_class=2]", [5, 10]],
+        ["maml[train.images_per_class=4]", [5, 10]],
+        ["protonet", [5, 10]],
+    ]
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
 def test_a_name_that_looks_like_tex_fetches_nothing(
     report: Report, make_record: Make, page: Callable[[Path], webdriver.Chrome]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,12 +10,13 @@ from typing import Literal
 import numpy as np
 from bokeh.document import Document
 from bokeh.embed import components
-from bokeh.models import HoverTool
+from bokeh.models import HoverTool, NumeralTickFormatter
 from bokeh.palettes import Colorblind8
 from bokeh.plotting import figure
 
 from metabench.analysis.costs import Cost, latency, mean_over_seeds, memory
 from metabench.analysis.standings import Row, Table
+from metabench.analysis.stats import MeanInterval
 
 #: Number of best methods of a table that are plotted, compared pairwise and shown with their worst episode.
 METHODS = 8
@@ -24,6 +26,8 @@ _COSTS: tuple[tuple[str, Cost], ...] = (
     ("milliseconds an episode (median)", latency),
     ("peak memory, MiB", memory),
 )
+#: Limits of a training that the metric which ranks is plotted against: name of the parameter, and axis label.
+_LIMITS = (("train.classes", "training classes"), ("train.images_per_class", "training images of each class"))
 #: Okabe & Ito's colours for the colour-blind, without black and yellow, which vanish on a dark or light page.
 _COLOURS = [colour for colour in Colorblind8 if colour not in ("#000000", "#F0E442")]
 _DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
@@ -76,6 +80,10 @@ def _plots(rows: Sequence[Row]) -> list[tuple[str, figure]]:
                     plot,
                 )
             )
+    for limit, axis in _LIMITS:
+        plot = _against_limit(rows, limit, axis)
+        if plot is not None:
+            plots.append((f"{name[0].upper()}{name[1:]} against {axis}, ± half its 95 % interval over episodes", plot))
     plots.append((f"Validation: {name}{methods} during training (first seed)", _learning_curves(best)))
     plots.append((f"Share of test episodes{methods} with at most this {name}", _distributions(best)))
     return plots
@@ -130,6 +138,37 @@ def _pareto(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[floa
         if not front or sign * value > sign * front[-1][1]:
             front.append((cost, value))
     return front
+
+
+def _against_limit(rows: Sequence[Row], limit: str, axis: str) -> figure | None:
+    """Return the plot of the methods with several values of a limit, a line each; None without such methods."""
+    methods: dict[str, dict[int, MeanInterval]] = {}
+    for row in rows:
+        if limit in row.params and row.primary:
+            methods.setdefault(_without(limit, row.name), {})[row.params[limit]] = row.primary
+    methods = {method: points for method, points in methods.items() if len(points) > 1}
+    if not methods:
+        return None
+    metric = rows[0].metric
+    plot = _figure(axis, metric.heading, x_axis_type="log")
+    plot.xaxis.ticker = sorted({number for points in methods.values() for number in points})
+    plot.xaxis.formatter = NumeralTickFormatter(format="0,0")  # the formatter of a logarithmic axis writes powers
+    for i, (method, points) in enumerate(list(methods.items())[:METHODS]):
+        x = sorted(points)
+        y = [points[number].mean * metric.scale for number in x]
+        half = [points[number].ci95 * metric.scale for number in x]
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        plot.segment(x, np.subtract(y, half), x, np.add(y, half), color=colour, legend_label=method)
+        plot.scatter(x, y, size=8, color=colour, marker=marker, legend_label=method, name=method)
+        _line(plot, i, method, [float(number) for number in x], y)
+    plot.add_tools(HoverTool(tooltips=[("method", "$name"), (axis, "$x{0,0}"), (metric.heading, "$y")]))
+    return _with_legend(plot)
+
+
+def _without(limit: str, name: str) -> str:
+    """Return the name of a method without the value of a limit in its brackets."""
+    part = rf"{re.escape(limit)}=\d+"
+    return re.sub(rf"\[{part}\]|(?<=\[){part},|,{part}(?=[,\]])", "", name)
 
 
 def _learning_curves(rows: Sequence[Row]) -> figure:

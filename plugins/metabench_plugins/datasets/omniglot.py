@@ -172,11 +172,14 @@ class Omniglot(api.Dataset):
         if self.config.invert:
             upright = 255 - upright
         names = [pack.class_names[c] for c in characters]
+        alphabets = [name.rpartition("/")[0] for name in names]
+        numbers = {alphabet: number for number, alphabet in enumerate(dict.fromkeys(alphabets))}
         return api.Split(
             images=torch.cat([upright.rot90(turn, dims=(2, 3)) for turn in range(turns)]).contiguous(),
             offsets=torch.arange(len(names) * turns + 1) * _DRAWINGS,
             class_names=[name + (f"@{90 * turn}" if turn else "") for turn in range(turns) for name in names],
             groups=list(range(len(names))) * turns,  # rotations of a character show the same drawings
+            families=[numbers[alphabet] for alphabet in alphabets] * turns,
         )
 
     def _check(self, part: _Part) -> None:
