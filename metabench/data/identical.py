@@ -48,7 +48,7 @@ class Findings:
     def remarks(self) -> list[str]:
         """Return the findings as lines for records and leaderboards."""
         lines = []
-        if self.overlapping:
+        if self.shared or self.shared_classes:
             lines.append(
                 f"the dataset allows that its splits overlap: {_count(self.shared_classes, 'class')} and "
                 f"{_count(self.shared, 'image')} in more than one"

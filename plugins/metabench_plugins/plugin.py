@@ -102,7 +102,7 @@ def metabench_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def metabench_datasets() -> list[DatasetSpec]:
-    """Return Omniglot, its one-shot runs, Meta-Dataset, glyphs, folder and sinusoid."""
+    """Return the datasets: one's own images, published ones, and those that are made."""
     return [
         DatasetSpec(
             "folder",
@@ -115,6 +115,70 @@ def metabench_datasets() -> list[DatasetSpec]:
             "1623 handwritten characters of 50 alphabets, 20 drawings each",
             "Lake et al. 2015",
             "https://github.com/brendenlake/omniglot",
+        ),
+        DatasetSpec(
+            "miniimagenet",
+            f"{_HERE}.datasets.miniimagenet:MiniImageNet",
+            "100 classes of ImageNet, 600 images each; from pickles, lists or folders",
+            "Ravi & Larochelle 2017",
+            "https://openreview.net/forum?id=rJY0-Kcll",
+        ),
+        DatasetSpec(
+            "tieredimagenet",
+            f"{_HERE}.datasets.tieredimagenet:TieredImageNet",
+            "608 classes of ImageNet, whole categories in each split; from pickles, arrays, lists or folders",
+            "Ren et al. 2018",
+            "https://arxiv.org/abs/1803.00676",
+        ),
+        DatasetSpec(
+            "cifarfs",
+            f"{_HERE}.datasets.cifar:CifarFS",
+            "CIFAR-100 as a few-shot dataset, 32 pixels; from CIFAR-100, pickles or folders",
+            "Bertinetto et al. 2019",
+            "https://arxiv.org/abs/1805.08136",
+        ),
+        DatasetSpec(
+            "fc100",
+            f"{_HERE}.datasets.cifar:FC100",
+            "CIFAR-100 with other superclasses in each split; from CIFAR-100 or pickles",
+            "Oreshkin et al. 2018",
+            "https://arxiv.org/abs/1805.10123",
+        ),
+        DatasetSpec(
+            "cub",
+            f"{_HERE}.datasets.cub:Cub",
+            "200 species of birds, in either of two splits",
+            "Wah et al. 2011",
+            "https://www.vision.caltech.edu/datasets/cub_200_2011/",
+        ),
+        DatasetSpec(
+            "emnist",
+            f"{_HERE}.datasets.emnist:Emnist",
+            "62 handwritten digits and letters, to test what Omniglot trains",
+            "Cohen et al. 2017",
+            "https://arxiv.org/abs/1702.05373",
+        ),
+        DatasetSpec(
+            "metaalbum",
+            f"{_HERE}.datasets.metaalbum:MetaAlbum",
+            "any of the 40 sets of Meta-Album",
+            "Ullah et al. 2022",
+            "https://meta-album.github.io",
+        ),
+        *(
+            DatasetSpec(
+                name,
+                f"{_HERE}.datasets.bscd:{cls}",
+                f"{content}, to test what others train",
+                "Guo et al. 2020",
+                "https://arxiv.org/abs/1912.07200",
+            )
+            for name, cls, content in (
+                ("eurosat", "EuroSat", "ten uses of land from a satellite"),
+                ("cropdisease", "CropDisease", "38 kinds of leaves"),
+                ("isic", "Isic", "seven kinds of skin lesions"),
+                ("chestx", "ChestX", "radiographs with seven findings"),
+            )
         ),
         DatasetSpec(
             "metadataset",

@@ -309,16 +309,19 @@ def paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManager) -> None:
     results = plugins.published_results()
-    suite = read_suite(plugins.suite_path("omniglot"))
-    cells = make_plan(*resolve(suite, "paper"), plugins)
-    known = {path for cell in cells for path in paths(cell.identity)} | {"test.episodes"}
-    assert {entry.algorithm for entry in results} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
+    known = {"test.episodes"}
+    for name in ("omniglot", "miniimagenet", "tieredimagenet", "cifarfs", "fc100", "cross-char", "cross-domain"):
+        cells = make_plan(*resolve(read_suite(plugins.suite_path(name)), "paper"), plugins)
+        known |= {path for cell in cells for path in paths(cell.identity)}
+    of_omniglot = [entry for entry in results if entry.dataset == "omniglot"]
+    assert {entry.algorithm for entry in of_omniglot} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
     for entry in results:
-        assert 0.5 < entry.accuracy < 1
+        assert (0.5 if entry.dataset == "omniglot" else 0.3) < entry.accuracy < 1
         assert entry.ci95 is None or 0 < entry.ci95 < 0.02
         assert entry.source
         assert entry.link.startswith("https://")
     for entry in results:
         assert set(entry.protocol) | set(entry.variant) <= known, "a setting that no cell has"
-    keys = [(e.algorithm, e.way, e.shot, str(e.variant)) for e in results]
-    assert len(keys) == len(set(keys)) == 28
+    keys = [(e.dataset, e.algorithm, e.way, e.shot, str(e.variant)) for e in results]
+    assert len(keys) == len(set(keys)) == 70
+    assert len(of_omniglot) == 28

@@ -82,6 +82,9 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
         "omniglot-reference": ({*both, (20, 1), (20, 5)}, 12),
         "omniglot-images": (both, 6),
         "caltech101": (both, 6),
+        **dict.fromkeys(("miniimagenet", "tieredimagenet", "cifarfs", "fc100", "cub"), (both, 12)),
+        "cross-char": (both, 8),
+        "cross-domain": ({(5, 5), (5, 20), (5, 50)}, 70),
     }
     for name in plugins.suites():
         file = read_suite(plugins.suite_path(name))

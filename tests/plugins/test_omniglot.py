@@ -106,6 +106,7 @@ def names_below(folder: Path) -> list[str]:
         ("vinyals", "none", (1028, 172, 423)),
         ("lake", "all", (3168, 688, 2636)),
         ("lake", "none", (792, 172, 659)),
+        ("cross-char", "none", (1597, 13, 13)),
     ],
 )
 def test_the_splits_have_the_known_sizes(split: Any, rotations: Any, sizes: tuple[int, int, int]) -> None:
@@ -115,7 +116,7 @@ def test_the_splits_have_the_known_sizes(split: Any, rotations: Any, sizes: tupl
     }
 
 
-@pytest.mark.parametrize("split", ["vinyals", "lake"])
+@pytest.mark.parametrize("split", ["vinyals", "lake", "cross-char"])
 @pytest.mark.parametrize("rotations", ["all", "train", "none"])
 def test_the_splits_are_as_announced_and_disjoint(omniglot_pack: Pack, split: Any, rotations: Any) -> None:
     dataset = Omniglot(OmniglotConfig(split=split, rotations=rotations))
@@ -128,6 +129,12 @@ def test_the_splits_are_as_announced_and_disjoint(omniglot_pack: Pack, split: An
         assert found.images.shape == (20 * len(found.class_names), 1, 28, 28)
         assert found.images.dtype == torch.uint8
         assert found.images.is_contiguous()
+
+
+def test_all_but_the_latin_alphabet_trains_for_emnist(omniglot_pack: Pack) -> None:
+    splits = Omniglot(OmniglotConfig(split="cross-char", rotations="none")).split(omniglot_pack)
+    latin = {name: {c.split("/")[1] == "Latin" for c in found.class_names} for name, found in splits.items()}
+    assert latin == {"train": {False}, "val": {True}, "test": {True}}
 
 
 def test_the_families_are_the_alphabets(omniglot_pack: Pack) -> None:

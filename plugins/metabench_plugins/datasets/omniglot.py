@@ -45,6 +45,8 @@ _SIDE = 105
 _FIRST_TEST: Mapping[str, int] = {"vinyals": 1200, "lake": 964}
 _VAL_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 _VAL_CHARACTERS = 172
+#: The alphabet of which EMNIST has the letters, and its number of characters.
+_LATIN = ("Latin", 26)
 
 #: Exceptions that zipfile and Pillow raise for damaged files.
 _DAMAGED = (
@@ -64,7 +66,7 @@ class OmniglotConfig(api.Config):
     """Parameters of `Omniglot`.
 
     Attributes:
-        split: ``vinyals`` or ``lake``; see `Omniglot`.
+        split: ``vinyals``, ``lake`` or ``cross-char``; see `Omniglot`.
         rotations: splits in which a character makes four classes, rotated by 0, 90, 180 and 270 degrees: ``all``
             (ProtoNet), ``train`` (Reptile), or ``none``.
         invert: whether strokes are 255 on 0 (MAML, ProtoNet), or 0 on 255, as in the files (Reptile).
@@ -72,7 +74,7 @@ class OmniglotConfig(api.Config):
             LANCZOS.
     """
 
-    split: Literal["vinyals", "lake"] = "vinyals"
+    split: Literal["vinyals", "lake", "cross-char"] = "vinyals"
     rotations: Literal["all", "train", "none"] = "all"
     invert: bool = True
     image_size: int = Field(default=28, ge=8, le=_SIDE)
@@ -87,6 +89,8 @@ class Omniglot(api.Dataset):
     * ``lake`` (Lake et al. 2015): 792 train, 172 val, 659 test. Train and val are the 964 background characters, test
       the evaluation characters. Checkpoints must be chosen on classes of neither train nor test, so val is the five
       alphabets that ``vinyals`` validates on.
+    * ``cross-char`` (Chen et al. 2019), to be tested on EMNIST: 1597 train, all but Latin; 13 Latin characters each in
+      val and test, which that protocol takes from EMNIST.
     """
 
     Config: ClassVar[type[api.Config]] = OmniglotConfig
@@ -126,24 +130,37 @@ class Omniglot(api.Dataset):
 
         In a split of n characters, class ``turn * n + c`` is character c rotated anticlockwise by 90° · turn.
         """
-        alphabets = [name.split("/")[1] for name in pack.class_names]
-        first_test = _FIRST_TEST[self.config.split]
-        characters = {
-            "train": [c for c in range(first_test) if alphabets[c] not in _VAL_ALPHABETS],
-            "val": [c for c in range(first_test) if alphabets[c] in _VAL_ALPHABETS],
-            "test": list(range(first_test, len(alphabets))),
-        }
+        characters = self._characters([name.split("/")[1] for name in pack.class_names])
         return {name: self._split(pack, chosen, self._turns(name)) for name, chosen in characters.items()}
 
     def sizes(self) -> Mapping[str, api.SplitSize]:
         """Return the sizes of the splits."""
-        first_test = _FIRST_TEST[self.config.split]
-        characters = {
-            "train": first_test - _VAL_CHARACTERS,
-            "val": _VAL_CHARACTERS,
-            "test": sum(count for _, count in _PARTS.values()) - first_test,
-        }
+        total = sum(count for _, count in _PARTS.values())
+        if self.config.split == "cross-char":
+            half = _LATIN[1] // 2
+            characters = {"train": total - 2 * half, "val": half, "test": half}
+        else:
+            first_test = _FIRST_TEST[self.config.split]
+            train = first_test - _VAL_CHARACTERS
+            characters = {"train": train, "val": _VAL_CHARACTERS, "test": total - first_test}
         return {name: api.SplitSize(count * self._turns(name), _DRAWINGS) for name, count in characters.items()}
+
+    def _characters(self, alphabets: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        """Return the characters of each split.
+
+        Args:
+            alphabets: the alphabet of each character.
+        """
+        if self.config.split == "cross-char":
+            latin = [c for c, alphabet in enumerate(alphabets) if alphabet == _LATIN[0]]
+            others = [c for c, alphabet in enumerate(alphabets) if alphabet != _LATIN[0]]
+            return {"train": others, "val": latin[0::2], "test": latin[1::2]}
+        first_test = _FIRST_TEST[self.config.split]
+        return {
+            "train": [c for c in range(first_test) if alphabets[c] not in _VAL_ALPHABETS],
+            "val": [c for c in range(first_test) if alphabets[c] in _VAL_ALPHABETS],
+            "test": list(range(first_test, len(alphabets))),
+        }
 
     def _turns(self, split: str) -> int:
         """Return the number of rotations in the split."""

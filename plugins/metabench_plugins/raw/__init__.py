@@ -1,0 +1,1 @@
+"""Raw files of published datasets: found by name, read without running their code."""
