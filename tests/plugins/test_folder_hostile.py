@@ -119,7 +119,9 @@ REFUSED = {
     ),
     "nothing in it": Hostile(r"data has no class folders: put the images of each class into a folder of its name"),
     "hidden files only": Hostile("has no class folders", {".a/1.png": PNG, ".DS_Store": "x", "__MACOSX/a/1.png": PNG}),
-    "images in no folder": Hostile("has no class folders", {"1.png": PNG, "2.png": PNG}),
+    "images in no folder": Hostile(
+        "has 2 images, but no class folders: put the images of each class into a folder", {"1.png": PNG, "2.png": PNG}
+    ),
     "a class of text files": Hostile(
         r"class folder \S*z has no images \(.*\), but 2 other files, e\.g\. z/a\.txt: move it elsewhere",
         {"z/a.txt": "", "z/b.txt": ""},
@@ -129,7 +131,7 @@ REFUSED = {
         r"class folder \S*z has no images \(.*\), but no files", sound=True, spoil=lambda root: (root / "z").mkdir()
     ),
     "one class": Hostile(
-        r"has 1 classes: train, val and test need one each\. .*`split: {by: image}`",
+        r"has 1 class: train, val and test need one each\. .*`split: {by: image}`",
         only("a"),
         packs=True,
     ),
@@ -168,7 +170,7 @@ REFUSED = {
         packs=True,
     ),
     "two class folders that look alike": Hostile(
-        "'.*' and '.*' have names that look alike, in two forms of Unicode: rename one",
+        r"'(e\\u0301|\\xe9)' and '(e\\u0301|\\xe9)' have names that look alike, in two forms of Unicode: rename one",
         {"\u00e9/1.png": PNG, "e\u0301/1.png": JPEG},
         sound=True,
     ),
@@ -274,7 +276,7 @@ REFUSED = {
         packs=True,
     ),
     "splits that are not given": Hostile(
-        "names none of them, and train and val and test would be empty",
+        "has no splits, and train and val and test would be empty",
         sound=True,
         params={"split": {"by": "given"}},
         packs=True,

@@ -266,11 +266,13 @@ def _nothing_found(tree: Tree, form: Form | None) -> str:
     if form == "splits":
         return f"{tree.place} has no folders train, val and test with class folders: correct `form` or `root`"
     links = f" ({_listed(tree.links, 'link')} not followed)" if tree.links else ""
-    return f"{tree.place} has no class folders{links}: put the images of each class into a folder of its name"
+    images = sum(map(is_image, tree.files))
+    has = f"has {images} images, but no class folders" if images else "has no class folders"
+    return f"{tree.place} {has}{links}: put the images of each class into a folder of its name"
 
 
 def _alike(one: str, other: str) -> str:
-    return f"'{one}' and '{other}' have names that look alike, in two forms of Unicode: rename one"
+    return f"{one!a} and {other!a} have names that look alike, in two forms of Unicode: rename one"
 
 
 def _sorted(classes: dict[str, FoundClass]) -> dict[str, FoundClass]:

@@ -108,8 +108,8 @@ def divided(images: Mapping[str, Sequence[str]], config: SplitsConfig, place: st
         return _by_lists(images, split, config.exclude, place)
     if len(left) < len(SPLITS):
         raise DataError(
-            f"{place} has {len(left)} classes: train, val and test need one each. Add classes, or give all splits the "
-            "same classes with other images, `split: {by: image}`"
+            f"{place} has {len(left)} class{'' if len(left) == 1 else 'es'}: train, val and test need one each. Add "
+            "classes, or give all splits the same classes with other images, `split: {by: image}`"
         )
     order = sorted(left, key=lambda name: _rank(config.seed, name))
     shares = _shares(len(order), config.ratios)
@@ -126,7 +126,7 @@ def _as_given(given: Mapping[str, Sequence[str]], shared_classes: bool, place: s
     empty = [split for split in SPLITS if not found[split]]
     if empty:
         full = [split for split in SPLITS if found[split]]
-        has = f"has only {' and '.join(full)}" if full else "names none of them"
+        has = f"has only {' and '.join(full)}" if full else "has no splits"
         raise DataError(
             f"{place} {has}, and {' and '.join(empty)} would be empty: add them, or divide the classes with "
             "`split: {by: ratio}` or `split: {by: classes, train: […], val: […], test: […]}`"
