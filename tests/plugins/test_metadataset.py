@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from metabench.api import Split
+from metabench.conformance.datasets import CHECKS, Subject
 from metabench.data.inspecting import inspect_path
 from metabench.data.packing import DataRoots, LoadedDataset, load_splits
 from metabench.errors import DataError
@@ -101,13 +102,26 @@ def test_the_numbers_of_images_of_imagenet_give_its_splits(tmp_path: Path) -> No
     assert {name: len(classes) for name, classes in names(load(tmp_path)).items()} == {"train": 2, "val": 1, "test": 1}
 
 
-def test_a_source_for_tests_has_all_its_classes_in_each_split(tmp_path: Path) -> None:
-    write_source(
-        tmp_path / "data" / "RECORDS" / "birds", [2] * 4, classes_per_split={"TRAIN": 0, "VALID": 0, "TEST": 4}
-    )
-    data = load(tmp_path)
-    assert {name: len(classes) for name, classes in names(data).items()} == {"train": 4, "val": 4, "test": 4}
+def test_a_source_for_tests_has_their_classes_where_a_split_has_none(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "RECORDS" / "birds"
+    write_source(folder, [2] * 4, classes_per_split={"TRAIN": 0, "VALID": 1, "TEST": 3})
+    with pytest.raises(DataError, match="has no classes of train: train on another source"):
+        load(tmp_path)
+    data = load(tmp_path, only_tests=True)
+    assert {name: len(classes) for name, classes in names(data).items()} == {"train": 3, "val": 1, "test": 3}
     assert data.findings.overlapping
+    found = inspect_path(folder, {"metadataset": MetaDataset}, DataRoots((), tmp_path), lambda done, total, what: None)
+    assert found["metadataset"].params == {"records": str(folder), "only_tests": True}
+
+
+@pytest.mark.parametrize("only_tests", [False, True])
+def test_a_source_keeps_the_contract_of_datasets(tmp_path: Path, only_tests: bool) -> None:
+    sizes = {"TRAIN": 0, "VALID": 0, "TEST": 6} if only_tests else {"TRAIN": 2, "VALID": 2, "TEST": 2}
+    write_source(tmp_path / "data" / "RECORDS" / "birds", [3] * 6, classes_per_split=sizes)
+    roots = DataRoots((tmp_path / "data",), tmp_path / "cache", download=False)
+    subject = Subject("metadataset", roots, {"records": "RECORDS/birds", "image_size": 20, "only_tests": only_tests})
+    for name in CHECKS:
+        CHECKS[name](subject)
 
 
 def test_classes_of_one_name_are_told_apart_by_their_numbers(birds: Path, tmp_path: Path) -> None:

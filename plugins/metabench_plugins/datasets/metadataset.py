@@ -35,9 +35,12 @@ class MetaDatasetConfig(ImageConfig):
         records: the folder of a source, with `dataset_spec.json` and the files of its classes; a relative path is
             looked for in METABENCH_DATA, then in the current folder.
         interpolation: filter of the resizing, ``bilinear`` as in the authors' code.
+        only_tests: whether nothing is trained on the source, and a split without classes has those of the tests: for
+            ``traffic_sign`` and ``mscoco``.
     """
 
     records: str = Field(min_length=1)
+    only_tests: bool = False
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = "bilinear"
 
 
@@ -45,12 +48,17 @@ class MetaDataset(api.Dataset):
     """A source of Meta-Dataset as [C, S, S] images, 84×84 by default.
 
     Images are stretched to a square, as by the authors, unless `resize` says otherwise. The splits are those of
-    ``dataset_spec.json``. A source without training or validation classes is for tests: such a split has all classes.
-    The alphabets of Omniglot are families, of which an episode of varying ways has one; ImageNet's graph is not used.
+    ``dataset_spec.json``. The alphabets of Omniglot are families, of which an episode of varying ways has one. The
+    graph of ImageNet's classes is not used.
     """
 
     Config: ClassVar[type[api.Config]] = MetaDatasetConfig
     config: MetaDatasetConfig
+    split_parameters: ClassVar[Sequence[str]] = ("only_tests",)
+
+    def __init__(self, config: MetaDatasetConfig) -> None:
+        super().__init__(config)
+        self.overlapping = config.only_tests
 
     @classmethod
     def inspect(cls, path: Path, files: api.DatasetFiles, progress: api.Progress) -> api.Inspection | None:
@@ -65,11 +73,14 @@ class MetaDataset(api.Dataset):
             counts[name] = len(_photos(path, spec, number, name).photos)
         inside = next((source for source in files.sources if source.resolve() in path.resolve().parents), None)
         records = str(path) if inside is None else path.resolve().relative_to(inside.resolve()).as_posix()
+        members = _members(names)
+        only_tests = not all(members.values())
         return api.Inspection(
             form="a source of Meta-Dataset: TFRecord files, one of each class",
-            params={"records": records},
-            splits={split: {names[c]: counts[names[c]] for c in chosen} for split, chosen in _members(names).items()},
+            params={"records": records, **({"only_tests": True} if only_tests else {})},
+            splits={split: {names[c]: counts[names[c]] for c in chosen} for split, chosen in members.items() if chosen},
             classes=counts,
+            remarks=["a split has no classes: for tests of what is trained on other data"] if only_tests else [],
         )
 
     def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
@@ -95,10 +106,19 @@ class MetaDataset(api.Dataset):
             )
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
-        """Return the splits of ``dataset_spec.json``, without a copy of the images; alphabets are families."""
+        """Return the splits of ``dataset_spec.json``, without a copy of the images; alphabets are families.
+
+        Raises:
+            DataError: a split has no classes, and `only_tests` does not say so.
+        """
         members = _members(pack.class_names)
-        if sum(map(len, members.values())) > len(pack.class_names):
-            self.overlapping = True
+        empty = next((split for split, chosen in members.items() if not chosen), None)
+        if empty is not None and not self.config.only_tests:
+            raise DataError(
+                f"{self.config.records} has no classes of {empty}: train on another source, and give this one the "
+                "parameter `only_tests: true` and `test_on: []`"
+            )
+        members = {split: chosen or members["test"] for split, chosen in members.items()}
         splits = {split: api.Split.of(pack, chosen) for split, chosen in members.items()}
         prefixes = [name.partition("/")[0] for name in pack.class_names]
         if not any(" " in prefix for prefix in prefixes):
@@ -111,10 +131,9 @@ class MetaDataset(api.Dataset):
 
 
 def _members(names: Sequence[str]) -> dict[str, Sequence[int]]:
-    """Return the classes of each split, by their names; all classes for a split without any."""
-    every = range(len(names))
-    members = {split: [c for c in every if names[c].partition("/")[0].split(" ")[0] == split] for split in _SPLITS}
-    return {split: found or every for split, found in members.items()}
+    """Return the classes of each split, by their names."""
+    of_class = [name.partition("/")[0].split(" ")[0] for name in names]
+    return {split: [c for c, other in enumerate(of_class) if other == split] for split in _SPLITS}
 
 
 def _photos(folder: Path, spec: Mapping[str, Any], number: int, name: str) -> PhotoClass:
