@@ -81,6 +81,8 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
         "omniglot-inductive": (both, 4),
         "omniglot-reference": ({*both, (20, 1), (20, 5)}, 12),
         "omniglot-images": (both, 6),
+        "omniglot-20way": ({(20, 1), (20, 5)}, 10),
+        "photos": ({(3, 1), (3, 5)}, 10),
         "caltech101": (both, 6),
         **dict.fromkeys(("miniimagenet", "tieredimagenet", "cifarfs", "fc100", "cub"), (both, 12)),
         "cross-char": (both, 8),

@@ -103,7 +103,7 @@ class Folder(api.Dataset):
         if root is None:
             raise DataError(
                 f"there is no folder {' and no folder '.join(map(str, places))}: correct the parameter `root`, or set "
-                "METABENCH_DATA to the folder that holds it"
+                "METABENCH_DATA to the folder that holds it. `metabench run quickstart` needs no data"
             )
         return root
 
