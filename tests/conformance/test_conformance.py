@@ -222,6 +222,7 @@ BREAKING = {
 
 #: Rules that a class cannot keep if it breaks another.
 ALSO_BROKEN = {
+    "shapes": {"uneven shots"},
     "seed": {"resume"},  # what no seed determines, no checkpoint brings back
     "labels": {"relabelling", "batchings"},  # the answers are remembered for other labels, too
     "prediction changes nothing": {"asked twice"},
