@@ -85,7 +85,7 @@ def run(
     if in_process:
         watch_stops()  # before torch starts threads, which would take the signal
     else:
-        prepare_workers()
+        prepare_workers(only_planning=dry_run)
     if not dry_run:
         # Needed later, and as slow as the start of the fork server: now both run side by side.
         import metabench.executors.driver  # noqa: F401

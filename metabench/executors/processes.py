@@ -43,6 +43,8 @@ _PRELOADED = [
     "PIL.PpmImagePlugin",
     "torch.utils.serialization.config",
 ]
+#: Those of a server whose workers only plan.
+_PLANNING = ["metabench.executors.preparation", "metabench.api"]
 #: Files of CUDA devices on Linux, also within WSL.
 _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-ctrl", "/dev/dxg")
 #: Signals that ask the main process to stop; workers do not receive them.
@@ -195,12 +197,18 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def prepare_workers() -> None:
+def prepare_workers(only_planning: bool = False) -> None:
     """Let the fork server import its modules, while this process does other things.
 
     Workers need no such call; the first one then starts earlier.
+
+    Args:
+        only_planning: whether no worker will train, so that the server imports less, and answers a second earlier.
     """
-    _start_fork_server(_context())
+    context = _context()
+    if only_planning and not isinstance(context, SpawnContext):
+        context.set_forkserver_preload(_PLANNING)
+    _start_fork_server(context)
 
 
 def _context() -> ForkServerContext | SpawnContext:
