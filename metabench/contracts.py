@@ -6,8 +6,6 @@ process or in workers, and stores the records that they make. The few-shot engin
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import PluginError
+from metabench.planning.cells import content_hash
 from metabench.planning.suite import Precision, SuiteFile
 from metabench.records.record import Data, Declaration, EpisodeResults, Estimate, Machine, Record, Status
 from metabench.records.store import Store
@@ -279,12 +278,6 @@ def estimate(values: Floats) -> Estimate:
 
     interval = mean_interval(values)
     return Estimate(value=interval.mean, ci95=interval.ci95, std=interval.std, episodes=interval.episodes)
-
-
-def content_hash(settings: Mapping[str, Any]) -> str:
-    """Return the id of a cell, training or job: a hash of all settings that determine its result."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def engine_of(file: SuiteFile, plugins: PluginManager) -> Engine:

@@ -42,7 +42,7 @@ class NamedEpisode:
     Attributes:
         place: file and line, for messages.
         support: names of the support images of each class, whose order is that of the labels.
-        query: names of the queries of each class; its classes are those of `support`.
+        query: names of the queries of each class; it has the classes of `support`.
     """
 
     place: str

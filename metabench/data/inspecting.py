@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imports torch
 
 
 def dataset_classes(plugins: PluginManager) -> dict[str, type[Dataset]]:
-    """Return the classes of datasets by name, without those that cannot be imported and sources of episodes."""
+    """Return the importable classes of datasets by name; sources of episodes are left out."""
     return dict(_classes(plugins))
 
 

@@ -243,7 +243,7 @@ def evaluation_stream(cell: Cell, splits: Mapping[str, Split | SourceSplit], dev
     They do not depend on the algorithm, the backbone or the training seed.
 
     Raises:
-        DataError: they are those of a file that has changed, or that does not fit the data.
+        DataError: the file of the episodes has changed, or does not fit the data.
     """
     file = cell.test.file
     named = read_episodes_file(file.path, file.sha256)[1] if file else None

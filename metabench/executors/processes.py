@@ -43,7 +43,7 @@ _PRELOADED = [
     "PIL.PpmImagePlugin",
     "torch.utils.serialization.config",
 ]
-#: Those of a server whose workers only plan.
+#: Modules that the fork server of a dry run imports.
 _PLANNING = ["metabench.executors.preparation", "metabench.api"]
 #: Files of CUDA devices on Linux, also within WSL.
 _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-ctrl", "/dev/dxg")

@@ -39,7 +39,7 @@ from metabench.registry.manager import PluginManager
 
 #: Number of episodes timed at once, where their stream does not say.
 _AT_ONCE = 4
-#: Images of an epoch where profiles are compared before any data are loaded: those of miniImageNet.
+#: Images of an epoch where profiles are compared before any data are loaded: miniImageNet has as many.
 _EPOCH = 38_400
 #: Approximate number of episodes of a test for transduction and latency.
 _PROBED = 50

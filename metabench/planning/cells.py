@@ -18,7 +18,17 @@ from metabench.planning.suite import Precision
 from metabench.planning.targets import Choice
 from metabench.specs import TaskKind
 
-__all__ = ["Cell", "Choice", "Schedule", "Selection", "Testing", "Training", "WeightsFile", "sharing_a_training"]
+__all__ = [
+    "Cell",
+    "Choice",
+    "Schedule",
+    "Selection",
+    "Testing",
+    "Training",
+    "WeightsFile",
+    "content_hash",
+    "sharing_a_training",
+]
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,7 @@ class Training:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Return the hashes of ``init`` and ``teacher``, those of a training with its seed, and the ``subset``."""
+        """Return hashes of the weights ``init`` and ``teacher``, without seeds, and the ``subset`` of the data."""
         sources = {"init": self.init, "teacher": self.teacher}
         hashes: dict[str, Any] = {name: _hash_of(source) for name, source in sources.items() if source is not None}
         return hashes | ({"subset": self.subset.identity} if self.subset else {})
@@ -188,12 +198,12 @@ class Training:
     @cached_property
     def id(self) -> str:
         """Return the hash of `identity`, the name of its checkpoint and weights."""
-        return _content_hash(self.identity)
+        return content_hash(self.identity)
 
     @property
     def family(self) -> str:
         """Return the hash of `identity` without the seed, which the trainings of all seeds share."""
-        return _content_hash({name: value for name, value in self.identity.items() if name != "seed"})
+        return content_hash({name: value for name, value in self.identity.items() if name != "seed"})
 
     @property
     def needs(self) -> list[Training]:
@@ -317,7 +327,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Return the hash of `identity`, the cell's name in the store."""
-        return _content_hash(self.identity)
+        return content_hash(self.identity)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -365,7 +375,8 @@ def _hash_of(source: Snapshot | WeightsFile) -> str:
     return f"{source.training.family} {source.selection.name}"
 
 
-def _content_hash(identity: Mapping[str, Any]) -> str:
+def content_hash(identity: Mapping[str, Any]) -> str:
+    """Return the id of a cell or training: a hash of all settings that determine its result."""
     return _hash(json.dumps(identity, sort_keys=True, separators=(",", ":")))[:16]
 
 
