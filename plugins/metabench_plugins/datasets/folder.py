@@ -10,12 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from metabench import api
-from metabench.api import ClassImages, DataError, Pack
+from metabench.api import ClassImages, Pack
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.forms import Form, Found
 from metabench_plugins.images.inspection import inspected
 from metabench_plugins.images.opening import found_images, leads_out
+from metabench_plugins.images.places import existing_place, places
 from metabench_plugins.images.splits import SplitsConfig, divided
 from metabench_plugins.images.trees import Tree
 
@@ -62,7 +63,7 @@ class Folder(api.Dataset):
 
     def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
         """Return the root; of lists that lead out of it, the listed files."""
-        place = next((place for place in _places(self.config.root, files.sources) if place.exists()), None)
+        place = next((place for place in places(self.config.root, files.sources) if place.exists()), None)
         if place is None:
             return []
         if not leads_out(place):
@@ -77,7 +78,9 @@ class Folder(api.Dataset):
         Raises:
             DataError: the root is missing or has no classes, a class has no images, or images cannot be read.
         """
-        with found_images(self._root(files.sources), self.config.form, self.config.depth) as (found, tree):
+        with found_images(
+            existing_place(self.config.root, files.sources, "root"), self.config.form, self.config.depth
+        ) as (found, tree):
             yield from packed(photo_classes(found, tree), self.config, f"reading {tree.place.name}", progress)
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
@@ -97,16 +100,6 @@ class Folder(api.Dataset):
             splits[split] = api.Split.of(pack, [index[name] for name in members], images=kept)
         return splits
 
-    def _root(self, sources: Sequence[Path]) -> Path:
-        places = _places(self.config.root, sources)
-        root = next((place for place in places if place.exists()), None)
-        if root is None:
-            raise DataError(
-                f"there is no folder {' and no folder '.join(map(str, places))}: correct the parameter `root`, or set "
-                "METABENCH_DATA to the folder that holds it. `metabench run quickstart` needs no data"
-            )
-        return root
-
 
 def photo_classes(found: Found, tree: Tree) -> list[PhotoClass]:
     """Return the found classes, ready to pack."""
@@ -118,9 +111,3 @@ def photo_classes(found: Found, tree: Tree) -> list[PhotoClass]:
         )
         for name, one in found.classes.items()
     ]
-
-
-def _places(root: str, sources: Sequence[Path]) -> list[Path]:
-    """Return the places that a root may mean, in the order of the search."""
-    path = Path(root).expanduser()
-    return [path] if path.is_absolute() else [*(source / path for source in sources), path.absolute()]

@@ -21,6 +21,7 @@ from metabench import api
 from metabench.api import ClassImages, DataError, Pack
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
+from metabench_plugins.images.places import existing_place, places
 from metabench_plugins.images.tfrecords import Record, features, records_of
 
 _SPEC = "dataset_spec.json"
@@ -85,7 +86,7 @@ class MetaDataset(api.Dataset):
 
     def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
         """Return the folder, where it is there."""
-        return [place for place in _places(self.config.records, files.sources) if place.is_dir()][:1]
+        return [place for place in places(self.config.records, files.sources) if place.is_dir()][:1]
 
     def pack(self, files: api.DatasetFiles, progress: api.Progress) -> Iterator[ClassImages]:
         """Yield the [n, C, S, S] images of each class, in the order of the splits; image names are places in the file.
@@ -93,7 +94,7 @@ class MetaDataset(api.Dataset):
         Raises:
             DataError: the folder or a file is missing or damaged.
         """
-        folder = _folder(self.config.records, files.sources)
+        folder = existing_place(self.config.records, files.sources, "records", Path.is_dir)
         spec = _read_spec(folder)
         config = self.config
         if config.resize is None:
@@ -234,20 +235,3 @@ def _prefixes(folder: Path, spec: Mapping[str, Any]) -> list[str]:
         return [split for split, size in counts.items() for _ in range(size)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / _SPEC} does not say how many classes a split has: get it again") from error
-
-
-def _folder(records: str, sources: Sequence[Path]) -> Path:
-    places = _places(records, sources)
-    folder = next((place for place in places if place.is_dir()), None)
-    if folder is None:
-        raise DataError(
-            f"there is no folder {' and no folder '.join(map(str, places))}: correct the parameter `records`, or set "
-            "METABENCH_DATA to the folder that holds it"
-        )
-    return folder
-
-
-def _places(records: str, sources: Sequence[Path]) -> list[Path]:
-    """Return the folders that a parameter may mean, in the order of the search."""
-    path = Path(records).expanduser()
-    return [path] if path.is_absolute() else [*(source / path for source in sources), path.absolute()]
