@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -12,8 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Backbone, Config, Unfit, is_vectorised
-from metabench_plugins.backbones.episode_norm import EpisodeNorm, folded
+from metabench_plugins.backbones.episode_norm import EpisodeNorm, Norm, folded
+from metabench_plugins.backbones.layout import channels_last, halved, maxima
 
+#: By `Conv4Config.downsample`: the number of blocks that pool, the same in words, and the side of the smallest image.
+_POOLING = {
+    "pool": (4, "four times", 16),
+    "stride": (0, "", 1),
+    "average": (3, "three times", 8),
+    "twice": (2, "twice", 10),
+}
 #: Convolution outputs per part, sized so that pooling reads them from the L3 cache.
 _AT_ONCE = 3 * 2**19
 
@@ -27,13 +36,17 @@ class Conv4Config(Config):
             ``running``: of the batch in training, running averages at test (inductive; ProtoNet).
             ``batch``: always of the batch, queries included (transductive; MAML and Reptile).
             ``support``: always of the episode's support set, also for queries (inductive).
-        downsample: ``pool`` halves the image by max-pooling and flattens the last one; ``stride`` halves it by strided
-            convolution and averages the last one, as MAML and Reptile do on Omniglot.
+        downsample: the halving of the image, and the features of the last maps.
+            ``pool``: every block by max-pooling; flattened.
+            ``stride``: every block by strided convolution; averaged, as MAML and Reptile do on Omniglot.
+            ``average``: the first three blocks by max-pooling; averaged, as RFS (Tian et al. 2020).
+            ``twice``: the first two blocks by max-pooling, after convolutions without padding; flattened, as
+            RelationNet (Sung et al. 2018).
     """
 
     channels: PositiveInt = 64
-    norm: Literal["running", "batch", "support"] = "running"
-    downsample: Literal["pool", "stride"] = "pool"
+    norm: Norm = "running"
+    downsample: Literal["pool", "stride", "average", "twice"] = "pool"
 
 
 class Conv4(Backbone):
@@ -42,42 +55,52 @@ class Conv4(Backbone):
     With 64 channels and pooling, D is 64 for 28×28 images and 1600 for 84×84 images.
 
     Raises:
-        Unfit: the image is too small to be halved four times.
+        Unfit: the image is too small to be halved so often.
     """
 
     Config = Conv4Config
 
     def __init__(self, config: Conv4Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__(config, image_shape)
-        channels, height, width = image_shape
+        channels, *sides = image_shape
+        pools, times, smallest = _POOLING[config.downsample]
+        if min(sides) < smallest:
+            size = f"{smallest}×{smallest}"
+            raise Unfit(f"conv4 halves an image {times}: {image_shape[1:]} is too small (at least {size})")
         blocks = []
-        for _ in range(4):
-            blocks.append(_Block(channels, config))
+        for place in range(4):
+            blocks.append(_Block(channels, config, place < pools))
             channels = config.channels
-            height, width = (size // 2 if config.downsample == "pool" else (size + 1) // 2 for size in (height, width))
-        if height == 0 or width == 0:
-            raise Unfit(f"conv4 halves an image four times: {image_shape[1:]} is too small (at least 16×16)")
+            sides = [blocks[-1].side(side) for side in sides]
         self.blocks = nn.ModuleList(blocks)
         self.needs_support = config.norm == "support"
         self.per_image = config.norm == "running"
-        self.features = channels * (height * width if config.downsample == "pool" else 1)
+        self.flattens = config.downsample in ("pool", "twice")
+        self.features = channels * (math.prod(sides) if self.flattens else 1)
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         """See `metabench.api.Backbone.forward`."""
         x = channels_last(x)
         for block in self.blocks:
             x = block(x, support)
-        return x.flatten(1) if self.config.downsample == "pool" else x.mean(dim=(2, 3))
+        return x.flatten(1) if self.flattens else x.mean(dim=(2, 3))
 
 
 class _Block(nn.Module):
-    """Convolution, batch norm, ReLU, and halving of the image."""
+    """Convolution, batch norm, ReLU, and halving of the image, by pooling or by the stride."""
 
-    def __init__(self, channels: int, config: Conv4Config) -> None:
+    def __init__(self, channels: int, config: Conv4Config, pool: bool) -> None:
         super().__init__()
-        self.pool = config.downsample == "pool"
-        self.conv = nn.Conv2d(channels, config.channels, 3, stride=1 if self.pool else 2, padding=1)
+        self.pool = pool
+        stride = 2 if config.downsample == "stride" else 1
+        padding = 0 if pool and config.downsample == "twice" else 1
+        self.conv = nn.Conv2d(channels, config.channels, 3, stride=stride, padding=padding)
         self.norm = EpisodeNorm(config.channels, config.norm)
+
+    def side(self, side: int) -> int:
+        """Return height or width of the output for those of the input."""
+        convolved = (side + 2 * int(self.conv.padding[0]) - 3) // self.conv.stride[0] + 1
+        return convolved // 2 if self.pool else convolved
 
     def forward(self, x: Tensor, support: int | None) -> Tensor:
         affine = folded(self.conv, self.norm, x, support)
@@ -93,31 +116,6 @@ class _Block(nn.Module):
     def _halved(self, x: Tensor) -> Tensor:
         # ReLU and max-pooling commute; after pooling, ReLU has a quarter of the work.
         return F.relu_(halved(x) if self.pool else x)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Return [n, C, H, W] images in channels-last memory on a CPU, for fast convolutions.
-
-    With C = 1, NCHW and NHWC strides are the same, so torch may pick the slow layout for the whole network. Force NHWC
-    strides on the input.
-    """
-    if x.device.type != "cpu" or is_vectorised():
-        return x
-    n, channels, height, width = x.shape
-    return x.permute(0, 2, 3, 1).flatten().view(n, height, width, channels).permute(0, 3, 1, 2)
-
-
-def halved(x: Tensor) -> Tensor:
-    """Return ``F.max_pool2d(x, 2)``."""
-    # F.max_pool2d also computes the indices of the maxima, which only a gradient needs; `maxima` takes half the time.
-    return F.max_pool2d(x, 2) if x.requires_grad else maxima(x)
-
-
-def maxima(x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return the largest of every 2×2 numbers, in `out` if it is given."""
-    height, width = (size // 2 * 2 for size in x.shape[2:])
-    columns = torch.maximum(x[..., 0:width:2], x[..., 1:width:2])
-    return torch.maximum(columns[:, :, 0:height:2], columns[:, :, 1:height:2], out=out)
 
 
 def pooled_in_parts(convolved: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:

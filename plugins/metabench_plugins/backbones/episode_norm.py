@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from metabench.api import is_vectorised
 
+#: Statistics of batch norm: running averages of training, those of the current batch, or of the support images.
+Norm = Literal["running", "batch", "support"]
+
 
 class EpisodeNorm(nn.BatchNorm2d):
     """Batch norm with an explicit choice of statistics.
@@ -19,10 +22,10 @@ class EpisodeNorm(nn.BatchNorm2d):
 
     Args:
         channels: number of channels C.
-        norm: ``"running"`` averages of training, statistics of the current ``"batch"``, or of the ``"support"`` images.
+        norm: the statistics.
     """
 
-    def __init__(self, channels: int, norm: Literal["running", "batch", "support"]) -> None:
+    def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__(channels, track_running_stats=norm == "running")
         self.from_support = norm == "support"
 
@@ -83,17 +86,17 @@ def folded(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, support: int | None) -
     patches (`output_moments`).
 
     Args:
-        conv: a 3×3 convolution with padding 1.
+        conv: a convolution with a square kernel.
         norm: the batch norm of its output.
         x: [n, C, H, W] input of the convolution.
         support: number of support images, see `EpisodeNorm.forward`.
 
     Returns:
-        [C', C, 3, 3] weights and [C'] bias; None where folding would save nothing.
+        [C', C, k, k] weights and [C'] bias; None where folding would save nothing.
     """
     if norm.track_running_stats and not norm.training:
         mean, variance = norm.running_mean, norm.running_var
-    elif 2 * conv.in_channels * 9 <= conv.out_channels:
+    elif 2 * conv.in_channels * conv.kernel_size[0] ** 2 <= conv.out_channels:
         batch = x if support is None or not norm.from_support else x[:support]
         mean, variance, count = output_moments(conv, batch)
         norm.track(mean, variance, count)
@@ -112,7 +115,7 @@ def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
     If the patches of x have mean μ and covariance Σ, the output W·patch + b has mean W μ + b and variance W Σ Wᵀ.
 
     Args:
-        conv: a 3×3 convolution with padding 1.
+        conv: a convolution with a square kernel.
         x: [n, C, H, W] input of the convolution.
 
     Returns:
@@ -123,9 +126,9 @@ def output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _output_moments(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, int]:
-    stride = conv.stride[0]
-    patches = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)  # [n, C, H', W', 3, 3]
-    patches = patches.permute(1, 4, 5, 0, 2, 3).reshape(conv.in_channels * 9, -1)
+    size, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+    patches = F.pad(x, (padding,) * 4).unfold(2, size, stride).unfold(3, size, stride)  # [n, C, H', W', k, k]
+    patches = patches.permute(1, 4, 5, 0, 2, 3).reshape(conv.in_channels * size**2, -1)
     mean = patches.mean(dim=1)
     centred = patches - mean.unsqueeze(1)
     weight = conv.weight.flatten(1)
