@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -35,8 +34,6 @@ from metabench.registry.manager import PluginManager
 from metabench_plugins.algorithms.protonet import ProtoNet, ProtoNetConfig
 
 CPU = torch.device("cpu")
-LITE0 = f"{Path(__file__).parent / 'lite0.py'}:lite0"
-PARAMS = {"drop": ["_fc"], "size": 224, "mean": [0.498], "std": [0.502]}
 
 _T = TypeVar("_T")
 
@@ -64,11 +61,9 @@ def main() -> None:
     params = {"root": options.root, "image_size": options.image_size, "exclude": options.exclude}
     dataset = plugins.build_dataset("folder", params)
     loaded = timed("packed and checked", lambda: load_splits("folder", dataset, roots, lambda done, total, what: None))
-    cls = plugins.backbone_class(LITE0)
+    cls = plugins.backbone_class("efficientnet-lite0")
     shape = loaded.splits["test"].rows.shape
-    backbone = (
-        cls(validate_config(cls.Config, PARAMS), shape).requires_grad_(False).to(memory_format=torch.channels_last)
-    )
+    backbone = cls(validate_config(cls.Config, {}), shape).requires_grad_(False).to(memory_format=torch.channels_last)
     print(backbone.input.remark(shape), file=sys.stderr)
     store = FeatureStore(loaded.features, loaded.fingerprint)
     splits = {

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 #: Lets `open` return at once where a pipe has no other end yet; Windows has no such files.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+
+#: Suffixes of files of weights.
+_WEIGHTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
+
+
+def is_weights_file(value: object) -> TypeGuard[str]:
+    """Return whether the value of a parameter ``weights`` names a file: a text that ends as those of torch do."""
+    return isinstance(value, str) and value.endswith(_WEIGHTS)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the hash of a regular file.
+
+    Raises:
+        OSError: as `read_regular`.
+    """
+    return hashlib.sha256(read_regular(path)).hexdigest()
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:

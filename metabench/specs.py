@@ -37,6 +37,7 @@ class Spec:
         link: URL of the paper.
         result_version: version of the results, compared instead of a hash of the code: change it whenever the code
             gives other results. Empty compares the code.
+        requires: what to ``pip install`` for the optional imports of the class, e.g. ``"metabench[timm]"``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Spec:
     reference: str = ""
     link: str = ""
     result_version: str = ""
+    requires: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,7 @@ class LoggerSpec(Spec):
     """Announces a logger, which carries records to an experiment tracker.
 
     A logger is a class without constructor arguments whose methods implement the event hooks.
-
-    Attributes:
-        requires: what to ``pip install`` for the logger's optional imports, e.g. ``"metabench[mlflow]"``.
     """
-
-    requires: str = ""
 
 
 class Metric:

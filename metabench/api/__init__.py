@@ -13,12 +13,15 @@ from metabench.api.episodes import Episode, Episodes, Support
 from metabench.api.gradients import Weights, gradients, is_vectorised, trained_weights
 from metabench.api.images import Images
 from metabench.api.inspections import Inspection
+from metabench.api.module_backbones import ModuleBackbone, ModuleConfig, drop_submodule
 from metabench.api.outer import AlgorithmConfig
 from metabench.api.rows import Rows, TensorRows
 from metabench.api.sources import EpisodeSource, SourceSplit
 from metabench.api.tasks import Classification, Regression, Task
 from metabench.api.version_1 import REMOVED, removed
-from metabench.errors import CellFailed, DataError, Unfit
+from metabench.api.weights_files import load_weights_file
+from metabench.errors import CellFailed, DataError, Unfit, in_one_line, nearest
+from metabench.files import is_weights_file
 from metabench.packs import ClassImages, Pack
 
 
@@ -47,6 +50,8 @@ __all__ = [
     "Images",
     "Inspection",
     "Metrics",
+    "ModuleBackbone",
+    "ModuleConfig",
     "Pack",
     "Progress",
     "Regression",
@@ -61,10 +66,15 @@ __all__ = [
     "Unfit",
     "Weights",
     "at_test",
+    "drop_submodule",
     "embed_episode",
     "embed_queries",
     "episode_generators",
     "gradients",
+    "in_one_line",
     "is_vectorised",
+    "is_weights_file",
+    "load_weights_file",
+    "nearest",
     "trained_weights",
 ]

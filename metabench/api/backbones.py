@@ -63,6 +63,8 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     draws: bool = True
     #: The images that its weights were made for: the engine scales by its mean and std, and notes another size.
     input: BackboneInput = BackboneInput()
+    #: The images that its weights were pretrained on, e.g. ``"ImageNet-1k"``; empty of weights drawn at random.
+    pretrained_on: str = ""
     #: Dtype of convolutions and matrix products; weights, gradients and features stay in float32. The engine sets it;
     #: None means float32.
     autocast: torch.dtype | None = None

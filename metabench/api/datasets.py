@@ -147,6 +147,9 @@ class Dataset(abc.ABC):
     #: Whether splits share classes or images on purpose, or "classes" only; the class says so, or a dataset by its
     #: parameters. Records repeat it; otherwise such data are refused.
     overlapping: bool | Literal["classes"] = False
+    #: What is known of its test split in the images that backbones are pretrained on: a clause for remarks by the name
+    #: of the images, or a part of it, e.g. ``{"ImageNet": "the test classes and their images are in it"}``.
+    found_in: Mapping[str, str] = {}
     #: Whether `inspect` is asked only about places that no other dataset recognises.
     reads_any_images: ClassVar[bool] = False
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from metabench.data.identical import Findings, Overlapping, examine
 from metabench.data.order import content_of
@@ -30,6 +32,11 @@ class Examination:
     test_content: str
 
 
+def hashes_of(path: Path) -> Path:
+    """Return the file of the hashes of all images, by split, that is kept beside the results."""
+    return path.with_suffix(".npz")
+
+
 def kept_examination(path: Path, key: str) -> Examination | None:
     """Return the results that an earlier run has kept; None where there are none that can be read.
 
@@ -39,7 +46,7 @@ def kept_examination(path: Path, key: str) -> Examination | None:
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(path.read_bytes())
-        if kept["key"] == key:
+        if kept["key"] == key and hashes_of(path).exists():
             return Examination(Findings(**kept["findings"]), str(kept["test_content"]))
     return None
 
@@ -67,8 +74,12 @@ def new_examination(
         done += images
         progress(done, total, f"checking {name}")
 
-    examination = Examination(examine(name, splits, overlapping, seen), content_of(splits["test"], seen))
+    findings, hashes = examine(name, splits, overlapping, seen)
+    examination = Examination(findings, content_of(splits["test"], seen))
     # A cache that cannot be written may still be read: the images are then examined each time.
-    with suppress(OSError), atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"key": key, **asdict(examination)}), encoding="utf-8")
+    with suppress(OSError):
+        with atomic_file(hashes_of(path)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **dict[str, Any](hashes))
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps({"key": key, **asdict(examination)}), encoding="utf-8")
     return examination

@@ -66,8 +66,8 @@ def examine(
     splits: Mapping[str, Split],
     overlapping: Overlapping,
     seen: Callable[[int], None] = lambda images: None,
-) -> Findings:
-    """Compare names of classes and contents of images within and across splits.
+) -> tuple[Findings, dict[str, npt.NDArray[np.uint64]]]:
+    """Compare names of classes and contents of images within and across splits; return findings and hashes of images.
 
     Args:
         name: the dataset's name, for the message.
@@ -86,7 +86,8 @@ def examine(
     }
     duplicates, across_classes, shared = Counter[str](), Counter[str](), []
     looks = {split: _looks(content, seen) for split, content in rows.items()}
-    for copies in _identical(rows, {split: hashes for split, (hashes, _) in looks.items()}):
+    hashes = {split: of_images for split, (of_images, _) in looks.items()}
+    for copies in _identical(rows, hashes):
         if len({split for split, _ in copies}) > 1:
             shared.append(copies)
         first: dict[str, int] = {}
@@ -107,7 +108,8 @@ def examine(
             f"{places[1]}: {_ADVICE}"
         )
     constant = {split: count for split, (_, count) in looks.items() if count}
-    return Findings(dict(+duplicates), dict(+across_classes), constant, bool(overlapping), len(shared), shared_classes)
+    counts = dict(+duplicates), dict(+across_classes), constant
+    return Findings(*counts, bool(overlapping), len(shared), shared_classes), hashes
 
 
 _ADVICE = (

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
-from metabench.data.examination import kept_examination, new_examination
+from metabench.data.examination import hashes_of, kept_examination, new_examination
 from metabench.data.identical import Findings
 from metabench.data.validation import SPLITS, check_pack, check_sizes, check_splits, checked_classes
 from metabench.errors import DataError, InvalidData, MetabenchError, in_one_line
@@ -106,6 +106,8 @@ class LoadedDataset:
         raw_files: number of raw files that the pack was compared with; 0 where there are none.
         remarks: oddities that the dataset noted when it was packed.
         features: folder of the features of its images; None keeps them in memory.
+        hashes: file of the hashes of its images, by split; None of a source.
+        found_in: see `metabench.api.Dataset.found_in`.
     """
 
     splits: Mapping[str, Split | SourceSplit]
@@ -115,6 +117,8 @@ class LoadedDataset:
     raw_files: int = 0
     remarks: Sequence[str] = ()
     features: Path | None = None
+    hashes: Path | None = None
+    found_in: Mapping[str, str] = field(default_factory=dict)
 
 
 def pack_path(name: str, dataset: Dataset, roots: DataRoots) -> Path:
@@ -188,6 +192,8 @@ def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, p
         raw_files=raw.count,
         remarks=pack.remarks,
         features=roots.cache / _folder(name) / "features",
+        hashes=hashes_of(path),
+        found_in=dict(dataset.found_in),
     )
 
 
@@ -254,8 +260,9 @@ def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress
 
     # The stamp is older than the reading: a file that changed meanwhile is read again.
     pack = write_pack(path, content, raw.stamp, hashing)
-    for examination in path.parent.glob(f"{path.stem}.*.json"):
-        examination.unlink(missing_ok=True)
+    for suffix in ("json", "npz"):
+        for examination in path.parent.glob(f"{path.stem}.*.{suffix}"):
+            examination.unlink(missing_ok=True)
     return pack
 
 

@@ -50,9 +50,9 @@ class FeatureStore:
             origin: device, data, code and versions that its results depend on; features are kept only with them.
             folder: the folder of features; None keeps them in memory.
         """
-        backbone = training.backbone
+        backbone = training.backbone.settings
         of_features = {name: value for name, value in origin.items() if name != "algorithm"}
-        parts = [_FORMAT, of_features, data.name, data.params, backbone.name, backbone.params, training.precision]
+        parts = [_FORMAT, of_features, data.name, data.params, backbone["name"], backbone["params"], training.precision]
         known = folder is not None and "dataset_fingerprint" in origin
         limits = training.subset if data == training.dataset else None
         subset = f"{limits.identity} of seed {training.seed}" if limits else ""

@@ -25,7 +25,14 @@ from metabench.engine.streams import evaluation_stream, training_stream, validat
 from metabench.engine.subsets import splits_of
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
-from metabench.engine.weights import keep_weights, kept_weights, load_snapshot, load_weights, nearest_snapshot
+from metabench.engine.weights import (
+    check_unchanged,
+    keep_weights,
+    kept_weights,
+    load_snapshot,
+    load_weights,
+    nearest_snapshot,
+)
 from metabench.errors import CellFailed, Unfit
 from metabench.machine.memory import PeakMemory
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
@@ -277,6 +284,7 @@ def make_learner(
         StoreError: a checkpoint or weights cannot be written or read.
         Unfit: the algorithm or the backbone does not fit the training.
     """
+    check_unchanged(training.backbone)
     files, memory, origin = TrainingFiles(directory, training.id), PeakMemory(device), origin or {}
     data = datasets[training.dataset.label]
     trained_on = splits_of(training, data.splits)

@@ -112,6 +112,7 @@ class Outcome:
     parameters: int
     all_parameters: int
     remarks: list[str]
+    pretrained_on: str = ""
 
     @property
     def primary(self) -> Estimate:
@@ -245,6 +246,7 @@ def test(
         parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
         all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
+        pretrained_on=algorithm.backbone.pretrained_on,
     )
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from metabench.api import Algorithm
 from metabench.engine.checkpoints import TrainingProgress, ValidationCurve, other_code, writing_weights
 from metabench.errors import CellFailed, StoreError, in_one_line
-from metabench.files import atomic_file
-from metabench.planning.cells import Selection, Training
+from metabench.files import atomic_file, sha256_of
+from metabench.planning.cells import Choice, Selection, Training
 from metabench.records.record import Validation
 from metabench.records.trained import LAST, SnapshotFile, Trained, TrainingFiles
 
@@ -145,6 +145,23 @@ def load_weights(algorithm: Algorithm, path: Path, sha256: str, whole: bool) -> 
     except Exception as error:  # of safetensors, in Rust
         raise CellFailed(f"{path} is no file of weights in safetensors' format ({in_one_line(error)})") from error
     load_state(algorithm, state, str(path), whole)
+
+
+def check_unchanged(backbone: Choice) -> None:
+    """Check that the file of weights that a backbone names has the content that the plan has seen.
+
+    Raises:
+        StoreError: it has another one, or cannot be read.
+    """
+    if not backbone.weights_sha256:
+        return
+    path = backbone.params["weights"]
+    try:
+        unchanged = sha256_of(path) == backbone.weights_sha256
+    except OSError as error:
+        raise StoreError(f"cannot read the weights {path}: {error.strerror}") from error
+    if not unchanged:
+        raise StoreError(f"the weights {path} have changed since the run began: start it again")
 
 
 def load_state(algorithm: Algorithm, state: Mapping[str, Tensor], source: str, whole: bool) -> None:

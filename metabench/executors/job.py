@@ -18,6 +18,7 @@ from metabench.api import Split
 from metabench.contracts import Attempt, Problem
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
+from metabench.data.pretraining import count_shared, remarks_on_pretraining
 from metabench.engine.learner import Learner, make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted, Watcher
@@ -235,7 +236,8 @@ class TrainingJob:
             machine=self.machine,
             dataset_fingerprint=fingerprint,
             trained_on=cell.training.dataset.label if cell.is_cross_domain else "",
-            data=_data(cell, datasets) if datasets is not None else None,
+            pretrained_on=outcome.pretrained_on if outcome else "",
+            data=_data(cell, datasets, outcome) if datasets is not None else None,
             environment={
                 **self.environment,
                 "providers": dict(code.providers),
@@ -246,7 +248,7 @@ class TrainingJob:
         )
 
 
-def _data(cell: Cell, datasets: Mapping[str, LoadedDataset]) -> Data:
+def _data(cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> Data:
     """Return what a record says about the data of a cell."""
     data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
     splits = {label: dataset.splits for label, dataset in datasets.items()}
@@ -269,10 +271,27 @@ def _data(cell: Cell, datasets: Mapping[str, LoadedDataset]) -> Data:
         remarks=[
             *data.remarks,
             *data.findings.remarks(),
+            *_seen_before(cell, datasets, outcome),
             *(
                 f"{count} of {drawn[name][0].size.classes} classes of {name} have fewer than "
                 f"{drawn[name][1].per_class} images, and are not drawn"
                 for name, count in left_out.items()
             ),
         ],
+    )
+
+
+def _seen_before(cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> list[str]:
+    """Return remarks on test images that the tested weights may have seen."""
+    data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
+    train, test = trained_on.splits["train"], data.splits["test"]
+    if outcome is None or not isinstance(test, Split) or not isinstance(train, Split):
+        return []
+    lines = remarks_on_pretraining(outcome.pretrained_on, data.found_in, test.class_names)
+    if cell.training.schedule is None or not cell.is_cross_domain or not (data.hashes and trained_on.hashes):
+        return lines
+    shared = count_shared(train.rows, trained_on.hashes, test.rows, data.hashes)
+    label = cell.training.dataset.label
+    return (
+        [*lines, f"{shared} of {len(test.rows)} test images are also training images of {label}"] if shared else lines
     )

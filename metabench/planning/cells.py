@@ -106,7 +106,7 @@ class Selection:
         if self.shape.dirichlet is not None:
             shape += f"-dirichlet{self.shape.dirichlet:g}"
         rest = [self.params] if self.params != "{}" else []
-        rest += [json.dumps(_named(self.on), sort_keys=True)] if self.on else []
+        rest += [json.dumps(self.on.settings, sort_keys=True)] if self.on else []
         return "-".join([shape, *(_hash(text)[:8] for text in rest)])
 
     def __str__(self) -> str:
@@ -177,9 +177,9 @@ class Training:
     def identity(self) -> dict[str, Any]:
         """Return all settings that determine the weights, as plain data."""
         identity: dict[str, Any] = {
-            "algorithm": _named(self.algorithm),
-            "dataset": _named(self.dataset),
-            "backbone": _named(self.backbone),
+            "algorithm": self.algorithm.settings,
+            "dataset": self.dataset.settings,
+            "backbone": self.backbone.settings,
             "way": self.way,
             "seed": self.seed,
             "train": self.schedule.identity if self.schedule else None,
@@ -304,9 +304,9 @@ class Cell:
         """Return all settings that determine the result, as plain data."""
         training = self.training
         identity: dict[str, Any] = {
-            "algorithm": vars(self.algorithm).copy(),
-            "dataset": vars(self.dataset).copy(),
-            "backbone": vars(self.backbone).copy(),
+            "algorithm": self.algorithm.identity,
+            "dataset": self.dataset.identity,
+            "backbone": self.backbone.identity,
             "shape": self.shape.identity,
             "seed": training.seed,
             "train": training.schedule.identity if training.schedule else None,
@@ -317,11 +317,11 @@ class Cell:
         if not self.is_trained_by_itself:
             identity["weights"] = training.family
         if self.is_cross_domain:
-            identity["trained_on"] = vars(training.dataset).copy()
+            identity["trained_on"] = training.dataset.identity
         if self.shape.varies:
             identity["validated_in"] = self.selection.shape.identity
         if self.selection.on:
-            identity["validated_on"] = vars(self.selection.on).copy()
+            identity["validated_on"] = self.selection.on.identity
         return identity | training.given
 
     @cached_property
@@ -362,11 +362,6 @@ def sharing_a_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     for cell in cells:
         sharing.setdefault(cell.training.id, []).append(cell)
     return sharing
-
-
-def _named(choice: Choice) -> dict[str, Any]:
-    """Return a choice without its label, which does not change the weights."""
-    return {"name": choice.name, "params": choice.params}
 
 
 def _hash_of(source: Snapshot | WeightsFile) -> str:

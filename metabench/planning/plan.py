@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
+from metabench.files import sha256_of
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
 from metabench.planning.episodes_file import fixed_episodes_of
 from metabench.planning.limits import Limit, limits_of, place_of
@@ -299,7 +299,7 @@ class _Planner:
         if source is None or source in self._suite.algorithms:
             return str(source) if source is not None else None
         try:
-            return WeightsFile(Path(source), hashlib.sha256(Path(source).read_bytes()).hexdigest())
+            return WeightsFile(Path(source), sha256_of(source))
         except OSError as error:
             place = ("algorithms", label, kind)
             raise self._file.error(place, f"cannot read {source}: {error.strerror}") from error

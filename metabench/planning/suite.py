@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from metabench.errors import SuiteError, nearest, shown
+from metabench.files import is_weights_file
 from metabench.planning.distortions import Distortion
 from metabench.planning.exclusions import Exclusion, check_exclusions
 from metabench.planning.grids import expand_grids
@@ -501,15 +502,25 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
             return entry
         return entry.model_copy(update={"use": file_classes.absolute(entry.use, folder)})
 
+    def of_backbone(params: Mapping[str, Any]) -> dict[str, Any]:
+        weights = params.get("weights")
+        path = str((folder / Path(weights).expanduser()).absolute()) if is_weights_file(weights) else weights
+        return {**params, "weights": path} if "weights" in params else dict(params)
+
     def with_absolute_weights(entry: AlgorithmEntry) -> AlgorithmEntry:
         files = {kind: getattr(entry, kind) for kind in SOURCES}
         files = {kind: source for kind, source in files.items() if source and source not in suite.algorithms}
-        return entry.model_copy(update={kind: str((folder / source).absolute()) for kind, source in files.items()})
+        absolute = {kind: str((folder / source).absolute()) for kind, source in files.items()}
+        return entry.model_copy(update={**absolute, "backbone": of_backbone(entry.backbone)})
 
     changes: dict[str, Any] = {}
     for name in ("datasets", "backbones", "algorithms"):
         changes[name] = {label: absolute(entry) for label, entry in getattr(suite, name).items()}
     changes["algorithms"] = {label: with_absolute_weights(entry) for label, entry in changes["algorithms"].items()}
+    changes["backbones"] = {
+        label: entry.model_copy(update={"params": of_backbone(entry.params)})
+        for label, entry in changes["backbones"].items()
+    }
     if suite.eval.episodes_file is not None:
         file = str((folder / suite.eval.episodes_file).absolute())
         changes["eval"] = suite.eval.model_copy(update={"episodes_file": file})

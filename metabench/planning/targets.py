@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from metabench.data.validation import check_sizes
 from metabench.errors import DataError, PluginError, PluginExited, in_one_line
+from metabench.files import is_weights_file, sha256_of
 from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile
 from metabench.planning.suite_text import KeyPath
 from metabench.registry.configs import InvalidConfig, complete_params, test_time_names
@@ -32,11 +33,24 @@ class Choice:
         label: its name in the suite and the leaderboard.
         name: its name in the plugin.
         params: all its parameters, defaults included.
+        weights_sha256: hash of the file that a backbone's parameter ``weights`` names; empty if it names none.
     """
 
     label: str
     name: str
     params: Mapping[str, Any]
+    weights_sha256: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return name and parameters as results depend on them: a file of weights by its content, not its place."""
+        content = {"weights": self.weights_sha256} if self.weights_sha256 else {}
+        return {"name": self.name, "params": {**self.params, **content}}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return label, name and parameters, likewise."""
+        return {"label": self.label, **self.settings}
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,8 @@ class Targets:
             config = self._config(kind, name, (*place, "use") if entry.use else place)
             return self._complete(config, entry.params, (*place, "params"))
 
-        return Choice(label, name, self._asked(place, complete, otherwise=_plain(entry.params)))
+        params = self._asked(place, complete, otherwise=_plain(entry.params))
+        return Choice(label, name, params, self._weights_sha256(kind, params, (*place, "params", "weights")))
 
     def backbones(
         self, suite: Suite, shared: Mapping[str, Choice], algorithm: str, entry: AlgorithmEntry
@@ -207,7 +222,22 @@ class Targets:
 
         if _dotted(("backbones", shared.label)) in self._problems:
             return replace(shared, params=_plain(params))
-        return replace(shared, params=self._asked(place, complete, otherwise=_plain(params)))
+        changed = self._asked(place, complete, otherwise=_plain(params))
+        return replace(shared, params=changed, weights_sha256=self._weights_sha256("backbone", changed, place))
+
+    def _weights_sha256(self, kind: str, params: Mapping[str, Any], place: KeyPath) -> str:
+        """Return the hash of the file that a backbone's parameter ``weights`` names; empty if it names none.
+
+        Raises:
+            SuiteError: the file cannot be read.
+        """
+        weights = params.get("weights")
+        if kind != "backbone" or not is_weights_file(weights):
+            return ""
+        try:
+            return sha256_of(weights)
+        except OSError as error:
+            raise self._file.error(place, f"cannot read the weights {weights}: {error.strerror}") from error
 
     def _asked(self, place: tuple[str, ...], question: Callable[[], _T], otherwise: _T) -> _T:
         """Return the answer of a class; `otherwise` if it exits, or ended an earlier process."""

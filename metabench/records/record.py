@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
+    "pretrained_on",
     *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
     *("environment", "finished"),
 )
@@ -376,6 +377,7 @@ class Record(_Part):
     dataset: Text
     trained_on: Text = ""
     backbone: Text
+    pretrained_on: Line = ""
     way: Count
     shot: Count
     queries: Count

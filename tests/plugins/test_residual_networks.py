@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet10": {"channels": 4},
     "resnet18": {"channels": 4, "stem": "small"},
     "wrn28-10": {"widen": 1},
-    "conv512": {"channels": [4, 6, 8, 10]},
+    "conv-512": {"channels": [4, 6, 8, 10]},
 }
 
 
@@ -65,7 +65,7 @@ def ready(name: str, **params: Any) -> Backbone:
         ("resnet18", {}, 224, 11.18, 512),
         ("resnet18", {"stem": "small"}, 84, 11.17, 512),
         ("wrn28-10", {}, 84, 36.47, 640),
-        ("conv512", {}, 84, 2.61, 51_200),
+        ("conv-512", {}, 84, 2.61, 51_200),
         ("conv4", {}, 84, 0.113, 1_600),
         ("conv4", {"channels": 32}, 84, 0.029, 800),
         ("conv4", {"downsample": "average"}, 84, 0.113, 64),
@@ -91,7 +91,7 @@ def test_images_of_the_usual_sizes_have_features_of_the_announced_length(name: s
         assert features.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["resnet12", "conv512"])
+@pytest.mark.parametrize("name", ["resnet12", "conv-512"])
 def test_an_image_that_would_be_halved_to_nothing_is_refused(name: str) -> None:
     with pytest.raises(Unfit, match=r"halves an image four times: \(15, 28\) is too small"):
         build(name, (3, 15, 28))
@@ -174,7 +174,7 @@ def test_wide_resnet_normalises_before_each_convolution(training: bool) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_conv512_joins_its_last_two_blocks(training: bool) -> None:
-    network: Any = ready("conv512", dropout=[0, 0, 0, 0]).train(training)
+    network: Any = ready("conv-512", dropout=[0, 0, 0, 0]).train(training)
     x = images(4)
     with torch.no_grad():
         outputs = [x]
@@ -291,8 +291,8 @@ class TestWideResNet(BackboneChecks):
 
 
 class TestConv512(BackboneChecks):
-    backbone = "conv512"
-    params = SMALL["conv512"]
+    backbone = "conv-512"
+    params = SMALL["conv-512"]
 
 
 class TestConv4OfRFS(BackboneChecks):

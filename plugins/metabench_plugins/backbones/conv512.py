@@ -46,7 +46,7 @@ class Conv512(Backbone):
         super().__init__(config, image_shape)
         height, width = image_shape[1:]
         if min(height, width) < 2**4:
-            raise Unfit(f"conv512 halves an image four times: {image_shape[1:]} is too small (at least 16×16)")
+            raise Unfit(f"conv-512 halves an image four times: {image_shape[1:]} is too small (at least 16×16)")
         inputs = [image_shape[0], *config.channels]
         self.blocks = nn.ModuleList(
             ConvNorm(given, channels, 3, config.norm, bias=True)

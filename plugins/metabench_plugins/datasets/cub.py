@@ -15,7 +15,7 @@ from metabench.api import DataError, Progress
 from metabench_plugins.images.classes import PhotoClass
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.raw.class_lists import SPLITS, class_list
-from metabench_plugins.raw.dataset import PublishedDataset
+from metabench_plugins.raw.dataset import BIRDS_OF_IMAGENET, PublishedDataset
 from metabench_plugins.raw.folders import class_folders
 from metabench_plugins.raw.forms import Form, Found, Search
 
@@ -83,6 +83,7 @@ class Cub(PublishedDataset):
     split_parameters: ClassVar[Sequence[str]] = ("split",)
     images: ClassVar[int | None] = 11788
     suites: ClassVar[Sequence[str]] = ("cub", "cross-domain")
+    found_in: Mapping[str, str] = BIRDS_OF_IMAGENET
     search: Search = Search(
         "CUB-200-2011",
         "cub",

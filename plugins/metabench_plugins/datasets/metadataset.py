@@ -23,8 +23,11 @@ from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.places import existing_place, places
 from metabench_plugins.images.tfrecords import Record, features, records_of
+from metabench_plugins.raw.dataset import BIRDS_OF_IMAGENET, OF_IMAGENET
 
 _SPEC = "dataset_spec.json"
+#: What is known of the sources that are, or have, images of ImageNet (`metabench.api.Dataset.found_in`).
+_FOUND_IN = {"ilsvrc_2012": OF_IMAGENET, "cu_birds": BIRDS_OF_IMAGENET}
 #: The names of the splits, and those of Meta-Dataset, in the order of the numbers of their classes.
 _SPLITS = {"train": "TRAIN", "val": "VALID", "test": "TEST"}
 
@@ -60,6 +63,7 @@ class MetaDataset(api.Dataset):
     def __init__(self, config: MetaDatasetConfig) -> None:
         super().__init__(config)
         self.overlapping = config.only_tests
+        self.found_in = _FOUND_IN.get(Path(config.records).name, {})
 
     @classmethod
     def inspect(cls, path: Path, files: api.DatasetFiles, progress: api.Progress) -> api.Inspection | None:

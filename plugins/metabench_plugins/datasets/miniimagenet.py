@@ -18,7 +18,7 @@ from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.lists import read_csv
 from metabench_plugins.raw.arrays import array_class, checked_images, rows_by_label
 from metabench_plugins.raw.class_lists import SPLITS, class_list
-from metabench_plugins.raw.dataset import IMAGENET, MINIIMAGENET, PublishedDataset
+from metabench_plugins.raw.dataset import IMAGENET, MINIIMAGENET, OF_IMAGENET, PublishedDataset
 from metabench_plugins.raw.folders import class_folders, has_wnids, listed_classes, names_wnids
 from metabench_plugins.raw.forms import Form, Found, Search
 from metabench_plugins.raw.pickles import as_text, item, read_pickle
@@ -120,6 +120,7 @@ class MiniImageNet(PublishedDataset):
     Config: ClassVar[type[api.Config]] = MiniImageNetConfig
     config: MiniImageNetConfig
     split_parameters: ClassVar[Sequence[str]] = ("train_on", "normalise")
+    found_in: Mapping[str, str] = OF_IMAGENET
     search: Search = Search(
         "miniImageNet",
         "miniimagenet",

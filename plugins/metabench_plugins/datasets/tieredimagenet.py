@@ -22,7 +22,7 @@ from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.lists import read_json
 from metabench_plugins.raw.arrays import array_class, checked_images, rows_by_label, unpacked_array
 from metabench_plugins.raw.class_lists import SPLITS, class_list
-from metabench_plugins.raw.dataset import MINIIMAGENET, PublishedDataset
+from metabench_plugins.raw.dataset import MINIIMAGENET, OF_IMAGENET, PublishedDataset
 from metabench_plugins.raw.folders import class_folders, has_wnids, names_wnids, photos_below
 from metabench_plugins.raw.forms import Form, Found, Search
 from metabench_plugins.raw.pickles import item, png_at, png_positions, read_pickle
@@ -155,6 +155,7 @@ class TieredImageNet(PublishedDataset):
 
     Config: ClassVar[type[api.Config]] = TieredImageNetConfig
     config: TieredImageNetConfig
+    found_in: Mapping[str, str] = OF_IMAGENET
     search: Search = Search(
         "tieredImageNet",
         "tieredimagenet",

@@ -20,7 +20,11 @@ from metabench_plugins.raw.forms import Form, Found, Search, anything
 
 #: Mean and standard deviation of ImageNet's channels, as torchvision's networks have them.
 IMAGENET: tuple[Sequence[float], Sequence[float]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-#: Those of miniImageNet, as MetaOptNet (Lee et al. 2019) and RFS (Tian et al. 2020) have them.
+#: What is known of datasets made of classes of ImageNet-1k (`metabench.api.Dataset.found_in`).
+OF_IMAGENET = {"ImageNet": "the test classes and their images are in it"}
+#: What the page of CUB-200-2011 warns of.
+BIRDS_OF_IMAGENET = {"ImageNet": "it has species of birds, too, and some images of CUB-200-2011, as its authors warn"}
+#: Mean and standard deviation of miniImageNet, as MetaOptNet (Lee et al. 2019) and RFS (Tian et al. 2020) have them.
 MINIIMAGENET: tuple[Sequence[float], Sequence[float]] = (
     tuple(mean / 255 for mean in (120.39586422, 115.59361427, 104.54012653)),
     tuple(std / 255 for std in (70.68188272, 68.27635443, 72.54505529)),
