@@ -9,13 +9,14 @@ import pytest
 from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
+from metabench_plugins.algorithms.anil import ANIL
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
 
-ALGORITHMS = (MAML, Reptile, ProtoNet, MatchingNet, Siamese)
+ALGORITHMS = (MAML, ANIL, Reptile, ProtoNet, MatchingNet, Siamese)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ REPTILE = {"inner_lr": 0.01, "inner_steps": 2, "inner_batch": 5, "test_inner_ste
 VARIANTS = (
     Variant("maml", MAML, {"inner_lr": 0.4, "test_inner_steps": 2}),
     Variant("maml-first-order", MAML, {"inner_lr": 0.4, "test_inner_steps": 2, "first_order": True}),
+    Variant("anil", ANIL, {"inner_lr": 0.4, "inner_steps": 2}),
     Variant("reptile", Reptile, REPTILE),
     Variant("reptile-transductive", Reptile, {**REPTILE, "transductive": True}),
     Variant("protonet", ProtoNet),

@@ -15,6 +15,13 @@ ALGORITHMS = [
         "https://arxiv.org/abs/1703.03400",
     ),
     AlgorithmSpec(
+        "anil",
+        f"{_HERE}.anil:ANIL",
+        "MAML whose inner loop moves the linear head only",
+        "Raghu et al. 2020",
+        "https://arxiv.org/abs/1909.09157",
+    ),
+    AlgorithmSpec(
         "reptile",
         f"{_HERE}.reptile:Reptile",
         "moves the initialisation towards the weights that training on a task leads to",
