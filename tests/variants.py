@@ -12,11 +12,12 @@ from metabench.api import Algorithm, Episodes
 from metabench_plugins.algorithms.anil import ANIL
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.algorithms.protomaml import ProtoMAML
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
 
-ALGORITHMS = (MAML, ANIL, Reptile, ProtoNet, MatchingNet, Siamese)
+ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ VARIANTS = (
     Variant("maml", MAML, {"inner_lr": 0.4, "test_inner_steps": 2}),
     Variant("maml-first-order", MAML, {"inner_lr": 0.4, "test_inner_steps": 2, "first_order": True}),
     Variant("anil", ANIL, {"inner_lr": 0.4, "inner_steps": 2}),
+    Variant("protomaml", ProtoMAML, {"inner_lr": 0.1, "inner_steps": 2, "test_inner_steps": 3, "first_order": False}),
+    Variant("protomaml-first-order", ProtoMAML, {"inner_lr": 0.1, "inner_steps": 2, "test_inner_steps": 3}),
     Variant("reptile", Reptile, REPTILE),
     Variant("reptile-transductive", Reptile, {**REPTILE, "transductive": True}),
     Variant("protonet", ProtoNet),

@@ -17,7 +17,18 @@ from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 
-BUILT_IN = {"classifier", "maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese", "simpleshot"}
+BUILT_IN = {
+    "anil",
+    "classifier",
+    "maml",
+    "matchingnet",
+    "pretrained",
+    "protomaml",
+    "protonet",
+    "reptile",
+    "siamese",
+    "simpleshot",
+}
 
 
 class Distributions(Protocol):

@@ -22,6 +22,13 @@ ALGORITHMS = [
         "https://arxiv.org/abs/1909.09157",
     ),
     AlgorithmSpec(
+        "protomaml",
+        f"{_HERE}.protomaml:ProtoMAML",
+        "MAML whose linear layer begins as the prototypes of the episode",
+        "Triantafillou et al. 2020",
+        "https://arxiv.org/abs/1903.03096",
+    ),
+    AlgorithmSpec(
         "reptile",
         f"{_HERE}.reptile:Reptile",
         "moves the initialisation towards the weights that training on a task leads to",
