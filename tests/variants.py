@@ -14,10 +14,11 @@ from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.algorithms.protomaml import ProtoMAML
 from metabench_plugins.algorithms.protonet import ProtoNet
+from metabench_plugins.algorithms.r2d2 import R2D2
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
 
-ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese)
+ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ VARIANTS = (
     Variant("matchingnet", MatchingNet, {"scale": 10.0}),
     Variant("matchingnet-fce", MatchingNet, {"scale": 100.0, "fce": True, "fce_steps": 2}),
     Variant("siamese", Siamese, {"pairs": 8}),
+    Variant("r2d2", R2D2, {"scale": 10.0, "ridge": 1.0}),
+    Variant("metaoptnet-rr", R2D2, {"scale": 1.0, "learn_ridge": False, "ridge_of": "sum", "intercept": False}),
 )
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)

@@ -354,6 +354,8 @@ GOLDEN = {
     "matchingnet": (1.067058567, 1.11727021358, -1.09808876289),
     "matchingnet-fce": (1.0006721261, 1.13336264166, -1.09866670589),
     "siamese": (0.796425473907, 0.795374144319, -0.341129489405),
+    "r2d2": (1.11660678535, 1.11673384572, 0.230033106186),
+    "metaoptnet-rr": (1.1609915459, 1.17432346893, 0.313887658484),
 }
 
 
@@ -368,7 +370,7 @@ def test_losses_and_scores_are_the_stored_numbers(
     learner = make_learner(variant.algorithm, norm=norm, **{**variant.params, **whole})
     for i, parameter in enumerate(learner.parameters()):
         values = wave(parameter.numel(), 0.9 * i).reshape(parameter.shape)
-        parameter.data.copy_(1 + 0.1 * values if parameter.ndim == 1 else 0.4 * values)
+        parameter.data.copy_(1 + 0.1 * values if parameter.ndim < 2 else 0.4 * values)
     losses = [learner.train_step(formula_episodes(step))["loss"].item() for step in range(2)]
     score = predict(learner, formula_episodes(2))[1, 4, 1].item()
     assert (*losses, score) == pytest.approx(GOLDEN[variant.name], rel=1e-6)

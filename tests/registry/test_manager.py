@@ -25,6 +25,7 @@ BUILT_IN = {
     "pretrained",
     "protomaml",
     "protonet",
+    "r2d2",
     "reptile",
     "siamese",
     "simpleshot",

@@ -57,6 +57,13 @@ ALGORITHMS = [
         "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
     ),
     AlgorithmSpec(
+        "r2d2",
+        f"{_HERE}.r2d2:R2D2",
+        "ridge regression on the support features, solved in closed form and trained through (also MetaOptNet-RR)",
+        "Bertinetto et al. 2019",
+        "https://arxiv.org/abs/1805.08136",
+    ),
+    AlgorithmSpec(
         "classifier",
         f"{_HERE}.classifier:Classifier",
         "classifies all training classes, then trains a new linear layer for each episode (Baseline)",
