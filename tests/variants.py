@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metabench.api import Algorithm, Episodes
 from metabench_plugins.algorithms.anil import ANIL
+from metabench_plugins.algorithms.dkt import DKT
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.algorithms.protomaml import ProtoMAML
@@ -18,7 +19,7 @@ from metabench_plugins.algorithms.r2d2 import R2D2
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
 
-ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2)
+ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2, DKT)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ VARIANTS = (
     Variant("siamese", Siamese, {"pairs": 8}),
     Variant("r2d2", R2D2, {"scale": 10.0, "ridge": 1.0}),
     Variant("metaoptnet-rr", R2D2, {"scale": 1.0, "learn_ridge": False, "ridge_of": "sum", "intercept": False}),
+    Variant("dkt", DKT),
+    Variant("dkt-linear", DKT, {"kernel": "linear"}),
 )
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)

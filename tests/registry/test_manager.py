@@ -20,6 +20,7 @@ from metabench.registry.manager import PluginManager
 BUILT_IN = {
     "anil",
     "classifier",
+    "dkt",
     "maml",
     "matchingnet",
     "pretrained",

@@ -64,6 +64,13 @@ ALGORITHMS = [
         "https://arxiv.org/abs/1805.08136",
     ),
     AlgorithmSpec(
+        "dkt",
+        f"{_HERE}.dkt:DKT",
+        "deep kernel transfer: Gaussian processes on features, trained by their marginal likelihood",
+        "Patacchiola et al. 2020",
+        "https://arxiv.org/abs/1910.05199",
+    ),
+    AlgorithmSpec(
         "classifier",
         f"{_HERE}.classifier:Classifier",
         "classifies all training classes, then trains a new linear layer for each episode (Baseline)",
