@@ -16,10 +16,11 @@ from metabench_plugins.algorithms.matchingnet import MatchingNet
 from metabench_plugins.algorithms.protomaml import ProtoMAML
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.r2d2 import R2D2
+from metabench_plugins.algorithms.relationnet import RelationNet
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
 
-ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2, DKT)
+ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2, DKT, RelationNet)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ VARIANTS = (
     Variant("siamese", Siamese, {"pairs": 8}),
     Variant("r2d2", R2D2, {"scale": 10.0, "ridge": 1.0}),
     Variant("metaoptnet-rr", R2D2, {"scale": 1.0, "learn_ridge": False, "ridge_of": "sum", "intercept": False}),
+    Variant("relationnet", RelationNet, {"channels": 8, "lr": 0.05}),
     Variant("dkt", DKT),
     Variant("dkt-linear", DKT, {"kernel": "linear"}),
 )

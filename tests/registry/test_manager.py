@@ -27,6 +27,7 @@ BUILT_IN = {
     "protomaml",
     "protonet",
     "r2d2",
+    "relationnet",
     "reptile",
     "siamese",
     "simpleshot",

@@ -50,6 +50,13 @@ ALGORITHMS = [
         "https://arxiv.org/abs/1606.04080",
     ),
     AlgorithmSpec(
+        "relationnet",
+        f"{_HERE}.relationnet:RelationNet",
+        "learns to compare the feature maps of a query and of a class",
+        "Sung et al. 2018",
+        "https://arxiv.org/abs/1711.06025",
+    ),
+    AlgorithmSpec(
         "siamese",
         f"{_HERE}.siamese:Siamese",
         "learns whether two images are of the same class; predicts the most similar class",
