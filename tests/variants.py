@@ -13,6 +13,7 @@ from metabench_plugins.algorithms.anil import ANIL
 from metabench_plugins.algorithms.dkt import DKT
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.algorithms.metasgd import MetaSGD
 from metabench_plugins.algorithms.protomaml import ProtoMAML
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.r2d2 import R2D2
@@ -20,7 +21,7 @@ from metabench_plugins.algorithms.relationnet import RelationNet
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
 
-ALGORITHMS = (MAML, ANIL, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2, DKT, RelationNet)
+ALGORITHMS = (MAML, ANIL, MetaSGD, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2, DKT, RelationNet)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ VARIANTS = (
     Variant("maml", MAML, {"inner_lr": 0.4, "test_inner_steps": 2}),
     Variant("maml-first-order", MAML, {"inner_lr": 0.4, "test_inner_steps": 2, "first_order": True}),
     Variant("anil", ANIL, {"inner_lr": 0.4, "inner_steps": 2}),
+    Variant("metasgd", MetaSGD, {"highest_rate": 0.8, "test_inner_steps": 2}),
     Variant("protomaml", ProtoMAML, {"inner_lr": 0.1, "inner_steps": 2, "test_inner_steps": 3, "first_order": False}),
     Variant("protomaml-first-order", ProtoMAML, {"inner_lr": 0.1, "inner_steps": 2, "test_inner_steps": 3}),
     Variant("reptile", Reptile, REPTILE),

@@ -24,6 +24,7 @@ from metabench.machine.memory import BatchSize
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.algorithms.metasgd import MetaSGD
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
@@ -254,7 +255,7 @@ def test_renaming_the_classes_permutes_the_scores(
 
 
 def permute_head(learner: Algorithm, new_label: Tensor) -> None:
-    """Move output c of the head to `new_label[c]`, in the weights and in Reptile's mean squares."""
+    """Move output c of the head to `new_label[c]`, in the weights, Reptile's mean squares and Meta-SGD's rates."""
     old_label = new_label.argsort()
     for i, (name, weight) in enumerate(learner.named_parameters()):
         if name.startswith("head."):
@@ -262,6 +263,8 @@ def permute_head(learner: Algorithm, new_label: Tensor) -> None:
             if isinstance(learner, Reptile):
                 square = learner.get_buffer(f"square_{i}")
                 square.copy_(square[old_label])
+            if isinstance(learner, MetaSGD):
+                learner.rates[i].data.copy_(learner.rates[i][old_label])
 
 
 # ------------------------------------------------------------------------------------------ saving, parameters
@@ -359,6 +362,7 @@ GOLDEN = {
     "dkt": (4.69895482719, 5.00680836114, -0.268697618774),
     "dkt-linear": (4.19901915074, 4.32978417301, 0.0570164313455),
     "relationnet": (0.371083311075, 0.2305209623, -5.50597706752),
+    "metasgd": (1.09977963572, 1.07787419405, 1.47145599953),
 }
 
 
@@ -369,7 +373,7 @@ def test_losses_and_scores_are_the_stored_numbers(
     monkeypatch.setattr(siamese, "draw_pairs", all_pairs)
     # Minibatches of all images: only their order is random, and irrelevant.
     whole = {"inner_batch": 100, "test_inner_batch": 100} if variant.algorithm is Reptile else {}
-    norm = "batch" if variant.algorithm in (MAML, Reptile) else "running"
+    norm = "batch" if variant.algorithm in (MAML, MetaSGD, Reptile) else "running"
     learner = make_learner(variant.algorithm, norm=norm, **{**variant.params, **whole})
     for i, parameter in enumerate(learner.parameters()):
         values = wave(parameter.numel(), 0.9 * i).reshape(parameter.shape)

@@ -23,6 +23,7 @@ BUILT_IN = {
     "dkt",
     "maml",
     "matchingnet",
+    "metasgd",
     "pretrained",
     "protomaml",
     "protonet",

@@ -22,6 +22,13 @@ ALGORITHMS = [
         "https://arxiv.org/abs/1909.09157",
     ),
     AlgorithmSpec(
+        "metasgd",
+        f"{_HERE}.metasgd:MetaSGD",
+        "MAML that learns a step size for each number of the weights",
+        "Li et al. 2017",
+        "https://arxiv.org/abs/1707.09835",
+    ),
+    AlgorithmSpec(
         "protomaml",
         f"{_HERE}.protomaml:ProtoMAML",
         "MAML whose linear layer begins as the prototypes of the episode",
