@@ -11,8 +11,10 @@ from torch import Tensor
 from metabench.api import Algorithm, Episodes
 from metabench_plugins.algorithms.anil import ANIL
 from metabench_plugins.algorithms.dkt import DKT
+from metabench_plugins.algorithms.feat import FEAT
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.algorithms.meta_baseline import MetaBaseline
 from metabench_plugins.algorithms.metasgd import MetaSGD
 from metabench_plugins.algorithms.protomaml import ProtoMAML
 from metabench_plugins.algorithms.protonet import ProtoNet
@@ -21,7 +23,21 @@ from metabench_plugins.algorithms.relationnet import RelationNet
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
 
-ALGORITHMS = (MAML, ANIL, MetaSGD, ProtoMAML, Reptile, ProtoNet, MatchingNet, Siamese, R2D2, DKT, RelationNet)
+ALGORITHMS = (
+    MAML,
+    ANIL,
+    MetaSGD,
+    ProtoMAML,
+    Reptile,
+    ProtoNet,
+    MatchingNet,
+    Siamese,
+    R2D2,
+    DKT,
+    RelationNet,
+    MetaBaseline,
+    FEAT,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,8 @@ VARIANTS = (
     Variant("r2d2", R2D2, {"scale": 10.0, "ridge": 1.0}),
     Variant("metaoptnet-rr", R2D2, {"scale": 1.0, "learn_ridge": False, "ridge_of": "sum", "intercept": False}),
     Variant("relationnet", RelationNet, {"channels": 8, "lr": 0.05}),
+    Variant("meta-baseline", MetaBaseline),
+    Variant("feat", FEAT, {"temperature": 4.0, "dropout": 0.0, "attention_dropout": 0.0}),
     Variant("dkt", DKT),
     Variant("dkt-linear", DKT, {"kernel": "linear"}),
 )

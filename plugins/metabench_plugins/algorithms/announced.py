@@ -99,6 +99,20 @@ ALGORITHMS = [
         "https://arxiv.org/abs/1911.04623",
     ),
     AlgorithmSpec(
+        "meta-baseline",
+        f"{_HERE}.meta_baseline:MetaBaseline",
+        "trains the scaled cosine to class means on episodes, from the weights of a classifier",
+        "Chen et al. 2021",
+        "https://arxiv.org/abs/2003.04390",
+    ),
+    AlgorithmSpec(
+        "feat",
+        f"{_HERE}.feat:FEAT",
+        "adapts the prototypes of an episode to one another by self-attention, from the weights of a classifier",
+        "Ye et al. 2020",
+        "https://arxiv.org/abs/1812.03664",
+    ),
+    AlgorithmSpec(
         "pretrained",
         f"{_HERE}.pretrained:Pretrained",
         "fits one network to all regression tasks; at test, fine-tunes it by gradient steps",
