@@ -168,7 +168,7 @@ class EpisodeStream:
         if self._named is not None:
             return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
         if shape.sampling is not None:
-            return MetaDatasetSampler(self._order.offsets, shape, key, seed, self._order.families)
+            return MetaDatasetSampler(self._order.offsets, shape, key, seed, self._order.families, self._order.nodes)
         return EpisodeSampler(self._order.offsets, shape, key, seed)
 
     def _own_groups(self, classes: int) -> IntArray:
