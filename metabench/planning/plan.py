@@ -328,6 +328,9 @@ class _Planner:
             batch=settings.batch,
             time_limit=settings.time_limit,
             keep_outputs=0 if self._varies(dataset) else settings.keep_outputs,
+            strangers=settings.strangers,
+            corruptions=tuple(settings.corruptions),
+            severity=settings.severity,
             task=task,
             file=file,
         )
