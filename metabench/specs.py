@@ -49,7 +49,14 @@ class Spec:
 
 @dataclass(frozen=True)
 class AlgorithmSpec(Spec):
-    """Announces a `metabench.api.Algorithm`."""
+    """Announces a `metabench.api.Algorithm`.
+
+    Attributes:
+        floor: whether it is a floor, which methods must beat: a suite with ``floors: true`` tests it beside its own
+            algorithms, without training, and tables do not rank it.
+    """
+
+    floor: bool = False
 
 
 @dataclass(frozen=True)

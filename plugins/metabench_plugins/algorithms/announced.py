@@ -63,4 +63,16 @@ ALGORITHMS = [
         "Finn et al. 2017",
         "https://arxiv.org/abs/1703.03400",
     ),
+    AlgorithmSpec(
+        "nearest-pixel",
+        f"{_HERE}.floors:NearestPixel",
+        "floor: the nearest mean image of a class, without a network",
+        floor=True,
+    ),
+    AlgorithmSpec(
+        "untrained",
+        f"{_HERE}.floors:Untrained",
+        "floor: the nearest mean feature of a class, of the network as it was drawn",
+        floor=True,
+    ),
 ]
