@@ -54,9 +54,11 @@ class AlgorithmSpec(Spec):
     Attributes:
         floor: whether it is a floor, which methods must beat: a suite with ``floors: true`` tests it beside its own
             algorithms, without training, and tables do not rank it.
+        differs: differences from the paper, a clause each, for the method's page.
     """
 
     floor: bool = False
+    differs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

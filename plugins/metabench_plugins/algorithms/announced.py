@@ -13,6 +13,10 @@ ALGORITHMS = [
         "learns an initialisation that a few gradient steps adapt (first or second order)",
         "Finn et al. 2017",
         "https://arxiv.org/abs/1703.03400",
+        differs=(
+            "the inner loop descends the mean loss of the support set: the authors' rate of 0.4 is 2.0 here",
+            "the norm of the backbone is a parameter: the authors normalise by the batch, with the queries",
+        ),
     ),
     AlgorithmSpec(
         "reptile",
@@ -20,6 +24,7 @@ ALGORITHMS = [
         "moves the initialisation towards the weights that training on a task leads to",
         "Nichol et al. 2018",
         "https://arxiv.org/abs/1803.02999",
+        differs=("each query is answered alone by default: published results are transductive (`transductive: true`)",),
     ),
     AlgorithmSpec(
         "protonet",
@@ -34,6 +39,7 @@ ALGORITHMS = [
         "classifies by cosine attention over the support images",
         "Vinyals et al. 2016",
         "https://arxiv.org/abs/1606.04080",
+        differs=("without full context embeddings by default (`fce: true` adds them)",),
     ),
     AlgorithmSpec(
         "siamese",
@@ -41,6 +47,11 @@ ALGORITHMS = [
         "learns whether two images are of the same class; predicts the most similar class",
         "Koch et al. 2015",
         "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
+        differs=(
+            "the backbone takes the place of Koch's network on 105 pixels",
+            "training episodes give the pairs, in place of a fixed set of pairs",
+            "images are distorted anew at each step (`train.augment: [{affine: {}}]`), not copied eight times",
+        ),
     ),
     AlgorithmSpec(
         "classifier",
@@ -48,6 +59,7 @@ ALGORITHMS = [
         "classifies all training classes, then trains a new linear layer for each episode (Baseline)",
         "Chen et al. 2019",
         "https://arxiv.org/abs/1904.04232",
+        differs=("the learning rate and the distortions are those of the suite",),
     ),
     AlgorithmSpec(
         "simpleshot",
