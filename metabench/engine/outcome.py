@@ -114,6 +114,7 @@ class Outcome:
     parameters: int
     all_parameters: int
     remarks: list[str]
+    chance: float | None = None
 
     @property
     def primary(self) -> Estimate:
@@ -249,6 +250,7 @@ def test(
         parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
         all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
+        chance=float(stream.chances(0, episodes).mean()) if classified else None,
     )
 
 

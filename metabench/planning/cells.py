@@ -267,6 +267,7 @@ class Cell:
         selection: the episodes by which the training selects the tested weights.
         test: the test.
         problem: why it cannot run; empty if it can.
+        floor: whether it is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
     """
 
     algorithm: Choice
@@ -274,6 +275,7 @@ class Cell:
     selection: Selection
     test: Testing
     problem: str = ""
+    floor: bool = False
 
     @property
     def dataset(self) -> Choice:

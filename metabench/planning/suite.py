@@ -325,6 +325,7 @@ class Suite(_Section):
     queries: PositiveInt = 15
     seeds: list[int] = Field(default=[0], min_length=1)
     exclude: list[Exclusion] = []
+    floors: bool = False
     precision: Precision = "float32"
     train: OrNone[Train]
     eval: Evaluation = Evaluation()

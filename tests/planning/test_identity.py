@@ -79,6 +79,7 @@ NOT_CHANGING = {
     "eval.until.at_most",
     "eval.until.ci95",
     "exclude",
+    "floors",
     "gate.memory_growth",
     "gate.slowdown",
     "gate.tolerance",

@@ -13,6 +13,10 @@ ALGORITHMS = [
         "learns an initialisation that a few gradient steps adapt (first or second order)",
         "Finn et al. 2017",
         "https://arxiv.org/abs/1703.03400",
+        differs=(
+            "the inner loop descends the mean loss of the support set: the authors' rate of 0.4 is 2.0 here",
+            "the norm of the backbone is a parameter: the authors normalise by the batch, with the queries",
+        ),
     ),
     AlgorithmSpec(
         "anil",
@@ -41,6 +45,7 @@ ALGORITHMS = [
         "moves the initialisation towards the weights that training on a task leads to",
         "Nichol et al. 2018",
         "https://arxiv.org/abs/1803.02999",
+        differs=("each query is answered alone by default: published results are transductive (`transductive: true`)",),
     ),
     AlgorithmSpec(
         "protonet",
@@ -55,6 +60,7 @@ ALGORITHMS = [
         "classifies by cosine attention over the support images",
         "Vinyals et al. 2016",
         "https://arxiv.org/abs/1606.04080",
+        differs=("without full context embeddings by default (`fce: true` adds them)",),
     ),
     AlgorithmSpec(
         "relationnet",
@@ -69,6 +75,11 @@ ALGORITHMS = [
         "learns whether two images are of the same class; predicts the most similar class",
         "Koch et al. 2015",
         "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
+        differs=(
+            "the backbone takes the place of Koch's network on 105 pixels",
+            "training episodes give the pairs, in place of a fixed set of pairs",
+            "images are distorted anew at each step (`train.augment: [{affine: {}}]`), not copied eight times",
+        ),
     ),
     AlgorithmSpec(
         "r2d2",
@@ -90,6 +101,7 @@ ALGORITHMS = [
         "classifies all training classes, then trains a new linear layer for each episode (Baseline)",
         "Chen et al. 2019",
         "https://arxiv.org/abs/1904.04232",
+        differs=("the learning rate and the distortions are those of the suite",),
     ),
     AlgorithmSpec(
         "simpleshot",
@@ -118,5 +130,17 @@ ALGORITHMS = [
         "fits one network to all regression tasks; at test, fine-tunes it by gradient steps",
         "Finn et al. 2017",
         "https://arxiv.org/abs/1703.03400",
+    ),
+    AlgorithmSpec(
+        "nearest-pixel",
+        f"{_HERE}.floors:NearestPixel",
+        "floor: the nearest mean image of a class, without a network",
+        floor=True,
+    ),
+    AlgorithmSpec(
+        "untrained",
+        f"{_HERE}.floors:Untrained",
+        "floor: the nearest mean feature of a class, of the network as it was drawn",
+        floor=True,
     ),
 ]
