@@ -24,6 +24,7 @@ ALGORITHMS = [
         "MAML whose inner loop moves the linear head only",
         "Raghu et al. 2020",
         "https://arxiv.org/abs/1909.09157",
+        differs=("features are computed once an episode; with `norm: batch`, of support set and queries together",),
     ),
     AlgorithmSpec(
         "metasgd",
@@ -38,6 +39,7 @@ ALGORITHMS = [
         "MAML whose linear layer begins as the prototypes of the episode",
         "Triantafillou et al. 2020",
         "https://arxiv.org/abs/1903.03096",
+        differs=("the inner loop moves scales and shifts of batch norm, too",),
     ),
     AlgorithmSpec(
         "reptile",
@@ -68,6 +70,10 @@ ALGORITHMS = [
         "learns to compare the feature maps of a query and of a class",
         "Sung et al. 2018",
         "https://arxiv.org/abs/1711.06025",
+        differs=(
+            "batch norm tests with running averages, not with the statistics of all queries",
+            "one norm of the gradient is clipped, not one of the network and one of the relation module",
+        ),
     ),
     AlgorithmSpec(
         "siamese",
@@ -87,6 +93,11 @@ ALGORITHMS = [
         "ridge regression on the support features, solved in closed form and trained through (also MetaOptNet-RR)",
         "Bertinetto et al. 2019",
         "https://arxiv.org/abs/1805.08136",
+        differs=(
+            "the predictions have no learnt bias: it is the same for all classes, and changes no probability",
+            "λ is learnt by default; in the authors' code it is an option",
+            "training episodes have the shot of the suite, not random ones",
+        ),
     ),
     AlgorithmSpec(
         "dkt",
@@ -94,6 +105,11 @@ ALGORITHMS = [
         "deep kernel transfer: Gaussian processes on features, trained by their marginal likelihood",
         "Patacchiola et al. 2020",
         "https://arxiv.org/abs/1910.05199",
+        differs=(
+            "the classes share the kernel's factor and the mean; in the authors' code, each label has its own",
+            "`kernel: linear` has one learnt factor, not two",
+            "the temperature is fitted in validation episodes; the authors fit it in episodes of the test classes",
+        ),
     ),
     AlgorithmSpec(
         "classifier",
@@ -116,6 +132,7 @@ ALGORITHMS = [
         "trains the scaled cosine to class means on episodes, from the weights of a classifier",
         "Chen et al. 2021",
         "https://arxiv.org/abs/2003.04390",
+        differs=("images have the size of the suite, not 80 pixels",),
     ),
     AlgorithmSpec(
         "feat",
@@ -123,6 +140,7 @@ ALGORITHMS = [
         "adapts the prototypes of an episode to one another by self-attention, from the weights of a classifier",
         "Ye et al. 2020",
         "https://arxiv.org/abs/1812.03664",
+        differs=("by default as for 1-shot; for 5-shot, the authors take `contrast: 0.1` and `contrast_temperature: 32`",),
     ),
     AlgorithmSpec(
         "pretrained",
