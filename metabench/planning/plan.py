@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from metabench.errors import CellFailed
 from metabench.files import sha256_of
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
 from metabench.planning.episodes_file import fixed_episodes_of
+from metabench.planning.floors import with_floors
 from metabench.planning.limits import Limit, limits_of, place_of
 from metabench.planning.sources import SOURCES
 from metabench.planning.suite import Suite, SuiteFile, Train
@@ -41,7 +42,8 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Ta
             found, or every cell is excluded.
         PluginError: a name is unknown or claimed by two plugins, or its plugin is broken.
     """
-    cells = list(_Planner(suite, file, targets or Targets(file, plugins)).cells())
+    whole, floors = with_floors(suite, plugins)
+    cells = list(_Planner(whole, file, targets or Targets(file, plugins), floors).cells())
     if not cells:
         raise file.error(("exclude",), "it leaves no cell: remove a pattern")
     return cells
@@ -54,12 +56,14 @@ class _Planner:
         suite: the resolved suite.
         file: the suite file, for the lines in error messages.
         targets: the suite's classes.
+        floors: labels of algorithms that are floors.
     """
 
-    def __init__(self, suite: Suite, file: SuiteFile, targets: Targets) -> None:
+    def __init__(self, suite: Suite, file: SuiteFile, targets: Targets, floors: Collection[str] = ()) -> None:
         self._suite = suite
         self._file = file
         self._targets = targets
+        self._floors = floors
         self._datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
         self._sizes = {label: targets.sizes(choice) for label, choice in self._datasets.items()}
         self._tasks = {label: targets.task(choice) for label, choice in self._datasets.items()}
@@ -85,6 +89,8 @@ class _Planner:
             shape = self._shape(way, shot)
             datasets = self._datasets[trained_on], self._datasets[tested_on]
             for label in suite.algorithms:
+                if label in self._floors and self._tasks[tested_on] == "regression":
+                    continue
                 planned = [
                     cell
                     for backbone in self._backbones[label].values()
@@ -218,6 +224,7 @@ class _Planner:
                 self._selection(trained_by, shape, tested_on if tested_on is not dataset else None),
                 self._testing(tested_on, shape),
                 next(filter(None, problems), ""),
+                label in self._floors,
             )
 
     def _training(
@@ -328,6 +335,9 @@ class _Planner:
             batch=settings.batch,
             time_limit=settings.time_limit,
             keep_outputs=0 if self._varies(dataset) else settings.keep_outputs,
+            strangers=settings.strangers,
+            corruptions=tuple(settings.corruptions),
+            severity=settings.severity,
             task=task,
             file=file,
         )

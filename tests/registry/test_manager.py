@@ -17,7 +17,24 @@ from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 
-BUILT_IN = {"classifier", "maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese", "simpleshot"}
+BUILT_IN = {
+    "anil",
+    "classifier",
+    "dkt",
+    "feat",
+    "maml",
+    "matchingnet",
+    "meta-baseline",
+    "metasgd",
+    "pretrained",
+    "protomaml",
+    "protonet",
+    "r2d2",
+    "relationnet",
+    "reptile",
+    "siamese",
+    "simpleshot",
+}
 
 
 class Distributions(Protocol):

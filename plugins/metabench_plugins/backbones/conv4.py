@@ -62,28 +62,28 @@ class Conv4(Backbone):
 
     def __init__(self, config: Conv4Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__(config, image_shape)
-        channels, *sides = image_shape
+        channels, height, width = image_shape
         pools, times, smallest = _POOLING[config.downsample]
-        if min(sides) < smallest:
+        if min(height, width) < smallest:
             size = f"{smallest}×{smallest}"
             raise Unfit(f"conv4 halves an image {times}: {image_shape[1:]} is too small (at least {size})")
         blocks = []
         for place in range(4):
             blocks.append(_Block(channels, config, place < pools))
             channels = config.channels
-            sides = [blocks[-1].side(side) for side in sides]
+            height, width = blocks[-1].side(height), blocks[-1].side(width)
         self.blocks = nn.ModuleList(blocks)
         self.needs_support = config.norm == "support"
         self.per_image = config.norm == "running"
-        self.flattens = config.downsample in ("pool", "twice")
-        self.features = channels * (math.prod(sides) if self.flattens else 1)
+        self.map_shape = (channels, height, width) if config.downsample in ("pool", "twice") else None
+        self.features = math.prod(self.map_shape) if self.map_shape else channels
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         """See `metabench.api.Backbone.forward`."""
         x = channels_last(x)
         for block in self.blocks:
             x = block(x, support)
-        return x.flatten(1) if self.flattens else x.mean(dim=(2, 3))
+        return x.flatten(1) if self.map_shape else x.mean(dim=(2, 3))
 
 
 class _Block(nn.Module):

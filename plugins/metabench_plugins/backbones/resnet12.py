@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, PositiveInt
@@ -69,14 +70,15 @@ class ResNet12(Backbone):
         draw_weights(self, _SLOPE)
         self.needs_support = config.norm == "support"
         self.per_image = config.norm == "running"
-        self.features = inputs * (height * width if config.pool == "none" else 1)
+        self.map_shape = (inputs, height, width) if config.pool == "none" else None
+        self.features = math.prod(self.map_shape) if self.map_shape else inputs
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         """See `metabench.api.Backbone.forward`."""
         x = channels_last(x)
         for block, drop in zip(self.blocks, self.drops, strict=True):
             x = drop(block(x, support))
-        return x.flatten(1) if self.config.pool == "none" else x.mean(dim=(2, 3))
+        return x.flatten(1) if self.map_shape else x.mean(dim=(2, 3))
 
 
 class _Block(nn.Module):
