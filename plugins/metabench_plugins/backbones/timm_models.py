@@ -75,6 +75,7 @@ class Timm(ModuleBackbone):
     def make_module(self) -> nn.Module:
         """See `ModuleBackbone.make_module`."""
         config: TimmConfig = self.config
+        self.draws = config.weights == "none"
         pretrained = config.weights == "pretrained"
         source = timm.get_pretrained_cfg(config.model)
         if pretrained and source and not _is_here(source):

@@ -60,6 +60,7 @@ class Torchvision(ModuleBackbone):
     def make_module(self) -> nn.Module:
         """See `ModuleBackbone.make_module`."""
         config: TorchvisionConfig = self.config
+        self.draws = config.weights == "none"
         network: nn.Module = models.get_model(config.model, weights=None)
         classifier = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1:]
         if not classifier:
