@@ -323,5 +323,5 @@ def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManage
     for entry in results:
         assert set(entry.protocol) | set(entry.variant) <= known, "a setting that no cell has"
     keys = [(e.dataset, e.algorithm, e.way, e.shot, str(e.variant)) for e in results]
-    assert len(keys) == len(set(keys)) == 70
+    assert len(keys) == len(set(keys)) == 98
     assert len(of_omniglot) == 28
