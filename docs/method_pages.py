@@ -2,8 +2,8 @@
 
 python docs/method_pages.py
 
-A page has what the method's class and announcement say (`metabench list NAME --format markdown`), and its golden numbers and
-costs: those of the committed run of the suite `methods`, results/methods.
+A page has what the method's class and announcement say (`metabench list NAME --format markdown`), and its golden
+number and costs: those of the committed run of the suite `methods`, results/methods.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def _index(specs: dict[str, AlgorithmSpec], records: dict[str, Record]) -> str:
     ]
     titles = ["method", "paper", "", "accuracy %", "T", "alone %", "p50 ms", "GFLOP"]
     return (
-        "# Methods\n\nThe figures are those of the suite `methods`: 5-way 1-shot on `glyphs`, a network of four blocks of 32 "
-        "channels, 300 training steps, 600 test episodes. They are golden numbers, which later versions have to reach again, and "
-        "no benchmark: every method is trained for seconds, with few of its parameters chosen for it.\n\n"
+        "# Methods\n\nThe figures are those of the suite `methods`: 5-way 1-shot on `glyphs`, a network of four blocks "
+        "of 32 channels, 300 training steps, 600 test episodes. They are golden numbers, which later versions have to "
+        "reach again, and no benchmark: every method is trained for seconds, with few parameters chosen for it.\n\n"
         + tabulate(rows, titles, tablefmt="github", disable_numparse=True)
         + "\n"
     )
@@ -62,8 +62,8 @@ def _measured(record: Record | None) -> list[str]:
     table = tabulate([_figures(record)], titles, tablefmt="github", disable_numparse=True)
     return [
         "## Golden number and cost",
-        f"`metabench run methods --only algorithm={record.algorithm}`: {record.way}-way {record.shot}-shot on `{record.dataset}`, "
-        f"on {record.machine}. Milliseconds and operations are of one test episode.",
+        f"`metabench run methods --only algorithm={record.algorithm}`: {record.way}-way {record.shot}-shot on "
+        f"`{record.dataset}`, on {record.machine}. Milliseconds and operations are of one test episode.",
         table,
     ]
 
