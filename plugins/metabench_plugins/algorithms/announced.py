@@ -50,11 +50,25 @@ ALGORITHMS = [
         "https://arxiv.org/abs/1904.04232",
     ),
     AlgorithmSpec(
+        "classifier-cosine",
+        f"{_HERE}.classifier_cosine:ClassifierCosine",
+        "classifies all training classes by cosine, then trains a new cosine layer for each episode (Baseline++)",
+        "Chen et al. 2019",
+        "https://arxiv.org/abs/1904.04232",
+    ),
+    AlgorithmSpec(
         "simpleshot",
         f"{_HERE}.simpleshot:SimpleShot",
         "classifies all training classes, then takes the nearest mean of centred, normalised features",
         "Wang et al. 2019",
         "https://arxiv.org/abs/1911.04623",
+    ),
+    AlgorithmSpec(
+        "rfs",
+        f"{_HERE}.rfs:RFS",
+        "classifies all training classes, then fits a logistic regression to distorted support images; distils",
+        "Tian et al. 2020",
+        "https://arxiv.org/abs/2003.11539",
     ),
     AlgorithmSpec(
         "pretrained",
