@@ -89,7 +89,7 @@ class _Planner:
             shape = self._shape(way, shot)
             datasets = self._datasets[trained_on], self._datasets[tested_on]
             for label in suite.algorithms:
-                if label in self._floors and self._tasks[tested_on] == "regression":
+                if label in self._floors and not self._has_floors(trained_on, tested_on):
                     continue
                 planned = [
                     cell
@@ -101,6 +101,12 @@ class _Planner:
                 for cell in {cell.training.subset: cell for cell in planned}.values():
                     self._check_sizes(label, cell)
                 yield from planned
+
+    def _has_floors(self, trained_on: str, tested_on: str) -> bool:
+        """Return whether floors, which nothing trains, are tested beside a pair: once for each dataset of tests."""
+        trained = [label for label, tested in self._suite.pairs if tested == tested_on]
+        first = tested_on if tested_on in trained else trained[0]
+        return first == trained_on and self._tasks[tested_on] == "classification"
 
     def _ways(self, dataset: str) -> Sequence[int]:
         """Return the ways of a dataset's episodes; a regression has none, which is written as 1."""

@@ -52,6 +52,13 @@ def test_an_algorithm_that_the_suite_names_is_no_floor(plan: Plan) -> None:
     assert {cell.algorithm.label: cell.floor for cell in cells} == {"untrained": False, "nearest-pixel": True}
 
 
+def test_floors_are_tested_once_on_a_dataset_that_several_train_for(plan: Plan) -> None:
+    both = "datasets: {glyphs: {test_on: [glyphs, twin]}, twin: {use: glyphs, test_on: [twin, glyphs]}}"
+    cells = plan(BASE.replace("datasets: {glyphs: {}}", both).replace("shots: [1, 2]", "shots: [1]"))
+    assert [cell.dataset.label for cell in cells if not cell.floor] == ["glyphs", "twin", "twin", "glyphs"]
+    assert [cell.dataset.label for cell in cells if cell.floor] == ["glyphs", "glyphs", "twin", "twin"]
+
+
 def test_a_regression_has_no_floors(plan: Plan) -> None:
     text = BASE.replace("glyphs", "sinusoid").replace("protonet", "maml").replace("ways: [5]\n", "")
     assert {cell.algorithm.label for cell in plan(text)} == {"maml"}

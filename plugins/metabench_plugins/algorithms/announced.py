@@ -147,9 +147,7 @@ ALGORITHMS = [
         "adapts the prototypes of an episode to one another by self-attention, from the weights of a classifier",
         "Ye et al. 2020",
         "https://arxiv.org/abs/1812.03664",
-        differs=(
-            "by default as for 1-shot; for 5-shot, the authors take `contrast: 0.1` and `contrast_temperature: 32`",
-        ),
+        differs=("by default as for 1-shot: for 5-shot, the authors take `contrast: 0.1`, `contrast_temperature: 32`",),
     ),
     AlgorithmSpec(
         "rfs",
