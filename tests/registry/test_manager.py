@@ -17,7 +17,11 @@ from metabench.planning.suite import SuiteFile, resolve
 from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 
-BUILT_IN = {"classifier", "maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese", "simpleshot"}
+BUILT_IN = {
+    *("classifier", "classifier-cosine", "maml", "matchingnet", "pretrained", "protonet", "reptile", "rfs", "siamese"),
+    *("simpleshot", "bd-cspn", "finetuning", "laplacianshot", "logistic-regression", "nearest-mean", "pt-map", "ridge"),
+    *("tim", "tip-adapter", "transductive-finetuning"),
+}
 
 
 class Distributions(Protocol):
