@@ -86,6 +86,7 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
         "photos": ({(3, 1), (3, 5)}, 10),
         "pretrained": (both, 40),
         "caltech101": (both, 10),
+        "heads": (both, 28),
         **dict.fromkeys(("miniimagenet", "tieredimagenet", "cifarfs", "fc100", "cub"), (both, 12)),
         "cross-char": (both, 8),
         "cross-domain": ({(5, 5), (5, 20), (5, 50)}, 70),

@@ -19,21 +19,33 @@ from metabench.registry.manager import PluginManager
 
 BUILT_IN = {
     "anil",
+    "bd-cspn",
     "classifier",
+    "classifier-cosine",
     "dkt",
     "feat",
+    "finetuning",
+    "laplacianshot",
+    "logistic-regression",
     "maml",
     "matchingnet",
     "meta-baseline",
     "metasgd",
+    "nearest-mean",
     "pretrained",
     "protomaml",
     "protonet",
+    "pt-map",
     "r2d2",
     "relationnet",
     "reptile",
+    "rfs",
+    "ridge",
     "siamese",
     "simpleshot",
+    "tim",
+    "tip-adapter",
+    "transductive-finetuning",
 }
 
 
