@@ -17,7 +17,11 @@ import metabench
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 
-BUILT_IN = {"classifier", "maml", "matchingnet", "pretrained", "protonet", "reptile", "siamese", "simpleshot"}
+BUILT_IN = {
+    *("classifier", "classifier-cosine", "maml", "matchingnet", "pretrained", "protonet", "reptile", "rfs", "siamese"),
+    *("simpleshot", "bd-cspn", "finetuning", "laplacianshot", "logistic-regression", "nearest-mean", "pt-map", "ridge"),
+    *("tim", "tip-adapter", "transductive-finetuning"),
+}
 CORE = Path(metabench.__file__).parent
 #: The packages and top-level modules of the core. Each imports only from those before it.
 ORDER = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -99,6 +99,9 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
     #: Whether its construction or an episode draws random numbers. If neither it nor the backbone draws, and nothing is
     #: trained, all seeds give the same result, and one of them is run.
     draws: bool = True
+    #: Distorts [n, C, H, W] images of a support set as the training of the weights distorts its images, by draws from
+    #: torch's default generator; None where it distorts none. The engine sets it before validations and tests.
+    distort: Callable[[Tensor], Tensor] | None = None
     #: The batching of test episodes; the engine sets the fastest one for the device.
     batching: Batching = Sequential()
     #: The batching of training episodes; in order if an episode draws random numbers or changes the next one.

@@ -31,8 +31,10 @@ from metabench.engine.evaluation import answers, checked, evaluate
 from metabench.engine.images import ImageBatches, prepare
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import purity_of, set_batchings
+from metabench.engine.views import Views
 from metabench.errors import CellFailed, Unfit, in_one_line
 from metabench.machine.memory import BatchSize
+from metabench.planning.distortions import Crop, Distortion
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
@@ -129,6 +131,7 @@ class Subject:
             train_classes=CLASSES,
         )
         algorithm = cls(validate_config(cls.Config, dict(self.params)), setup)
+        algorithm.distort = Views([Distortion(crop=Crop(padding=1))], made_up_split(len("train")), CPU)
         set_batchings(algorithm, episodes("train", train_way or way).batch(0, 2))
         return algorithm
 

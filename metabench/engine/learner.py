@@ -25,6 +25,7 @@ from metabench.engine.streams import evaluation_stream, training_stream, validat
 from metabench.engine.subsets import splits_of
 from metabench.engine.training import train
 from metabench.engine.trial import set_batchings
+from metabench.engine.views import views_of
 from metabench.engine.weights import (
     check_unchanged,
     keep_weights,
@@ -96,6 +97,7 @@ def build(
         regression=regression,
     )
     built = algorithm_class(validate_config(algorithm_class.Config, choice.params), setup)
+    built.distort = views_of(training, scaled(splits, backbone)["train"], device)
     # On a CPU, convolutions of channels-last weights run up to three times faster.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     return built.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
@@ -177,6 +179,7 @@ class Learner:
                 algorithm, rows.of(self.training.dataset, algorithm, fixed)["train"], cell.seed, self.device, watcher
             )
             splits = self._splits(cell, algorithm, rows, fixed)
+            algorithm.distort = views_of(self.training, splits["test"], self.device)
             if not cell.is_trained_by_itself or self.trained is None:
                 stream = evaluation_stream(cell, splits, self.device)
                 set_batchings(algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)

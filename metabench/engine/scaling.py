@@ -39,6 +39,11 @@ class Scale:
             images = distort(images)
         return images.sub_(self._mean).div_(self._std)
 
+    def distorted(self, images: Tensor, distort: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return normalised [n, C, H, W] images, which `distort` has changed between 0 and 1."""
+        pixels = (images * self._std).add_(self._mean).clamp_(0, 1)
+        return distort(pixels).sub(self._mean).div_(self._std)
+
 
 def scaled(splits: Mapping[str, Split | SourceSplit], backbone: Backbone) -> dict[str, Split | SourceSplit]:
     """Return the splits with the mean and the std that the backbone's weights were made for, where it has them.

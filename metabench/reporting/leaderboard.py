@@ -436,14 +436,21 @@ def _data(table: Table) -> list[str]:
 
 
 def _unfinished(table: Table) -> list[str]:
-    lines = []
+    """Return the reasons of cells that are not ok, and each remark once, with the methods that have it."""
+    lines: list[str] = []
+    methods: dict[str, list[str]] = {}
     for row in table.rows:
         for record in row.records:
-            seed = f" (seed {record.seed})" if len(row.records) > 1 else ""
+            name = row.name + (f" (seed {record.seed})" if len(row.records) > 1 else "")
             if record.status != "ok":
                 verb = "failed" if record.status == "failed" else f"is {record.status}"
-                lines.append(f"{row.name}{seed} {verb}: {record.error}")
-            lines += [f"{row.name}{seed}: {remark}" for remark in record.remarks]
+                lines.append(f"{name} {verb}: {record.error}")
+            for remark in record.remarks:
+                methods.setdefault(remark, []).append(name)
+    finished = sum(len(row.finished) for row in table.rows)
+    for remark, names in methods.items():
+        everyone = len(names) == finished > 1
+        lines.append(f"{'all methods' if everyone else ', '.join(names)}: {remark}")
     return lines
 
 

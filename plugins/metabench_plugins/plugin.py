@@ -12,14 +12,15 @@ from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec
 from metabench_plugins.algorithms.announced import ALGORITHMS
 from metabench_plugins.backbones.announced import BACKBONES
 from metabench_plugins.datasets.announced import DATASETS
+from metabench_plugins.heads.announced import HEADS
 
 _HERE = "metabench_plugins"
 
 
 @hookimpl
 def metabench_algorithms() -> list[AlgorithmSpec]:
-    """Return the built-in algorithms."""
-    return ALGORITHMS
+    """Return the built-in algorithms, and the heads that train nothing."""
+    return [*ALGORITHMS, *HEADS]
 
 
 @hookimpl

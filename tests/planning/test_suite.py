@@ -85,10 +85,11 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
         "omniglot-methods": (both, 12),
         "omniglot-20way": ({(20, 1), (20, 5)}, 10),
         "photos": ({(3, 1), (3, 5)}, 10),
+        "pretrained": (both, 40),
+        "heads": (both, 28),
         "caltech101": (both, 26),
         "miniimagenet": (both, 24),
         **dict.fromkeys(("tieredimagenet", "cifarfs", "fc100", "cub"), (both, 12)),
-        "pretrained": (both, 16),
         "cross-char": (both, 8),
         "cross-domain": ({(5, 5), (5, 20), (5, 50)}, 70),
     }

@@ -205,6 +205,17 @@ def test_oddities_of_the_data_are_said_once_a_table(make_record: Make, tables_of
         assert render(tables_of(records)).count("glyphs: 2 images of test identical to another") == 1
 
 
+def test_a_remark_is_said_once_with_the_methods_that_have_it(make_record: Make, tables_of: Tables) -> None:
+    own = {"one": ["of all", "of two"], "two": ["of all", "of two"], "three": ["of all"]}
+    records = [make_record(0.5, algorithm=name, cell=name, remarks=remarks) for name, remarks in own.items()]
+    text = render_text(tables_of(records))
+    assert [line for line in text.splitlines() if "of all" in line] == ["all methods: of all"]
+    (line,) = (line for line in text.splitlines() if "of two" in line)
+    assert sorted(line.removesuffix(": of two").split(", ")) == ["one", "two"]
+    (alone,) = tables_of(records[:1])
+    assert "one: of all" in render_text([alone])
+
+
 def test_the_text_says_what_was_measured(records: list[Record], tables_of: Tables) -> None:
     text = render_text(tables_of(records))
     best, middling, worst, broken, alone = lines_of_table(text)

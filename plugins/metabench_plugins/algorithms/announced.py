@@ -120,6 +120,13 @@ ALGORITHMS = [
         differs=("the learning rate and the distortions are those of the suite",),
     ),
     AlgorithmSpec(
+        "classifier-cosine",
+        f"{_HERE}.classifier_cosine:ClassifierCosine",
+        "classifies all training classes by cosine, then trains a new cosine layer for each episode (Baseline++)",
+        "Chen et al. 2019",
+        "https://arxiv.org/abs/1904.04232",
+    ),
+    AlgorithmSpec(
         "simpleshot",
         f"{_HERE}.simpleshot:SimpleShot",
         "classifies all training classes, then takes the nearest mean of centred, normalised features",
@@ -141,6 +148,13 @@ ALGORITHMS = [
         "Ye et al. 2020",
         "https://arxiv.org/abs/1812.03664",
         differs=("by default as for 1-shot: for 5-shot, the authors take `contrast: 0.1`, `contrast_temperature: 32`",),
+    ),
+    AlgorithmSpec(
+        "rfs",
+        f"{_HERE}.rfs:RFS",
+        "classifies all training classes, then fits a logistic regression to distorted support images; distils",
+        "Tian et al. 2020",
+        "https://arxiv.org/abs/2003.11539",
     ),
     AlgorithmSpec(
         "pretrained",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,14 +17,23 @@ class OnBaseClasses(Algorithm):
     """
 
     trains_on = "images"
-    reads = "features"
+    reads: Literal["images", "features"] = "features"
     any_way = True
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__(config, setup)
-        self.classes = nn.Linear(setup.backbone.features, setup.train_classes) if setup.train_steps else None
+        self.classes = self.new_classes(setup.backbone.features, setup.train_classes) if setup.train_steps else None
+
+    def new_classes(self, features: int, count: int) -> nn.Module:
+        """Return the classifier of the training classes, which maps [B, features] to [B, count] scores."""
+        return nn.Linear(features, count)
+
+    def class_scores(self, images: Images) -> Tensor:
+        """Return the scores of the training classes of a batch of features."""
+        assert self.classes is not None, "a training has steps"
+        scores: Tensor = self.classes(images.x)
+        return scores
 
     def image_loss(self, images: Images) -> Tensor:
         """Return the mean cross-entropy of a batch of features."""
-        assert self.classes is not None, "a training has steps"
-        return F.cross_entropy(self.classes(images.x), images.y)
+        return F.cross_entropy(self.class_scores(images), images.y)

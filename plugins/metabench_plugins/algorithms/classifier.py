@@ -61,9 +61,7 @@ class Classifier(OnBaseClasses):
     def adapt(self, support: Support) -> Layer:
         """Train a new layer on [S, D] features (section 3.2)."""
         weight = new_layer(support.way, support.x)
-        config = self.config
-        order = [torch.randperm(len(support.y)) for _ in range(config.test_epochs)]
-        batches = [part for epoch in order for part in torch.split(epoch.to(support.x.device), config.test_batch)]
+        config, batches = self.config, support_batches(self.config, support)
         x = torch.cat([support.x, support.x.new_ones(len(support.x), 1)], dim=1)
         y = F.one_hot(support.y, support.way).to(x.dtype)
         velocity: Tensor | None = None
@@ -82,6 +80,12 @@ class Classifier(OnBaseClasses):
     def answer(self, layer: Layer, query: Tensor) -> Tensor:
         """Return the layer's [M, N] scores of [M, D] features."""
         return layer(query)
+
+
+def support_batches(config: ClassifierConfig, support: Support) -> list[Tensor]:
+    """Return the numbers of the support images of each step: all images in each epoch, in random order."""
+    order = [torch.randperm(len(support.y)) for _ in range(config.test_epochs)]
+    return [part for epoch in order for part in torch.split(epoch.to(support.x.device), config.test_batch)]
 
 
 def new_layer(way: int, features: Tensor) -> Tensor:

@@ -1,0 +1,28 @@
+"""Adam in an episode (Kingma & Ba 2015, https://arxiv.org/abs/1412.6980)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def descended(weight: Tensor, slope: Callable[[Tensor], Tensor], steps: int, rate: float) -> Tensor:
+    """Return a weight after steps of Adam, with torch's defaults of its other parameters.
+
+    Args:
+        weight: the initial weight.
+        slope: returns the gradient of the loss at a weight.
+        steps: number of steps.
+        rate: learning rate.
+    """
+    decay, decay_of_squares = 0.9, 0.999
+    mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step in range(1, steps + 1):
+        gradient = slope(weight)
+        mean = mean.lerp(gradient, 1 - decay)
+        square = (square * decay_of_squares).addcmul(gradient, gradient, value=1 - decay_of_squares)
+        size = (square / (1 - decay_of_squares**step)).sqrt() + 1e-8
+        weight = weight.addcdiv(mean, size, value=-rate / (1 - decay**step))
+    return weight

@@ -1,0 +1,65 @@
+"""LaplacianShot (Ziko, Dolz, Granger & Ben Ayed 2020, https://arxiv.org/abs/2006.15486)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from metabench.api import Support, at_test
+from metabench_plugins.algorithms.protonet import squared_distances
+from metabench_plugins.algorithms.transformed import Transform
+from metabench_plugins.heads.bd_cspn import rectified_means
+from metabench_plugins.heads.head import Head, HeadConfig
+
+
+class LaplacianShotConfig(HeadConfig):
+    """Parameters of `LaplacianShot`; the transform is the paper's, the others are easyfsl's.
+
+    Attributes:
+        neighbours: the number of queries nearest to a query that are its neighbours, the query itself counted.
+        weight: λ, the weight of the neighbours' labels. The paper chooses it on validation classes, for each shot.
+        steps: updates of the labels. Authors and easyfsl stop before, where the objective moves by less than 1e-6.
+    """
+
+    transform: Transform = at_test("CL2N")
+    neighbours: int = at_test(3, ge=1)
+    weight: float = at_test(0.7, ge=0)
+    steps: int = at_test(20, ge=0)
+
+
+class LaplacianShot(Head):
+    """Assigns queries to the nearest of BD-CSPN's means, and neighbours among them to the same class. Transductive."""
+
+    Config = LaplacianShotConfig
+
+    def adapt(self, support: Support) -> Support:
+        """Return the support set of transformed features."""
+        return replace(support, x=self.transformed(support.x))
+
+    def answer(self, support: Support, query: Tensor) -> Tensor:
+        """Return the [M, N] log-probabilities after the bound updates (algorithm 1)."""
+        query = self.transformed(query)
+        nearness = -squared_distances(rectified_means(support, query), query)  # [N, M]: see `Cosines`
+        neighbours = neighbours_of(query, self.config.neighbours - 1)
+        scores = nearness
+        for _ in range(self.config.steps):
+            scores = nearness + self.config.weight * (scores.softmax(dim=0) @ neighbours)  # equation 12
+        return scores.log_softmax(dim=0).T
+
+
+def neighbours_of(query: Tensor, count: int) -> Tensor:
+    """Return an [M, M] matrix that is 1 where the row's query is one of the nearest to the column's, else 0.
+
+    Args:
+        query: [M, D] features.
+        count: the number of nearest queries; fewer if there are fewer, more where distances are equal.
+    """
+    alone = torch.eye(len(query), dtype=torch.bool, device=query.device)
+    distances = torch.where(alone, torch.inf, squared_distances(query, query))
+    further, limit = distances, distances.new_full((1, len(query)), -torch.inf)
+    for _ in range(min(count, len(query) - 1)):  # a third of the time of `topk`
+        limit = further.amin(dim=0, keepdim=True)
+        further = torch.where(further <= limit, torch.inf, further)
+    return (distances <= limit).to(query.dtype)

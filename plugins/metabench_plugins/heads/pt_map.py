@@ -1,0 +1,93 @@
+"""PT-MAP (Hu, Gripon & Pateux 2020, "Leveraging the feature distribution", https://arxiv.org/abs/2006.03806)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metabench.api import Support, at_test
+from metabench_plugins.algorithms.protonet import squared_distances
+from metabench_plugins.heads.head import Head, HeadConfig
+
+
+class PTMAPConfig(HeadConfig):
+    """Parameters of `PTMAP`, by default those of easyfsl.
+
+    Attributes:
+        power: exponent β of the features (equation 1).
+        steps: number of rounds, in which the means move.
+        rate: the part α of the way to the new means that they move in a round.
+        sharpness: λ, the factor of the distances in the transport.
+        transport_steps: Sinkhorn's iterations in a round, which begin where those of the last round ended. easyfsl's
+            begin anew, and end where a sum moves by less than 1e-6.
+    """
+
+    power: float = at_test(0.5, gt=0)
+    steps: int = at_test(10, ge=0)
+    rate: float = at_test(0.2, gt=0, le=1)
+    sharpness: float = at_test(10.0, gt=0)
+    transport_steps: int = at_test(10, ge=1)
+
+
+class PTMAP(Head):
+    """Assigns queries to means by optimal transport, in equal numbers, and moves the means to their queries.
+
+    Transductive. Features are divided by their length after the power, as in the paper; easyfsl does so if it divides
+    by the sum before. Fewer queries than classes cannot be assigned in equal numbers: they get the softmax of their
+    distances.
+    """
+
+    Config = PTMAPConfig
+
+    def adapt(self, support: Support) -> tuple[Tensor, Tensor]:
+        """Return [S, D] transformed features of the support set, and their [N, S] one-hot labels."""
+        x = self._powers(support.x)
+        return x, F.one_hot(support.y, support.way).T.to(x.dtype)
+
+    def answer(self, state: tuple[Tensor, Tensor], query: Tensor) -> Tensor:
+        """Return the [M, N] log-probabilities of the assignment (algorithm 1)."""
+        support, labels = state
+        query = self._powers(query)
+        x = torch.cat([support, query])
+        means = labels @ support / labels.sum(dim=1, keepdim=True)
+        assigned, prices = self._assigned(query, means, means.new_zeros(len(means)))
+        for _ in range(self.config.steps):
+            shares = torch.cat([labels, assigned.exp()], dim=1)
+            means = means.lerp(shares @ x / shares.sum(dim=1, keepdim=True), self.config.rate)  # equation 6
+            assigned, prices = self._assigned(query, means, prices)
+        return assigned.T
+
+    def _powers(self, x: Tensor) -> Tensor:
+        """Return features after the power transform (equation 1); negative ones count as zero."""
+        return F.normalize((self.transformed(x).relu() + 1e-6).pow(self.config.power), dim=1)
+
+    def _assigned(self, query: Tensor, means: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of the transport of queries to [N, D] means, and what `balanced` adds."""
+        nearness = -self.config.sharpness * squared_distances(means, query)
+        return balanced(nearness, prices, self.config.transport_steps)
+
+
+def balanced(scores: Tensor, prices: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Return the [N, M] log-probabilities of scores plus a number of each class, so that all classes are as frequent.
+
+    Sinkhorn's iterations (Cuturi 2013, https://arxiv.org/abs/1306.0895): the probabilities of a query sum to 1, and
+    those of a class to M / N.
+
+    Args:
+        scores: [N, M] scores.
+        prices: [N] numbers to begin with.
+        steps: number of iterations.
+
+    Returns:
+        The log-probabilities, and the [N] numbers.
+    """
+    way, queries = scores.shape
+    if queries < way:
+        return scores.log_softmax(dim=0), prices
+    kernel, of_class = scores.log_softmax(dim=0).exp(), prices.exp()
+    for _ in range(steps):
+        of_query = 1 / (of_class @ kernel)
+        of_class = queries / way / (kernel @ of_query)
+    prices = of_class.log()
+    return (scores + prices.unsqueeze(1)).log_softmax(dim=0), prices
