@@ -208,8 +208,7 @@ def test_transductive_finetuning_is_adam_on_cross_entropy_and_entropy(shots: tup
 
     weight = by_adam(means_of(support), loss, steps=25, lr=0.01)
     head = make("transductive-finetuning", lr=0.01)
-    # Where an image is its class's mean, the distance is zero but for rounding.
-    close(answers(head, support, query), -torch.cdist(query, weight), atol=1e-4 if 1 in shots else 1e-9)
+    close(answers(head, support, query), -torch.cdist(query, weight))
 
 
 @every_shots
