@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ class ClassImages:
         images: [n, C, H, W] uint8 images, or [n, D] float32 vectors.
         image_names: [n] names, see `Pack`.
         remarks: oddities for records, e.g. files that are no images.
+        above: names of the inner nodes of a hierarchy that the class is below, e.g. of WordNet.
     """
 
     name: str
     images: npt.NDArray[Any]
     image_names: Sequence[str] | None = None
     remarks: Sequence[str] = ()
+    above: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Pack:
             order of the images is always the same.
         remarks: oddities for records.
         stored_fingerprint: the fingerprint in the file of a pack that was read; empty for a new pack.
+        nodes: the classes below each inner node of a hierarchy; empty without a hierarchy.
     """
 
     images: npt.NDArray[Any]
@@ -64,6 +68,7 @@ class Pack:
     image_names: tuple[str, ...] | None = None
     remarks: tuple[str, ...] = ()
     stored_fingerprint: str = ""
+    nodes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -73,9 +78,13 @@ class Pack:
     def classes(self) -> Iterator[ClassImages]:
         """Yield each class."""
         bounds = self.offsets.tolist()
-        for name, first, last in zip(self.class_names, bounds, bounds[1:], strict=False):
+        above = defaultdict[int, list[str]](list)
+        for node, classes in self.nodes.items():
+            for class_ in classes:
+                above[class_].append(node)
+        for number, (name, first, last) in enumerate(zip(self.class_names, bounds, bounds[1:], strict=False)):
             names = None if self.image_names is None else self.image_names[first:last]
-            yield ClassImages(name, self.images[first:last], names)
+            yield ClassImages(name, self.images[first:last], names, above=above[number])
 
 
 def fingerprint_of(pack: Pack, hashing: Hashing = lambda done, total: None) -> str:
@@ -85,7 +94,8 @@ def fingerprint_of(pack: Pack, hashing: Hashing = lambda done, total: None) -> s
         pack: the pack.
         hashing: told of the progress.
     """
-    names = [pack.class_names] if pack.image_names is None else [pack.class_names, pack.image_names]
+    names: list[Any] = [pack.class_names] if pack.image_names is None else [pack.class_names, pack.image_names]
+    names += [dict(pack.nodes)] if pack.nodes else []
     digest = hashlib.sha256(json.dumps([pack.images.shape, *names]).encode())
     digest.update(np.ascontiguousarray(pack.offsets).tobytes())
     row_bytes = max(1, pack.images[:1].nbytes)
@@ -119,18 +129,26 @@ def write_pack(
     names: list[str] = []
     offsets, image_names = [0], list[str]()
     remarks = list(content.remarks) if isinstance(content, Pack) else []
+    nodes = defaultdict[str, list[int]](list)
     try:
         with written_rows(path) as writer:
             for part in classes:
                 writer.add(part.images)
+                for node in part.above:
+                    nodes[node].append(len(names))
                 names.append(part.name)
                 offsets.append(offsets[-1] + len(part.images))
                 image_names += part.image_names or ()
                 remarks += part.remarks
             pack = Pack(
-                writer.rows(), np.array(offsets, np.int64), tuple(names), tuple(image_names) or None, tuple(remarks)
+                writer.rows(),
+                np.array(offsets, np.int64),
+                tuple(names),
+                tuple(image_names) or None,
+                tuple(remarks),
+                nodes=nodes,
             )
-            text = json.dumps([pack.class_names, pack.image_names, pack.remarks]).encode()
+            text = json.dumps([pack.class_names, pack.image_names, pack.remarks, nodes]).encode()
             tensors: dict[str, npt.NDArray[Any]] = {"offsets": pack.offsets, "names": np.frombuffer(text, np.uint8)}
             writer.finish(tensors, {"fingerprint": fingerprint_of(pack, hashing), "stamp": stamp})
     except OSError as error:
@@ -187,7 +205,7 @@ def verify_pack(path: Path, hashing: Hashing = lambda done, total: None) -> Pack
 
 
 def _pack_of(file: RowFile) -> Pack:
-    class_names, image_names, remarks = json.loads(file.tensors["names"].tobytes())
+    class_names, image_names, remarks, *later = json.loads(file.tensors["names"].tobytes())
     return Pack(
         images=file.rows,
         offsets=file.tensors["offsets"].copy(),
@@ -195,6 +213,7 @@ def _pack_of(file: RowFile) -> Pack:
         image_names=None if image_names is None else tuple(image_names),
         remarks=tuple(remarks),
         stored_fingerprint=file.metadata["fingerprint"],
+        nodes=later[0] if later else {},  # packs of earlier versions have none
     )
 
 

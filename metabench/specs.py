@@ -49,7 +49,16 @@ class Spec:
 
 @dataclass(frozen=True)
 class AlgorithmSpec(Spec):
-    """Announces a `metabench.api.Algorithm`."""
+    """Announces a `metabench.api.Algorithm`.
+
+    Attributes:
+        floor: whether it is a floor, which methods must beat: a suite with ``floors: true`` tests it beside its own
+            algorithms, without training, and tables do not rank it.
+        differs: differences from the paper, a clause each, for the method's page.
+    """
+
+    floor: bool = False
+    differs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

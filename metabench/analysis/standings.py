@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabench.analysis.bootstrap import MeanOfSeeds, pooled_interval
-from metabench.analysis.metrics import own_metric
+from metabench.analysis.metrics import RANKED_BY, own_metric
 from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
 from metabench.analysis.parameters import varying_parameters
 from metabench.analysis.published import Comparison, compare_published
@@ -54,16 +54,16 @@ class Row:
         inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `primary`.
         metrics: the other metrics by name: mean over seeds, and half the 95 % interval over episodes. Of several
             seeds, it is the mean of their intervals, which is no smaller than the interval of the mean.
-        rank: rank in the table; ties share the rank of the best. None where no seed is ok, or where the method
-            was tested on other episodes than most of the table.
+        rank: rank in the table; ties share the rank of the best. None where no seed is ok, where the method was tested
+            on other episodes than most of the table, or is a floor.
         tie: whether the difference to the best is not significant.
         versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
         p_holm: adjusted p of the difference to each other ranked method, by its name (`Comparisons.p_holm`).
         published: the published result for the method, with differences of protocol.
         values: [n] value of each episode, mean over the seeds; [n, k] figures of a pooled metric; None where no seed is
             ok.
-        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok. Methods with equal keys are
-            compared on the first episodes that all of them have.
+        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok, and of a floor. Methods with
+            equal keys are compared on the first episodes that all of them have.
         params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
         pooled: the metric that pools the figures; None for a metric with a value for each episode.
         trained_on: dataset of the training, if a method of the table was trained on another dataset than it is tested
@@ -95,6 +95,11 @@ class Row:
         return [record for record in self.records if record.status == "ok"]
 
     @property
+    def floor(self) -> bool:
+        """Return whether it is a floor, which is neither ranked nor compared."""
+        return any(record.floor for record in self.finished)
+
+    @property
     def metric(self) -> Declaration:
         """Return the declaration of the metric that ranks, where a seed is ok."""
         return self.finished[0].ranking
@@ -104,7 +109,7 @@ class Row:
 class Table:
     """All methods on one dataset, backbone, way and shot.
 
-    Rows are sorted by the metric that ranks, the best first; failed and skipped methods come last.
+    Rows are sorted by the metric that ranks, the best first; floors, then failed and skipped methods come last.
     """
 
     dataset: str
@@ -117,6 +122,15 @@ class Table:
     def task(self) -> str:
         """Return dataset, way, shot and backbone as text."""
         return f"{self.dataset} · {shape_text(self.way, self.shot)} · {self.backbone}"
+
+    @property
+    def chance(self) -> float | None:
+        """Return the accuracy of guessing; None of a regression, and where another metric ranks."""
+        known = [record for row in self.rows for record in row.finished if record.ranked_by == RANKED_BY]
+        if not known or any(record.task == "regression" for record in known):
+            return None
+        of_record = next((record.chance for record in known if record.chance is not None), None)
+        return of_record if of_record is not None or not self.way else 1 / self.way
 
     @property
     def title(self) -> str:
@@ -234,7 +248,7 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
         metrics=_further(finished),
         published=published,
         values=values,
-        tested_on=episodes_of(finished[0]),
+        tested_on=None if finished[0].floor else episodes_of(finished[0]),
     )
 
 
@@ -249,7 +263,7 @@ def _pooled_row(records: Sequence[Record], finished: Sequence[Record], by_seed: 
         seed_ci95=seed_ci95([record.primary.value for record in finished if record.primary]),
         metrics=_further(finished),
         values=figures,
-        tested_on=episodes_of(finished[0]),
+        tested_on=None if finished[0].floor else episodes_of(finished[0]),
         pooled=metric,
     )
 
@@ -327,9 +341,10 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
     main = max(tested, key=lambda key: (tested.count(key), sizes[key], key), default=None)
     common = common_episodes([row for row in rows if row.tested_on == main])
 
-    def key(row: Row) -> tuple[bool, bool, float, str]:
+    def key(row: Row) -> tuple[bool, bool, bool, float, str]:
         other_episodes = row.tested_on is not None and row.tested_on != main
-        return row.primary is None, other_episodes, _loss(row, None if other_episodes else common), row.name
+        loss = _loss(row, None if other_episodes or row.floor else common)
+        return row.primary is None, row.floor, other_episodes, loss, row.name
 
     return sorted(rows, key=key)
 

@@ -166,6 +166,10 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
             train: the training images in order, undistorted; features for an algorithm that reads features.
         """
 
+    def lr_multiplier(self, name: str) -> float:
+        """Return the factor of the outer learning rate for a parameter of this name; by default 1."""
+        return 1.0
+
     # Any: subclasses write the one class that they train on, which the type of an argument must not narrow otherwise.
     def train_step(self, batch: Any) -> Metrics:
         """Make one outer update from a batch; return at least ``{"loss": scalar}``.
@@ -218,8 +222,9 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         The constructor is too early: subclasses add parameters after it, and the engine then moves them to the device.
         """
         if self._outer is None:
-            weights = list(trained_weights(self).values())
-            self._outer = OuterOptimiser(weights, self.config, self._steps)
+            weights = trained_weights(self)
+            multipliers = [self.lr_multiplier(name) for name in weights]
+            self._outer = OuterOptimiser(list(weights.values()), self.config, self._steps, multipliers)
         return self._outer
 
 

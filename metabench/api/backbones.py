@@ -52,6 +52,8 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     Config: ClassVar[type[Config]] = Config
     #: D, the length of a feature vector; set by the constructor.
     features: int
+    #: (C, h, w) of the maps that the features are, flattened; None for features that are no maps.
+    map_shape: tuple[int, int, int] | None = None
     #: Whether queries are normalised by statistics of the support set, which must then be in the same batch.
     needs_support: bool = False
     #: Whether, at test, the features of an image depend on that image only; images of several episodes may then be

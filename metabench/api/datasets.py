@@ -59,6 +59,8 @@ class Split:
         image_names: [n] names, see `metabench.api.Pack`.
         families: [classes] family numbers, e.g. of the alphabets of characters. An episode that draws its way has
             classes of one family (``eval.sampling``). None draws from all classes.
+        nodes: the classes below each inner node of a hierarchy, e.g. of WordNet. An episode that draws its way has
+            those of one node, at most 50 of them, and `families` are then of no use. None without a hierarchy.
     """
 
     images: Tensor | Rows
@@ -69,6 +71,7 @@ class Split:
     groups: Sequence[int] | None = None
     image_names: Sequence[str] | None = None
     families: Sequence[int] | None = None
+    nodes: Sequence[Sequence[int]] | None = None
 
     @classmethod
     def of(
@@ -93,6 +96,8 @@ class Split:
             members = [indices[images[indices]] for indices in members]
         order = np.concatenate(members) if members else np.empty(0, np.int64)
         names = pack.image_names
+        numbers = {class_: number for number, class_ in enumerate(classes)}
+        nodes = [[numbers[c] for c in below if c in numbers] for below in pack.nodes.values()]
         return cls(
             images=TensorRows(torch.from_numpy(pack.images), torch.from_numpy(order)),
             offsets=torch.tensor([0, *(len(images) for images in members)]).cumsum(0),
@@ -100,6 +105,7 @@ class Split:
             mean=mean,
             std=std,
             image_names=None if names is None else [names[i] for i in order],
+            nodes=[node for node in nodes if node] or None,
         )
 
     @cached_property

@@ -84,13 +84,16 @@ class OuterOptimiser:
         parameters: the trained parameters.
         config: an `AlgorithmConfig`.
         steps: number of outer updates of the training.
+        multipliers: factors of the learning rate, one for each parameter; by default 1.
 
     Raises:
         TypeError: the config has no learning rate.
         Unfit: there is no trained parameter.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], config: Config, steps: int) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], config: Config, steps: int, multipliers: Sequence[float] | None = None
+    ) -> None:
         if not isinstance(config, AlgorithmConfig):
             raise TypeError(
                 f"{type(config).__name__} is no metabench.api.AlgorithmConfig: subclass it, or override train_step, "
@@ -100,7 +103,7 @@ class OuterOptimiser:
             raise Unfit("the backbone is frozen and the algorithm has no weights of its own: there is nothing to train")
         self._parameters = parameters
         self._clip = config.clip
-        self._optimiser = _optimiser(parameters, config)
+        self._optimiser = _optimiser(_groups(parameters, config.lr, multipliers), config)
         # A function of the step's number: a resumed training needs no other state of the schedule.
         changes = config.warm_up > 0 or config.schedule != "constant"
         self._schedule = LambdaLR(self._optimiser, lambda step: lr_factor(config, step, steps)) if changes else None
@@ -129,7 +132,15 @@ class OuterOptimiser:
             self._schedule.load_state_dict(state["schedule"])
 
 
-def _optimiser(parameters: Sequence[Tensor], config: AlgorithmConfig) -> torch.optim.Optimizer:
+def _groups(parameters: Sequence[Tensor], lr: float, multipliers: Sequence[float] | None) -> list[dict[str, Any]]:
+    """Return torch's parameter groups, one for each learning rate."""
+    groups: dict[float, list[Tensor]] = {}
+    for parameter, factor in zip(parameters, multipliers or [1.0] * len(parameters), strict=True):
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": members, "lr": lr * factor} for factor, members in groups.items()]
+
+
+def _optimiser(parameters: list[dict[str, Any]], config: AlgorithmConfig) -> torch.optim.Optimizer:
     # Fused: in a small network, one call per weight would take longer than the computation.
     shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.optimiser == "sgd":

@@ -1,4 +1,4 @@
-"""Describe one plugin: its docs, parameters and defaults."""
+"""Describe one plugin: its docs, parameters and defaults, as text or as a page in Markdown."""
 
 from __future__ import annotations
 
@@ -6,25 +6,72 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from metabench.errors import in_one_line
+from metabench.registry.configs import test_time_names
 from metabench.registry.file_classes import absolute, is_local
 from metabench.registry.manager import PluginManager
+from metabench.specs import AlgorithmSpec, Spec
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Config
 
-#: Columns of a description.
+#: Columns of a description as text.
 _WIDTH = 100
 
 
-def describe(name: str, plugins: PluginManager) -> str:
-    """Return docs and parameters of an algorithm, backbone, dataset, logger, metric or engine.
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a plugin.
+
+    Attributes:
+        name: its name.
+        type: its type and bounds, e.g. ``"integer > 0"``.
+        default: the default as JSON, or that it must be given.
+        docs: its meaning.
+        at_test: whether only a test uses it (`metabench.api.at_test`).
+    """
+
+    name: str
+    type: str
+    default: str
+    docs: str
+    at_test: bool
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a plugin without running it.
+
+    Attributes:
+        name: its name.
+        kind: algorithm, backbone, dataset, logger, metric or engine.
+        provider: the distribution that provides it.
+        target: module and name of its class.
+        spec: its announcement; None of a class in a file.
+        docs: the docstring of the class.
+        traits: what an algorithm is and needs, a clause each.
+        parameters: its parameters, or why they cannot be listed.
+    """
+
+    name: str
+    kind: str
+    provider: str
+    target: str
+    spec: Spec | None
+    docs: str
+    traits: Sequence[str]
+    parameters: Sequence[Parameter] | str
+
+
+def describe(name: str, plugins: PluginManager) -> Description:
+    """Describe an algorithm, backbone, dataset, logger, metric or engine.
 
     Args:
         name: its name, or ``FILE.py:CLASS``.
@@ -37,19 +84,85 @@ def describe(name: str, plugins: PluginManager) -> str:
         name = absolute(name, Path.cwd())
     kind = plugins.kind_of(name)
     cls = getattr(plugins, f"{kind}_class")(name)
-    spec = {
+    specs: Mapping[str, Spec] = {
         **plugins.engines(),
         **plugins.metrics(),
         **plugins.loggers(),
         **plugins.datasets(),
         **plugins.backbones(),
         **plugins.algorithms(),
-    }.get(name)
-    source = [spec.reference, spec.link] if spec else []
-    lines = [f"{name}: {kind} of {plugins.provider(kind, name)} ({cls.__module__}:{cls.__qualname__})"]
+    }
+    return Description(
+        name=name,
+        kind=kind,
+        provider=plugins.provider(kind, name),
+        target=f"{cls.__module__}:{cls.__qualname__}",
+        spec=specs.get(name),
+        docs=_docs(cls),
+        traits=_traits(cls) if kind == "algorithm" else (),
+        parameters=() if kind in ("logger", "metric", "engine") else _parameters(cls.Config),
+    )
+
+
+def as_text(found: Description) -> str:
+    """Return a description as text for a terminal."""
+    lines = [f"{found.name}: {found.kind} of {found.provider} ({found.target})"]
+    source = [found.spec.reference, found.spec.link] if found.spec else []
     lines += [", ".join(filter(None, source))] if any(source) else []
-    parameters = "parameters: none" if kind in ("logger", "metric", "engine") else _parameters(cls.Config)
-    return "\n".join([*lines, "", _docs(cls), "", parameters])
+    lines += ["", found.docs]
+    if isinstance(found.spec, AlgorithmSpec) and found.spec.differs:
+        lines += [
+            "",
+            "differs from the paper:",
+            *(
+                textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+                for line in found.spec.differs
+            ),
+        ]
+    if isinstance(found.parameters, str) or not found.parameters:
+        return "\n".join([*lines, "", f"parameters: {found.parameters or 'none'}"])
+    rows = [[parameter.name, parameter.type, parameter.default] for parameter in found.parameters]
+    width = _WIDTH - sum(max(len(row[column]) for row in rows) + 2 for column in range(3)) - 2
+    wrapped = [
+        [*row, "\n".join(textwrap.wrap(parameter.docs, max(30, width)))]
+        for row, parameter in zip(rows, found.parameters, strict=True)
+    ]
+    table = tabulate(wrapped, tablefmt="plain", disable_numparse=True)
+    return "\n".join([*lines, "", "parameters:", textwrap.indent(table, "  ")])
+
+
+def as_markdown(found: Description) -> str:
+    """Return a description as a page in Markdown."""
+    spec = found.spec
+    lines = [f"# {found.name}", ""]
+    if spec and spec.reference:
+        lines += [f"[{spec.reference}]({spec.link})" if spec.link else spec.reference, ""]
+    lines += [found.docs.replace("``", "`"), "", f"`{found.target}`, of {found.provider}.", ""]
+    lines += [f"- {trait}" for trait in found.traits] + ([""] if found.traits else [])
+    if isinstance(spec, AlgorithmSpec) and spec.differs:
+        lines += ["## Differences from the paper", "", *(f"- {line}" for line in spec.differs), ""]
+    lines += ["## Parameters", ""]
+    if isinstance(found.parameters, str):
+        return "\n".join([*lines, found.parameters])
+    if not found.parameters:
+        return "\n".join([*lines, "None."])
+    titles = ["parameter", "type", "default", "used in", "meaning"]
+    rows = [
+        [
+            f"`{parameter.name}`",
+            _cell(parameter.type),
+            f"`{parameter.default}`",
+            "test" if parameter.at_test else "training" if found.kind == "algorithm" else "",
+            _cell(parameter.docs),
+        ]
+        for parameter in found.parameters
+    ]
+    return "\n".join([*lines, tabulate(rows, titles, tablefmt="github", disable_numparse=True)])
+
+
+def _cell(text: str) -> str:
+    """Return a text for a cell of a table in Markdown."""
+    return text.replace("``", "`").replace("|", "\\|")
 
 
 def _docs(cls: type) -> str:
@@ -58,24 +171,40 @@ def _docs(cls: type) -> str:
     return re.split(r"\n\n(?:Args|Attributes|Raises):\n", text)[0] or "(no docs)"
 
 
-def _parameters(config: type[Config]) -> str:
-    """Return a table of the parameters."""
+def _traits(cls: Any) -> list[str]:
+    """Return what an algorithm trains on, reads and serves; see `metabench.api.Algorithm`."""
+    trained = {
+        "episodes": "trains on episodes",
+        "images": "trains on labelled images of all training classes",
+        "nothing": "trains on nothing: it is tested on the weights of others, or of a pretrained backbone",
+    }
+    return [
+        trained.get(cls.trains_on, f"trains on {cls.trains_on}"),
+        "reads features of the backbone" if cls.reads == "features" else "reads images",
+        f"tasks: {', '.join(cls.tasks)}",
+        "one training serves tests of any way" if cls.any_way else "is tested in the way that it is built for",
+        "draws random numbers" if cls.draws else "draws no random numbers",
+    ]
+
+
+def _parameters(config: type[Config]) -> list[Parameter] | str:
+    """Return the parameters, or why they cannot be listed."""
     try:
         schema = config.model_json_schema()
     except Exception as error:  # pydantic's, or that of a plugin's type
-        return f"parameters: cannot be listed ({in_one_line(error)})"
+        return f"cannot be listed ({in_one_line(error)})"
     properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
-    if not properties:
-        return "parameters: none"
-    docs = _attribute_docs(config)
-    rows = [
-        [name, _type(field), json.dumps(field["default"]) if "default" in field else "(must be given)"]
+    docs, at_test = _attribute_docs(config), test_time_names(config)
+    return [
+        Parameter(
+            name,
+            _type(field),
+            json.dumps(field["default"]) if "default" in field else "(must be given)",
+            docs.get(name, ""),
+            name in at_test,
+        )
         for name, field in properties.items()
     ]
-    width = _WIDTH - sum(max(len(row[column]) for row in rows) + 2 for column in range(3)) - 2
-    wrapped = [[*row, "\n".join(textwrap.wrap(docs.get(row[0], ""), max(30, width)))] for row in rows]
-    table = tabulate(wrapped, tablefmt="plain", disable_numparse=True)
-    return "parameters:\n" + textwrap.indent(table, "  ")
 
 
 def _type(field: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import click
 
 from metabench.cli.streams import say
+from metabench.errors import UsageError
 from metabench.registry.manager import PluginManager
 from metabench.specs import Spec
 from metabench.text import counted
@@ -14,7 +15,8 @@ from metabench.text import counted
 
 @click.command("list")
 @click.argument("kind", default="all", metavar="[KIND|NAME]")
-def list_(kind: str) -> None:
+@click.option("--format", "form", type=click.Choice(["text", "markdown"]), default="text", help="Form of NAME's page.")
+def list_(kind: str, form: str) -> None:
     """List what is installed, or describe NAME.
 
     KIND is algorithms, backbones, datasets, metrics, engines, suites, loggers or plugins. NAME is an algorithm, a
@@ -40,10 +42,13 @@ def list_(kind: str) -> None:
     }
     kind = f"{kind}s" if f"{kind}s" in sections else kind
     if kind != "all" and kind not in sections:
-        from metabench.cli.description import describe
+        from metabench.cli.description import as_markdown, as_text, describe
 
-        say(describe(kind, plugins))
+        found = describe(kind, plugins)
+        say(as_markdown(found) if form == "markdown" else as_text(found))
         return
+    if form != "text":
+        raise UsageError("--format is of the page of one NAME: give a name, or leave it out")
     chosen = list(sections) if kind == "all" else [kind]
     for section in chosen:
         rows = sections[section](plugins)

@@ -76,7 +76,8 @@ class SmallNetwork(Backbone):
         self.frozen = frozen
         self.first = nn.Conv2d(image_shape[0], 8, 3, stride=2, padding=1)
         self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
-        self.features = 16 * (SIZE // 4) ** 2
+        self.map_shape = (16, SIZE // 4, SIZE // 4)
+        self.features = math.prod(self.map_shape)
         self.norm = norm
         self.running = nn.BatchNorm2d(8) if norm == "running" else None
         self.per_image = norm in ("none", "running")

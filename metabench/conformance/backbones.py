@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -170,8 +171,13 @@ def check_shapes(subject: Subject) -> None:
 
 
 def check_features(subject: Subject) -> None:
-    """Features are finite float32 numbers [n, `features`]."""
+    """Features are finite float32 numbers [n, `features`], as many as a map of `map_shape` has, if it is set."""
     for shape, backbone in subject.accepted():
+        if backbone.map_shape and math.prod(backbone.map_shape) != backbone.features:
+            raise NotConforming(
+                f"maps of {_text(backbone.map_shape)} have {math.prod(backbone.map_shape)} numbers, and `features` is "
+                f"{backbone.features}: set `map_shape` for features that are flattened maps only"
+            )
         for training in (True, False):
             where = f"in {'train' if training else 'eval'} mode, for images of {_text(shape)}"
             try:

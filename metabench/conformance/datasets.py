@@ -134,7 +134,7 @@ def _difference(one: Split, other: Split) -> str:
         return "images"
     if not torch.equal(one.offsets, other.offsets):
         return "offsets"
-    for name in ("class_names", "mean", "std", "groups", "image_names", "families"):
+    for name in ("class_names", "mean", "std", "groups", "image_names", "families", "nodes"):
         values = [None if value is None else list(value) for value in (getattr(one, name), getattr(other, name))]
         if values[0] != values[1]:
             return name

@@ -28,6 +28,8 @@ from metabench.data.sampler import (
 
 #: Most images by which a class adds to the size of a support set.
 _MOST_OF_A_CLASS = 100
+#: Most classes below a node: the least that leaves each class of ImageNet below some node (the authors' code).
+_MOST_BELOW_A_NODE = 392
 #: Smallest and largest log weight of a class in the support set.
 _LOG_WEIGHTS = (math.log(0.5), math.log(2.0))
 #: Words of an episode: family, way, classes, size of the support set, weights; then images, and order of the queries.
@@ -60,7 +62,9 @@ class MetaDatasetSampler:
     The way is uniform between 5 and 50, or all classes; queries are as many of each class as half the smallest one, at
     most 10; the size of the support set is a uniform share of the images that are left, at most 100 of a class and 500
     in all; shots follow the sizes of the classes, each times a factor between 1/2 and 2, at least 1. Where classes have
-    families, such as alphabets, an episode has classes of one family of at least 5, each family being as likely.
+    families, such as alphabets, an episode has classes of one family of at least 5, each family being as likely. Where
+    they have a hierarchy, an episode has all classes below one inner node of 5 to 392, each node being as likely; of
+    more than 50 classes, 50.
 
     Args:
         offsets: [classes + 1] image `j` belongs to class `c` when ``offsets[c] <= j < offsets[c + 1]``.
@@ -68,9 +72,10 @@ class MetaDatasetSampler:
         stream: name of the sequence of episodes.
         seed: seed of the sequence.
         families: [classes] number of the family of each class; None for one family.
+        nodes: the classes below each inner node of a hierarchy, in the place of families; None without a hierarchy.
 
     Raises:
-        ValueError: there are fewer than 5 classes, of a family, or a class has fewer than 2 images.
+        ValueError: there are fewer than 5 classes, of a family or below a node, or a class has fewer than 2 images.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class MetaDatasetSampler:
         stream: str,
         seed: int,
         families: Sequence[int] | None = None,
+        nodes: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._offsets = np.asarray(offsets, dtype=np.int64)
         self._sizes = np.diff(self._offsets)
@@ -88,11 +94,18 @@ class MetaDatasetSampler:
                 f"episodes of varying ways need {LEAST_WAYS} classes of at least {shape.per_class} images, not "
                 f"{len(self._sizes)} of at least {self._sizes.min(initial=0)}"
             )
-        numbers = np.zeros(len(self._sizes), np.int64) if families is None else np.asarray(families)
-        members = [np.flatnonzero(numbers == family) for family in np.unique(numbers)]
+        self._whole = nodes is not None
+        if nodes is not None:
+            members = [np.array(node, np.int64) for node in nodes if len(node) <= _MOST_BELOW_A_NODE]
+        else:
+            numbers = np.zeros(len(self._sizes), np.int64) if families is None else np.asarray(families)
+            members = [np.flatnonzero(numbers == family) for family in np.unique(numbers)]
         self._families = [classes for classes in members if len(classes) >= LEAST_WAYS]
         if not self._families:
-            raise ValueError(f"episodes of varying ways need a family of {LEAST_WAYS} classes")
+            needed = f"a family of {LEAST_WAYS}"
+            if nodes is not None:
+                needed = f"a node with {LEAST_WAYS} to {_MOST_BELOW_A_NODE}"
+            raise ValueError(f"episodes of varying ways need {needed} classes")
         self._key = sampler_key(stream, shape, seed)
 
     def ways(self, first: int, count: int) -> IntArray:
@@ -137,11 +150,13 @@ class MetaDatasetSampler:
         return words
 
     def _family(self, words: Sequence[int]) -> IntArray:
-        """Return the classes of the family of an episode."""
+        """Return the classes of the family, or below the node, of an episode."""
         return self._families[words[_FAMILY] % len(self._families)]
 
     def _way(self, family: IntArray, words: Sequence[int]) -> int:
         most = min(MOST_WAYS, len(family))
+        if self._whole:
+            return most
         return LEAST_WAYS + words[_WAY] % (most - LEAST_WAYS + 1)
 
     def _composition(self, words: Sequence[int]) -> Composition:

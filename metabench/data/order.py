@@ -33,6 +33,7 @@ class Order:
         offsets: [classes + 1] index in `images` of the first image of each sorted class, and n.
         families: [classes] number of the family of each sorted class, in the order of their first classes; None without
             families.
+        nodes: the sorted classes below each node of a hierarchy, as `metabench.api.Split.nodes`, in order.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Order:
     images: IntArray
     offsets: IntArray
     families: tuple[int, ...] | None = None
+    nodes: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
     def of(cls, split: Split, least: int = 0) -> Order:
@@ -63,6 +65,7 @@ class Order:
             images=np.concatenate([np.empty(0, np.int64), *members]),
             offsets=np.cumsum([0, *(len(images) for images in members)], dtype=np.int64),
             families=None if split.families is None else _numbered([int(split.families[c]) for c in classes]),
+            nodes=None if split.nodes is None else _renumbered(split.nodes, classes),
         )
 
     def stream(self, split: str, shape: EpisodeShape | None = None) -> str:
@@ -70,12 +73,15 @@ class Order:
 
         Args:
             split: name of the split.
-            shape: shape of the episodes; families count only where their ways vary.
+            shape: shape of the episodes; families and nodes count only where their ways vary.
         """
         counts = np.diff(self.offsets).tolist()
         text = json.dumps(list(zip(self.names, counts, strict=True)), separators=(",", ":"))
-        if shape is not None and shape.sampling is not None and self.families is not None:
-            text += json.dumps(self.families)
+        if shape is not None and shape.sampling is not None:
+            if self.nodes is not None:
+                text += json.dumps({"nodes": self.nodes})
+            elif self.families is not None:
+                text += json.dumps(self.families)
         return f"{split}|{hashlib.sha256(text.encode()).hexdigest()}"
 
 
@@ -83,6 +89,12 @@ def _numbered(families: Sequence[int]) -> tuple[int, ...]:
     """Return the families numbered from 0 in the order in which they come."""
     numbers = {family: number for number, family in enumerate(dict.fromkeys(families))}
     return tuple(numbers[family] for family in families)
+
+
+def _renumbered(nodes: Sequence[Sequence[int]], classes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Return the nodes with the sorted numbers of their classes, without the classes that are not drawn."""
+    numbers = {int(class_): number for number, class_ in enumerate(classes)}
+    return tuple(sorted(tuple(sorted(numbers[int(c)] for c in node if int(c) in numbers)) for node in nodes))
 
 
 def episodes_key(split: Split | SourceSplit, name: str, shape: EpisodeShape, seed: int, content: str) -> str:

@@ -161,9 +161,9 @@ class EpisodeSampler:
         class_words, image_words, order_words, share_words = np.split(
             words, np.cumsum([way, way * (shot + most), way * queries]), axis=1
         )
-        classes = _distinct(class_words, np.full(count, len(self._sizes)))
+        classes = distinct(class_words, np.full(count, len(self._sizes)))
         sizes = self._sizes[classes]
-        within = _distinct(image_words.reshape(count * way, shot + most), sizes.reshape(-1))
+        within = distinct(image_words.reshape(count * way, shot + most), sizes.reshape(-1))
         images = self._offsets[classes][:, :, None] + within.reshape(count, way, shot + most)
         labels = np.broadcast_to(np.arange(way)[:, None], (count, way, shot + most))
         asked = np.full((count, way), queries)
@@ -208,7 +208,7 @@ def episode_words(key: str, first: int, count: int, draws: int) -> npt.NDArray[n
     return np.asarray(words, dtype=np.uint64).reshape(count, -1)
 
 
-def _distinct(words: npt.NDArray[np.uint64], limits: IntArray) -> IntArray:
+def distinct(words: npt.NDArray[np.uint64], limits: IntArray) -> IntArray:
     """Map random words to distinct integers below each row's limit.
 
     All subsets are equally likely. The k-th number is drawn from ``limit - k`` values and moved past the earlier ones,

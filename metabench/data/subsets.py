@@ -91,6 +91,9 @@ def limited(split: Split, subset: Subset, seed: int) -> Split:
         groups=None if split.groups is None else [split.groups[c] for c in classes],
         image_names=None if image_names is None else [image_names[i] for i in index],
         families=None if split.families is None else [split.families[c] for c in classes],
+        nodes=None
+        if split.nodes is None
+        else [[classes.index(c) for c in node if c in members] for node in split.nodes],
     )
 
 

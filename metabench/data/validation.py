@@ -66,6 +66,8 @@ def checked_classes(name: str, classes: Iterable[object]) -> Iterator[ClassImage
             raise _wrong(of_class, "images", "a numpy array", _described(part.images))
         _check_images(of_class, part.images)
         _check_image_names(of_class, part.image_names, len(part.images))
+        if isinstance(part.above, str) or not all(isinstance(node, str) for node in part.above):
+            raise _wrong(of_class, "above", "a sequence of texts", repr(part.above))
         came = (part.images.shape[1:], part.images.dtype, part.image_names is not None)
         form = form or came
         if came[:2] != form[:2]:
@@ -157,6 +159,16 @@ def _check_split(owner: str, split: Split) -> None:
         if numbers.shape != (len(split.class_names),) or numbers.dtype.kind not in "iu":
             expected = f"whole numbers [{len(split.class_names)}], one for each class"
             raise _wrong(owner, field, expected, _described(numbers))
+    _check_nodes(owner, split.nodes, len(split.class_names))
+
+
+def _check_nodes(owner: str, nodes: Any, classes: int) -> None:
+    for node in nodes or ():
+        numbers = np.asarray(node)
+        whole = numbers.ndim == 1 and (numbers.dtype.kind in "iu" or not numbers.size)
+        if not whole or len(set(numbers.tolist())) < len(numbers) or not ((numbers >= 0) & (numbers < classes)).all():
+            expected = f"lists of distinct classes 0 … {classes - 1}, one for each node"
+            raise _wrong(owner, "nodes", expected, repr(node))
 
 
 def _check_complete(name: str, method: str, splits: Mapping[str, object]) -> None:

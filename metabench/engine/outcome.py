@@ -13,6 +13,7 @@ import torch
 from metabench.analysis.calibration import fit_temperature
 from metabench.analysis.estimates import estimate_of_mean, estimates
 from metabench.analysis.metrics import OF_TASK, Collector, Measure, class_accuracies, remarks_on
+from metabench.analysis.shift import measures_of_shift
 from metabench.analysis.stats import DataIntervals, Floats, Ints, mean_interval
 from metabench.api import Algorithm, Classification, SourceSplit, Split, trained_weights
 from metabench.data.sampler import EpisodeShape, IntArray
@@ -29,6 +30,7 @@ from metabench.engine.evaluation import answers, in_batches, inductive_accuracie
 from metabench.engine.features import embedded_once
 from metabench.engine.pictures import episode_png
 from metabench.engine.progress import Interrupted, TimeLimit, Watcher
+from metabench.engine.shift import figures_of_shift
 from metabench.engine.sources import SourceStream
 from metabench.engine.streams import Stream, evaluation_stream, validation_stream
 from metabench.errors import in_one_line
@@ -112,6 +114,7 @@ class Outcome:
     parameters: int
     all_parameters: int
     remarks: list[str]
+    chance: float | None = None
 
     @property
     def primary(self) -> Estimate:
@@ -163,6 +166,7 @@ def test(
     temperature = _temperature(cell, algorithm, splits, device, watcher) if classified else None
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
     collector = Collector(measures, temperature.value if temperature else None)
+    measures = [*measures, *measures_of_shift(settings)]
     known = earlier if earlier is not None and _has_all(earlier, measures, by_label) else None
     by_class = (
         np.empty((0, cell.shape.way if by_label else 1)) if known is None else _values_by_class(known, ranking.name)
@@ -187,8 +191,9 @@ def test(
         kept = kept.followed_by(outputs) if kept and outputs else kept or outputs
     episodes = len(by_class)
     groups = stream.groups(0, episodes)
+    shifted, problems = figures_of_shift(settings, algorithm, stream, batch, watcher, tested, episodes)
     with watch.running():
-        figures = collector.figures()
+        figures = {**collector.figures(), **shifted}
         if known is not None:
             figures = {name: np.concatenate([known.figures[name], values]) for name, values in figures.items()}
         metrics = estimates(figures, groups, measures)
@@ -196,7 +201,7 @@ def test(
     primary = metrics[ranking.name]
     transductive = _controlled(algorithm, stream, settings.seed, batch, watcher)
     size = algorithm.backbone.input.remark(stream.image_shape)
-    remarks = [*remarks_on(collector.problems), *([size] if size else []), *_remarks(values, stream)]
+    remarks = [*remarks_on({**collector.problems, **problems}), *([size] if size else []), *_remarks(values, stream)]
     remarks += _remarks_on_training(cell, trained, weights)
 
     def test_inductively() -> Floats:
@@ -245,6 +250,7 @@ def test(
         parameters=sum(parameter.numel() for parameter in trained_weights(algorithm).values()),
         all_parameters=sum(parameter.numel() for parameter in algorithm.parameters()),
         remarks=remarks,
+        chance=float(stream.chances(0, episodes).mean()) if classified else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -17,10 +18,13 @@ from metabench.data.fixed_episodes import FixedEpisodes
 from metabench.data.meta_dataset import MetaDatasetSampler
 from metabench.data.order import Order
 from metabench.data.sampler import MOST_WAYS, EpisodeIndices, EpisodeSampler, EpisodeShape, IntArray, sampler_key
+from metabench.data.strangers import Strangers
 from metabench.engine.augmentation import Augmentation
+from metabench.engine.corruptions import Corruption
 from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
 from metabench.engine.sources import SourceStream
+from metabench.errors import CellFailed
 from metabench.planning.cells import Cell, Schedule, Training
 
 #: Number of episodes drawn ahead.
@@ -95,7 +99,7 @@ class EpisodeStream:
         augmentation: Augmentation | None = None,
         named: Sequence[NamedEpisode] | None = None,
     ) -> None:
-        self._order, self._named = Order.of(split, shape.per_class), named
+        self._split, self._order, self._named = split, Order.of(split, shape.per_class), named
         self._sampler = self._sampler_of(split, shape, stream, seed)
         self._device = device
         self._features = split.rows if isinstance(split.rows, FeatureRows) else None
@@ -103,6 +107,8 @@ class EpisodeStream:
         self._shape, self._name, self._seed = shape, stream, seed
         self._scale = Scale(split, device)
         self._augmentation = augmentation or Augmentation([], seed)
+        self._corruption: Corruption | None = None
+        self._strangers: Strangers | None = None
         self.varies = shape.varies
         self.task: Task = Classification(shape.way or MOST_WAYS)
         self._groups = (
@@ -133,6 +139,33 @@ class EpisodeStream:
         return EpisodeStream(
             self._features.images, self._shape, self._name, self._seed, self._device, named=self._named
         )
+
+    def corrupted(self, corruption: Corruption) -> EpisodeStream:
+        """Return the same episodes as images, with corrupted queries.
+
+        Raises:
+            CellFailed: the data are no images.
+        """
+        if len(self.image_shape) == 1:
+            raise CellFailed("the data are vectors, and images can be corrupted only")
+        stream = copy.copy(self.images)
+        stream._corruption = corruption
+        return stream
+
+    def with_strangers(self, classes: int) -> EpisodeStream:
+        """Return the same episodes, with queries of other classes among the others: they have the label N.
+
+        Args:
+            classes: number of other classes, of which there are as many queries as of each of the episode.
+
+        Raises:
+            CellFailed: a class has too few images.
+        """
+        stream = copy.copy(self)
+        key = sampler_key(f"{self._order.stream(self._name, self._shape)}|{classes} strangers", self._shape, self._seed)
+        stream._strangers = Strangers(self._order.offsets, classes, self._shape.queries, key)
+        stream._ahead = None
+        return stream
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -168,7 +201,7 @@ class EpisodeStream:
         if self._named is not None:
             return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
         if shape.sampling is not None:
-            return MetaDatasetSampler(self._order.offsets, shape, key, seed, self._order.families)
+            return MetaDatasetSampler(self._order.offsets, shape, key, seed, self._order.families, self._order.nodes)
         return EpisodeSampler(self._order.offsets, shape, key, seed)
 
     def _own_groups(self, classes: int) -> IntArray:
@@ -182,6 +215,7 @@ class EpisodeStream:
         start = first - self._ahead_from
         if self._ahead is None or start < 0 or start + count > len(self._ahead.classes):
             drawn = self._sampler.draw(first, 1 if self.varies else max(count, _AHEAD))
+            drawn = drawn if self._strangers is None else self._strangers.added(drawn, first)
             self._ahead_from, start = first, 0
             self._ahead = replace(
                 drawn,
@@ -193,6 +227,9 @@ class EpisodeStream:
 
     def _images(self, support: Tensor, query: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Return support images and queries at [B, S] and [B, M] indices, in training distorted."""
+        corruption, episodes = self._corruption, len(query)
+        if corruption is not None:
+            return self._gather(support), self._gather(query, lambda images: corruption(images, first, episodes))
         if not self._augmentation:
             return self._gather(support), self._gather(query)
         # Together, because a distortion draws once a step.

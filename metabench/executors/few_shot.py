@@ -95,8 +95,11 @@ class FewShotPlan:
         sharing = sharing_a_training(cells)
         for cell in cells:
             first, schedule = sharing[cell.training.id][0], cell.training.schedule
-            training = str(schedule) if schedule else "nothing is trained"
-            yield f"{cell.id}  {cell.title}  ({training if cell is first else f'weights of {first.id}'})"
+            if schedule is None:
+                training = "nothing is trained"
+            else:
+                training = str(schedule) if cell is first else f"weights of {first.id}"
+            yield f"{cell.id}  {cell.title}  ({training})"
 
     def prepare(
         self, cells: Sequence[Cell], earlier: Mapping[str, Record], store: Store, packing: Packing

@@ -216,6 +216,8 @@ class TrainingJob:
             status="ok" if outcome else status,
             error=problem,
             task=cell.test.task,
+            floor=cell.floor,
+            chance=outcome.chance if outcome else None,
             ranked_by=outcome.ranked_by if outcome else OF_TASK[cell.test.task][0].name,
             metrics=outcome.metrics if outcome else {},
             declarations=outcome.declarations if outcome else {},

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from metabench.analysis.shift import measures_of_shift
 from metabench.errors import StoreError
 from metabench.machine.device import device_name
 from metabench.planning.cells import Cell, Testing, Training
@@ -137,19 +138,27 @@ def kept_records(
             origin["trained_on_data"] = fingerprints[training.dataset.label]
         if not (is_valid(record, origin) and store.is_complete(record)):
             continue
-        if record.primary is None or _has_enough(record.primary, cell.test):
+        lacking = [measure.name for measure in measures_of_shift(cell.test) if measure.name not in record.metrics]
+        if record.primary is None or (_has_enough(record.primary, cell.test) and not lacking):
             kept[cell.id] = record
             continue
         of_weights = training_origin(training, fingerprints[training.dataset.label], device, plugins)
         trained = TrainingFiles(store.path, training.id).read() if training.schedule else None
         if training.schedule and (trained is None or trained.origin != of_weights):
             raise StoreError(
-                f"{cell.title} has {record.primary.episodes} test episodes, more are asked for, and its weights have "
-                f"not been kept in {store.path}: run it again with --fresh, or lower eval.episodes"
+                f"{cell.title} has {_what_it_has(record.primary, lacking)}, and its weights have not been kept in "
+                f"{store.path}: run it again with --fresh, or {'ask for less' if lacking else 'lower eval.episodes'}"
             )
         results = store.episodes(record, groups=False, by_label=True)
         growing[cell.id] = replace(results, outputs=store.outputs(cell.id))
     return kept, growing
+
+
+def _what_it_has(accuracy: Estimate, lacking: Sequence[str]) -> str:
+    """Return the reason why a record needs a further test, for a message."""
+    if lacking:
+        return f"no {', '.join(lacking)}"
+    return f"{accuracy.episodes} test episodes, more are asked for"
 
 
 def _has_enough(accuracy: Estimate, test: Testing) -> bool:

@@ -234,6 +234,9 @@ class Testing:
         batch: most episodes at once; None chooses by device.
         time_limit: most seconds of the test; None sets no limit.
         keep_outputs: number of first episodes whose outputs are kept.
+        strangers: number of other classes whose images are asked about, too; 0 asks about none.
+        corruptions: corruptions of the queries under which the test is repeated.
+        severity: severity of the corruptions, 1 to 5.
         file: the file of the test episodes, whose hash is part of the shape; None draws them.
     """
 
@@ -247,6 +250,9 @@ class Testing:
     batch: int | None = None
     time_limit: float | None = None
     keep_outputs: int = 0
+    strangers: int = 0
+    corruptions: tuple[str, ...] = ()
+    severity: int = 5
     task: TaskKind = "classification"
     file: EpisodesFile | None = None
 
@@ -261,6 +267,7 @@ class Cell:
         selection: the episodes by which the training selects the tested weights.
         test: the test.
         problem: why it cannot run; empty if it can.
+        floor: whether it is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
     """
 
     algorithm: Choice
@@ -268,6 +275,7 @@ class Cell:
     selection: Selection
     test: Testing
     problem: str = ""
+    floor: bool = False
 
     @property
     def dataset(self) -> Choice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.planning.cells import Cell, Schedule, Selection, Snapshot, Testing, Training, WeightsFile
 from metabench.planning.episodes_file import fixed_episodes_of
+from metabench.planning.floors import with_floors
 from metabench.planning.limits import Limit, limits_of, place_of
 from metabench.planning.sources import SOURCES
 from metabench.planning.suite import Suite, SuiteFile, Train
@@ -41,7 +42,8 @@ def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Ta
             found, or every cell is excluded.
         PluginError: a name is unknown or claimed by two plugins, or its plugin is broken.
     """
-    cells = list(_Planner(suite, file, targets or Targets(file, plugins)).cells())
+    whole, floors = with_floors(suite, plugins)
+    cells = list(_Planner(whole, file, targets or Targets(file, plugins), floors).cells())
     if not cells:
         raise file.error(("exclude",), "it leaves no cell: remove a pattern")
     return cells
@@ -54,12 +56,14 @@ class _Planner:
         suite: the resolved suite.
         file: the suite file, for the lines in error messages.
         targets: the suite's classes.
+        floors: labels of algorithms that are floors.
     """
 
-    def __init__(self, suite: Suite, file: SuiteFile, targets: Targets) -> None:
+    def __init__(self, suite: Suite, file: SuiteFile, targets: Targets, floors: Collection[str] = ()) -> None:
         self._suite = suite
         self._file = file
         self._targets = targets
+        self._floors = floors
         self._datasets = {label: targets.choice("dataset", label, entry) for label, entry in suite.datasets.items()}
         self._sizes = {label: targets.sizes(choice) for label, choice in self._datasets.items()}
         self._tasks = {label: targets.task(choice) for label, choice in self._datasets.items()}
@@ -85,6 +89,8 @@ class _Planner:
             shape = self._shape(way, shot)
             datasets = self._datasets[trained_on], self._datasets[tested_on]
             for label in suite.algorithms:
+                if label in self._floors and not self._has_floors(trained_on, tested_on):
+                    continue
                 planned = [
                     cell
                     for backbone in self._backbones[label].values()
@@ -95,6 +101,12 @@ class _Planner:
                 for cell in {cell.training.subset: cell for cell in planned}.values():
                     self._check_sizes(label, cell)
                 yield from planned
+
+    def _has_floors(self, trained_on: str, tested_on: str) -> bool:
+        """Return whether floors, which nothing trains, are tested beside a pair: once for each dataset of tests."""
+        trained = [label for label, tested in self._suite.pairs if tested == tested_on]
+        first = tested_on if tested_on in trained else trained[0]
+        return first == trained_on and self._tasks[tested_on] == "classification"
 
     def _ways(self, dataset: str) -> Sequence[int]:
         """Return the ways of a dataset's episodes; a regression has none, which is written as 1."""
@@ -218,6 +230,7 @@ class _Planner:
                 self._selection(trained_by, shape, tested_on if tested_on is not dataset else None),
                 self._testing(tested_on, shape),
                 next(filter(None, problems), ""),
+                label in self._floors,
             )
 
     def _training(
@@ -328,6 +341,9 @@ class _Planner:
             batch=settings.batch,
             time_limit=settings.time_limit,
             keep_outputs=0 if self._varies(dataset) else settings.keep_outputs,
+            strangers=settings.strangers,
+            corruptions=tuple(settings.corruptions),
+            severity=settings.severity,
             task=task,
             file=file,
         )

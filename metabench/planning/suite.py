@@ -200,6 +200,10 @@ class Until(_Section):
     at_most: PositiveInt
 
 
+#: The corruptions of queries (`metabench.engine.corruptions`).
+CorruptionName = Literal["gaussian_noise", "impulse_noise", "gaussian_blur", "contrast", "brightness"]
+
+
 class Evaluation(_Section):
     """Test settings of all algorithms.
 
@@ -220,6 +224,10 @@ class Evaluation(_Section):
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
         keep_outputs: number of first test episodes whose outputs are kept, so that `metabench score` can compute
             further metrics; 0 keeps none.
+        strangers: number of classes outside an episode of which it is asked as many queries as of its own: how well the
+            largest probability tells them apart is a metric (AUROC). 0 asks none.
+        corruptions: corruptions under which the queries are asked again; each is a metric.
+        severity: severity of the corruptions, 1 to 5.
     """
 
     episodes: PositiveInt = Field(default=1000, ge=2)
@@ -233,6 +241,16 @@ class Evaluation(_Section):
     episodes_file: str | None = Field(default=None, min_length=1)
     time_limit: PositiveFloat | None = None
     keep_outputs: int = Field(default=1000, ge=0)
+    strangers: int = Field(default=0, ge=0)
+    corruptions: list[CorruptionName] = []
+    severity: int = Field(default=5, ge=1, le=5)
+
+    @field_validator("corruptions")
+    @classmethod
+    def _corrupts_once(cls, names: list[CorruptionName]) -> list[CorruptionName]:
+        if len(set(names)) < len(names):
+            raise ValueError("a corruption is given twice")
+        return names
 
     @model_validator(mode="after")
     def _grows(self) -> Evaluation:
@@ -242,6 +260,10 @@ class Evaluation(_Section):
             raise ValueError("the file of episodes says how many queries a class has: remove query_balance")
         if self.sampling is not None and (self.episodes_file is not None or self.query_balance != "equal"):
             raise ValueError("sampling draws the sizes of episodes: remove episodes_file and query_balance")
+        if self.sampling is not None or self.episodes_file is not None:
+            for name in ("strangers", "corruptions"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} are of drawn episodes of one shape: remove {name}")
         return self
 
 
@@ -303,6 +325,7 @@ class Suite(_Section):
     queries: PositiveInt = 15
     seeds: list[int] = Field(default=[0], min_length=1)
     exclude: list[Exclusion] = []
+    floors: bool = False
     precision: Precision = "float32"
     train: OrNone[Train]
     eval: Evaluation = Evaluation()

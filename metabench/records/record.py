@@ -366,6 +366,10 @@ class Record(_Part):
     """Settings, status, metrics and environment of one cell.
 
     Control characters of all texts are escaped, except in `identity`, which is compared and not shown.
+
+    Attributes:
+        floor: whether the algorithm is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
+        chance: accuracy of guessing, where the test episodes have classes; None in records of earlier versions.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -383,6 +387,8 @@ class Record(_Part):
     seed: int
     identity: dict[str, Any]
     task: TaskKind = "classification"
+    floor: bool = False
+    chance: Share | None = None
     status: Status
     error: Line | None = None
     ranked_by: MetricName = "accuracy"

@@ -403,6 +403,15 @@ def _parameter(name: str, rows: Sequence[Row], taken: Collection[str]) -> Column
     return Column(title, text, (lambda row: row.params.get(name)) if are_numbers else None, left=not are_numbers)
 
 
+def chance_texts(table: Table, columns: Sequence[Column]) -> list[str] | None:
+    """Return the texts of the line of chance, one for each column; None where chance means nothing."""
+    if table.chance is None:
+        return None
+    heading = next(row.metric.heading for row in table.rows if row.finished)
+    texts = {"algorithm": "chance", heading: f"{100 * table.chance:.2f}"}
+    return [texts.get(column.title, "") for column in columns]
+
+
 def legend(columns: Sequence[Column]) -> list[str]:
     """Return the explanations of the columns, one per line."""
     return [column.legend for column in columns if column.legend]
@@ -432,8 +441,11 @@ def _unfinished(table: Table) -> list[str]:
 
 
 def _other_episodes(table: Table) -> list[str]:
-    names = [row.name for row in table.rows if row.primary and row.rank is None]
-    lines = [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
+    unranked = [row for row in table.rows if row.primary and row.rank is None]
+    floors = [row.name for row in unranked if row.floor]
+    names = [row.name for row in unranked if not row.floor]
+    lines = [f"floors, neither ranked nor compared: {', '.join(floors)}"] if floors else []
+    lines += [f"tested on other episodes, so neither ranked nor compared: {', '.join(names)}"] if names else []
     ranked = [row for row in table.rows if row.rank is not None and row.values is not None]
     common = common_episodes(ranked)
     if any(row.values is not None and len(row.values) > common for row in ranked):

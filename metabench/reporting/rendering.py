@@ -15,6 +15,7 @@ from metabench.records.record import Record
 from metabench.reporting.json_text import to_json
 from metabench.reporting.leaderboard import (
     Column,
+    chance_texts,
     devices,
     legend,
     metrics_of,
@@ -99,7 +100,7 @@ def render_html(tables: Sequence[Table], metrics: Collection[str] | None = None)
     parts = []
     for table in tables:
         text = tabulate(
-            [[column.text(row) for column in columns] for row in table.rows],
+            _lines(table, columns),
             headers=[column.title for column in columns],
             tablefmt="html",  # escapes the texts
             disable_numparse=True,
@@ -239,6 +240,12 @@ def _alignment(columns: Sequence[Column]) -> list[str]:
     return ["left" if column.left else "right" for column in columns]
 
 
+def _lines(table: Table, columns: Sequence[Column]) -> list[list[str]]:
+    """Return the texts of a table: a line for each row, and that of chance."""
+    chance = chance_texts(table, columns)
+    return [*([column.text(row) for column in columns] for row in table.rows), *([chance] if chance else [])]
+
+
 def _tabulated(
     table: Table,
     columns: Sequence[Column],
@@ -247,7 +254,7 @@ def _tabulated(
     titles: Callable[[str], str] = str,
 ) -> str:
     return tabulate(
-        [[escape(column.text(row)) for column in columns] for row in table.rows],
+        [[escape(text) for text in line] for line in _lines(table, columns)],
         headers=[titles(column.title) for column in columns],
         tablefmt=style,
         disable_numparse=True,

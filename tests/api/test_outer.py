@@ -93,6 +93,26 @@ def test_the_weights_are_those_of_a_plain_torch_loop(
     assert not torch.equal(next(ours.parameters()), next(network().parameters()))
 
 
+def test_each_parameter_has_its_multiple_of_the_scheduled_learning_rate() -> None:
+    ours, plain = network(), network()
+    params: dict[str, Any] = {"optimiser": "sgd", "lr": 0.1, "schedule": "step", "decay_every": 6}
+    optimiser = OuterOptimiser(list(ours.parameters()), AlgorithmConfig(**params), STEPS, [1.0, 0.1, 1.0, 10.0])
+    make_steps(ours, optimiser, 0, STEPS)
+    weight, bias, second_weight, second_bias = plain.parameters()
+    steps = torch.optim.SGD(
+        [{"params": [weight, second_weight]}, {"params": [bias], "lr": 0.01}, {"params": [second_bias], "lr": 1.0}],
+        lr=0.1,
+    )
+    rates = StepLR(steps, 6, gamma=0.5)
+    for step in range(STEPS):
+        steps.zero_grad()
+        loss_of(plain, step).backward()  # type: ignore[no-untyped-call]
+        steps.step()
+        rates.step()
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
 def test_a_warm_up_rises_linearly_before_the_schedule_begins() -> None:
     config = AlgorithmConfig(schedule="cosine", warm_up=4)
     factors = [lr_factor(config, step, 12) for step in range(13)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,33 @@ def test_a_class_in_a_file_is_described_with_inherited_parameters(metabench: Com
     assert "(must be given)" in ended.out
     assert "how deep it goes." in ended.out
     assert "learning rate after the warm-up." in ended.out
+
+
+def test_a_page_in_markdown_says_what_the_method_is_and_which_parameters_a_test_uses(metabench: Command) -> None:
+    ended = metabench("list", "maml", "--format", "markdown")
+    assert ended.code == 0
+    lines = ended.out.splitlines()
+    assert lines[:3] == ["# maml", "", "[Finn et al. 2017](https://arxiv.org/abs/1703.03400)"]
+    assert "- trains on episodes" in lines
+    assert "- tasks: classification, regression" in lines
+    start = lines.index("## Differences from the paper")
+    assert lines[start + 2].startswith("- the inner loop descends the mean loss")
+    used = {row.split("|")[1].strip(): row.split("|")[4].strip() for row in lines if row.startswith("| `")}
+    assert used["`inner_steps`"] == "training"
+    assert used["`test_inner_steps`"] == "test"
+
+
+def test_a_page_keeps_the_bars_of_types_within_its_table(metabench: Command) -> None:
+    Path("idea.py").write_text(IDEA.replace("depth: int = Field(ge=1, le=9)", "depth: int | None = None"), "utf-8")
+    ended = metabench("list", "./idea.py:Idea", "--format", "markdown")
+    rows = [line for line in ended.out.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
+
+
+def test_the_form_of_a_list_is_refused(metabench: Command) -> None:
+    ended = metabench("list", "algorithms", "--format", "markdown")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--format is of the page of one NAME" in ended.err
 
 
 def test_a_logger_is_described_without_parameters(metabench: Command) -> None:

@@ -98,6 +98,12 @@ class Miscounting(Sound):
         self.features = 71
 
 
+class Averaging(Sound):
+    def __init__(self, config: Any, image_shape: Shape) -> None:
+        super().__init__(config, image_shape)
+        self.map_shape = (8, 5, 5)
+
+
 class Double(Sound):
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         return super().forward(x, support).double()

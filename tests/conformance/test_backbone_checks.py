@@ -25,6 +25,7 @@ BROKEN = [
     ("parameters", "Loose", "takes a parameter that it does not know"),
     ("shapes", "Taciturn", "refuses images of 1×20×20 by a message that does not name their shape"),
     ("features", "Miscounting", "returns float32 [12, 72] in train mode, for images of 1×28×28, and should return"),
+    ("features", "Averaging", "maps of 8×5×5 have 200 numbers, and `features` is 72"),
     ("features", "Double", "returns float64 [12, 72]"),
     ("features", "NotANumber", "not finite in eval mode, for images of 3×32×32"),
     ("features", "Grey", "(in train mode, for images of 3×32×32)"),

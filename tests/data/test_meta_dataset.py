@@ -152,6 +152,74 @@ def test_families_are_part_of_the_key_of_varying_episodes_only() -> None:
     assert order.families == (0, 1, 1, 1, 1, 1)
 
 
+# ------------------------------------------------------------------------------------------------- nodes
+
+#: Classes below the nodes of a graph: a root of all 400, 392 of them, two that overlap, a tiny one, one too small.
+NODES = [
+    list(range(400)),
+    list(range(392)),
+    list(range(30)),
+    list(range(20, 80)),
+    [390, 391, 395, 398, 399],
+    [1, 2, 3, 4],
+]
+#: The nodes of 5 to 392 classes.
+ELIGIBLE = NODES[1:5]
+
+
+@pytest.fixture(scope="module")
+def of_nodes() -> list[set[int]]:
+    found = MetaDatasetSampler(np.arange(401) * 20, SHAPE, "test", 0, nodes=NODES)
+    return [set(found.composition(i).classes.tolist()) for i in range(EPISODES)]
+
+
+def test_an_episode_has_all_classes_below_a_node_or_fifty_of_them(of_nodes: list[set[int]]) -> None:
+    whole = [set(node) for node in ELIGIBLE if len(node) <= 50]
+    large = [set(node) for node in ELIGIBLE if len(node) > 50]
+    for classes in of_nodes:
+        assert classes in whole or (len(classes) == 50 and any(classes <= node for node in large))
+
+
+def test_nodes_are_as_likely_whatever_their_sizes(of_nodes: list[set[int]]) -> None:
+    small, overlapping, tiny = (set(node) for node in ELIGIBLE[1:])
+    counts = [
+        sum(len(classes) == 50 and not classes <= overlapping for classes in of_nodes),
+        sum(classes == small for classes in of_nodes),
+        sum(len(classes) == 50 and classes <= overlapping for classes in of_nodes),
+        sum(classes == tiny for classes in of_nodes),
+    ]
+    assert sum(counts) == EPISODES
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_the_fifty_classes_of_a_large_node_are_drawn_uniformly(of_nodes: list[set[int]]) -> None:
+    overlapping = set(ELIGIBLE[2])
+    drawn = [classes for classes in of_nodes if len(classes) == 50 and classes <= overlapping]
+    counts = np.bincount([c - 20 for classes in drawn for c in classes], minlength=60)
+    assert np.abs(counts - counts.mean()).max() < 5 * counts.mean() ** 0.5
+
+
+def test_the_order_of_the_classes_of_a_node_varies() -> None:
+    found = MetaDatasetSampler(np.arange(6) * 20, SHAPE, "test", 0, nodes=[[0, 1, 2, 3, 4]])
+    assert len({tuple(found.composition(i).classes.tolist()) for i in range(600)}) > 100
+
+
+def test_a_graph_without_a_node_of_five_to_392_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="need a node with 5 to 392 classes"):
+        MetaDatasetSampler(np.arange(401) * 20, SHAPE, "test", 0, nodes=[list(range(400)), [0, 1]])
+
+
+def test_nodes_follow_the_sorted_classes_and_are_part_of_the_key_of_varying_episodes_only() -> None:
+    plain = Split(torch.zeros(12, 1, 1, 1, dtype=torch.uint8), torch.arange(7) * 2, list("fedcba"))
+    below = replace(plain, nodes=[[0, 1, 2, 3, 4], [5, 4, 3, 2, 1]])
+    same = replace(plain, nodes=[[1, 2, 3, 4, 5], [4, 3, 2, 1, 0]])
+    for shape, differ in ((SHAPE, True), (EpisodeShape(2, 1, 1), False)):
+        keys = [episodes_key(split, "test", shape, 0, "") for split in (plain, below, same)]
+        assert (keys[0] != keys[1]) == differ
+        assert keys[1] == keys[2], "the order of nodes and classes is no matter"
+    assert Order.of(below).nodes == ((0, 1, 2, 3, 4), (1, 2, 3, 4, 5))
+
+
 # ---------------------------------------------------------------------------------------------- indices
 
 

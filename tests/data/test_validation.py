@@ -140,6 +140,11 @@ WRONG: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
     ),
     "fewer groups": (val_with(groups=[0]), r"split 'val': groups must be whole numbers \[3\].* int64 \[1\]"),
     "fewer families": (val_with(families=[0]), r"split 'val': families must be whole numbers \[3\].* int64 \[1\]"),
+    "a node with a class too many": (
+        val_with(nodes=[[0, 1], [1, 3]]),
+        r"split 'val': nodes must be lists of distinct classes 0 … 2, one for each node; it is \[1, 3\]",
+    ),
+    "a node with a class twice": (val_with(nodes=[[1, 1]]), r"split 'val': nodes must be lists of distinct classes"),
     "groups of text": (val_with(groups=["a", "b", "c"]), r"split 'val': groups must be whole numbers"),
     "a mean of 0 to 255": (val_with(mean=(127.5,)), r"split 'val': mean must be between 0 and 1.*127.5: divide by 255"),
     "two means": (val_with(mean=(0.5, 0.5)), r"split 'val': mean must be 1 or 3 numbers, .* 3 channels; it is 2"),

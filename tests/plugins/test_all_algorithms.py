@@ -24,6 +24,7 @@ from metabench.machine.memory import BatchSize
 from metabench_plugins.algorithms import siamese
 from metabench_plugins.algorithms.maml import MAML
 from metabench_plugins.algorithms.matchingnet import MatchingNet
+from metabench_plugins.algorithms.metasgd import MetaSGD
 from metabench_plugins.algorithms.protonet import ProtoNet
 from metabench_plugins.algorithms.reptile import Reptile
 from metabench_plugins.algorithms.siamese import Siamese
@@ -254,7 +255,7 @@ def test_renaming_the_classes_permutes_the_scores(
 
 
 def permute_head(learner: Algorithm, new_label: Tensor) -> None:
-    """Move output c of the head to `new_label[c]`, in the weights and in Reptile's mean squares."""
+    """Move output c of the head to `new_label[c]`, in the weights, Reptile's mean squares and Meta-SGD's rates."""
     old_label = new_label.argsort()
     for i, (name, weight) in enumerate(learner.named_parameters()):
         if name.startswith("head."):
@@ -262,6 +263,8 @@ def permute_head(learner: Algorithm, new_label: Tensor) -> None:
             if isinstance(learner, Reptile):
                 square = learner.get_buffer(f"square_{i}")
                 square.copy_(square[old_label])
+            if isinstance(learner, MetaSGD):
+                learner.rates[i].data.copy_(learner.rates[i][old_label])
 
 
 # ------------------------------------------------------------------------------------------ saving, parameters
@@ -345,12 +348,23 @@ def formula_episodes(step: int) -> Episodes:
 GOLDEN = {
     "maml": (1.2068118239, 1.19250719648, 1.45690243686),
     "maml-first-order": (1.2068118239, 1.21175973543, 1.72931659193),
+    "anil": (1.24460764679, 1.23093157858, 1.19814894185),
+    "protomaml": (1.53295295489, 3.35810783791, 22.555787977),
+    "protomaml-first-order": (1.53295295489, 3.0637092239, 24.8945584052),
     "reptile": (1.07529621017, 1.01517476355, 0.916858023161),
     "reptile-transductive": (1.07529621017, 1.01517476355, 1.13402274943),
     "protonet": (1.44697340157, 2.26550159718, -0.0417578904579),
     "matchingnet": (1.067058567, 1.11727021358, -1.09808876289),
     "matchingnet-fce": (1.0006721261, 1.13336264166, -1.09866670589),
     "siamese": (0.796425473907, 0.795374144319, -0.341129489405),
+    "r2d2": (1.11660678535, 1.11673384572, 0.230033106186),
+    "metaoptnet-rr": (1.1609915459, 1.17432346893, 0.313887658484),
+    "dkt": (4.69895482719, 5.00680836114, -0.268697618774),
+    "dkt-linear": (4.19901915074, 4.32978417301, 0.0570164313455),
+    "relationnet": (0.371083311075, 0.2305209623, -5.50597706752),
+    "metasgd": (1.09977963572, 1.07787419405, 1.47145599953),
+    "meta-baseline": (1.10086790085, 1.0944271829, 0.998191817904),
+    "feat": (1.03095207126, 1.07859672936, -5.11231195331),
 }
 
 
@@ -361,11 +375,11 @@ def test_losses_and_scores_are_the_stored_numbers(
     monkeypatch.setattr(siamese, "draw_pairs", all_pairs)
     # Minibatches of all images: only their order is random, and irrelevant.
     whole = {"inner_batch": 100, "test_inner_batch": 100} if variant.algorithm is Reptile else {}
-    norm = "batch" if variant.algorithm in (MAML, Reptile) else "running"
+    norm = "batch" if variant.algorithm in (MAML, MetaSGD, Reptile) else "running"
     learner = make_learner(variant.algorithm, norm=norm, **{**variant.params, **whole})
     for i, parameter in enumerate(learner.parameters()):
         values = wave(parameter.numel(), 0.9 * i).reshape(parameter.shape)
-        parameter.data.copy_(1 + 0.1 * values if parameter.ndim == 1 else 0.4 * values)
+        parameter.data.copy_(1 + 0.1 * values if parameter.ndim < 2 else 0.4 * values)
     losses = [learner.train_step(formula_episodes(step))["loss"].item() for step in range(2)]
     score = predict(learner, formula_episodes(2))[1, 4, 1].item()
     assert (*losses, score) == pytest.approx(GOLDEN[variant.name], rel=1e-6)

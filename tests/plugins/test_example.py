@@ -9,17 +9,17 @@ import pytest
 from metabench.conformance.algorithms import CHECKS, Subject
 from metabench.conformance.checks import run
 
-EXAMPLE = Path(__file__).parents[2] / "plugins" / "example_protomaml"
+EXAMPLE = Path(__file__).parents[2] / "plugins" / "example_boil"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_protomaml_keeps_all_rules(check: str) -> None:
-    run(CHECKS[check], Subject(f"{EXAMPLE}/metabench_protomaml/algorithm.py:ProtoMAML"))
+def test_boil_keeps_all_rules(check: str) -> None:
+    run(CHECKS[check], Subject(f"{EXAMPLE}/metabench_boil/algorithm.py:BOIL"))
 
 
 def test_it_uses_the_public_api_alone() -> None:
-    lines = (EXAMPLE / "metabench_protomaml" / "algorithm.py").read_text(encoding="utf-8").splitlines()
+    lines = (EXAMPLE / "metabench_boil" / "algorithm.py").read_text(encoding="utf-8").splitlines()
     ours = [line for line in lines if line.startswith(("from metabench", "import metabench"))]
-    assert ours == ["from metabench.api import Algorithm, AlgorithmConfig, Support, trained_weights"]
+    assert ours == ["from metabench.api import ("]

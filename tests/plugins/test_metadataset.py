@@ -102,6 +102,49 @@ def test_the_numbers_of_images_of_imagenet_give_its_splits(tmp_path: Path) -> No
     assert {name: len(classes) for name, classes in names(load(tmp_path)).items()} == {"train": 2, "val": 1, "test": 1}
 
 
+#: A graph like that of ImageNet: two nodes above two classes of training, one of them in both.
+SUBGRAPHS = {
+    "TRAIN": [
+        {"wn_id": "entity", "words": "entity", "children_ids": ["animal", "class 1"], "parents_ids": []},
+        {"wn_id": "animal", "words": "animal", "children_ids": ["class 0"], "parents_ids": ["entity"]},
+        {"wn_id": "class 0", "words": "cat", "children_ids": [], "parents_ids": ["animal"]},
+        {"wn_id": "class 1", "words": "cup", "children_ids": [], "parents_ids": ["entity"]},
+    ],
+    "VALID": [{"wn_id": "class 2", "words": "dog", "children_ids": [], "parents_ids": []}],
+    "TEST": [
+        {"wn_id": "entity", "words": "entity", "children_ids": ["class 3"], "parents_ids": []},
+        {"wn_id": "class 3", "words": "car", "children_ids": [], "parents_ids": ["entity"]},
+    ],
+}
+PER_SPLIT_OF_IMAGENET = {"TRAIN": {"class 0": 2, "class 1": 2}, "VALID": {"class 2": 2}, "TEST": {"class 3": 2}}
+
+
+def test_the_graph_of_imagenet_gives_the_classes_below_its_nodes(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "RECORDS" / "birds"
+    write_source(folder, [2] * 4, images_per_class=PER_SPLIT_OF_IMAGENET, split_subgraphs=SUBGRAPHS)
+    for _ in ("packed", "read from the pack"):
+        splits = load(tmp_path).splits
+        nodes = {name: split.nodes for name, split in splits.items() if isinstance(split, Split)}
+        assert nodes == {"train": [[0], [0, 1]], "val": None, "test": [[0]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"TRAIN": SUBGRAPHS["TRAIN"][:3]}, "split_subgraphs has no node class 1, which is a child"),
+        ({"TRAIN": SUBGRAPHS["TEST"]}, "it has no node 'class 0'"),
+        ({"VALID": [{"wn_id": "class 2", "children_ids": ["class 2"]}]}, "has a circle through class 2"),
+        ({"VALID": [{"wn_id": "class 2"}]}, "a node of split_subgraphs has no wn_id or no children_ids"),
+        ({"VALID": 5}, "a node of split_subgraphs has no wn_id"),
+    ],
+)
+def test_a_damaged_graph_is_refused(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+    folder = tmp_path / "data" / "RECORDS" / "birds"
+    write_source(folder, [2] * 4, images_per_class=PER_SPLIT_OF_IMAGENET, split_subgraphs={**SUBGRAPHS, **change})
+    with pytest.raises(DataError, match=f"the graph of classes in .*dataset_spec.json is damaged: .*{problem}"):
+        load(tmp_path)
+
+
 def test_a_source_for_tests_has_their_classes_where_a_split_has_none(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "RECORDS" / "birds"
     write_source(folder, [2] * 4, classes_per_split={"TRAIN": 0, "VALID": 1, "TEST": 3})

@@ -18,9 +18,34 @@ from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 
 BUILT_IN = {
-    *("classifier", "classifier-cosine", "maml", "matchingnet", "pretrained", "protonet", "reptile", "rfs", "siamese"),
-    *("simpleshot", "bd-cspn", "finetuning", "laplacianshot", "logistic-regression", "nearest-mean", "pt-map", "ridge"),
-    *("tim", "tip-adapter", "transductive-finetuning"),
+    "anil",
+    "bd-cspn",
+    "classifier",
+    "classifier-cosine",
+    "dkt",
+    "feat",
+    "finetuning",
+    "laplacianshot",
+    "logistic-regression",
+    "maml",
+    "matchingnet",
+    "meta-baseline",
+    "metasgd",
+    "nearest-mean",
+    "pretrained",
+    "protomaml",
+    "protonet",
+    "pt-map",
+    "r2d2",
+    "relationnet",
+    "reptile",
+    "rfs",
+    "ridge",
+    "siamese",
+    "simpleshot",
+    "tim",
+    "tip-adapter",
+    "transductive-finetuning",
 }
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from kept_results import KeptResults
-from metabench.analysis.standings import Table, make_tables
+from metabench.analysis.standings import Row, Table, make_tables
 from metabench.cli import main
 from metabench.cli.leaderboard import SORTS
 from metabench.errors import UsageError
@@ -64,9 +64,12 @@ def records(make_record: Make) -> list[Record]:
 
 
 def lines_of_table(text: str) -> list[str]:
-    """Return the lines that begin with a rank, or with room for one."""
+    """Return the lines of methods: they begin with a rank, or with room for one."""
+    others = ("accuracy %", " chance ")
     return [
-        line for line in text.splitlines() if re.match(r"\s*(\d=?)?\s+[a-z]+\d?  ", line) and "accuracy %" not in line
+        line
+        for line in text.splitlines()
+        if re.match(r"\s*(\d=?)?\s+[a-z]+\d?  ", line) and not any(other in f"{line} " for other in others)
     ]
 
 
@@ -214,6 +217,47 @@ def test_the_text_says_what_was_measured(records: list[Record], tables_of: Table
     assert "cpu: A processor, 2 threads" in text
     assert "cuda: A GPU" in text
     assert "95 % interval" in text
+
+
+@pytest.mark.parametrize("render", [render_text, render_markdown, render_latex, render_html])
+def test_chance_is_the_last_line_of_every_table(
+    make_record: Make, tables_of: Tables, render: Callable[[list[Table]], str]
+) -> None:
+    way = {"way": 3, "cell": "b" * 16}
+    text = render(tables_of([make_record(0.9), make_record(0.8, **way), make_record(None, **way, algorithm="two")]))
+    chance = [re.sub(r"<[^>]*>|[|&\\\s]+", " ", line).split() for line in text.splitlines() if "chance" in line]
+    assert [words for words in chance if len(words) == 2] == [["chance", "33.33"], ["chance", "20.00"]]
+
+
+def test_chance_is_that_of_the_record_where_ways_vary(make_record: Make, tables_of: Tables) -> None:
+    varying = {"way": 0, "shot": 0, "queries": 0}
+    (table,) = tables_of([make_record(0.9, **varying, chance=0.0815)])
+    assert table.chance == 0.0815
+    (table,) = tables_of([make_record(0.9, **varying)])
+    assert table.chance is None
+    assert "chance" not in render_text([table])
+
+
+def test_chance_means_nothing_where_another_metric_ranks(make_record: Make) -> None:
+    nll = {"metrics": {"nll": {"value": 0.5, "ci95": 0.01, "std": 0.1, "episodes": 100}}}
+    declared = {"nll": {"title": "NLL", "better": "low"}}
+    record = make_record(0.5, **nll, declarations=declared, ranked_by="nll", chance=0.2)
+    assert Table("glyphs", "conv4", 5, 1, [Row("one", [record])]).chance is None
+
+
+def test_floors_are_below_the_others_without_a_rank_or_a_comparison(make_record: Make, tables_of: Tables) -> None:
+    methods = [make_record(0.5, algorithm="low", cell="a"), make_record(0.9, algorithm="high", cell="b")]
+    floors = [make_record(0.7, algorithm="pixel", cell="c", floor=True), make_record(0.3, cell="d", floor=True)]
+    broken = make_record(None, algorithm="broken", cell="e")
+    (plain,) = tables_of(methods)
+    (table,) = tables_of([*floors, broken, *methods])
+    assert [row.name for row in table.rows] == ["high", "low", "pixel", "one", "broken"]
+    assert [row.rank for row in table.rows] == [1, 2, None, None, None]
+    assert [row.p_holm for row in table.rows[:2]] == [row.p_holm for row in plain.rows]
+    assert all(row.versus_best is None and row.p_holm == {} for row in table.rows[2:])
+    text = render_text([table])
+    assert "floors, neither ranked nor compared: pixel, one" in text
+    assert "other episodes" not in text
 
 
 def test_skipped_cells_are_named_with_the_reason(make_record: Make, tables_of: Tables) -> None:

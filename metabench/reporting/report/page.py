@@ -56,7 +56,7 @@ def render_page(runs: Runs, published: Sequence[PublishedResult] = ()) -> str:
         columns=[_Heading("task", True), *(_Heading(column.title, column.left) for column in columns)],
         rows=[_cells(table, row, columns) for table in tables for row in table.rows],
         notes=[*leaderboard.legend(columns), *leaderboard.devices(tables)],
-        remarks=[(table.title, leaderboard.remarks(table)) for table in tables if leaderboard.remarks(table)],
+        remarks=[(table.title, _remarks(table)) for table in tables if _remarks(table)],
         sources=[_published(table, row) for table in tables for row in table.rows if row.published and row.primary],
         sections=[_section(table, drawn, runs) for table, drawn in zip(detailed, plots, strict=True)],
         environments=_environments(records),
@@ -83,6 +83,12 @@ class _Cell:
     text: str
     left: bool = False
     value: float | str | None = None
+
+
+def _remarks(table: Table) -> list[str]:
+    """Return the accuracy of guessing, and the remarks of the leaderboard."""
+    chance = [] if table.chance is None else [f"chance: {100 * table.chance:.2f} %"]
+    return [*chance, *leaderboard.remarks(table)]
 
 
 def _cells(table: Table, row: Row, columns: Sequence[leaderboard.Column]) -> list[_Cell]:

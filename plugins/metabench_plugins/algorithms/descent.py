@@ -1,32 +1,38 @@
-"""Gradient descent on the support set."""
+"""Gradient descent on the loss of a support set."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
-from metabench.api import Support, Weights, gradients, trained_weights
+from metabench.api import Weights, gradients
 from metabench_plugins.algorithms.foreach import foreach
-from metabench_plugins.algorithms.linear_head import LinearHead
 
 
-def descended(learner: LinearHead, support: Support, steps: int, rate: float, differentiable: bool = False) -> Weights:
-    """Return the weights of a learner after gradient steps on the task's loss of a support set.
+def descended(
+    loss: Callable[[Weights], Tensor],
+    weights: Weights,
+    steps: int,
+    rate: float | Weights,
+    differentiable: bool = False,
+) -> Weights:
+    """Return weights after gradient steps on a loss.
 
     Args:
-        learner: the learner.
-        support: the support set.
+        loss: the scalar loss of a support set as a function of the weights.
+        weights: the weights before the first step.
         steps: number of steps.
-        rate: step size.
+        rate: step size; or those of each weight, tensors of the same names and shapes.
         differentiable: whether the result is differentiable through the gradients.
     """
-    weights: Weights = trained_weights(learner)
-
-    def loss(weights: Weights) -> Tensor:
-        return support.task.loss(learner.under(weights, support.x), support.y)
-
     for _ in range(steps):
         slopes, _ = gradients(loss, weights, differentiable=differentiable)
         # With first-order gradients ∇ is a constant, and θ′ = θ - α∇ passes the gradient of L(θ′) on to θ.
-        moved = foreach("add", list(weights.values()), list(slopes.values()), alpha=-rate)
+        here, down = list(weights.values()), [slopes[name] for name in weights]
+        if isinstance(rate, float):
+            moved = foreach("add", here, down, alpha=-rate)
+        else:
+            moved = foreach("addcmul", here, [rate[name] for name in weights], down, value=-1)
         weights = dict(zip(weights, moved, strict=True))
     return weights

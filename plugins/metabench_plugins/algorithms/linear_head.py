@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metabench.api import Algorithm, Setup, Unfit, Weights, embed_queries
+from metabench.api import Algorithm, Setup, Support, Unfit, Weights, embed_queries
 
 
 class LinearHead(Algorithm):
@@ -40,3 +40,7 @@ class LinearHead(Algorithm):
         """Return the scores of `forward` with other weights than the module's."""
         scores: Tensor = torch.func.functional_call(self, dict(weights), (x, support_x))
         return scores
+
+    def loss_on(self, support: Support, weights: Weights) -> Tensor:
+        """Return the task's loss of a support set of images with other weights than the module's."""
+        return support.task.loss(self.under(weights, support.x), support.y)

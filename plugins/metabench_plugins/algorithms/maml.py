@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from metabench.api import AlgorithmConfig, Support, Weights, at_test
+from metabench.api import AlgorithmConfig, Support, Weights, at_test, trained_weights
 from metabench_plugins.algorithms.descent import descended
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -40,7 +42,8 @@ class MAML(LinearHead):
         """Return the weights after gradient steps on the support set (equation 1), and its images."""
         steps = self.config.inner_steps if self.training else self.config.test_inner_steps
         second_order = self.training and not self.config.first_order
-        return descended(self, support, steps, self.config.inner_lr, second_order), support.x
+        loss = partial(self.loss_on, support)
+        return descended(loss, trained_weights(self), steps, self.config.inner_lr, second_order), support.x
 
     def answer(self, state: tuple[Weights, Tensor], query: Tensor) -> Tensor:
         """Return the [M, N] query scores of the adapted weights; the [M, outputs] answers of a regression."""

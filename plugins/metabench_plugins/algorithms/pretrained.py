@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from metabench.api import AlgorithmConfig, Episode, Support, Weights, at_test
+from metabench.api import AlgorithmConfig, Episode, Support, Weights, at_test, trained_weights
 from metabench_plugins.algorithms.descent import descended
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -42,7 +44,7 @@ class Pretrained(LinearHead):
     def adapt(self, support: Support) -> tuple[Weights, Tensor]:
         """Return the weights after gradient steps on the support set, and its inputs."""
         steps, rate = self.config.test_inner_steps, self.config.test_inner_lr
-        return descended(self, support, steps, rate), support.x
+        return descended(partial(self.loss_on, support), trained_weights(self), steps, rate), support.x
 
     def answer(self, state: tuple[Weights, Tensor], query: Tensor) -> Tensor:
         """Return the [M, outputs] answers of the adapted weights."""

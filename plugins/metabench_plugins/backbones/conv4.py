@@ -60,6 +60,7 @@ class Conv4(Backbone):
         self.blocks = nn.ModuleList(blocks)
         self.needs_support = config.norm == "support"
         self.per_image = config.norm == "running"
+        self.map_shape = (channels, height, width) if config.downsample == "pool" else None
         self.features = channels * (height * width if config.downsample == "pool" else 1)
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:

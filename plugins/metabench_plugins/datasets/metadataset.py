@@ -19,6 +19,7 @@ from pydantic import Field
 
 from metabench import api
 from metabench.api import ClassImages, DataError, Pack
+from metabench_plugins.datasets.metadataset_graph import nodes_above
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.places import existing_place, places
@@ -49,8 +50,8 @@ class MetaDataset(api.Dataset):
     """A source of Meta-Dataset as [C, S, S] images, 84×84 by default.
 
     Images are stretched to a square, as by the authors, unless `resize` says otherwise. The splits are those of
-    ``dataset_spec.json``. The alphabets of Omniglot are families, of which an episode of varying ways has one. The
-    graph of ImageNet's classes is not used.
+    ``dataset_spec.json``. The alphabets of Omniglot are families, of which an episode of varying ways has one. An
+    episode of ImageNet has the classes below one node of the graph of its classes, WordNet's.
     """
 
     Config: ClassVar[type[api.Config]] = MetaDatasetConfig
@@ -100,11 +101,12 @@ class MetaDataset(api.Dataset):
         if config.resize is None:
             config = config.model_copy(update={"resize": (config.image_size, config.image_size)})
         names = _names(folder, spec)
+        above = _above(folder, spec)
         for number, name in enumerate(names):  # one at a time: ImageNet has more than a million records
             progress(number, len(names), f"reading the classes of {folder.name}")
-            yield from packed(
-                [_photos(folder, spec, number, name)], config, folder.name, lambda done, total, what: None
-            )
+            photos = [_photos(folder, spec, number, name)]
+            for images in packed(photos, config, folder.name, lambda done, total, what: None):
+                yield replace(images, above=above.get(name, ()))
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return the splits of ``dataset_spec.json``, without a copy of the images; alphabets are families.
@@ -129,6 +131,27 @@ class MetaDataset(api.Dataset):
             split: replace(found, families=[numbers[name.partition("/")[0]] for name in found.class_names])
             for split, found in splits.items()
         }
+
+
+def _above(folder: Path, spec: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the inner nodes above each class, by its `_names`; empty for sources without a graph.
+
+    Raises:
+        DataError: the graph is damaged, or lacks classes.
+    """
+    graphs = spec.get("split_subgraphs")
+    if graphs is None:
+        return {}
+    try:
+        leaves = {split: nodes_above(graphs[name]) for split, name in _SPLITS.items()}
+        above = {}
+        for number, prefix in enumerate(_prefixes(folder, spec)):
+            wnid = str(spec["class_names"][str(number)])
+            above[f"{prefix}/{wnid}"] = leaves[prefix][wnid]
+        return above
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"it has no node {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"the graph of classes in {folder / _SPEC} is damaged: {problem}; get it again") from error
 
 
 def _members(names: Sequence[str]) -> dict[str, Sequence[int]]:

@@ -28,6 +28,7 @@ _DRAWN = 0.8
 _SUITE = """\
 # metabench run FILE --profile smoke   seconds: does all of it work?
 # metabench run FILE                   small images and short trainings, the profile quick
+# metabench run FILE --profile large   84 pixels and short trainings
 # metabench run FILE --profile full    84 pixels and long trainings
 # One method alone: --only algorithm=protonet
 name: $label
@@ -87,6 +88,15 @@ profiles:
     datasets: {$label: {params: {image_size: 32}}}
     backbones: {conv4: {params: {channels: 32}}}
     train: {augment: [{crop: {padding: 4}}, {flip: {}}]}
+    algorithms:
+      protonet: {train: {steps: 1500}}
+      matchingnet: {train: {steps: 1500}}
+      maml:
+        params: {inner_steps: 3, test_inner_steps: 5}
+        train: {steps: 1000}
+      classifier: {train: {epochs: 30}}
+  large:
+    backbones: {conv4: {params: {channels: 32}}}
     algorithms:
       protonet: {train: {steps: 1500}}
       matchingnet: {train: {steps: 1500}}

@@ -8,13 +8,13 @@ from metabench.specs import AlgorithmSpec, hookimpl
 
 @hookimpl
 def metabench_algorithms() -> list[AlgorithmSpec]:
-    """Return ProtoMAML."""
+    """Return BOIL."""
     return [
         AlgorithmSpec(
-            "protomaml",
-            "metabench_protomaml.algorithm:ProtoMAML",
-            "MAML whose linear head starts from the class prototypes",
-            "Triantafillou et al. 2020",
-            "https://arxiv.org/abs/1903.03096",
+            "boil",
+            "metabench_boil.algorithm:BOIL",
+            "MAML whose inner loop moves the network, not its linear layer",
+            "Oh et al. 2021",
+            "https://arxiv.org/abs/2008.08882",
         )
     ]

@@ -1,0 +1,1 @@
+"""BOIL for metabench."""

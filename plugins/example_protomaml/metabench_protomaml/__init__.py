@@ -1,1 +1,0 @@
-"""ProtoMAML for metabench."""
