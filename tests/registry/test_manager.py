@@ -32,6 +32,7 @@ BUILT_IN = {
     "meta-baseline",
     "metasgd",
     "nearest-mean",
+    "nearest-pixel",
     "pretrained",
     "protomaml",
     "protonet",
@@ -46,6 +47,7 @@ BUILT_IN = {
     "tim",
     "tip-adapter",
     "transductive-finetuning",
+    "untrained",
 }
 
 

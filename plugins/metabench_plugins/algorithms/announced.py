@@ -141,7 +141,7 @@ ALGORITHMS = [
         "Tian et al. 2020",
         "https://arxiv.org/abs/2003.11539",
         differs=(
-            "the last epoch is not the one that is tested, if validation prefers another",
+            "weights are selected by validation; the authors test the last ones",
             "the distortions are those of the suite",
         ),
     ),
