@@ -67,7 +67,7 @@ PAIRS = (
     Pair("laplacianshot", {"transform": "UN"}, "LaplacianShot"),
     Pair("tim", {"transform": "UN", "steps": 50, "scale": 10.0, "cross_entropy": 1.0}, "TIM"),
     # Features divided by their sum have length 1 after the square root.
-    Pair("pt-map", {}, "PTMAP", {"feature_normalization": 1.0}),
+    Pair("pt-map", {"steps": 10, "centred": False}, "PTMAP", {"feature_normalization": 1.0}),
     Pair("transductive-finetuning", {}, "TransductiveFinetuning"),
 )
 

@@ -38,6 +38,8 @@ class Spec:
         result_version: version of the results, compared instead of a hash of the code: change it whenever the code
             gives other results. Empty compares the code.
         requires: what to ``pip install`` for the optional imports of the class, e.g. ``"metabench[timm]"``.
+        library: distribution that the class wraps, e.g. ``"timm"``: records hold its version, and results of another
+            version are made again.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Spec:
     link: str = ""
     result_version: str = ""
     requires: str = field(default="", kw_only=True)
+    library: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)

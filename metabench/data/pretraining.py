@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def _read(path: Path, split: str, count: int) -> npt.NDArray[np.uint64] | None:
     try:
         with np.load(path) as kept:
             hashes: npt.NDArray[np.uint64] = kept[split]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return hashes if len(hashes) == count else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +21,8 @@ LATENCY_EPISODES = 30
 LATENCY_WARM_UP = 3
 #: Largest number of episodes whose two parts are timed.
 LATENCY_PARTS = 5
+#: Seconds after which no further episode is timed, or warms up, once one is: large networks are as fast each time.
+LATENCY_SECONDS = 3.0
 
 
 def flops(algorithm: Algorithm, stream: Stream, seed: int) -> int:
@@ -63,8 +66,9 @@ def latencies(algorithm: Algorithm, stream: Stream, seed: int, device: torch.dev
         stream: the test episodes.
         seed: seed of the algorithm's random draws.
         device: the device that it runs on.
-        episodes: number of timed episodes, at most `LATENCY_EPISODES`.
+        episodes: number of timed episodes, at most `LATENCY_EPISODES`, and as many as `LATENCY_SECONDS` allow.
     """
+    begun = time.perf_counter()
     stream = stream.images
     seconds: list[float] = []
     parts: list[tuple[float, float]] = []
@@ -78,7 +82,9 @@ def latencies(algorithm: Algorithm, stream: Stream, seed: int, device: torch.dev
         seconds.append(watch.seconds)
         if apart and i < 1 + LATENCY_PARTS:
             parts.append(_seconds_apart(algorithm, episode, device))
-    whole = percentiles_ms(seconds[LATENCY_WARM_UP:])
+        if i and time.perf_counter() - begun > LATENCY_SECONDS:
+            break
+    whole = percentiles_ms(seconds[min(LATENCY_WARM_UP, len(seconds) - 1) :])
     if not apart:
         return Latencies(whole, None, None)
     adapt, answer = zip(*parts[1:], strict=True)

@@ -292,8 +292,7 @@ def _seen_before(cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Out
     lines = remarks_on_pretraining(outcome.pretrained_on, data.found_in, test.class_names)
     if cell.training.schedule is None or not cell.is_cross_domain or not (data.hashes and trained_on.hashes):
         return lines
-    shared = count_shared(train.rows, trained_on.hashes, test.rows, data.hashes)
-    label = cell.training.dataset.label
-    return (
-        [*lines, f"{shared} of {len(test.rows)} test images are also training images of {label}"] if shared else lines
-    )
+    if shared := count_shared(train.rows, trained_on.hashes, test.rows, data.hashes):
+        label = cell.training.dataset.label
+        lines.append(f"{shared} of {len(test.rows)} test images are also training images of {label}")
+    return lines

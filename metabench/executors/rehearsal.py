@@ -39,6 +39,8 @@ from metabench.registry.manager import PluginManager
 
 #: Number of episodes timed at once, where their stream does not say.
 _AT_ONCE = 4
+#: Seconds of an episode above which only one is timed, not several.
+_SLOW = 0.5
 #: Images of an epoch where profiles are compared before any data are loaded: miniImageNet has as many.
 _EPOCH = 38_400
 #: Approximate number of episodes of a test for transduction and latency.
@@ -271,7 +273,11 @@ def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: 
     """
     at_once = stream.at_once or _AT_ONCE
     episodes = _AT_ONCE if stream.varies else at_once
-    predict(algorithm, stream.batch(0, 1), seed, 0)  # warm-up
+    warm_up = Stopwatch(device)
+    with warm_up.running():
+        predict(algorithm, stream.batch(0, 1), seed, 0)
+    if warm_up.seconds > _SLOW:
+        episodes = at_once = 1
     watch = Stopwatch(device)
     with watch.running():
         transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), episodes)

@@ -515,7 +515,7 @@ def read_gate(file: SuiteFile) -> Gate:
 
 
 def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
-    """Return the suite with absolute paths of classes in files, of weights and of episodes.
+    """Return the suite with absolute paths of classes in files, of weights (of backbones, too) and of episodes.
 
     The suite is stored in the output directory and must run from there, too.
     """
@@ -533,8 +533,8 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
     def with_absolute_weights(entry: AlgorithmEntry) -> AlgorithmEntry:
         files = {kind: getattr(entry, kind) for kind in SOURCES}
         files = {kind: source for kind, source in files.items() if source and source not in suite.algorithms}
-        absolute = {kind: str((folder / source).absolute()) for kind, source in files.items()}
-        return entry.model_copy(update={**absolute, "backbone": of_backbone(entry.backbone)})
+        paths = {kind: str((folder / source).absolute()) for kind, source in files.items()}
+        return entry.model_copy(update={**paths, "backbone": of_backbone(entry.backbone)})
 
     changes: dict[str, Any] = {}
     for name in ("datasets", "backbones", "algorithms"):

@@ -6,8 +6,9 @@ import importlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -290,7 +291,8 @@ class PluginManager:
             return self._files.version(name)
         for info, spec in self._specs(kind, _SPECS[kind]):
             if spec.name == name:
-                return f"{info.distribution} {info.version}".strip()
+                library = _version_of_library(spec)
+                return f"{info.distribution} {info.version}".strip() + (f" ({library})" if library else "")
         raise PluginError(f"no {kind} '{name}'")
 
     def code(self, kind: str, name: str) -> str:
@@ -313,7 +315,8 @@ class PluginManager:
             if spec.name == name and isinstance(spec, Spec):
                 if spec.result_version:
                     return f"version {spec.result_version}"
-                return self._imported.get(spec.target) or code_hash(spec.target)
+                code = self._imported.get(spec.target) or code_hash(spec.target)
+                return f"{code} {_version_of_library(spec)}".strip()
         raise PluginError(f"no {kind} '{name}'")
 
     # --------------------------------------------------------------------------------------------- events
@@ -467,6 +470,14 @@ class PluginManager:
         if base not in (object, Metric) and not (is_class(config) and issubclass(config, BaseModel)):
             raise PluginError(f"{owner} has a Config that is no subclass of metabench.api.Config: {short(config)}")
         return cls
+
+
+def _version_of_library(spec: Spec | SuiteSpec) -> str:
+    """Return name and version of the distribution that a class wraps; empty if it wraps none, or that is missing."""
+    library = getattr(spec, "library", "")
+    with suppress(PackageNotFoundError):
+        return f"{library} {version(library)}" if library else ""
+    return ""
 
 
 def _makes_a_module(target: Any, of_package: bool) -> bool:

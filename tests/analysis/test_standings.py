@@ -310,7 +310,16 @@ def paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManager) -> None:
     results = plugins.published_results()
     known = {"test.episodes"}
-    for name in ("omniglot", "miniimagenet", "tieredimagenet", "cifarfs", "fc100", "cross-char", "cross-domain"):
+    for name in (
+        "omniglot",
+        "miniimagenet",
+        "tieredimagenet",
+        "cifarfs",
+        "fc100",
+        "cross-char",
+        "cross-domain",
+        "heads",
+    ):
         cells = make_plan(*resolve(read_suite(plugins.suite_path(name)), "paper"), plugins)
         known |= {path for cell in cells for path in paths(cell.identity)}
     of_omniglot = [entry for entry in results if entry.dataset == "omniglot"]
@@ -323,5 +332,5 @@ def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManage
     for entry in results:
         assert set(entry.protocol) | set(entry.variant) <= known, "a setting that no cell has"
     keys = [(e.dataset, e.algorithm, e.way, e.shot, str(e.variant)) for e in results]
-    assert len(keys) == len(set(keys)) == 98
+    assert len(keys) == len(set(keys)) == 106
     assert len(of_omniglot) == 28

@@ -78,7 +78,7 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
     one, both = {(5, 1)}, {(5, 1), (5, 5)}
     unusual = {
         "ci": (one, 5),
-        "methods": (one, 15),
+        "methods": (one, 27),
         "omniglot-inductive": (both, 4),
         "omniglot-reference": ({*both, (20, 1), (20, 5)}, 12),
         "omniglot-images": (both, 10),

@@ -6,6 +6,7 @@ import builtins
 import importlib.util
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -168,6 +169,16 @@ def test_arguments_reach_timm() -> None:
     assert build("timm", **small, args={"img_size": 32}).features == 192
     with pytest.raises(Unfit, match="the module cannot take images of 3×32×32"):
         build("timm", **small)
+
+
+@pytest.mark.parametrize("name", ["torchvision", "timm"])
+def test_results_of_another_version_of_the_library_are_made_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = PluginManager.from_environment()
+    provider, code = plugins.provider("backbone", name), plugins.code("backbone", name)
+    assert provider.endswith(f"({name} {version(name)})")
+    monkeypatch.setattr("metabench.registry.manager.version", lambda distribution: "99.0")
+    assert plugins.provider("backbone", name).endswith(f"({name} 99.0)")
+    assert plugins.code("backbone", name) != code
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from command_line import Command
-from metabench.api import Backbone, Unfit
+from metabench.api import Backbone, Batching, Episodes, Setup, Unfit
+from metabench.api.batching import Sequential
+from metabench.engine.batching import Threaded, Vmapped
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 from metabench.testing import BackboneChecks
+from metabench_plugins.algorithms.maml import MAML, MAMLConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
 
@@ -223,6 +227,31 @@ def test_norm_running_gives_every_image_its_own_features_at_test(name: str) -> N
     with torch.no_grad():
         alone = torch.cat([network(image) for image in x.split(1)])
         torch.testing.assert_close(network(x), alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "still"),
+    [
+        ("resnet12", {"drop": 0}),
+        ("resnet10", {}),
+        ("wrn28-10", {"dropout": 0}),
+        ("conv-512", {"dropout": [0, 0, 0, 0]}),
+    ],
+)
+def test_every_batching_has_the_same_meta_gradient(
+    name: str, still: dict[str, Any], make_episodes: Callable[..., Episodes]
+) -> None:
+    def gradient(batching: Batching) -> list[Tensor]:
+        backbone = build(name, (1, 16, 16), **SMALL[name], **still, norm="batch")
+        learner = MAML(MAMLConfig(inner_lr=0.1, inner_steps=2), Setup(backbone, 3, 3, 10)).double()
+        learner.training_batching = batching
+        learner.train_step(make_episodes(2, seed=3))
+        return [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
+
+    plain = gradient(Sequential())
+    assert len(plain) > 10
+    for batching in (Threaded(2), Vmapped(torch.device("cpu"))):
+        torch.testing.assert_close(gradient(batching), plain, rtol=1e-6, atol=1e-9)
 
 
 # ------------------------------------------------------------------------------------------ in a suite

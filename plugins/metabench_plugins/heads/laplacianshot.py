@@ -19,7 +19,7 @@ class LaplacianShotConfig(HeadConfig):
 
     Attributes:
         neighbours: the number of queries nearest to a query that are its neighbours, the query itself counted.
-        weight: λ, the weight of the neighbours' labels. The paper chooses it on validation classes, for each shot.
+        weight: λ, the weight of the neighbours' labels. The authors choose it on validation classes.
         steps: updates of the labels. Authors and easyfsl stop before, where the objective moves by less than 1e-6.
     """
 

@@ -12,22 +12,24 @@ from metabench_plugins.heads.head import Head, HeadConfig
 
 
 class PTMAPConfig(HeadConfig):
-    """Parameters of `PTMAP`, by default those of easyfsl.
+    """Parameters of `PTMAP`, by default those of the authors' code; easyfsl makes 10 rounds, and does not centre.
 
     Attributes:
         power: exponent β of the features (equation 1).
+        centred: whether their means are subtracted from support set and queries, each from its own.
         steps: number of rounds, in which the means move.
         rate: the part α of the way to the new means that they move in a round.
         sharpness: λ, the factor of the distances in the transport.
-        transport_steps: Sinkhorn's iterations in a round, which begin where those of the last round ended. easyfsl's
-            begin anew, and end where a sum moves by less than 1e-6.
+        transport_steps: Sinkhorn's iterations in a round, which begin where those of the last round ended. The
+            authors' begin anew, and end where a sum moves by less than 1e-6.
     """
 
     power: float = at_test(0.5, gt=0)
-    steps: int = at_test(10, ge=0)
+    centred: bool = at_test(True)
+    steps: int = at_test(20, ge=0)
     rate: float = at_test(0.2, gt=0, le=1)
     sharpness: float = at_test(10.0, gt=0)
-    transport_steps: int = at_test(10, ge=1)
+    transport_steps: int = at_test(20, ge=1)
 
 
 class PTMAP(Head):
@@ -35,7 +37,7 @@ class PTMAP(Head):
 
     Transductive. Features are divided by their length after the power, as in the paper; easyfsl does so if it divides
     by the sum before. Fewer queries than classes cannot be assigned in equal numbers: they get the softmax of their
-    distances.
+    distances, and the centre of the support set.
     """
 
     Config = PTMAPConfig
@@ -49,6 +51,9 @@ class PTMAP(Head):
         """Return the [M, N] log-probabilities of the assignment (algorithm 1)."""
         support, labels = state
         query = self._powers(query)
+        if self.config.centred:
+            alone = len(query) < len(labels)
+            support, query = (centred(x, support if alone else x) for x in (support, query))
         x = torch.cat([support, query])
         means = labels @ support / labels.sum(dim=1, keepdim=True)
         assigned, prices = self._assigned(query, means, means.new_zeros(len(means)))
@@ -66,6 +71,11 @@ class PTMAP(Head):
         """Return the logarithms of the transport of queries to [N, D] means, and what `balanced` adds."""
         nearness = -self.config.sharpness * squared_distances(means, query)
         return balanced(nearness, prices, self.config.transport_steps)
+
+
+def centred(x: Tensor, others: Tensor) -> Tensor:
+    """Return [n, D] features without the mean of others, divided by their length."""
+    return F.normalize(x - others.mean(dim=0), dim=1)
 
 
 def balanced(scores: Tensor, prices: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from metabench_plugins.heads.head import Head, HeadConfig
 class TipAdapterConfig(HeadConfig):
     """Parameters of `TipAdapter`.
 
-    The authors' code searches α and β for each dataset; here they are fixed at the values that it begins with.
+    The authors' code searches α and β for each dataset; here they are fixed.
 
     Attributes:
         views: distorted copies of each support image, whose features are averaged, 10 in the paper; 0 takes the feature

@@ -42,12 +42,12 @@ class TransductiveFinetuning(Head):
 
     def answer(self, support: Support, query: Tensor) -> Tensor:
         """Return the [M, N] scores by the moved means."""
-        shots = len(support.x)
-        x = torch.cat([support.x, self.transformed(query)])
+        shots, query = len(support.x), self.transformed(query)
+        x = torch.cat([support.x, query])
         labels = F.one_hot(support.y, support.way).T.to(x.dtype)
 
         def slope(weight: Tensor) -> Tensor:
-            distances = distances_to(x, weight)
+            distances = torch.cat([exact_distances(weight, support.x), distances_between(weight, query)], dim=1)
             logarithms = (-distances).log_softmax(dim=0)
             errors = logarithms[:, :shots].exp() - labels
             slopes = torch.cat([errors / shots, entropy_slopes(logarithms[:, shots:], 0.0, 1.0)], dim=1)
@@ -57,9 +57,14 @@ class TransductiveFinetuning(Head):
 
         means = class_means(support.x, support.y, support.way)
         weight = descended(means, slope, self.config.steps, self.config.lr)
-        return -distances_to(x[shots:], weight).T
+        return -distances_between(query, weight)
 
 
-def distances_to(x: Tensor, weight: Tensor) -> Tensor:
-    """Return the [N, n] Euclidean distances of [n, D] features to [N, D] class weights."""
-    return squared_distances(weight, x).clamp_min(0).sqrt()
+def distances_between(a: Tensor, b: Tensor) -> Tensor:
+    """Return the [n, m] Euclidean distances of the rows, by products: twice as fast as `exact_distances`."""
+    return squared_distances(a, b).clamp_min(0).sqrt()
+
+
+def exact_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return the [n, m] Euclidean distances of the rows, also where an image is the mean of its class."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
