@@ -121,8 +121,8 @@ class _Planner:
         """Check that ways are given where there are classes, and that a test is of the kind of its training.
 
         Raises:
-            SuiteError: ways are missing or mean nothing, there are several where tests draw them, or a training and its
-                test have different kinds of tasks.
+            SuiteError: ways are missing, a setting means nothing, there are several ways where tests draw them, or a
+                training and its test have different kinds of tasks.
         """
         classified = [label for label, task in self._tasks.items() if task == "classification"]
         if classified and not self._suite.ways:
@@ -131,6 +131,9 @@ class _Planner:
             )
         if self._suite.ways and not classified:
             raise self._file.error(("ways",), "a regression has no classes: remove 'ways'")
+        for name in () if classified else ("strangers", "corruptions"):
+            if getattr(self._suite.eval, name):
+                raise self._file.error(("eval", name), f"a regression has neither classes nor images: remove '{name}'")
         several = (len(self._suite.ways or []), len(self._suite.shots)) != (1, 1)
         if several and classified and any(self._varies(self._datasets[label]) for label in classified):
             raise self._file.error(

@@ -185,6 +185,11 @@ def test_the_report_shows_fitted_curves(waves: Command) -> None:
     ("old", "new", "message"),
     [
         ("shots: [5]", "ways: [5]\nshots: [5]", "ways: a regression has no classes: remove 'ways'"),
+        (
+            "eval: {episodes: 30}",
+            "eval: {episodes: 30, strangers: 5}",
+            "eval.strangers: a regression has neither classes nor images: remove 'strangers'",
+        ),
         ("  sinusoid: {}", "  sinusoid: {}\n  glyphs: {}", "the ways are missing: 'glyphs' has classes"),
         (
             "  sinusoid: {}",
