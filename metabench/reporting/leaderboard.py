@@ -262,7 +262,8 @@ def _negative(value: float | None) -> float | None:
 def sort_tables(tables: Sequence[Table], by: str | None = None) -> list[Table]:
     """Return the tables with rows sorted by a metric, the best first, or by one of `SORT_KEYS`.
 
-    None sorts by the metric that ranks. Rows without a value come last, by name, and after them those without results.
+    None sorts by the metric that ranks. Rows without a value come last, by name; after them floors, and rows without
+    results.
 
     Raises:
         UsageError: no record has the metric.
@@ -272,9 +273,9 @@ def sort_tables(tables: Sequence[Table], by: str | None = None) -> list[Table]:
 
     sort_key = SORT_KEYS.get(by or "") or (lambda row: _loss(row, by))
 
-    def key(row: Row) -> tuple[bool, bool, float, str]:
+    def key(row: Row) -> tuple[bool, bool, bool, float, str]:
         value = sort_key(row)
-        return row.primary is None, value is None, value or 0.0, row.name
+        return row.primary is None, row.floor, value is None, value or 0.0, row.name
 
     return [replace(table, rows=sorted(table.rows, key=key)) for table in tables]
 

@@ -266,6 +266,10 @@ def test_floors_are_below_the_others_without_a_rank_or_a_comparison(make_record:
     assert [row.rank for row in table.rows] == [1, 2, None, None, None]
     assert [row.p_holm for row in table.rows[:2]] == [row.p_holm for row in plain.rows]
     assert all(row.versus_best is None and row.p_holm == {} for row in table.rows[2:])
+    (resorted,) = sort_tables([table])
+    assert [row.name for row in resorted.rows] == [row.name for row in table.rows]
+    (by_name,) = sort_tables([table], "algorithm")
+    assert [row.name for row in by_name.rows] == ["high", "low", "one", "pixel", "broken"]
     text = render_text([table])
     assert "floors, neither ranked nor compared: pixel, one" in text
     assert "other episodes" not in text
