@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 import shlex
@@ -53,6 +54,16 @@ def test_the_documented_suite_is_valid_in_all_its_profiles(tmp_path: Path) -> No
     file = read_suite(path)
     plugins = PluginManager.from_environment()
     assert [len(make_plan(*resolve(file, profile), plugins)) for profile in ["", *file.profiles]] == [4, 2]
+
+
+def test_the_pages_of_methods_say_what_classes_and_results_say() -> None:
+    spec = importlib.util.spec_from_file_location("method_pages", ROOT / "docs" / "method_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    written = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "methods").iterdir()}
+    assert written == maker.pages(), "run `python docs/method_pages.py`"
 
 
 def test_every_key_of_a_record_is_documented() -> None:
