@@ -102,7 +102,7 @@ profiles:
       matchingnet: {train: {steps: 1500}}
       maml:
         params: {inner_steps: 3, test_inner_steps: 5}
-        train: {steps: 1000}
+        train: {steps: 300, validate_every: 100}
       classifier: {train: {epochs: 30}}
   full: {}
 """
