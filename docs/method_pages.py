@@ -46,7 +46,7 @@ def _index(specs: dict[str, AlgorithmSpec], records: dict[str, Record]) -> str:
     ]
     titles = ["method", "paper", "", "accuracy %", "T", "alone %", "p50 ms", "GFLOP"]
     return (
-        "# Methods\n\nThe figures are those of the suite `methods`: 5-way 1-shot on `glyphs`, a network of four blocks "
+        "# Methods\n\nThe suite `methods` gave these figures: 5-way 1-shot on `glyphs`, a network of four blocks "
         "of 32 channels, 300 training steps, 600 test episodes. They are golden numbers, which later versions have to "
         "reach again, and no benchmark: every method is trained for seconds, with few parameters chosen for it.\n\n"
         + tabulate(rows, titles, tablefmt="github", disable_numparse=True)

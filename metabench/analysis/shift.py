@@ -27,10 +27,13 @@ def of_strangers(classes: int) -> Measure:
     Args:
         classes: number of strange classes of an episode.
     """
-    summary = f"area under the ROC curve by which the largest probability tells queries from those of {classes} other"
+    summary = (
+        f"area under the ROC curve: the largest probability tells queries of the episode's classes from queries of "
+        f"{classes} other classes; .5 by chance"
+    )
     return Measure(
         f"auroc_{classes}",
-        Declaration(title=f"AUROC {classes}", lowest=0.0, highest=1.0, summary=f"{summary} classes; .5 by chance"),
+        Declaration(title=f"AUROC {classes}", lowest=0.0, highest=1.0, summary=summary),
         Metric(),
     )
 

@@ -48,7 +48,7 @@ class Strangers:
             words, np.cumsum([strange, strange * images, queries]), axis=1
         )
         classes = distinct(class_words, np.full(count, others))
-        for taken in np.sort(drawn.classes, axis=1).T:  # the numbers of the other classes, past those of the episode
+        for taken in np.sort(drawn.classes, axis=1).T:  # skip the classes of the episode
             classes += classes >= taken[:, None]
         within = distinct(image_words.reshape(count * strange, images), self._sizes[classes].reshape(-1))
         found = self._offsets[classes][:, :, None] + within.reshape(count, strange, images)

@@ -14,10 +14,10 @@ from torchvision.transforms.functional import gaussian_blur
 
 from metabench.machine.reproducible import derive_seed
 
-#: Side of the images that the blurs of ImageNet-C are made for; those of other images have the same share of the side.
+#: Side of ImageNet-C's images. A blur covers the same share of the side of any other image.
 _SIDE = 224
 
-#: Draws random numbers of a shape, those of each episode from its own seed.
+#: Draws random numbers of a shape; each episode has its own seed.
 _Draw = Callable[[Callable[..., Tensor]], Tensor]
 
 

