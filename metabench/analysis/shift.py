@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from metabench.analysis.metrics import Measure
 from metabench.analysis.stats import Floats
@@ -61,6 +60,8 @@ def auroc(confidences: Floats, known: npt.NDArray[np.bool_]) -> Floats:
         confidences: [B, M] confidence of each query.
         known: [B, M] whether the class of the query is in the episode; in each row, some are and some are not.
     """
+    from scipy.stats import rankdata  # takes longer to import than a whole run needs to start
+
     ranks = rankdata(confidences, axis=1)
     ours = known.sum(axis=1)
     theirs = known.shape[1] - ours

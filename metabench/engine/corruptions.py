@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from metabench.machine.reproducible import derive_seed
 
@@ -33,6 +32,8 @@ def _impulse_noise(images: Tensor, strength: float, draw: _Draw) -> Tensor:
 
 
 def _gaussian_blur(images: Tensor, strength: float, draw: _Draw) -> Tensor:
+    from torchvision.transforms.functional import gaussian_blur  # slow to import, and most runs corrupt nothing
+
     sigma = strength * images.shape[-1] / _SIDE
     radius = min(max(1, math.ceil(4 * sigma)), *(side - 1 for side in images.shape[-2:]))
     blurred: Tensor = gaussian_blur(images, [2 * radius + 1] * 2, [sigma] * 2)
