@@ -42,24 +42,27 @@ class LaplacianShot(Head):
         """Return the [M, N] log-probabilities after the bound updates (algorithm 1)."""
         query = self.transformed(query)
         nearness = -squared_distances(rectified_means(support, query), query)  # [N, M]: see `Cosines`
-        neighbours = neighbours_of(query, self.config.neighbours - 1)
+        pulls = [nearest.expand_as(nearness) for nearest in neighbours_of(query, self.config.neighbours - 1)]
         scores = nearness
         for _ in range(self.config.steps):
-            scores = nearness + self.config.weight * (scores.softmax(dim=0) @ neighbours)  # equation 12
+            labels = scores.softmax(dim=0)
+            # Equation 12. To gather labels takes a fifth of the time of a product with an [M, M] matrix.
+            pull = sum(labels.gather(1, nearest) for nearest in pulls)
+            scores = nearness.add(pull, alpha=self.config.weight)
         return scores.log_softmax(dim=0).T
 
 
-def neighbours_of(query: Tensor, count: int) -> Tensor:
-    """Return an [M, M] matrix that is 1 where the row's query is one of the nearest to the column's, else 0.
+def neighbours_of(query: Tensor, count: int) -> list[Tensor]:
+    """Return the [1, M] numbers of the nearest query to each, of the second nearest, …
 
     Args:
         query: [M, D] features.
-        count: the number of nearest queries; fewer if there are fewer, more where distances are equal.
+        count: the number of nearest queries; fewer if there are fewer.
     """
     alone = torch.eye(len(query), dtype=torch.bool, device=query.device)
     distances = torch.where(alone, torch.inf, squared_distances(query, query))
-    further, limit = distances, distances.new_full((1, len(query)), -torch.inf)
+    nearest = []
     for _ in range(min(count, len(query) - 1)):  # a third of the time of `topk`
-        limit = further.amin(dim=0, keepdim=True)
-        further = torch.where(further <= limit, torch.inf, further)
-    return (distances <= limit).to(query.dtype)
+        nearest.append(distances.min(dim=0, keepdim=True).indices)
+        distances = distances.scatter(0, nearest[-1], torch.inf)
+    return nearest
