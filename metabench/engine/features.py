@@ -14,6 +14,7 @@ from metabench.engine.feature_store import FeatureStore, mapped, stored
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.scaling import Scale
 from metabench.errors import CellFailed
+from metabench.machine.clock import Stopwatch
 
 #: Number of episodes of features that a CPU computes at once: one episode is too small to keep it busy.
 FEATURES_AT_ONCE = 64
@@ -126,6 +127,30 @@ class FeatureRows(Rows):
             )
 
 
+class ImaginedFeatures(FeatureRows):
+    """Random numbers in the place of features, where only the time of what reads them matters."""
+
+    def take(self, index: Tensor) -> Tensor:
+        """See `Rows.take`."""
+        return torch.rand(*index.shape, *self.shape)
+
+    def embedded(self) -> Rows:
+        """Return the imagined features themselves: no image is embedded."""
+        return self
+
+
+def seconds_to_embed(split: Split, backbone: Backbone, device: torch.device) -> float:
+    """Return the expected seconds of embedding all images of a split, from the second pass over a few of them."""
+    few = torch.arange(min(len(split.rows), images_at_once(split.rows.shape, device)))
+    x = Scale(split, device)(split.rows.take(few).to(device))
+    watch = Stopwatch(device)
+    with torch.no_grad():
+        backbone.eval()(x[:1])
+        with watch.running():
+            backbone(x)
+    return watch.seconds * len(split.rows) / len(few)
+
+
 def may_embed_once(algorithm: Algorithm, split: Split) -> bool:
     """Return whether features of single images may stand for the images of a split.
 
@@ -170,6 +195,17 @@ def with_features(
     }
 
 
+def is_embedded_once(split: Split | SourceSplit, algorithm: Algorithm, images: int) -> bool:
+    """Return whether a test with a trained backbone embeds its split first.
+
+    Args:
+        split: the test split.
+        algorithm: the algorithm.
+        images: number of images of one episode.
+    """
+    return isinstance(split, Split) and may_embed_once(algorithm, split) and len(split.rows) <= _WORTH * images
+
+
 def embedded_once(
     splits: Mapping[str, Split | SourceSplit],
     algorithm: Algorithm,
@@ -193,7 +229,7 @@ def embedded_once(
     split = splits["test"]
     if isinstance(split, SourceSplit) or isinstance(split.rows, FeatureRows):
         return splits
-    if not may_embed_once(algorithm, split) or len(split.rows) > _WORTH * images:
+    if not is_embedded_once(split, algorithm, images):
         return splits
     rows = FeatureRows(split, "test", algorithm.backbone, FeatureStore(None, ""), device, watcher)
     return {**splits, "test": replace(split, images=rows)}

@@ -3,85 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
-from metabench.api import Algorithm, SourceSplit, Split
+from metabench.api import SourceSplit, Split
 from metabench.data.packing import DataRoots
-from metabench.engine.asking import predict, predict_alone
-from metabench.engine.controls import is_transductive
-from metabench.engine.evaluation import queries_alone
-from metabench.engine.features import may_embed_once
-from metabench.engine.learner import build, build_tested, computing
-from metabench.engine.outcome import CALIBRATION_EPISODES
 from metabench.engine.progress import Watcher
-from metabench.engine.scaling import scaled
-from metabench.engine.steps import steps_of, training_batches
-from metabench.engine.streams import Stream, evaluation_stream, training_stream
+from metabench.engine.steps import steps_of
+from metabench.engine.streams import evaluation_stream
 from metabench.engine.subsets import splits_of
-from metabench.engine.trial import set_batchings
-from metabench.errors import SuiteError, Unfit
 from metabench.executors.loading import load_datasets
+from metabench.executors.pace import Pace, timed
 from metabench.executors.processes import Died, run_job
-from metabench.machine.clock import Stopwatch
 from metabench.machine.device import choose_device
-from metabench.machine.memory import BatchSize
-from metabench.planning.cells import Cell, Training, sharing_a_training
+from metabench.planning.cells import Cell, sharing_a_training
 from metabench.planning.suite import Suite, SuiteFile, resolve
-from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
 
-#: Number of episodes timed at once, where their stream does not say.
-_AT_ONCE = 4
-#: Seconds of an episode above which only one is timed, not several.
-_SLOW = 0.5
 #: Images of an epoch where profiles are compared before any data are loaded: miniImageNet has as many.
 _EPOCH = 38_400
-#: Approximate number of episodes of a test for transduction and latency.
-_PROBED = 50
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds that a setup takes.
-
-    Attributes:
-        step: seconds of an outer update.
-        test_episode: seconds to adapt to one episode and predict its queries.
-        alone: seconds to predict the first query of each class on its own; 0 for inductive methods.
-        split: number of test episodes with as many images as the test split, if the engine may embed the split once.
-    """
-
-    step: float
-    test_episode: float
-    alone: float
-    split: float = math.inf
-
-    def seconds(self, cell: Cell, steps: int, trained: bool, weights: bool) -> float:
-        """Return the expected seconds of a cell.
-
-        Args:
-            cell: a cell of this setup.
-            steps: number of outer updates of its training.
-            trained: whether another cell has trained its weights.
-            weights: whether an earlier run has kept its weights.
-        """
-        schedule, test = cell.training.schedule, cell.test
-        training, validations, calibrated = 0.0, 0, 0
-        if schedule is not None and test.task == "classification":
-            calibrated = min(schedule.validation_episodes, CALIBRATION_EPISODES)
-        if schedule is not None and not weights:
-            training = 0.0 if trained else steps * self.step
-            training = min(training, schedule.seconds or training)
-            validations = -(-steps // schedule.validate_every) * schedule.validation_episodes
-        tested = validations + calibrated + min(test.episodes, self.split) + _PROBED
-        return training + tested * self.test_episode + test.inductive_episodes * self.alone
 
 
 def rehearse(
@@ -109,13 +53,14 @@ def rehearse(
     for cell in {cell.dataset.label: cell for cell in cells if cell.test.file}.values():
         evaluation_stream(cell, splits[cell.dataset.label], device)  # refuses unknown names before a training
     paces: dict[str, Pace | None] = {}
+    embeddings: dict[str, float] = {}
     for cell in cells:
         setup = _setup(cell)
         if setup not in paces:
-            paces[setup] = _timed(
-                cell, splits[cell.training.dataset.label], splits[cell.dataset.label], device, plugins
+            paces[setup] = timed(
+                cell, splits[cell.training.dataset.label], splits[cell.dataset.label], device, plugins, embeddings
             )
-    expected = {}
+    expected, embedded = {}, set[str]()
     for sharing in sharing_a_training(cells).values():
         for cell in sharing:
             pace = paces[_setup(cell)]
@@ -125,6 +70,10 @@ def rehearse(
             if schedule and pace.test_episode:  # else it will be skipped
                 steps = steps_of(schedule, splits_of(cell.training, splits[cell.training.dataset.label])["train"])
             expected[cell.id] = pace.seconds(cell, steps, cell is not sharing[0], cell.training.id in weights)
+            if pace.embedded_by not in embedded:
+                expected[cell.id] += pace.embedding
+            if pace.embedded_by is not None:
+                embedded.add(pace.embedded_by)
     return expected
 
 
@@ -202,99 +151,3 @@ def _setup(cell: Cell) -> str:
         augment = [distortion.model_dump() for distortion in schedule.augment]
         sizes += [shape, schedule.batch, augment]
     return json.dumps([*parts, *sizes], sort_keys=True)
-
-
-def _timed(
-    cell: Cell,
-    trained_on: Mapping[str, Split | SourceSplit],
-    tested_on: Mapping[str, Split | SourceSplit],
-    device: torch.device,
-    plugins: PluginManager,
-) -> Pace | None:
-    """Return the pace of a cell's setup; None if it fails, as the cell then will, with its reason.
-
-    A setup that does not fit takes no time: its cells are skipped.
-
-    Raises:
-        SuiteError: the algorithm or the backbone refuses the cell.
-    """
-    training, schedule = cell.training, cell.training.schedule
-    with computing(training, device):
-        try:
-            trained_on = splits_of(training, trained_on)
-            algorithm = build(training, trained_on, device, plugins)
-            tested = algorithm if cell.is_trained_by_itself else build_tested(cell, trained_on, device, plugins)
-            trained_on, tested_on = (scaled(splits, algorithm.backbone) for splits in (trained_on, tested_on))
-        except Unfit:
-            return Pace(0.0, 0.0, 0.0)
-        except ValueError as error:
-            raise SuiteError(f"{cell.title}: {error}") from error
-        except Exception:  # a plugin may raise anything
-            return None
-        try:
-            test, step = evaluation_stream(cell, tested_on, device), 0.0
-            if schedule is not None:
-                step = _timed_step(training, algorithm, trained_on, device)
-            if tested is not algorithm or schedule is None or schedule.shape is None:
-                set_batchings(tested, test.batch(0, 1 if test.varies else 2), trains=False)
-            if cell.is_trained_by_itself:
-                tested.config = validate_config(type(tested.config), cell.algorithm.params)
-            episode, alone = _timed_predictions(tested, test, cell.test.seed, device)
-        except Unfit:
-            return Pace(0.0, 0.0, 0.0)
-        except Exception:
-            return None
-    drawn, split = tested_on["test"], math.inf
-    if isinstance(drawn, Split) and may_embed_once(tested, drawn):
-        split = len(drawn.rows) / cell.shape.images
-    return Pace(step, episode, alone, split)
-
-
-def _timed_step(
-    training: Training, algorithm: Algorithm, splits: Mapping[str, Split | SourceSplit], device: torch.device
-) -> float:
-    """Return the seconds of an outer update; of episodes, few are timed."""
-    schedule = training.schedule
-    assert schedule is not None, "a training has a schedule"
-    if schedule.shape is None:
-        batches = training_batches(training, splits, device)
-        return _median_seconds(device, lambda i: algorithm.train_step(batches(i)))
-    train = training_stream(training, splits, device)
-    batch = min(schedule.batch, train.at_once or _AT_ONCE)
-    set_batchings(algorithm, train.batch(0, batch))
-    seconds = _median_seconds(device, lambda i: algorithm.train_step(train.batch(i * batch, batch)))
-    return seconds * schedule.batch / batch
-
-
-def _timed_predictions(algorithm: Algorithm, stream: Stream, seed: int, device: torch.device) -> tuple[float, float]:
-    """Seconds per test episode, and per episode of the inductive re-test.
-
-    The latter is 0 for inductive algorithms.
-    """
-    at_once = stream.at_once or _AT_ONCE
-    episodes = _AT_ONCE if stream.varies else at_once
-    warm_up = Stopwatch(device)
-    with warm_up.running():
-        predict(algorithm, stream.batch(0, 1), seed, 0)
-    if warm_up.seconds > _SLOW:
-        episodes = at_once = 1
-    watch = Stopwatch(device)
-    with watch.running():
-        transductive = is_transductive(algorithm, stream, seed, BatchSize(device, at_once), episodes)
-    alone = Stopwatch(device)
-    if transductive:
-        # An algorithm that cannot predict a single query is tested all the same; a remark gives the reason.
-        with suppress(Exception), alone.running():
-            predict_alone(algorithm, queries_alone(stream.batch(0, 1)), seed, 0)
-    return watch.seconds / (2 * episodes), alone.seconds
-
-
-def _median_seconds(device: torch.device, work: Callable[[int], object]) -> float:
-    """Return the median time of three calls, after an untimed one."""
-    seconds = []
-    for i in range(4):
-        watch = Stopwatch(device)
-        with watch.running():
-            work(i)
-        seconds.append(watch.seconds)
-    return statistics.median(seconds[1:])

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 
+import frozen
 from metabench.api import Algorithm
 from metabench.engine.learner import build
 from metabench.errors import SuiteError
 from metabench.executors.loading import LoadedDataset
 from metabench.executors.rehearsal import rehearse
 from metabench.planning.cells import Cell, Training
-from metabench.planning.suite import Suite
+from metabench.planning.plan import make_plan
+from metabench.planning.suite import Suite, SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 from tiny import CPU, SUITE
 
@@ -87,7 +90,7 @@ def test_cells_that_differ_in_seeds_or_steps_are_built_once(
         built.append(training)
         return build(training, *arguments)
 
-    monkeypatch.setattr("metabench.executors.rehearsal.build", counting)
+    monkeypatch.setattr("metabench.executors.pace.build", counting)
     _, cells = cells_of("centroid", "relative", text=SUITE.replace("queries: 4", "queries: 4\nseeds: [0, 1, 2]"))
     longer = [with_steps(cell, 9) for cell in cells]
     expected = rehearse([*cells, *longer], {"blots": data.splits}, CPU, everything)
@@ -116,3 +119,15 @@ def test_a_refused_cell_is_found_even_after_a_failing_cell(
     _, cells = cells_of("faulty", "contradictory")
     with pytest.raises(SuiteError, match=r"contradictory · blots .*: parameters that contradict each other"):
         rehearse(cells, {"blots": data.splits}, CPU, everything)
+
+
+def test_methods_on_a_frozen_backbone_are_timed_without_embedding_their_episodes(
+    suite_file: Callable[[str], SuiteFile], data: LoadedDataset
+) -> None:
+    plugins = PluginManager([EntryPoint(name, f"{name}:PLUGIN", "metabench") for name in ("tiny", "frozen")])
+    text = frozen.SUITE.format(backbone="projected", algorithm="onfeatures").replace("shots: [2]", "shots: [1, 2, 3]")
+    cells = make_plan(*resolve(suite_file(text)), plugins)
+    frozen.Projected.calls.clear()
+    assert len(rehearse(cells, {"blots": data.splits}, CPU, plugins)) == 3
+    # A part of the test split is embedded once, after one image; no episode of 15 images or more is.
+    assert len(frozen.Projected.calls) == 2
