@@ -210,10 +210,10 @@ class FewShotWork:
         from metabench.machine.device import share_of_threads
 
         weights = [] if self.options.fresh else self.store.trainings()
-        if self.datasets is not None:
-            splits = {label: dataset.splits for label, dataset in self.datasets.items()}
-            return rehearse(self._able, splits, self.device, self.plugins, weights)
         with console.watching("timing") as watcher:
+            if self.datasets is not None:
+                splits = {label: dataset.splits for label, dataset in self.datasets.items()}
+                return rehearse(self._able, splits, self.device, self.plugins, weights, watcher)
             return rehearse_in_worker(self._able, self.device, share_of_threads(self._at_once), watcher, weights)
 
     def jobs(self) -> list[TrainingJob]:

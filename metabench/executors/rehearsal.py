@@ -12,7 +12,7 @@ import torch
 
 from metabench.api import SourceSplit, Split
 from metabench.data.packing import DataRoots
-from metabench.engine.progress import Watcher
+from metabench.engine.progress import Interrupted, Watcher
 from metabench.engine.steps import steps_of
 from metabench.engine.streams import evaluation_stream
 from metabench.engine.subsets import splits_of
@@ -34,6 +34,7 @@ def rehearse(
     device: torch.device,
     plugins: PluginManager,
     weights: Collection[str] = (),
+    watcher: Watcher | None = None,
 ) -> dict[str, float]:
     """Return the expected seconds of each cell; empty if a setup fails.
 
@@ -45,21 +46,30 @@ def rehearse(
         device: the device that they run on.
         plugins: the provider of the classes.
         weights: ids of the trainings whose weights an earlier run has kept.
+        watcher: sees the progress, and may ask to stop between two setups.
 
     Raises:
         DataError: a file of episodes names a class or an image that a dataset has not.
+        Interrupted: `watcher` asked to stop.
         SuiteError: an algorithm or backbone refuses its cell (a `ValueError` of its constructor).
     """
     for cell in {cell.dataset.label: cell for cell in cells if cell.test.file}.values():
         evaluation_stream(cell, splits[cell.dataset.label], device)  # refuses unknown names before a training
     paces: dict[str, Pace | None] = {}
     embeddings: dict[str, float] = {}
+    if watcher:
+        watcher.phase("setup", len({_setup(cell) for cell in cells}))
     for cell in cells:
         setup = _setup(cell)
-        if setup not in paces:
-            paces[setup] = timed(
-                cell, splits[cell.training.dataset.label], splits[cell.dataset.label], device, plugins, embeddings
-            )
+        if setup in paces:
+            continue
+        paces[setup] = timed(
+            cell, splits[cell.training.dataset.label], splits[cell.dataset.label], device, plugins, embeddings
+        )
+        if watcher:
+            watcher.advance(len(paces))
+            if watcher.should_stop():
+                raise Interrupted
     expected, embedded = {}, set[str]()
     for sharing in sharing_a_training(cells).values():
         for cell in sharing:
@@ -98,7 +108,7 @@ class Rehearsal:
         roots = DataRoots.from_environment(os.environ)
         datasets = load_datasets(self.cells, plugins, roots, self.device, lambda: nullcontext(lambda *progress: None))
         splits = {label: dataset.splits for label, dataset in datasets.items()}
-        yield rehearse(self.cells, splits, self.device, plugins, self.weights)
+        yield rehearse(self.cells, splits, self.device, plugins, self.weights, watcher)
 
 
 def rehearse_in_worker(

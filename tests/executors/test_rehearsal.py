@@ -10,6 +10,7 @@ import pytest
 import frozen
 from metabench.api import Algorithm
 from metabench.engine.learner import build
+from metabench.engine.progress import Interrupted
 from metabench.errors import SuiteError
 from metabench.executors.loading import LoadedDataset
 from metabench.executors.rehearsal import rehearse
@@ -17,7 +18,7 @@ from metabench.planning.cells import Cell, Training
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import Suite, SuiteFile, resolve
 from metabench.registry.manager import PluginManager
-from tiny import CPU, SUITE
+from tiny import CPU, SUITE, Watching
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,3 +132,13 @@ def test_methods_on_a_frozen_backbone_are_timed_without_embedding_their_episodes
     assert len(rehearse(cells, {"blots": data.splits}, CPU, plugins)) == 3
     # A part of the test split is embedded once, after one image; no episode of 15 images or more is.
     assert len(frozen.Projected.calls) == 2
+
+
+def test_a_rehearsal_stops_after_a_setup_and_says_how_many_there_are(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager
+) -> None:
+    _, cells = cells_of("centroid", "relative")
+    watcher = Watching("setup", 1)
+    with pytest.raises(Interrupted):
+        rehearse(cells, {"blots": data.splits}, CPU, everything, watcher=watcher)
+    assert watcher.phases == [("setup", 2, 0)]

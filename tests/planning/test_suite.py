@@ -88,9 +88,8 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
         "pretrained": (both, 40),
         "heads": (both, 28),
         "caltech101": (both, 26),
-        "miniimagenet": (both, 24),
-        **dict.fromkeys(("tieredimagenet", "cifarfs", "fc100", "cub"), (both, 12)),
-        "cross-char": (both, 8),
+        **dict.fromkeys(("miniimagenet", "tieredimagenet", "cifarfs", "fc100", "cub"), (both, 24)),
+        "cross-char": (both, 20),
         "cross-domain": ({(5, 5), (5, 20), (5, 50)}, 70),
     }
     for name in plugins.suites():
