@@ -304,7 +304,7 @@ class Collector:
             for measure in self._measures:
                 if measure.calibrated:
                     self.problems[measure.name] = (
-                        "no temperature: nothing is validated, or a true class scores -inf there"
+                        "no temperature: the validation split is too small, or a true class scores -inf there"
                     )
 
     def add(self, outputs: Floats, targets: npt.NDArray[Any]) -> None:

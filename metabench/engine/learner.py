@@ -320,7 +320,7 @@ def make_learner(
                 set_batchings(algorithm, few, trains=trained is None)
             elif selections:  # only validations and tests have episodes
                 first = selections[0]
-                few = validation_stream(schedule, validation[first], first.shape, device).batch(0, 2)
+                few = validation_stream(schedule.validation_seed, validation[first], first.shape, device).batch(0, 2)
                 set_batchings(algorithm, few)
             if trained is None:
                 progress = train(

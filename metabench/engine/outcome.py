@@ -37,6 +37,7 @@ from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.cells import Cell, Selection, Testing
+from metabench.planning.plan import fits
 from metabench.records.record import (
     ClassAccuracy,
     Declaration,
@@ -341,17 +342,20 @@ def _temperature(
     """Return the temperature of the tested weights; it sees no test episode.
 
     Returns:
-        The temperature; None where nothing is validated, or a validation query's true class has the score -inf.
+        The temperature; None where the validation split of a cell that trains nothing is too small for its episodes,
+        or a validation query's true class has the score -inf.
 
     Raises:
         CellFailed: a score is NaN or +inf.
         Interrupted: `watcher` asked to stop.
     """
-    schedule = cell.training.schedule
-    if schedule is None:
+    schedule, shape = cell.training.schedule, cell.selection.shape
+    if schedule is None and not fits(shape, splits):
         return None
-    episodes, seed = min(schedule.validation_episodes, CALIBRATION_EPISODES), schedule.validation_seed
-    stream = validation_stream(schedule, splits, cell.selection.shape, device)
+    episodes, seed = CALIBRATION_EPISODES, 0
+    if schedule is not None:
+        episodes, seed = min(schedule.validation_episodes, CALIBRATION_EPISODES), schedule.validation_seed
+    stream = validation_stream(seed, splits, shape, device)
     watcher.phase("calibrate", episodes)
     parts: list[tuple[Floats, Ints]] = []
 

@@ -25,7 +25,7 @@ from metabench.engine.features import FEATURES_AT_ONCE, FeatureRows
 from metabench.engine.scaling import Scale
 from metabench.engine.sources import SourceStream
 from metabench.errors import CellFailed
-from metabench.planning.cells import Cell, Schedule, Training
+from metabench.planning.cells import Cell, Training
 
 #: Number of episodes drawn ahead.
 _AHEAD = 256
@@ -268,10 +268,10 @@ def training_stream(training: Training, splits: Mapping[str, Split | SourceSplit
 
 
 def validation_stream(
-    schedule: Schedule, splits: Mapping[str, Split | SourceSplit], shape: EpisodeShape, device: torch.device
+    seed: int, splits: Mapping[str, Split | SourceSplit], shape: EpisodeShape, device: torch.device
 ) -> Stream:
     """Return the validation episodes of a test shape."""
-    return stream_of(splits["val"], shape, "val", schedule.validation_seed, device)
+    return stream_of(splits["val"], shape, "val", seed, device)
 
 
 def evaluation_stream(cell: Cell, splits: Mapping[str, Split | SourceSplit], device: torch.device) -> Stream:

@@ -69,7 +69,7 @@ def train(
     validations = {
         selection: (episodes, BatchSize(device, batch or episodes.at_once))
         for selection, held_out in validation.items()
-        for episodes in [validation_stream(schedule, held_out, selection.shape, device)]
+        for episodes in [validation_stream(schedule.validation_seed, held_out, selection.shape, device)]
     }
     kind = next((episodes.task.kind for episodes, _ in validations.values()), Classification.kind)
     ranking = OF_TASK[kind][0].declaration

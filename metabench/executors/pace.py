@@ -68,9 +68,8 @@ class Pace:
             weights: whether an earlier run has kept its weights.
         """
         schedule, test = cell.training.schedule, cell.test
-        training, validations, calibrated = 0.0, 0, 0
-        if schedule is not None and test.task == "classification":
-            calibrated = min(schedule.validation_episodes, CALIBRATION_EPISODES)
+        training, validations = 0.0, 0
+        calibrated = 0 if test.task == "regression" else CALIBRATION_EPISODES
         if schedule is not None and not weights:
             training = 0.0 if trained else steps * self.step
             training = min(training, schedule.seconds or training)

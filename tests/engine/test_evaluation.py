@@ -26,6 +26,7 @@ from metabench.executors.loading import LoadedDataset
 from metabench.machine.memory import BatchSize
 from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
+from metabench.records.record import Temperature
 from metabench.registry.manager import PluginManager
 from tiny import CPU, REAL, SUITE, Pixels, Watching
 
@@ -74,6 +75,26 @@ def test_the_temperature_sees_no_test_episode(
     whole = temperature()
     assert temperature(test=replace(data.splits["test"], images=noise)) == whole
     assert temperature(val=replace(data.splits["val"], images=noise[: len(data.splits["val"].images)])) != whole
+
+
+def test_what_trains_nothing_has_a_temperature_where_validation_episodes_can_be_drawn(
+    cells_of: Plan, data: LoadedDataset, everything: PluginManager, tmp_path: Path
+) -> None:
+    text = SUITE.replace("train: {{steps: 8, meta_batch: 2, validate_every: 2, validation_episodes: 5}}", "train: none")
+    _, (cell,) = cells_of("centroid", text=text)
+    assert cell.training.schedule is None
+
+    def temperature(val: Split) -> Temperature | None:
+        datasets = {cell.dataset.label: replace(data, splits={**data.splits, "val": val})}
+        learner = make_learner(cell.training, [cell.selection], datasets, CPU, everything, tmp_path, Watching())
+        return learner.test(cell, Watching()).temperature
+
+    val = data.splits["val"]
+    found = temperature(val)
+    assert found is not None
+    assert found.episodes == 100
+    few = val.offsets[:3]
+    assert temperature(replace(val, images=val.images[: few[-1]], offsets=few, class_names=val.class_names[:2])) is None
 
 
 def test_outputs_of_the_first_episodes_are_kept(run: Run) -> None:
