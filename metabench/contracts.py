@@ -62,6 +62,8 @@ class RunOptions:
         keep_weights: whether the selected weights stay in the output directory.
         reselect: whether to train again where kept weights lack a selection.
         in_process: whether jobs run in this process, one after the other, instead of in workers.
+        confirm: whether each cell's weights are tested once more, on other test episodes; the plan then has a further
+            cell for each, whose record `confirms` it.
     """
 
     fresh: bool = False
@@ -69,6 +71,7 @@ class RunOptions:
     keep_weights: bool = True
     reselect: bool = False
     in_process: bool = False
+    confirm: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,13 @@ def parse_filters(only: Sequence[str]) -> dict[str, list[str]]:
         key, equals, values = text.partition("=")
         if not equals or not values:
             raise UsageError(f"--only {text}: give KEY=VALUE, e.g. --only algorithm=maml")
-        filters.setdefault(key.strip(), []).extend(value.strip() for value in _split(values))
+        filters.setdefault(key.strip(), []).extend(split_list(values))
     return filters
+
+
+def split_list(values: str) -> list[str]:
+    """Return the values of ``A,B``; commas within brackets belong to a value."""
+    return [value.strip() for value in _split(values)]
 
 
 def _split(values: str) -> list[str]:

@@ -55,11 +55,11 @@ def everything_below(folder: Path) -> dict[str, int]:
 
 
 def essence(records: list[Record]) -> list[dict[str, Any]]:
-    """Return the records without times, memory and environment."""
+    """Return the records without times, memory and environment, and without how often the directory saw their test."""
     stripped = []
     for record in records:
         data = record.model_dump()
-        for name in ("eval", "peak_memory_bytes", "finished", "environment"):
+        for name in ("eval", "peak_memory_bytes", "finished", "environment", "looks"):
             del data[name]
         if data["train"]:
             del data["train"]["seconds"], data["train"]["episodes_per_second"]

@@ -141,8 +141,8 @@ def _is_timed(record: Record) -> bool:
 
 
 def _by_title(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the latest record of each cell title."""
-    ordered = sorted(records, key=lambda record: record.finished)
+    """Return the latest record of each cell title; a confirmation on other episodes is no cell of the suite."""
+    ordered = sorted((record for record in records if not record.confirms), key=lambda record: record.finished)
     return {
         f"{r.algorithm} · {r.dataset} · {shape_text(r.way, r.shot)} · {r.backbone} · seed {r.seed}": r for r in ordered
     }

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from metabench.analysis.bootstrap import interval_of, replicates
+from metabench.analysis.claims import Trials, differences_by_seed, is_about_methods, settled_by_seeds
+from metabench.analysis.crossed import CrossedInterval, crossed_interval
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, t_below, t_quantile
 from metabench.specs import Metric
 
@@ -34,13 +36,18 @@ class PairedDifference:
 
     Attributes:
         difference: difference of the mean accuracies.
-        ci95: half the 95 % interval over episodes (Student t on the per-episode differences).
+        ci95: half the 95 % interval: over episodes (Student t on the per-episode differences), or about the methods.
         data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`); None where there
             are too few classes.
-        p: two-sided p-value by random sign flips of the per-episode differences (`pair_p_values`).
+        p: two-sided p-value by random sign flips of the per-episode differences (`pair_p_values`), or about the
+            methods.
         p_holm: `p` adjusted for all pairs of methods in the table (Holm 1979).
         settled_by: episodes needed to find a difference of this size with a chance of `POWER`, beside the differences
-            that are significant now; None where the difference is 0.
+            that are significant now; None where the difference is 0, and about the methods.
+        about_methods: whether difference, interval and p are about the methods, over training seeds and episodes
+            (`metabench.analysis.crossed`); else they are of these weights.
+        settled_by_seeds: training seeds needed to find it on these episodes; None where no number is enough, and of
+            these weights.
     """
 
     difference: float
@@ -49,6 +56,8 @@ class PairedDifference:
     p: float
     p_holm: float
     settled_by: int | None
+    about_methods: bool = False
+    settled_by_seeds: int | None = None
 
     @property
     def tie(self) -> bool:
@@ -64,11 +73,14 @@ class Contest:
         methods: for each method, the best first, [n] per-episode values, or [n, k] figures of a pooled metric.
         groups: [n, N] groups of the episodes' classes; None leaves out the intervals about the data.
         pooled: for each method, the metric that pools its figures; empty for per-episode values.
+        trials: for each method, its values by training seed, of which `methods` has the means; empty for a comparison
+            of these weights.
     """
 
     methods: Sequence[Floats]
     groups: npt.NDArray[np.int64] | None = None
     pooled: Sequence[Metric] = ()
+    trials: Sequence[Trials] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,24 @@ def _paired_comparisons(contest: Contest, p: Floats) -> Comparisons:
     rows = [method - contest.methods[0] for method in contest.methods[1:]]
     data = None if contest.groups is None else DataIntervals(contest.groups)
     intervals = [(mean_interval(row), None if data is None else data.ci95(row)) for row in rows]
-    return _comparisons(len(contest.methods), p, intervals)
+    if not contest.trials:
+        return _comparisons(len(contest.methods), p, intervals)
+    # Pair 0-j comes j-th: its interval is that of method j minus the best.
+    claims = [_claim(contest.trials[j], contest.trials[i]) for i, j in zip(*_pairs(len(rows) + 1), strict=True)]
+    p = np.array([of_weights if claim is None else claim.p for of_weights, claim in zip(p, claims, strict=True)])
+    found = _comparisons(len(contest.methods), p, intervals, claims[: len(rows)])
+    about = [is_about_methods(contest.trials[0], trials) for trials in contest.trials[1:]]
+    versus_best = [
+        replace(difference, about_methods=of_methods)
+        for difference, of_methods in zip(found.versus_best, about, strict=True)
+    ]
+    return replace(found, versus_best=versus_best)
+
+
+def _claim(first: Trials, second: Trials) -> CrossedInterval | None:
+    """Return the difference of two methods over seeds and episodes; None where it is of these weights."""
+    differences = differences_by_seed(first, second)
+    return None if differences is None else crossed_interval(differences)
 
 
 def _pooled_comparisons(contest: Contest) -> Comparisons:
@@ -132,13 +161,19 @@ def _t_p(interval: MeanInterval) -> float:
     return 2 * t_below(-abs(interval.mean) / (interval.std / interval.episodes**0.5), interval.episodes - 1)
 
 
-def _comparisons(methods: int, p: Floats, versus_best: Sequence[tuple[MeanInterval, float | None]]) -> Comparisons:
+def _comparisons(
+    methods: int,
+    p: Floats,
+    versus_best: Sequence[tuple[MeanInterval, float | None]],
+    claims: Sequence[CrossedInterval | None] = (),
+) -> Comparisons:
     """Return the comparisons of a contest.
 
     Args:
         methods: number m of methods.
         p: [m·(m-1)/2] p-values of all pairs, in the order of `_pairs`.
         versus_best: the difference of each other method to the best, and half its interval about the data.
+        claims: the same differences over seeds and episodes, where they are about the methods; empty for none.
     """
     adjusted = holm(p)
     matrix = np.ones((methods, methods))
@@ -149,10 +184,15 @@ def _comparisons(methods: int, p: Floats, versus_best: Sequence[tuple[MeanInterv
     levels = ALPHA / (len(p) - np.minimum(place, len(p) - 1))
     differences = []
     for i, (interval, data_ci95) in enumerate(versus_best):  # the first pairs are those with the best
-        episodes = settled_by(interval.mean, interval.std, float(levels[i]))
-        differences.append(
-            PairedDifference(interval.mean, interval.ci95, data_ci95, float(p[i]), float(adjusted[i]), episodes)
-        )
+        p_values, level = (float(p[i]), float(adjusted[i])), float(levels[i])
+        if claim := claims[i] if claims else None:
+            seeds = settled_by_seeds(claim, _quantiles(level))
+            differences.append(
+                PairedDifference(claim.mean, claim.ci95, data_ci95, *p_values, None, settled_by_seeds=seeds)
+            )
+        else:
+            episodes = settled_by(interval.mean, interval.std, level)
+            differences.append(PairedDifference(interval.mean, interval.ci95, data_ci95, *p_values, episodes))
     return Comparisons(differences, matrix.tolist())
 
 
@@ -301,5 +341,9 @@ def settled_by(difference: float, std: float, level: float = ALPHA) -> int | Non
     """
     if abs(difference) <= 1e-9:  # 0 but for rounding
         return None
-    quantiles = t_quantile(_INFINITE_FREEDOM, 1 - level / 2) + t_quantile(_INFINITE_FREEDOM, POWER)
-    return max(2, math.ceil((quantiles * std / difference) ** 2))
+    return max(2, math.ceil((_quantiles(level) * std / difference) ** 2))
+
+
+def _quantiles(level: float) -> float:
+    """Return the standard errors by which a difference is found with a chance of `POWER`."""
+    return t_quantile(_INFINITE_FREEDOM, 1 - level / 2) + t_quantile(_INFINITE_FREEDOM, POWER)

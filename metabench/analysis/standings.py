@@ -15,15 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from metabench.analysis.bootstrap import MeanOfSeeds, pooled_interval
+from metabench.analysis.claims import Trials, differences_by_seed
+from metabench.analysis.crossed import LEAST_SEEDS, CrossedInterval, crossed_interval
 from metabench.analysis.metrics import RANKED_BY, own_metric
 from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
 from metabench.analysis.parameters import varying_parameters
 from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
 from metabench.errors import UsageError, nearest
+from metabench.records.looks import look_key, most_looks
 from metabench.records.record import Declaration, Record
 from metabench.specs import Metric, PublishedResult
-from metabench.text import shape_text
+from metabench.text import shape_text, value_text
 
 
 class Results(Protocol):
@@ -50,6 +53,9 @@ class Row:
             seed is ok.
         data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`).
         seed_ci95: half the 95 % interval between training seeds; None for a single seed.
+        method_ci95: half the 95 % interval about the method, over seeds and episodes (`metabench.analysis.crossed`);
+            None where fewer than three seeds are ok or one has failed, and of a pooled metric. That of a method that no
+            seed changes is that over episodes.
         inductive: mean over seeds and episodes of that metric when every query is predicted on its own.
         inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `primary`.
         metrics: the other metrics by name: mean over seeds, and half the 95 % interval over episodes. Of several
@@ -68,6 +74,11 @@ class Row:
         pooled: the metric that pools the figures; None for a metric with a value for each episode.
         trained_on: dataset of the training, if a method of the table was trained on another dataset than it is tested
             on; else empty.
+        trials: the values by training seed; None of a pooled metric and where no seed is ok.
+        confirmations: the records of tests of the same weights on other episodes (``metabench run --confirm``).
+        confirmed: the metric that ranks in them: mean over seeds and episodes; None where one is missing.
+        looks: largest number of looks at the test of a record of its algorithm on the same episodes; None of earlier
+            records.
     """
 
     name: str
@@ -75,6 +86,7 @@ class Row:
     primary: MeanInterval | None = None
     data_ci95: float | None = None
     seed_ci95: float | None = None
+    method_ci95: float | None = None
     inductive: float | None = None
     inductive_ci95: float | None = None
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -88,6 +100,10 @@ class Row:
     params: Mapping[str, Any] = field(default_factory=dict)
     pooled: Metric | None = field(default=None, repr=False)
     trained_on: str = ""
+    trials: Trials | None = field(default=None, repr=False)
+    confirmations: Sequence[Record] = ()
+    confirmed: MeanInterval | None = None
+    looks: int | None = None
 
     @property
     def finished(self) -> list[Record]:
@@ -157,12 +173,16 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
         published: published results of any algorithm.
     """
     methods: dict[tuple[_TableKey, tuple[str, str]], list[Record]] = {}
-    for record in records:
+    every = list(records)
+    context = _Context(results, published, _confirmations(every), most_looks(every))
+    for record in every:
+        if record.confirms:
+            continue
         methods.setdefault((_table_of(record), _method_of(record)), []).append(record)
     tables = []
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
-        rows = _sorted(_with_domains(_with_params(_named([_row(seeds, results, published) for seeds in members]))))
+        rows = _sorted(_with_domains(_with_params(_named([_row(seeds, context) for seeds in members]))))
         dataset, backbone, way, shot = table
         tables.append(Table(dataset, backbone, way, shot, rows))
     contests = compare([_contest(table.rows, results) for table in tables])
@@ -170,6 +190,37 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
         replace(table, rows=_ranked(table.rows, comparisons))
         for table, comparisons in zip(tables, contests, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the rows of all tables are made of, beside their records.
+
+    Attributes:
+        results: reads the per-episode results.
+        published: published results of any algorithm.
+        confirmations: the records that confirm a cell, by `_tested`.
+        looks: `metabench.records.looks.most_looks` of all records.
+    """
+
+    results: Results
+    published: Sequence[PublishedResult]
+    confirmations: Mapping[_CellKey, Record]
+    looks: Mapping[str, int]
+
+
+#: Id of a cell, the fingerprint of its data, and the hash of its weights.
+_CellKey = tuple[str, str, str]
+
+
+def _confirmations(records: Iterable[Record]) -> dict[_CellKey, Record]:
+    """Return the records that confirm a cell, by what they confirm."""
+    return {_tested(record, record.confirms): record for record in records if record.confirms}
+
+
+def _tested(record: Record, cell: str) -> _CellKey:
+    """Return a key of the weights that a record tests as a cell: the cell may have been trained again since."""
+    return cell, record.dataset_fingerprint, record.weights.sha256 if record.weights else ""
 
 
 #: Dataset, backbone, way and shot.
@@ -208,6 +259,14 @@ def _distinction(namesakes: Sequence[Row]) -> Callable[[Row], str]:
     return lambda row: ""
 
 
+def method_of(row: Row) -> str:
+    """Return the name of a method in several tables: its row's, without the id of a cell, which each table has anew."""
+    record = row.records[0]
+    if row.name != f"{record.algorithm} ({record.cell})" or not row.params:
+        return row.name
+    return f"{record.algorithm} ({', '.join(f'{name} {value_text(value)}' for name, value in row.params.items())})"
+
+
 def _domain(row: Row) -> str:
     """Return the dataset of the training."""
     return row.records[0].trained_on or row.records[0].dataset
@@ -225,8 +284,42 @@ def _with_params(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, params=params) for row, params in zip(rows, varying, strict=True)]
 
 
-def _row(records: Sequence[Record], results: Results, published_results: Sequence[PublishedResult]) -> Row:
-    published = compare_published(records[0], published_results)
+def _row(records: Sequence[Record], context: _Context) -> Row:
+    """Return the row of the records of a method, one for each seed."""
+    found = [(record, context.confirmations.get(_tested(record, record.cell))) for record in records]
+    confirmations = [again for record, again in found if again and _has_same_code(record, again)]
+    return replace(
+        _measured(records, context),
+        confirmations=confirmations,
+        confirmed=_confirmed(records, confirmations, context.results),
+        looks=max(context.looks.get(look_key(record), 0) for record in records) or None if context.looks else None,
+    )
+
+
+def _has_same_code(record: Record, again: Record) -> bool:
+    """Return whether a confirmation is of the code of a record."""
+    code: Any = record.environment.get("code")
+    return bool(code == again.environment.get("code"))
+
+
+def _confirmed(records: Sequence[Record], confirmations: Sequence[Record], results: Results) -> MeanInterval | None:
+    """Return the metric that ranks on the confirming episodes; None where a seed is not confirmed."""
+    seeds = {record.seed for record in records if record.status == "ok"}
+    finished = [record for record in confirmations if record.status == "ok" and record.seed in seeds]
+    if not finished or len(finished) < len(seeds):
+        return None
+    by_seed = [results.values(record) for record in finished]
+    common = min(map(len, by_seed))
+    if by_seed[0].ndim == 1:
+        return mean_interval(np.mean([values[:common] for values in by_seed], axis=0))
+    figures = np.concatenate([values[:common] for values in by_seed], axis=1)
+    return pooled_interval(MeanOfSeeds(own_metric(finished[0].ranked_by), len(by_seed)), figures)
+
+
+def _measured(records: Sequence[Record], context: _Context) -> Row:
+    """Return the row without what other tests of the method say."""
+    results = context.results
+    published = compare_published(records[0], context.published)
     finished = [record for record in records if record.status == "ok"]
     name = records[0].algorithm
     if not finished:
@@ -235,21 +328,35 @@ def _row(records: Sequence[Record], results: Results, published_results: Sequenc
     by_seed = [values[: min(map(len, by_seed))] for values in by_seed]
     if by_seed[0].ndim == 2:
         return replace(_pooled_row(records, finished, by_seed), published=published)
-    values = np.mean(by_seed, axis=0)
+    values = np.mean(by_seed, axis=0) if len(by_seed) > 1 else by_seed[0]
     inductive, inductive_ci95 = _alone(finished, results)
+    seeds = {record.seed: of_seed for record, of_seed in zip(finished, by_seed, strict=True)}
+    trials = Trials(seeds, finished[0].every_seed, len(finished) == len(records))
     return Row(
         name,
         records,
         primary=mean_interval(values),
         data_ci95=_data_ci95(finished, values, results),
         seed_ci95=seed_ci95([record.primary.value for record in finished if record.primary]),
+        method_ci95=_method_ci95(trials),
         inductive=inductive,
         inductive_ci95=inductive_ci95,
         metrics=_further(finished),
         published=published,
         values=values,
         tested_on=None if finished[0].floor else episodes_of(finished[0]),
+        trials=trials,
     )
+
+
+def _method_ci95(trials: Trials) -> float | None:
+    """Return half the interval about a method; None where it has none."""
+    if not trials.complete:
+        return None
+    values = list(trials.by_seed.values())
+    if trials.every_seed:
+        return mean_interval(values[0]).ci95
+    return crossed_interval(np.stack(values)).ci95 if len(values) >= LEAST_SEEDS else None
 
 
 def _pooled_row(records: Sequence[Record], finished: Sequence[Record], by_seed: Sequence[Floats]) -> Row:
@@ -356,10 +463,14 @@ def common_episodes(rows: Sequence[Row]) -> int:
 
 def _loss(row: Row, episodes: int | None) -> float:
     """Return the metric that ranks on the first episodes, or on all; negative where high values are better."""
-    if row.values is None:
-        return 0.0
+    return 0.0 if row.values is None else -row.metric.sign * value_on(row, episodes)
+
+
+def value_on(row: Row, episodes: int | None) -> float:
+    """Return the metric that ranks on the first episodes, or on all, of a row with values."""
+    assert row.values is not None, "a row without results has no value"
     mean = row.values[:episodes].mean(axis=0)
-    return -row.metric.sign * (row.pooled.pooled(mean) if row.pooled else float(mean))
+    return row.pooled.pooled(mean) if row.pooled else float(mean)
 
 
 def is_comparable(row: Row, best: Row) -> bool:
@@ -379,7 +490,14 @@ def _contest(rows: Sequence[Row], results: Results) -> Contest:
     methods = [row.values[:common] for row in comparable if row.values is not None]
     pooled = [row.pooled for row in comparable if row.pooled]
     with_groups = len(methods) > 1 and not pooled
-    return Contest(methods, results.groups(rows[0].finished[0])[:common] if with_groups else None, pooled)
+    trials = [row.trials.first(common) for row in comparable if row.trials]
+    of_methods = any(len(trial.by_seed) >= LEAST_SEEDS or trial.every_seed for trial in trials)
+    return Contest(
+        methods,
+        results.groups(rows[0].finished[0])[:common] if with_groups else None,
+        pooled,
+        trials if of_methods else (),
+    )
 
 
 def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
@@ -402,6 +520,27 @@ def _ranked(rows: Sequence[Row], comparisons: Comparisons) -> list[Row]:
         rank = 1 if tie else place + 1
         ranked.append(replace(row, rank=rank, tie=tie, versus_best=best, p_holm=p_holm))
     return ranked
+
+
+def difference_of(row: Row, other: Row, episodes: int) -> MeanInterval | CrossedInterval:
+    """Return a row minus another on the first episodes, with its 95 % interval.
+
+    Args:
+        row: a row with a value for each episode.
+        other: a row that was tested on the same episodes.
+        episodes: number of episodes, which both rows have.
+
+    Returns:
+        The difference of the methods, over seeds and episodes, where they have three seeds in common and none has
+        failed; else that of these weights, over episodes.
+    """
+    assert row.values is not None, "a row without results has no difference"
+    assert other.values is not None, "a row without results has no difference"
+    if row.trials and other.trials:
+        differences = differences_by_seed(row.trials.first(episodes), other.trials.first(episodes))
+        if differences is not None:
+            return crossed_interval(differences)
+    return mean_interval(row.values[:episodes] - other.values[:episodes])
 
 
 def episodes_of(record: Record) -> str:

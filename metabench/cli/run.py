@@ -52,6 +52,9 @@ if TYPE_CHECKING:  # imported by the command when it runs
 )
 @click.option("--weights/--no-weights", default=True, help="Keep the selected weights, or save room [default: keep].")
 @click.option("--reselect", is_flag=True, help="Train again where kept weights were selected for other episodes.")
+@click.option(
+    "--confirm", is_flag=True, help="Test the same weights once more, on other test episodes, which nobody chooses."
+)
 @click.option("--log", "loggers", multiple=True, metavar="NAME", help="Also use a logger of `metabench list loggers`.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, and run nothing.")
 def run(
@@ -67,6 +70,7 @@ def run(
     workers: bool | None,
     weights: bool,
     reselect: bool,
+    confirm: bool,
     loggers: Sequence[str],
     dry_run: bool,
 ) -> int:
@@ -92,13 +96,15 @@ def run(
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
     engine = engine_of(file, plugins)
-    options = RunOptions(fresh, jobs, weights, reselect, in_process)
+    options = RunOptions(fresh, jobs, weights, reselect, in_process, confirm)
     request = Request(profile, None if seeds is None else _numbers(seeds), precision, device, options)
     if in_process and jobs > 1:
         raise click.UsageError(f"--in-process runs one cell at a time: leave out --jobs {jobs}")
     filters = parse_filters(only)
     plan = engine.plan(file, request)
     cells = select(plan.cells, filters)
+    if confirm and not any(getattr(cell, "confirms", "") for cell in cells):
+        raise click.UsageError("--confirm: these cells cannot be tested on other episodes: leave it out")
     for logger in dict.fromkeys(loggers):
         plugins.add_logger(logger)
     if dry_run:

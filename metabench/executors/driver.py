@@ -61,7 +61,7 @@ def run_work(work: Work, plugins: PluginManager, store: Store, reporter: Reporte
     queue = work.jobs()
 
     def note(cell: Cell, attempt: Attempt) -> None:
-        record = attempt.record
+        record = attempt.record if attempt.episodes is None else store.count_look(attempt.record)
         if attempt.traceback:
             store.write_text(store.traceback_name(record.cell), attempt.traceback)
         # A cell that could not be tried, perhaps this time only, leaves its earlier results alone.

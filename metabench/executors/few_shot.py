@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from metabench.contracts import Console, Interrupted, Packing, Request, RunOptions
 from metabench.planning.cells import Cell, Training, sharing_a_training
+from metabench.planning.confirmation import with_confirmations
 from metabench.planning.jobs import Job, make_jobs
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import Suite, SuiteFile, resolve
@@ -46,7 +47,9 @@ class FewShot:
             suite = suite.with_seeds(list(request.seeds))
         if request.precision is not None:
             suite = suite.with_precision(request.precision)
-        return FewShotPlan(suite, file, self.cells(suite, places, request.options), self, self._plugins, request)
+        cells = self.cells(suite, places, request.options)
+        cells = with_confirmations(cells) if request.options.confirm else cells
+        return FewShotPlan(suite, file, cells, self, self._plugins, request)
 
     def cells(self, suite: Suite, file: SuiteFile, options: RunOptions) -> list[Cell]:
         """Return the cells of a suite, planned in a worker unless the run needs none."""
@@ -62,7 +65,7 @@ class FewShotPlan:
     Attributes:
         suite: the resolved suite.
         file: the suite file.
-        cells: all cells of the suite.
+        cells: all cells of the suite, and those that confirm them if that is asked for.
         engine: plans further profiles.
         plugins: the provider of the classes.
         request: the options of the run.

@@ -218,6 +218,8 @@ class TrainingJob:
             error=problem,
             task=cell.test.task,
             floor=cell.floor,
+            every_seed=cell.every_seed,
+            confirms=cell.confirms,
             chance=outcome.chance if outcome else None,
             ranked_by=outcome.ranked_by if outcome else OF_TASK[cell.test.task][0].name,
             metrics=outcome.metrics if outcome else {},

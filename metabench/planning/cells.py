@@ -268,6 +268,8 @@ class Cell:
         test: the test.
         problem: why it cannot run; empty if it can.
         floor: whether it is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
+        every_seed: whether every training seed gives the same result, so that it stands for the cells of all.
+        confirms: id of the cell whose weights it tests on other episodes; empty for a cell of the suite.
     """
 
     algorithm: Choice
@@ -276,6 +278,8 @@ class Cell:
     test: Testing
     problem: str = ""
     floor: bool = False
+    every_seed: bool = False
+    confirms: str = ""
 
     @property
     def dataset(self) -> Choice:
@@ -360,6 +364,7 @@ class Cell:
             self.backbone.label,
             str(self.shape),
             f"seed {self.seed}",
+            *(["confirmation"] if self.confirms else []),
         ]
         return " · ".join(parts)
 

@@ -221,7 +221,8 @@ class _Planner:
     ) -> Iterator[Cell]:
         trained_by, algorithm = self._trained_by(label), self._algorithms[label]
         trainings = [self._training(label, dataset, backbone, shape, seed, limit) for seed in self._suite.seeds]
-        if self._is_the_same_for_every_seed(label, trainings[0]):
+        every_seed = self._is_the_same_for_every_seed(label, trainings[0])
+        if every_seed:
             trainings = trainings[:1]
         for training in trainings:
             problems = (
@@ -234,6 +235,7 @@ class _Planner:
                 self._testing(tested_on, shape),
                 next(filter(None, problems), ""),
                 label in self._floors,
+                every_seed,
             )
 
     def _training(

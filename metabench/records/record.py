@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
-    "pretrained_on",
+    *("pretrained_on", "confirms"),
     *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
     *("environment", "finished"),
 )
@@ -370,6 +370,13 @@ class Record(_Part):
 
     Attributes:
         floor: whether the algorithm is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
+        every_seed: whether every training seed gives the same result, so that one cell stands for all; False in records
+            of earlier versions, where it is not known.
+        confirms: id of the cell that this one tests once more on other episodes (``metabench run --confirm``); else
+            empty.
+        looks: number of tests of the algorithm with this training seed on these episodes that the output directory had
+            seen when this one ended (`metabench.records.looks`); None in records of earlier versions, and without
+            results.
         chance: accuracy of guessing, where the test episodes have classes; None in records of earlier versions.
     """
 
@@ -390,6 +397,9 @@ class Record(_Part):
     identity: dict[str, Any]
     task: TaskKind = "classification"
     floor: bool = False
+    every_seed: bool = False
+    confirms: Text = ""
+    looks: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     chance: Share | None = None
     status: Status
     error: Line | None = None

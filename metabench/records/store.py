@@ -3,7 +3,8 @@
 An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record), ``cells/ID.npz`` (its
 per-episode results), ``cells/ID.png`` (its worst episode), ``outputs/ID.npz`` (the outputs of its first episodes),
 ``weights/TRAINING.json`` and ``weights/TRAINING-SELECTION.safetensors`` (a finished training and the weights that it
-has selected), ``checkpoints/TRAINING.pt`` (of an unfinished one) and the leaderboard. Weights and checkpoints made by
+has selected), ``checkpoints/TRAINING.pt`` (of an unfinished one), ``looks.json`` (how often test episodes were looked
+at) and the leaderboard. Weights and checkpoints made by
 code that has changed since are renamed to ``other-code-HASH``, and never deleted.
 """
 
@@ -25,6 +26,7 @@ from metabench.errors import StoreError
 from metabench.files import atomic_file, is_foreign, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
+from metabench.records.looks import Looks, look_key
 from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Outputs, Record
 from metabench.records.trained import TrainingFiles
 from metabench.text import one_line
@@ -50,6 +52,8 @@ class Planned(Protocol):
 _NAMES = ("algorithm", "dataset", "backbone")
 #: The files of a cell in ``cells/``.
 _SUFFIXES = (".json", ".npz", ".png", ".traceback.txt")
+#: The file with the number of looks at the test episodes, by `metabench.records.looks.look_key`.
+_LOOKS = "looks.json"
 #: The form of a cell's id (`metabench.planning.plan.Cell.id`), and so of the name of its files.
 _ID = re.compile("[0-9a-f]{16}")
 #: The first line of texts that metabench writes, by which it knows its own.
@@ -118,11 +122,13 @@ class Store:
             lock.release()
 
     def check_own(self) -> None:
-        """Check that a run overwrites no file that metabench did not write.
+        """Check that a run overwrites no file that metabench did not write, and can count its looks.
 
         Raises:
-            StoreError: the directory has a file of another origin by the name of one of a run's files.
+            StoreError: the directory has a file of another origin by the name of one of a run's files, or the counts of
+                looks are damaged.
         """
+        self._looks()
         for name, marks in _MARKS.items():
             path = self.path / name
             try:
@@ -224,6 +230,31 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
+    def count_look(self, record: Record) -> Record:
+        """Count a test that has ended; return its record with the number of looks (`metabench.records.looks`).
+
+        Raises:
+            StoreError: the numbers cannot be read or written.
+        """
+        looks, key = self._looks(), look_key(record)
+        count = looks.get(key, 0) + 1
+        self.write_text(_LOOKS, json.dumps({**looks, key: count}, indent=1) + "\n")
+        return record.model_copy(update={"looks": count})
+
+    def _looks(self) -> dict[str, int]:
+        """Return the number of looks by `metabench.records.looks.look_key`.
+
+        Raises:
+            StoreError: the file is damaged, or cannot be read.
+        """
+        path = self.path / _LOOKS
+        if not os.path.exists(path):
+            return {}
+        try:
+            return Looks.model_validate_json(read_regular(path)).root
+        except (ValidationError, OSError) as error:
+            raise StoreError(f"{path} is damaged: delete it, and counting begins again") from error
+
     def forget(self, cell: str) -> None:
         """Delete the files of a cell, except the checkpoint of its training."""
         try:
@@ -237,7 +268,8 @@ class Store:
         """Move records of earlier settings to ``superseded/``; return the others.
 
         A record stays if a cell of the plan has its settings, with any seed. The leaderboard must not mix settings. It
-        also stays if a cell with a problem has its labels: the complete settings of that cell are not known.
+        also stays if a cell with a problem has its labels: the complete settings of that cell are not known. A record
+        that confirms another one stays with it.
 
         Args:
             records: the result of `records_by_name`.
@@ -245,9 +277,10 @@ class Store:
         """
         expected = {_without_seed(cell.identity) for cell in plan}
         unknown = {tuple(map(cell.labels.get, _NAMES)) for cell in plan if cell.problem}
+        planned = {name for name, record in records.items() if _without_seed(record.identity) in expected}
         current = []
         for name, record in records.items():
-            if _without_seed(record.identity) in expected:
+            if name in planned or record.confirms in planned:
                 current.append(record)
                 continue
             if tuple(getattr(record, name) for name in _NAMES) in unknown:

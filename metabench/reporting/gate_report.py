@@ -13,7 +13,7 @@ from tabulate import tabulate
 from metabench.analysis.gate import Comparison, Verdict, shown_p
 from metabench.reporting.json_text import to_json
 from metabench.reporting.leaderboard import rounded, shown_difference
-from metabench.reporting.rendering import escape_markdown
+from metabench.reporting.markup import escape_markdown
 
 _TITLES = ["verdict", "cell", "base", "candidate", "difference", "p"]
 _ALIGNMENT = ["left", "left", "right", "right", "right", "right"]

@@ -20,6 +20,7 @@ from metabench.analysis.costs import (
     validation,
 )
 from metabench.analysis.metrics import OF_TASK
+from metabench.analysis.paired import PairedDifference
 from metabench.analysis.standings import Row, Table, common_episodes
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration
@@ -68,6 +69,20 @@ def _p(row: Row) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
+def _alone(row: Row) -> float | None:
+    """Return the metric that ranks with every query on its own, of a transductive method: the others have no other."""
+    return row.inductive if any(record.transductive for record in row.finished) else None
+
+
+def _confirmed(row: Row) -> float | None:
+    return row.confirmed.mean if row.confirmed else None
+
+
+def _looks(row: Row) -> int | None:
+    """Return the number of looks at the test, where there were several."""
+    return row.looks if row.looks and row.looks > 1 else None
+
+
 def _half(row: Row, value: float | None) -> str:
     return "" if value is None else f"± {rounded(row.metric, value, value)}"
 
@@ -110,22 +125,31 @@ def _frozen_too(row: Row) -> int | None:
     return None if every == _parameters(row) else every
 
 
-def _validation(row: Row) -> float | None:
+def validation_of(row: Row) -> float | None:
+    """Return the validation of the tested weights, mean over the seeds."""
     return mean_over_seeds(row, validation)
 
 
-def _validated(row: Row) -> Declaration:
+def validated_by(row: Row) -> Declaration:
     """Return the declaration of the metric of the validation: the one that ranks by default."""
     return OF_TASK[row.records[0].task][0].declaration
 
 
 def _validation_text(row: Row) -> str:
-    mean, metric = _validation(row), _validated(row)
+    mean, metric = validation_of(row), validated_by(row)
     if mean is None:
         return ""
     return rounded(metric, mean, 0.0) if metric.unit == "%" else f"{mean * metric.scale:.3g}"
 
 
+#: Follows the metric that ranks.
+_CONFIRMED = Column(
+    "confirmed %",
+    lambda row: "" if row.confirmed is None else shown(row.metric, row.confirmed.mean, row.confirmed.ci95),
+    _confirmed,
+    "confirmed: the same weights on other test episodes, which nobody has chosen ± half its 95 % interval",
+    optional=True,
+)
 #: In order of importance: a narrow terminal drops columns from the end. Those of metrics are before and between them.
 _FIRST = (
     Column(
@@ -144,6 +168,7 @@ _FIRST = (
     ),
 )
 _COMPARISONS = (
+    _CONFIRMED,
     Column(
         "T",
         lambda row: "T" if any(record.transductive for record in row.finished) else "",
@@ -152,9 +177,10 @@ _COMPARISONS = (
     ),
     Column(
         "alone %",
-        lambda row: "" if row.inductive is None else shown(row.metric, row.inductive, row.inductive_ci95),
-        lambda row: row.inductive,
-        "alone: the metric that ranks, with every query predicted on its own ± half its 95 % interval over episodes",
+        lambda row: "" if (alone := _alone(row)) is None else shown(row.metric, alone, row.inductive_ci95),
+        _alone,
+        "alone: the metric that ranks, with every query of a transductive method predicted on its own ± half its 95 % "
+        "interval over episodes; the others predict alone what they predict together",
         optional=True,
     ),
     Column(
@@ -168,14 +194,14 @@ _COMPARISONS = (
         "vs best",
         _difference,
         lambda row: row.versus_best.difference if row.versus_best else None,
-        "vs best: difference to the best on the same episodes ± half its 95 % interval over them",
+        "vs best: difference to the best on the same episodes ± half its 95 % interval",
         optional=True,
     ),
     Column(
         "p",
         _p,
         lambda row: row.versus_best.p_holm if row.versus_best else None,
-        "p: probability of a difference this large by chance of the episodes, adjusted for all pairs of the table",
+        "p: probability of a difference this large by chance, adjusted for all pairs of the table",
         optional=True,
     ),
     Column(
@@ -193,6 +219,14 @@ _COMPARISONS = (
         optional=True,
     ),
     Column(
+        "looks",
+        lambda row: "" if (looks := _looks(row)) is None else str(looks),
+        _looks,
+        "looks: tests of this algorithm on these episodes in its folder, with any parameters, if several: a result may "
+        "owe something to the choice among them; `metabench run --confirm` tests once on others",
+        optional=True,
+    ),
+    Column(
         "published %",
         _published,
         lambda row: row.published.result.accuracy if row.published else None,
@@ -203,7 +237,7 @@ _COMPARISONS = (
 _VALIDATION = Column(
     "val %",
     _validation_text,
-    _validation,
+    validation_of,
     "val: validation accuracy of the tested weights; choose methods and parameters by it, not by the test accuracy",
     optional=True,
 )
@@ -241,52 +275,6 @@ _COSTS = (
     ),
     Column("device", lambda row: device(row.records[0]), left=True),
 )
-
-#: Sorting keys that are no metrics: functions of a row, in ascending order; ranks do not change.
-SORT_KEYS: dict[str, Callable[[Row], float | None]] = {
-    "alone": lambda row: None if row.inductive is None else -row.metric.sign * row.inductive,
-    "validation": lambda row: None if (mean := _validation(row)) is None else -_validated(row).sign * mean,
-    "algorithm": lambda row: 0.0,
-    "throughput": lambda row: _negative(mean_over_seeds(row, eval_rate)),
-    "training": lambda row: _negative(mean_over_seeds(row, train_rate)),
-    "latency": lambda row: mean_over_seeds(row, latency),
-    "memory": lambda row: mean_over_seeds(row, memory),
-    "flops": lambda row: mean_over_seeds(row, gflops),
-}
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
-
-
-def sort_tables(tables: Sequence[Table], by: str | None = None) -> list[Table]:
-    """Return the tables with rows sorted by a metric, the best first, or by one of `SORT_KEYS`.
-
-    None sorts by the metric that ranks. Rows without a value come last, by name; after them floors, and rows without
-    results.
-
-    Raises:
-        UsageError: no record has the metric.
-    """
-    if by is not None and by not in SORT_KEYS:
-        check_metrics(tables, [by], further=SORT_KEYS)
-
-    sort_key = SORT_KEYS.get(by or "") or (lambda row: _loss(row, by))
-
-    def key(row: Row) -> tuple[bool, bool, bool, float, str]:
-        value = sort_key(row)
-        return row.primary is None, row.floor, value is None, value or 0.0, row.name
-
-    return [replace(table, rows=sorted(table.rows, key=key)) for table in tables]
-
-
-def _loss(row: Row, metric: str | None) -> float | None:
-    """Return the value of a metric, or of the one that ranks; negative where high values are better."""
-    if not row.finished:
-        return None
-    name = metric or row.finished[0].ranked_by
-    found = metric_of(row, name)
-    return None if found is None else -row.finished[0].declarations[name].sign * found[0]
 
 
 def metric_of(row: Row, name: str) -> tuple[float, float] | None:
@@ -371,6 +359,36 @@ def shown_columns(tables: Sequence[Table], metrics: Collection[str] | None = Non
         costs: whether validation, costs and varying parameters are shown, too.
     """
     rows = [row for table in tables for row in table.rows]
+    columns = _columns(tables, metrics, costs)
+    return [column for column in columns if not column.optional or any(column.says(row) for row in rows)]
+
+
+def chosen_columns(tables: Sequence[Table], names: Sequence[str]) -> list[Column]:
+    """Return the columns of these names, in their order.
+
+    Args:
+        tables: the tables.
+        names: titles of columns, without the unit %; ``rank`` for that of ranks.
+
+    Raises:
+        UsageError: a name is unknown, or there is none.
+    """
+    known = {_column_name(column): column for column in _columns(tables, None, costs=True)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--columns: no column '{name}'{nearest(name, known)}. Columns: {', '.join(known)}")
+    if not names:
+        raise UsageError(f"--columns: name at least one of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _column_name(column: Column) -> str:
+    return "rank" if column.title == "#" else column.title.removesuffix(" %")
+
+
+def _columns(tables: Sequence[Table], metrics: Collection[str] | None, costs: bool) -> list[Column]:
+    """Return all columns, also those that are empty; arguments as in `shown_columns`."""
+    rows = [row for table in tables for row in table.rows]
     known, ranking = metrics_of(tables), {row.finished[0].ranked_by for row in rows if row.finished}
     columns = [_metric_column(name, metric, name in ranking) for name, metric in known.items()]
     first = [column for column, name in zip(columns, known, strict=True) if name in ranking]
@@ -384,11 +402,26 @@ def shown_columns(tables: Sequence[Table], metrics: Collection[str] | None = Non
         measure = OF_TASK["regression" if tasks == {"regression"} else "classification"][0]
         first = [_metric_column(measure.name, measure.declaration, ranks=True)]
     validation = _VALIDATION_OF_NUMBERS if "regression" in tasks else _VALIDATION
-    comparisons = [_without_percent(column) for column in _COMPARISONS] if "regression" in tasks else _COMPARISONS
+    comparisons = [_about(column, rows) for column in _COMPARISONS]
+    comparisons = [_without_percent(column) for column in comparisons] if "regression" in tasks else comparisons
     ordered = [*_FIRST, *first, *comparisons, *([validation] if costs else []), *further, *(_COSTS if costs else [])]
-    chosen = [column for column in ordered if not column.optional or any(column.says(row) for row in rows)]
     titles = {column.title for column in ordered}
-    return [*chosen, *(_parameter(name, rows, titles) for name in parameter_names(tables) if costs)]
+    return [*ordered, *(_parameter(name, rows, titles) for name in parameter_names(tables) if costs)]
+
+
+def _about(column: Column, rows: Sequence[Row]) -> Column:
+    """Return a column with what its comparisons are about: methods, or these weights."""
+    about = {row.versus_best.about_methods for row in rows if row.versus_best}
+    endings = {
+        (True,): "over training seeds and episodes",
+        (False,): "over episodes, of these weights: a claim about the methods needs three training seeds",
+        (False, True): "over training seeds and episodes, where three seeds are in common; else over episodes",
+    }
+    if column.title != "vs best" or not about:
+        return column
+    if any(row.pooled for row in rows):
+        return replace(column, legend=f"{column.legend} over episodes, of these weights")
+    return replace(column, legend=f"{column.legend} {endings[tuple(sorted(about))]}")
 
 
 def _without_percent(column: Column) -> Column:
@@ -427,7 +460,14 @@ def legend(columns: Sequence[Column]) -> list[str]:
 
 def remarks(table: Table) -> list[str]:
     """Return the remarks on a table: failed and skipped cells, other test episodes, ties, oddities of the data."""
-    return [*_unfinished(table), *_other_episodes(table), *_ties(table), *_data(table)]
+    return [
+        *_unfinished(table),
+        *_other_episodes(table),
+        *_of_weights(table),
+        *_confirmed_often(table),
+        *_ties(table),
+        *_data(table),
+    ]
 
 
 def _data(table: Table) -> list[str]:
@@ -441,14 +481,15 @@ def _unfinished(table: Table) -> list[str]:
     lines: list[str] = []
     methods: dict[str, list[str]] = {}
     for row in table.rows:
-        for record in row.records:
+        for record in (*row.records, *row.confirmations):
             name = row.name + (f" (seed {record.seed})" if len(row.records) > 1 else "")
+            name += " on the confirming episodes" if record.confirms else ""
             if record.status != "ok":
                 verb = "failed" if record.status == "failed" else f"is {record.status}"
                 lines.append(f"{name} {verb}: {record.error}")
             for remark in record.remarks:
                 methods.setdefault(remark, []).append(name)
-    finished = sum(len(row.finished) for row in table.rows)
+    finished = sum(record.status == "ok" for row in table.rows for record in (*row.records, *row.confirmations))
     for remark, names in methods.items():
         everyone = len(names) == finished > 1
         lines.append(f"{'all methods' if everyone else ', '.join(names)}: {remark}")
@@ -468,17 +509,47 @@ def _other_episodes(table: Table) -> list[str]:
     return lines
 
 
-def _ties(table: Table) -> list[str]:
+def _of_weights(table: Table) -> list[str]:
+    """Return the methods without a claim, in a table where others have one, and why methods have none."""
+    compared = [row for row in table.rows if row.rank is not None]
     lines = []
-    for row in table.rows:
-        if row.tie and row.versus_best and row.versus_best.settled_by:
-            needed = row.versus_best.settled_by
-            count = f"{needed:,}" if needed < 1_000_000 else "more than a million"
-            lines.append(
-                f"{row.name} ties with the best; if the difference is as measured, {count} episodes would show it "
-                "in four of five runs"
-            )
+    failed = [f"{row.name} ({len(row.finished)} of {len(row.records)} seeds)" for row in compared if _lacks_seeds(row)]
+    if failed:
+        lines.append(f"seeds have failed, so that the mean is of the others, and no claim: {', '.join(failed)}")
+    others = [row for row in compared if row.versus_best]
+    of_weights = [row.name for row in others if row.versus_best and not row.versus_best.about_methods]
+    if 0 < len(of_weights) < len(others):
+        lines.append(f"compared with the best as these weights, not as methods: {', '.join(of_weights)}")
     return lines
+
+
+def _confirmed_often(table: Table) -> list[str]:
+    """Return the methods whose confirming episodes were looked at more than once."""
+    looks = {row.name: max((record.looks or 0 for record in row.confirmations), default=0) for row in table.rows}
+    names = [f"{name} ({count} times)" for name, count in looks.items() if count > 1]
+    advice = "a confirmation is of one choice that was made before, e.g. by --only"
+    return [f"the confirming episodes were looked at several times: {', '.join(names)}; {advice}"] if names else []
+
+
+def _lacks_seeds(row: Row) -> bool:
+    return len(row.finished) < len(row.records)
+
+
+def _ties(table: Table) -> list[str]:
+    return [
+        f"{row.name} ties with the best; if the difference is as measured, {needed} would show it in four of five runs"
+        for row in table.rows
+        if row.tie and row.versus_best and (needed := _needed(row.versus_best))
+    ]
+
+
+def _needed(versus: PairedDifference) -> str:
+    """Return the episodes or seeds that would settle a tie; empty where the difference is 0."""
+    if versus.settled_by:
+        return f"{versus.settled_by:,} episodes" if versus.settled_by < 1_000_000 else "more than a million episodes"
+    if versus.settled_by_seeds:
+        return f"{versus.settled_by_seeds:,} training seeds"
+    return ""
 
 
 def sources(tables: Sequence[Table]) -> list[str]:

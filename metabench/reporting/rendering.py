@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,8 @@ from metabench.reporting.leaderboard import (
     shown_columns,
     sources,
 )
-from metabench.text import encodable, one_line, value_text
+from metabench.reporting.markup import escape_latex, escape_markdown, latex_label
+from metabench.text import encodable, one_line, shape_text, value_text
 
 #: Number of columns that are shown however narrow the terminal is: rank, algorithm and the metric that ranks.
 _ALWAYS = 3
@@ -38,17 +38,20 @@ def render_text(
     width: int | None = None,
     encoding: str = "utf-8",
     metrics: Collection[str] | None = None,
+    columns: Sequence[Column] | None = None,
 ) -> str:
     """Return the leaderboard as text for a terminal.
 
     Args:
         tables: the tables.
-        width: width of the terminal in characters; None shows all columns.
+        width: width of the terminal in characters; None shows all columns, and `columns` are all shown.
         encoding: the terminal's encoding; other characters are replaced, and columns stay aligned.
         metrics: names of the metrics to show beside those that rank; None shows all.
+        columns: the columns (`metabench.reporting.leaderboard.chosen_columns`); None shows those that say something.
     """
     parts = []
-    columns = shown_columns(tables, metrics)
+    width = width if columns is None else None
+    columns = columns or shown_columns(tables, metrics)
     shown: set[str] = set()
     for table in tables:
         text, fitting = _fitting_table(table, columns, width, encoding)
@@ -61,42 +64,51 @@ def render_text(
     return encodable("\n\n".join([*parts, "\n".join(notes)]) + "\n", encoding)
 
 
-def render_markdown(tables: Sequence[Table], metrics: Collection[str] | None = None) -> str:
-    """Return the leaderboard as Markdown; `metrics` as in `render_text`."""
-    columns = shown_columns(tables, metrics)
+def render_markdown(
+    tables: Sequence[Table], metrics: Collection[str] | None = None, columns: Sequence[Column] | None = None
+) -> str:
+    """Return the leaderboard as Markdown; `metrics` and `columns` as in `render_text`."""
+    columns = columns or shown_columns(tables, metrics)
     parts = []
     for table in tables:
         text = _tabulated(table, columns, "github", escape=escape_markdown, titles=_markdown_title)
         lines = "".join(f"\n\n{escape_markdown(line)}" for line in remarks(table))
         parts.append(f"### {escape_markdown(table.title)}\n\n{text}{lines}")
-    notes = [*legend(columns), *devices(tables), *sources(tables)]
+    notes = [*legend(columns), *devices(tables), *_sources(tables, columns)]
     return "\n\n".join([*parts, "\n".join(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
-def render_latex(tables: Sequence[Table], metrics: Collection[str] = ()) -> str:
+def render_latex(
+    tables: Sequence[Table], metrics: Collection[str] = (), columns: Sequence[Column] | None = None
+) -> str:
     """Return the leaderboard as LaTeX tables, which need ``\\usepackage{booktabs}``.
 
     Args:
         tables: the tables.
         metrics: names of the metrics to show beside those that rank: a page has no room for all.
+        columns: as in `render_text`; None leaves out costs, too.
     """
-    columns = shown_columns(tables, metrics, costs=False)
+    columns = columns or shown_columns(tables, metrics, costs=False)
     parts = ["% \\usepackage{booktabs}"]
     for table in tables:
         caption = escape_latex(table.title)
         text = _tabulated(table, columns, "latex_raw", escape=escape_latex, titles=escape_latex)
         for rule in ("toprule", "midrule", "bottomrule"):
             text = text.replace(r"\hline", f"\\{rule}", 1)
-        lines = [escape_latex(line) for line in [*remarks(table), *sources([table])]]
+        lines = [escape_latex(line) for line in [*remarks(table), *_sources([table], columns)]]
         below = "".join(f"\n\\par\\footnotesize {line}" for line in lines)
-        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{text}{below}\n\\end{{table}}")
+        label = latex_label(table.dataset, shape_text(table.way, table.shot), table.backbone)
+        head = f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{{label}}}\n\\medskip"
+        parts.append(f"{head}\n{text}{below}\n\\end{{table}}")
     notes = [*legend(columns), *devices(tables)]
     return "\n\n".join([*parts, "\n".join(f"% {one_line(note)}" for note in notes)]) + "\n"
 
 
-def render_html(tables: Sequence[Table], metrics: Collection[str] | None = None) -> str:
-    """Return the leaderboard as a fragment of HTML: headings, tables and a list; `metrics` as in `render_text`."""
-    columns = shown_columns(tables, metrics)
+def render_html(
+    tables: Sequence[Table], metrics: Collection[str] | None = None, columns: Sequence[Column] | None = None
+) -> str:
+    """Return the leaderboard as a fragment of HTML: headings, tables and a list; arguments as in `render_text`."""
+    columns = columns or shown_columns(tables, metrics)
     parts = []
     for table in tables:
         text = tabulate(
@@ -108,9 +120,14 @@ def render_html(tables: Sequence[Table], metrics: Collection[str] | None = None)
         )
         lines = "".join(f"\n<p>{html.escape(line)}</p>" for line in remarks(table))
         parts.append(f"<h3>{html.escape(table.title)}</h3>\n{text}{lines}")
-    notes = [*legend(columns), *devices(tables), *sources(tables)]
+    notes = [*legend(columns), *devices(tables), *_sources(tables, columns)]
     items = "\n".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return "\n".join([*parts, f"<ul>\n{items}\n</ul>"]) + "\n"
+
+
+def _sources(tables: Sequence[Table], columns: Sequence[Column]) -> list[str]:
+    """Return the lines of published results, where a column shows them."""
+    return sources(tables) if any(column.title.startswith("published") for column in columns) else []
 
 
 def render_csv(tables: Sequence[Table]) -> str:
@@ -144,6 +161,7 @@ def _ranking(row: Row) -> dict[str, Any]:
         "params": dict(row.params),
         "mean_over_seeds": row.primary and row.primary.mean,
         "seed_ci95": row.seed_ci95,
+        "method_ci95": row.method_ci95,
         "versus_best": versus
         and {
             "difference": versus.difference,
@@ -151,8 +169,12 @@ def _ranking(row: Row) -> dict[str, Any]:
             "data_ci95": versus.data_ci95,
             "p": versus.p,
             "p_holm": versus.p_holm,
+            "about": "methods" if versus.about_methods else "weights",
             "settled_by": versus.settled_by,
+            "settled_by_seeds": versus.settled_by_seeds,
         },
+        "confirmed": row.confirmed and {"mean": row.confirmed.mean, "ci95": row.confirmed.ci95},
+        "most_looks": row.looks,
         "published": published
         and {
             "accuracy": published.result.accuracy,
@@ -189,6 +211,10 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Itera
         "episodes": primary and primary.episodes,
         "mean_over_seeds": row.primary and row.primary.mean,
         "seed_ci95": row.seed_ci95,
+        "method_ci95": row.method_ci95,
+        "confirmed": row.confirmed and row.confirmed.mean,
+        "confirmed_ci95": row.confirmed and row.confirmed.ci95,
+        "looks": row.looks,
         "transductive": record.transductive,
         "inductive_accuracy": alone and alone.value,
         "inductive_ci95": alone and alone.ci95,
@@ -196,7 +222,9 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Itera
         "versus_best_ci95": versus and versus.ci95,
         "versus_best_data_ci95": versus and versus.data_ci95,
         "versus_best_p_holm": versus and versus.p_holm,
+        "versus_best_about": versus and ("methods" if versus.about_methods else "weights"),
         "versus_best_settled_by": versus and versus.settled_by,
+        "versus_best_settled_by_seeds": versus and versus.settled_by_seeds,
         "published": published and published.result.accuracy,
         "published_source": published and published.result.source,
         "published_differences": published and "; ".join(published.differences),
@@ -278,29 +306,5 @@ def _fitting_table(
         fitting.pop()
 
 
-def escape_markdown(text: str) -> str:
-    """Escape a text for Markdown and for HTML within it."""
-    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(one_line(text), quote=False))
-
-
 def _markdown_title(title: str) -> str:
     return title if title == "#" else escape_markdown(title)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "<": r"$<$",
-    ">": r"$>$",
-    "·": r"$\cdot$",
-    "–": "--",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-
-
-def escape_latex(text: str) -> str:
-    """Escape a text for LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in one_line(text))

@@ -20,7 +20,6 @@ from metabench.cli.leaderboard import SORTS
 from metabench.errors import UsageError
 from metabench.records.record import Declaration, EpisodeResults, Estimate, Record
 from metabench.records.store import Store
-from metabench.reporting.leaderboard import SORT_KEYS, sort_tables
 from metabench.reporting.rendering import (
     frame,
     render_csv,
@@ -30,6 +29,7 @@ from metabench.reporting.rendering import (
     render_markdown,
     render_text,
 )
+from metabench.reporting.sorting import SORT_KEYS, sort_tables
 from metabench.specs import PublishedResult
 
 Make = Callable[..., Record]

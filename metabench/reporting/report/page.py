@@ -13,8 +13,8 @@ from jinja2 import Environment
 
 from metabench import __version__
 from metabench.analysis.paired import ALPHA
-from metabench.analysis.standings import Row, Table, common_episodes, make_tables
-from metabench.analysis.stats import Floats, mean_interval
+from metabench.analysis.standings import Row, Table, common_episodes, difference_of, make_tables
+from metabench.analysis.stats import Floats
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
@@ -169,9 +169,7 @@ def _pairs(table: Table) -> dict[str, Any] | None:
 
 
 def _pair(row: Row, other: Row, episodes: int) -> dict[str, str]:
-    assert row.values is not None
-    assert other.values is not None
-    interval = mean_interval(row.values[:episodes] - other.values[:episodes])
+    interval = difference_of(row, other, episodes)
     clear = row.p_holm[other.name] <= ALPHA
     text = leaderboard.shown_difference(row.metric, interval.mean, interval.ci95) + (" *" if clear else "")
     return {"text": text, "verdict": ("better" if interval.mean * row.metric.sign > 0 else "worse") if clear else ""}
