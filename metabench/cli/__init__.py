@@ -12,11 +12,14 @@ from metabench import __version__
 from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.ending import end_soon
+from metabench.cli.history import history
+from metabench.cli.invalidate import invalidate
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
 from metabench.cli.plugin import plugin
 from metabench.cli.report import report
 from metabench.cli.run import run
+from metabench.cli.schema import schema
 from metabench.cli.score import score
 from metabench.cli.streams import lasting_streams, say
 from metabench.cli.validate import validate
@@ -35,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_, validate, data, leaderboard, report, compare, score, plugin):
+for command in (run, list_, validate, data, leaderboard, report, compare, history, score, invalidate, schema, plugin):
     cli.add_command(command)
 
 

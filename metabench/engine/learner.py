@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,10 +36,11 @@ from metabench.engine.weights import (
 )
 from metabench.errors import CellFailed, Unfit
 from metabench.machine.memory import PeakMemory
+from metabench.machine.meter import Meter
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
 from metabench.planning.plan import check_cell, fits
-from metabench.records.record import EpisodeResults
+from metabench.records.record import EpisodeResults, Usage
 from metabench.records.trained import Trained, TrainingFiles
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
@@ -171,7 +172,11 @@ class Learner:
         """
         check_cell(cell, {label: data.splits for label, data in self.datasets.items()})
         self._check_shape(cell)
-        with computing(self.training, self.device), testing_memory(cell.shape, self.training):
+        with (
+            Meter(self.device) as meter,
+            computing(self.training, self.device),
+            testing_memory(cell.shape, self.training),
+        ):
             algorithm, weights = self._with_weights(cell)
             rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
             fixed = not cell.is_trained_by_itself or self.trained is None
@@ -184,9 +189,11 @@ class Learner:
                 stream = evaluation_stream(cell, splits, self.device)
                 set_batchings(algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
             measures = measures_of(self.plugins, cell.test.task)
-            return test(
+            outcome = test(
                 cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
             )
+            usage = Usage.model_validate(asdict(meter.read()))
+            return replace(outcome, eval=outcome.eval.model_copy(update={"usage": usage}))
 
     def _check_shape(self, cell: Cell) -> None:
         """Refuse images of another shape than those of the training."""
@@ -323,9 +330,20 @@ def make_learner(
                 few = validation_stream(schedule.validation_seed, validation[first], first.shape, device).batch(0, 2)
                 set_batchings(algorithm, few)
             if trained is None:
-                progress = train(
-                    training, algorithm, splits, validation, device, files.checkpoint, origin, memory, watcher, batch
-                )
+                with Meter(device) as meter:
+                    progress = train(
+                        training,
+                        algorithm,
+                        splits,
+                        validation,
+                        device,
+                        files.checkpoint,
+                        origin,
+                        memory,
+                        meter,
+                        watcher,
+                        batch,
+                    )
                 trained = keep_weights(algorithm, progress, training, origin, files)
         return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
 
