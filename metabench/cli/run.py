@@ -136,6 +136,7 @@ def _execute(plan: Plan, cells: Sequence[Cell], plugins: PluginManager, output: 
             raise KeyboardInterrupt from None
         with store.locked():
             store.write_suite(plan.settings)
+            store.write_plan(plan.cells)
             current = store.supersede(earlier, plan.cells)
             plugins.run_started(store.path, plan.settings, len(cells))
             try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from metabench.records.tallies import Tallies
 from metabench.specs import METRIC_NAME, TaskKind
 from metabench.text import one_line, visible
 
@@ -279,6 +280,8 @@ class EpisodeResults:
             transductive method; None where it was not measured, and for other methods, whose queries are alone anyway.
         by_class: [n, N] accuracy of each label of each episode; None in files of earlier versions, and of a regression.
         outputs: the outputs of the first episodes, which have a file of their own; None if they are not kept or read.
+        tallies: totals by class, pair of classes and confidence; None in files of earlier versions, where they are not
+            read, of a regression, and where ways vary.
     """
 
     figures: Mapping[str, npt.NDArray[np.float64]]
@@ -286,6 +289,7 @@ class EpisodeResults:
     alone: npt.NDArray[np.float64] | None = None
     by_class: npt.NDArray[np.float64] | None = None
     outputs: Outputs | None = None
+    tallies: Tallies | None = None
 
 
 class Machine(_Part):
