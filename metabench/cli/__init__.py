@@ -12,6 +12,8 @@ from metabench import __version__
 from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.ending import end_soon
+from metabench.cli.episodes import episodes
+from metabench.cli.import_ import import_
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
 from metabench.cli.plugin import plugin
@@ -35,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_, validate, data, leaderboard, report, compare, score, plugin):
+for command in (run, list_, validate, data, leaderboard, report, compare, score, episodes, import_, plugin):
     cli.add_command(command)
 
 

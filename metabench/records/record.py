@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
-    *("pretrained_on", "confirms"),
+    *("pretrained_on", "confirms", "external"),
     *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
     *("environment", "finished"),
 )
@@ -296,13 +296,13 @@ class Machine(_Part):
     """The machine and its share that a cell had; costs are compared between equal machines only.
 
     Attributes:
-        kind: ``"cpu"`` or ``"cuda"``.
+        kind: ``"cpu"`` or ``"cuda"``; ``"unknown"`` of results of other code.
         name: name of the processor or the GPU.
         threads: threads that torch computed in, on a CPU; None on a GPU.
         cells_at_once: number of cells that ran at the same time.
     """
 
-    kind: Literal["cpu", "cuda"]
+    kind: Literal["cpu", "cuda", "unknown"]
     name: Text
     threads: Count | None = None
     cells_at_once: Count = 1
@@ -373,6 +373,7 @@ class Record(_Part):
     Control characters of all texts are escaped, except in `identity`, which is compared and not shown.
 
     Attributes:
+        external: name of the file of results of other code, of a cell that metabench did not test; else empty.
         floor: whether the algorithm is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
         every_seed: whether every training seed gives the same result, so that one cell stands for all; False in records
             of earlier versions, where it is not known.
@@ -400,6 +401,7 @@ class Record(_Part):
     seed: int
     identity: dict[str, Any]
     task: TaskKind = "classification"
+    external: Line = ""
     floor: bool = False
     every_seed: bool = False
     confirms: Text = ""

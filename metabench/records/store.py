@@ -149,6 +149,15 @@ class Store:
                     f"metabench did not write {path}, and does not overwrite it: move it, or give another --output"
                 )
 
+    def check_no_run(self) -> None:
+        """Check that no run owns the directory: it would set other records aside.
+
+        Raises:
+            StoreError: the directory has the suite of a run.
+        """
+        if self.suite_text():
+            raise StoreError(f"{self.path} holds a run, which would set the results aside: give another --output")
+
     def records(self) -> list[Record]:
         """Return all records; none if the directory does not exist.
 
