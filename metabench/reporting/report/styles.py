@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: Sixteen colours. Each has a contrast of at least 3 to the light and the dark page (tests/reporting/test_styles.py), so
-#: that a method keeps its colour when the scheme changes. In this order, the methods of the suite omniglot differ most.
+#: Sixteen colours. Each has a contrast of at least 3 to the light and the dark page (tests/reporting/test_styles.py):
+#: a method keeps its colour when the scheme changes. In this order, the methods of the suite omniglot differ most.
 _COLOURS = (
     *("#1f77c9", "#8a7a4a", "#6f7f8f", "#c2418f", "#a27700", "#7a6bd8", "#0d8a8f", "#d24b4b"),
     *("#5b8c0a", "#9a55c9", "#2f8fb8", "#b5573f", "#238551", "#d1640f", "#c0557a", "#4b79e0"),
