@@ -16,7 +16,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same as toml
 #: They check the types, and no test needs them. The newest are used, so they have no bounds.
 TYPES = {"mypy", "pandas-stubs", "types-PyYAML", "types-tabulate"}
 #: Names the extras again.
-ITSELF = "metabench[lite0,mlflow,tensorboard,timm]"
+ITSELF = "metabench[interpret,lite0,mlflow,plots,tensorboard,timm]"
 
 pyproject = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
 extras = pyproject["project"]["optional-dependencies"].values()

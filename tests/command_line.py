@@ -29,6 +29,20 @@ profiles:
     train: {steps: 4}
 """
 
+#: A dataset in a file, whose images have names.
+NAMED = """
+    from dataclasses import replace
+    from metabench_plugins.datasets.glyphs import Glyphs
+
+    class Named(Glyphs):
+        def split(self, pack):
+            named = {}
+            for name, split in super().split(pack).items():
+                names = [f"drawing {i % 20:02}" for i in range(len(split.rows))]
+                named[name] = replace(split, image_names=names)
+            return named
+    """
+
 
 class Distributions(Protocol):
     folder: Path

@@ -43,11 +43,14 @@ ORDER = [
     "contracts",
     "executors",
     "reporting",
+    "learners",
+    "exchange",
     "conformance",
     "scaffold",
     "testing",
     "pytest_plugin",
     "cli",
+    "interface",
 ]
 #: What plugins may import, as docs/plugins.md says; everything else may change without notice.
 PUBLIC = {"metabench.api", "metabench.contracts", "metabench.specs", "metabench.testing"}
@@ -138,7 +141,16 @@ def package_of(module: str) -> str:
 
 def test_packages_import_only_from_those_before_them() -> None:
     rank = {"": -1, **{package: rank for rank, package in enumerate(ORDER)}}
-    for name, tree in core_modules().items():
+    modules = core_modules()
+    # The face of the package shows the interface, and imports it on first use.
+    face = modules.pop("metabench")
+    assert {package_of(used) for used in imported(face) if used.split(".")[0] == "metabench"} <= {"", "interface"}
+    assert list(imported(at_import(face))) == [
+        "importlib.metadata",
+        "importlib.metadata.version",
+        *("typing", "typing.TYPE_CHECKING", "typing.Any"),
+    ]
+    for name, tree in modules.items():
         for used in imported(tree):
             if used.split(".")[0] == "metabench" and package_of(used) in rank:
                 assert rank[package_of(used)] <= rank[package_of(name)], f"{name} imports {used}, which comes later"
@@ -180,6 +192,19 @@ def test_the_documentation_of_plugins_names_what_is_public() -> None:
     page = (CORE.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
     (said,) = re.findall(r"^A plugin imports from (.*?) only", page, re.MULTILINE | re.DOTALL)
     assert set(re.findall(r"`([\w.]+)`", said)) == PUBLIC
+
+
+def test_importing_metabench_imports_neither_torch_nor_the_interface() -> None:
+    script = (
+        "import sys, metabench\n"
+        "assert {'episodes', 'evaluate', 'load_run', 'run'} <= set(dir(metabench))\n"
+        "before = set(sys.modules)\n"
+        "assert not {'torch', 'numpy', 'pandas', 'metabench.interface'} & before\n"
+        "assert callable(metabench.run) and callable(metabench.load_run) and callable(metabench.episodes)\n"
+        "assert not {'torch', 'pandas', 'bokeh', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"], ["leaderboard"], ["data", "list"]])

@@ -54,7 +54,7 @@ def gflops(record: Record) -> float | None:
 
 
 def device(record: Record) -> str:
-    """Return ``cuda`` or ``cpu``."""
+    """Return ``cuda`` or ``cpu``; ``unknown`` of results of other code."""
     return record.machine.kind
 
 

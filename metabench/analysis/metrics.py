@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -282,6 +282,13 @@ def own_metric(name: str) -> Metric:
 # ------------------------------------------------------------------------------------------- computing
 
 
+class Counting(Protocol):
+    """Counts queries, e.g. `metabench.analysis.tally.Tally`."""
+
+    def add(self, outputs: Floats, calibrated: Floats | None, targets: Ints) -> None:
+        """Add episodes: [B, M, N] log-probabilities, the same at the temperature, and [B, M] labels."""
+
+
 class Collector:
     """Computes the figures of episodes, chunk by chunk.
 
@@ -290,13 +297,14 @@ class Collector:
     Args:
         measures: the metrics.
         temperature: the temperature of the cell; None drops the calibrated metrics.
+        tally: counts the queries, too; None counts none.
 
     Attributes:
         problems: by name of a metric, why it is dropped.
     """
 
-    def __init__(self, measures: Iterable[Measure], temperature: float | None) -> None:
-        self._temperature = temperature
+    def __init__(self, measures: Iterable[Measure], temperature: float | None, tally: Counting | None = None) -> None:
+        self._temperature, self._tally = temperature, tally
         self._measures = list(measures)
         self._figures: dict[str, list[Floats]] = {measure.name: [] for measure in self._measures}
         self.problems: dict[str, str] = {}
@@ -315,6 +323,8 @@ class Collector:
             targets: [B, M] labels; [B, M, D] numbers of a regression.
         """
         calibrated = None if self._temperature is None else log_probabilities(outputs, self._temperature)
+        if self._tally is not None:
+            self._tally.add(outputs, calibrated, targets)
         for measure in self._measures:
             if measure.name in self.problems:
                 continue

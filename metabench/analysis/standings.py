@@ -321,7 +321,7 @@ def _measured(records: Sequence[Record], context: _Context) -> Row:
     results = context.results
     published = compare_published(records[0], context.published)
     finished = [record for record in records if record.status == "ok"]
-    name = records[0].algorithm
+    name = records[0].algorithm + (" (external)" if records[0].external else "")
     if not finished:
         return Row(name, records, published=published)
     by_seed = [results.values(record) for record in finished]

@@ -12,7 +12,9 @@ from metabench import __version__
 from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.ending import end_soon
+from metabench.cli.episodes import episodes
 from metabench.cli.history import history
+from metabench.cli.import_ import import_
 from metabench.cli.invalidate import invalidate
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
@@ -38,7 +40,10 @@ def cli() -> None:
     """
 
 
-for command in (run, list_, validate, data, leaderboard, report, compare, history, score, invalidate, schema, plugin):
+for command in (
+    *(run, list_, validate, data, leaderboard, report, compare, history, score, invalidate),
+    *(episodes, import_, schema, plugin),
+):
     cli.add_command(command)
 
 

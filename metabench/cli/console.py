@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -110,7 +111,8 @@ class CellLine(ProgressLine):
 def make_console() -> Iterator[RunConsole]:
     """Yield a console, with Ctrl-C, SIGTERM and SIGHUP asking the run to stop.
 
-    A second signal raises KeyboardInterrupt at once; further ones are ignored, so that the process ends in order.
+    A second signal raises KeyboardInterrupt at once; further ones are ignored, so that the process ends in order. Only
+    the main thread of Python can watch signals.
     """
     interrupts: list[int] = []
 
@@ -121,7 +123,8 @@ def make_console() -> Iterator[RunConsole]:
                 signal.signal(other, signal.SIG_IGN)
             raise KeyboardInterrupt
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    in_main = threading.current_thread() is threading.main_thread()
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if in_main else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     # A signal that is ignored, e.g. SIGHUP by `nohup`, stays ignored.
     handlers = {n: handler for n in numbers if (handler := signal.getsignal(n)) not in (None, signal.SIG_IGN)}

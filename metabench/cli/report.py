@@ -14,13 +14,22 @@ from metabench.cli.streams import say
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIRECTORY...")
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Report these cells, e.g. algorithm=maml,protonet.")
 @click.option(
+    "--interpret",
+    is_flag=True,
+    help="Show how each method sees a query; needs the kept weights and the data.",
+)
+@click.option(
+    "--episode", type=click.IntRange(min=0), default=0, show_default=True, help="Test episode that --interpret shows."
+)
+@click.option(
     "--output", type=click.Path(path_type=Path), help="File to write; default: report.html in the first DIRECTORY."
 )
-def report(directories: Sequence[Path], only: Sequence[str], output: Path | None) -> int:
+def report(directories: Sequence[Path], only: Sequence[str], interpret: bool, episode: int, output: Path | None) -> int:
     """Write a self-contained HTML page about the runs in DIRECTORIES.
 
     The exit code is 1 where the results of a cell are wrong; the other cells are shown.
     """
+    from metabench.cli.interpreting import interpretations
     from metabench.cli.leaderboard import name_invalid
     from metabench.errors import StoreError
     from metabench.files import write_named
@@ -31,7 +40,8 @@ def report(directories: Sequence[Path], only: Sequence[str], output: Path | None
 
     published = PluginManager.from_environment().published_results()
     runs = Runs.read(directories, parse_filters(only))
-    page = render_page(runs, published)
+    shown = interpretations(runs, episode) if interpret else []
+    page = render_page(runs, published, shown)
     path = output or directories[0] / "report.html"
     try:
         write_named(path, page, mark="<title>metabench: ")

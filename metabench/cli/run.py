@@ -83,6 +83,7 @@ def run(
     from metabench.executors.processes import prepare_workers, start_is_cheap
     from metabench.filters import parse_filters, select
     from metabench.machine.stops import watch_stops
+    from metabench.records.store import Store
     from metabench.registry.manager import PluginManager
 
     in_process = not (jobs > 1 or start_is_cheap()) if workers is None else not workers
@@ -112,19 +113,44 @@ def run(
             say(line)
         say(counted(len(cells), "cell"))
         return 0
+    store = Store(output or default_output(plan, precision))
+    records, text = execute(plan, cells, plugins, store, options)
+    say(f"\n{text}")
+    folders = "cells/, weights/" if options.keep_weights and store.trainings() else "cells/"
+    say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, {folders}")
+    return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def default_output(plan: Plan, precision: str | None) -> Path:
+    """Return the directory of a run that names none, ``runs/SUITE/PROFILE``."""
     kind = "-".join(filter(None, [plan.profile or "default", precision]))
-    return _execute(plan, cells, plugins, output or Path("runs") / plan.name / kind, options)
+    return Path("runs") / plan.name / kind
 
 
-def _execute(plan: Plan, cells: Sequence[Cell], plugins: PluginManager, output: Path, options: RunOptions) -> int:
-    """Run the cells of a plan, print the leaderboard, and return the exit code."""
+def execute(
+    plan: Plan, cells: Sequence[Cell], plugins: PluginManager, store: Store, options: RunOptions
+) -> tuple[list[Record], str]:
+    """Run the cells of a plan, and write records and leaderboard; progress goes to standard error.
+
+    Args:
+        plan: the plan.
+        cells: the cells that are to have a record.
+        plugins: the provider of the classes, and who is told.
+        store: the output directory.
+        options: see `RunOptions`.
+
+    Returns:
+        The records of the cells, and the leaderboard as text.
+
+    Raises:
+        KeyboardInterrupt: the user asked to stop; finished cells are kept.
+        MetabenchError: a cell is refused, or the directory cannot be written.
+    """
     from metabench.cli.console import make_console
     from metabench.cli.progress import pack_progress
     from metabench.contracts import Interrupted
     from metabench.executors.driver import run_work
-    from metabench.records.store import Store
 
-    store = Store(output)
     store.check_own()
     earlier = store.records_by_name(without={cell.id for cell in cells} if options.fresh else ())
     work = plan.prepare(cells, earlier, store, pack_progress)
@@ -136,6 +162,7 @@ def _execute(plan: Plan, cells: Sequence[Cell], plugins: PluginManager, output: 
             raise KeyboardInterrupt from None
         with store.locked():
             store.write_suite(plan.settings)
+            store.write_plan(plan.cells)
             current = store.supersede(earlier, plan.cells)
             plugins.run_started(store.path, plan.settings, len(cells))
             try:
@@ -145,11 +172,7 @@ def _execute(plan: Plan, cells: Sequence[Cell], plugins: PluginManager, output: 
                 raise KeyboardInterrupt from None
             plugins.run_finished(store.path, [record.model_dump() for record in records])
             by_cell = {record.cell: record for record in [*current, *records]}
-            text = _write_leaderboard(store, list(by_cell.values()), plugins)
-    say(f"\n{text}")
-    folders = "cells/, weights/" if options.keep_weights and store.trainings() else "cells/"
-    say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, {folders}")
-    return 1 if any(record.status == "failed" for record in records) else 0
+            return records, _write_leaderboard(store, list(by_cell.values()), plugins)
 
 
 def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:

@@ -34,7 +34,7 @@ from metabench.engine.weights import (
     load_weights,
     nearest_snapshot,
 )
-from metabench.errors import CellFailed, Unfit
+from metabench.errors import CellFailed, StoreError, Unfit
 from metabench.machine.memory import PeakMemory
 from metabench.machine.meter import Meter
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
@@ -131,6 +131,21 @@ def computing(training: Training, device: torch.device) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """An algorithm that is ready to be tested.
+
+    Attributes:
+        algorithm: the algorithm with the selected weights.
+        weights: these weights; None if nothing was trained.
+        splits: the splits of the cell's dataset; features where the backbone stays as it is.
+    """
+
+    algorithm: Algorithm
+    weights: SelectedWeights | None
+    splits: Mapping[str, Split | SourceSplit]
+
+
+@dataclass(frozen=True)
 class Learner:
     """An algorithm whose training is finished, or was not needed.
 
@@ -170,30 +185,50 @@ class Learner:
             StoreError: the weights cannot be read.
             Unfit: the images of the test have another shape than those of the training.
         """
-        check_cell(cell, {label: data.splits for label, data in self.datasets.items()})
-        self._check_shape(cell)
         with (
             Meter(self.device) as meter,
             computing(self.training, self.device),
             testing_memory(cell.shape, self.training),
         ):
-            algorithm, weights = self._with_weights(cell)
-            rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
-            fixed = not cell.is_trained_by_itself or self.trained is None
-            prepare(
-                algorithm, rows.of(self.training.dataset, algorithm, fixed)["train"], cell.seed, self.device, watcher
-            )
-            splits = self._splits(cell, algorithm, rows, fixed)
-            algorithm.distort = views_of(self.training, splits["test"], self.device)
+            ready = self.ready(cell, watcher)
             if not cell.is_trained_by_itself or self.trained is None:
-                stream = evaluation_stream(cell, splits, self.device)
-                set_batchings(algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
-            measures = measures_of(self.plugins, cell.test.task)
+                stream = evaluation_stream(cell, ready.splits, self.device)
+                set_batchings(ready.algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
             outcome = test(
-                cell, algorithm, splits, self.device, self.trained, weights, self.memory, watcher, earlier, measures
+                cell,
+                ready.algorithm,
+                ready.splits,
+                self.device,
+                self.trained,
+                ready.weights,
+                self.memory,
+                watcher,
+                earlier,
+                measures_of(self.plugins, cell.test.task),
             )
             usage = Usage.model_validate(asdict(meter.read()))
             return replace(outcome, eval=outcome.eval.model_copy(update={"usage": usage}))
+
+    def ready(self, cell: Cell, watcher: Watcher) -> Ready:
+        """Return the algorithm of a cell with its weights, prepared for the test; called while `computing`.
+
+        Args:
+            cell: a cell of the training.
+            watcher: sees the progress, and may ask to stop.
+
+        Raises:
+            CellFailed, Interrupted, StoreError, Unfit: as `test`.
+        """
+        check_cell(cell, {label: data.splits for label, data in self.datasets.items()})
+        self._check_shape(cell)
+        algorithm, weights = self._with_weights(cell)
+        rows = _Rows(self.training, self.datasets, self.origin, self.device, watcher)
+        fixed = not cell.is_trained_by_itself or self.trained is None
+        train = rows.of(self.training.dataset, algorithm, fixed)["train"]
+        prepare(algorithm, train, cell.seed, self.device, watcher)
+        splits = self._splits(cell, algorithm, rows, fixed)
+        algorithm.distort = views_of(self.training, splits["test"], self.device)
+        return Ready(algorithm, weights, splits)
 
     def _check_shape(self, cell: Cell) -> None:
         """Refuse images of another shape than those of the training."""
@@ -346,6 +381,45 @@ def make_learner(
                     )
                 trained = keep_weights(algorithm, progress, training, origin, files)
         return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
+
+
+def finished_learner(
+    training: Training,
+    datasets: Mapping[str, LoadedDataset],
+    device: torch.device,
+    plugins: PluginManager,
+    directory: Path,
+    watcher: Watcher,
+    origin: Mapping[str, str],
+) -> Learner:
+    """Return the learner of a finished run, from its kept weights; nothing is trained or moved.
+
+    Args:
+        training: the training.
+        datasets: the datasets of training, validation and tests, by label.
+        device: the device that it runs on, which need not be that of the run.
+        plugins: the provider of the classes.
+        directory: the output directory of the run.
+        watcher: sees the progress, and may ask to stop.
+        origin: device, data, code and versions of today, by which kept features are found.
+
+    Raises:
+        CellFailed: weights that it needs do not fit.
+        StoreError: its weights are not kept, or cannot be read.
+        Unfit: the algorithm or the backbone does not fit the training.
+    """
+    files, memory = TrainingFiles(directory, training.id), PeakMemory(device)
+    trained = files.read() if training.schedule else None
+    if training.schedule and trained is None:
+        raise StoreError(f"{directory} keeps no weights of {training.title}: run the suite again, and keep them")
+    data = datasets[training.dataset.label]
+    trained_on = splits_of(training, data.splits)
+    datasets = {**datasets, training.dataset.label: replace(data, splits=trained_on)}
+    with computing(training, device):
+        teacher = _teacher(training.teacher, data.splits, device, plugins, directory, watcher)
+        algorithm = build(training, trained_on, device, plugins, teacher=teacher)
+        _initialise(algorithm, training.init, directory)
+    return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
 
 
 def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:

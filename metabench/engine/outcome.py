@@ -15,6 +15,7 @@ from metabench.analysis.estimates import estimate_of_mean, estimates
 from metabench.analysis.metrics import OF_TASK, Collector, Measure, class_accuracies, remarks_on
 from metabench.analysis.shift import measures_of_shift
 from metabench.analysis.stats import DataIntervals, Floats, Ints, mean_interval
+from metabench.analysis.tally import Tally
 from metabench.api import Algorithm, Classification, SourceSplit, Split, trained_weights
 from metabench.data.sampler import EpisodeShape, IntArray
 from metabench.engine.asking import predict
@@ -49,6 +50,7 @@ from metabench.records.record import (
     TrainMetrics,
     Weights,
 )
+from metabench.records.tallies import Tallies
 from metabench.records.trained import SnapshotFile, Trained
 
 _T = TypeVar("_T")
@@ -167,14 +169,15 @@ def test(
     by_label = classified and not stream.varies
     temperature = _temperature(cell, algorithm, splits, device, watcher) if classified else None
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
-    collector = Collector(measures, temperature.value if temperature else None)
-    measures = [*measures, *measures_of_shift(settings)]
+    measures, computed = [*measures, *measures_of_shift(settings)], measures
     known = earlier if earlier is not None and _has_all(earlier, measures, by_label) else None
     by_class = (
         np.empty((0, cell.shape.way if by_label else 1)) if known is None else _values_by_class(known, ranking.name)
     )
     kept = known.outputs if known else None
     tested = len(by_class)
+    tally = Tally(_class_names(splits["test"]), stream.classes, tested) if by_label else None
+    collector = Collector(computed, temperature.value if temperature else None, tally)
     while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
         watcher.phase("test", wanted, len(by_class))
         with watch.running():
@@ -228,12 +231,16 @@ def test(
         declarations={measure.name: measure.declaration for measure in measures},
         temperature=temperature,
         inductive_accuracy=inductive_accuracy,
-        episodes=EpisodeResults(figures, groups, alone, by_class if by_label else None, kept),
+        episodes=EpisodeResults(figures, groups, alone, by_class if by_label else None, kept, _tallies(tally, known)),
         # Where classes have different numbers of queries, their figures are no accuracies.
         worst_classes=[]
         if cell.shape.dirichlet is not None or stream.varies
         else _worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
-        picture=_optional("picture", lambda: _picture(algorithm, stream.images, worst, settings.seed), remarks),
+        picture=_optional(
+            "picture",
+            lambda: _picture(algorithm, stream.images, worst, settings.seed, _class_names(splits["test"])),
+            remarks,
+        ),
         transductive=transductive,
         train=_train_metrics(cell, trained, weights) if trained and weights else None,
         weights=weights.recorded if weights else None,
@@ -269,6 +276,18 @@ def _controlled(algorithm: Algorithm, stream: Stream, seed: int, batch: BatchSiz
         watcher.phase("test with shuffled labels", SHUFFLED_EPISODES)
         check_shuffled_labels(algorithm, stream, seed, batch, watcher)
     return is_transductive(algorithm, stream, seed, batch)
+
+
+def _class_names(split: Split | SourceSplit) -> Sequence[str]:
+    """Return the names of the classes of a split; none of a source."""
+    return [] if isinstance(split, SourceSplit) else split.class_names
+
+
+def _tallies(tally: Tally | None, known: EpisodeResults | None) -> Tallies | None:
+    """Return the totals of all episodes; None where those of earlier episodes were not counted."""
+    if tally is None or (known is not None and known.tallies is None):
+        return None
+    return tally.tallies() if known is None or known.tallies is None else known.tallies.followed_by(tally.tallies())
 
 
 def _values_by_class(results: EpisodeResults, ranked_by: str) -> Floats:
@@ -408,7 +427,7 @@ def _worst_classes(by_class: Floats, classes: IntArray, split: Split | SourceSpl
     return [ClassAccuracy(name=split.class_names[c], accuracy=float(means[c]), episodes=int(counts[c])) for c in worst]
 
 
-def _picture(algorithm: Algorithm, stream: Stream, number: int, seed: int) -> bytes | None:
+def _picture(algorithm: Algorithm, stream: Stream, number: int, seed: int, names: Sequence[str]) -> bytes | None:
     """Return a picture of an episode and its wrong predictions, or of fitted curves; None of other vectors."""
     if isinstance(stream, SourceStream):
         return curves_png(algorithm, stream, (0, 1, number), seed)
@@ -422,6 +441,7 @@ def _picture(algorithm: Algorithm, stream: Stream, number: int, seed: int) -> by
         episode.query_x[0].cpu().numpy(),
         episode.query_y[0].tolist(),
         predicted.tolist(),
+        [names[of_label] for of_label in stream.classes(number, 1)[0]],
     )
 
 

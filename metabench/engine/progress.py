@@ -36,6 +36,20 @@ class Watcher(Protocol):
         """Return whether the cell should write a checkpoint and stop."""
 
 
+class Quiet:
+    """A watcher that shows nothing, and never asks to stop."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """See `Watcher`."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """See `Watcher`."""
+
+    def should_stop(self) -> bool:
+        """See `Watcher`."""
+        return False
+
+
 class TimeLimit:
     """Pass the progress of a test on; fail the test when its time is over.
 

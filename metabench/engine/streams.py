@@ -119,7 +119,7 @@ class EpisodeStream:
 
     def batch(self, first: int, count: int) -> Episodes:
         """Return the episodes `first` … `first + count - 1`."""
-        indices = self._draw(first, count)
+        indices = self.indices(first, count)
         task = Classification(indices.classes.shape[1]) if self.varies else self.task
         support_x, query_x = self._images(torch.from_numpy(indices.support), torch.from_numpy(indices.query), first)
         return Episodes(
@@ -130,6 +130,22 @@ class EpisodeStream:
             task=task,
             embedded=self._features is not None,
         )
+
+    def indices(self, first: int, count: int) -> EpisodeIndices:
+        """Return episodes as indices of the split's classes and images, in the order of their tensors."""
+        # Drawn ahead, because many episodes cost little more than one.
+        start = first - self._ahead_from
+        if self._ahead is None or start < 0 or start + count > len(self._ahead.classes):
+            drawn = self._sampler.draw(first, 1 if self.varies else max(count, _AHEAD))
+            drawn = drawn if self._strangers is None else self._strangers.added(drawn, first)
+            self._ahead_from, start = first, 0
+            self._ahead = replace(
+                drawn,
+                classes=self._order.classes[drawn.classes],
+                support=self._order.images[drawn.support],
+                query=self._order.images[drawn.query],
+            )
+        return self._ahead[start : start + count]
 
     @property
     def images(self) -> EpisodeStream:
@@ -187,7 +203,7 @@ class EpisodeStream:
 
     def classes(self, first: int, count: int) -> IntArray:
         """Return the [count, N] classes of the split behind the labels 0 … N-1; [count, 0] where they vary."""
-        return np.empty((count, 0), np.int64) if self.varies else self._draw(first, count).classes
+        return np.empty((count, 0), np.int64) if self.varies else self.indices(first, count).classes
 
     def groups(self, first: int, count: int) -> IntArray:
         """Return the [count, N] groups of `classes` (`metabench.api.Split.groups`)."""
@@ -209,21 +225,6 @@ class EpisodeStream:
         groups = np.zeros(classes, dtype=np.int64)
         groups[self._order.classes] = np.arange(len(self._order.classes))
         return groups
-
-    def _draw(self, first: int, count: int) -> EpisodeIndices:
-        """Return indices of episodes; draw ahead, because many cost little more than one."""
-        start = first - self._ahead_from
-        if self._ahead is None or start < 0 or start + count > len(self._ahead.classes):
-            drawn = self._sampler.draw(first, 1 if self.varies else max(count, _AHEAD))
-            drawn = drawn if self._strangers is None else self._strangers.added(drawn, first)
-            self._ahead_from, start = first, 0
-            self._ahead = replace(
-                drawn,
-                classes=self._order.classes[drawn.classes],
-                support=self._order.images[drawn.support],
-                query=self._order.images[drawn.query],
-            )
-        return self._ahead[start : start + count]
 
     def _images(self, support: Tensor, query: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Return support images and queries at [B, S] and [B, M] indices, in training distorted."""

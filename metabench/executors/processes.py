@@ -20,6 +20,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from metabench.engine.progress import Interrupted, Watcher
@@ -136,7 +137,7 @@ def run_jobs(
                 receiver, sender = context.Pipe(duplex=False)
                 arguments = (job, sender, stop, threads, dict(os.environ))
                 process = context.Process(target=_run_worker, args=arguments)
-                with _signals_blocked():
+                with _signals_blocked(), _main_hidden():
                     process.start()
                 sender.close()
                 workers[receiver] = _Worker(job, process, watcher)
@@ -256,6 +257,17 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep workers from importing the main script: they need nothing of it, and it may be what started the run."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:

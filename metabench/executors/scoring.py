@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +143,7 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
     joined = {name: values for name, values in {**episodes.figures, **figures}.items() if metrics[name] is not None}
     return Scored(
         Record.model_validate(new.model_dump()),
-        EpisodeResults(joined, episodes.groups, episodes.alone, episodes.by_class),
+        replace(episodes, figures=joined),
         names,
         kept,
         dict(collector.problems),

@@ -6,7 +6,7 @@ Every error names the file, the line and the key.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -102,11 +102,17 @@ def _training(value: Any) -> Any:
 
 _Settings = TypeVar("_Settings")
 
+
+def _written(value: Any, dump: Callable[[Any], dict[str, Any]]) -> Any:
+    """Return training settings as a suite writes them, without those that are not given: giving one has a meaning."""
+    return _NO_TRAINING if value is None else {name: part for name, part in dump(value).items() if part is not None}
+
+
 #: Training settings; None, written as ``none`` in a suite, trains nothing.
 OrNone = Annotated[
     _Settings | None,
     BeforeValidator(_training),
-    WrapSerializer(lambda value, dump: _NO_TRAINING if value is None else dump(value)),
+    WrapSerializer(_written),
 ]
 
 
@@ -397,7 +403,7 @@ class SuiteFile:
     Attributes:
         path: the file.
         data: the content as plain values.
-        places: for each key path, the key path to show in error messages, and its line.
+        places: for each key path, the key path to show in error messages, and its line; 0 in a suite without lines.
     """
 
     path: Path
@@ -419,7 +425,7 @@ class SuiteFile:
         while path and path not in self.places:
             path = path[:-1]
         keys, line = self.places.get(path, ((), 1))
-        where = f"{self.path}:{line}: " + (f"{'.'.join(map(shown, keys))}: " if keys else "")
+        where = f"{self.path}{f':{line}' if line else ''}: " + (f"{'.'.join(map(shown, keys))}: " if keys else "")
         return SuiteError(where + message)
 
 

@@ -13,6 +13,7 @@ from zipfile import ZipFile
 from metabench.errors import StoreError, in_one_line
 from metabench.files import atomic_file, read_regular
 from metabench.records.record import ROUNDING, EpisodeResults, Estimate, Outputs, Record
+from metabench.records.tallies import read_tallies, tally_arrays
 
 if TYPE_CHECKING:  # reading records must not import numpy
     import numpy as np
@@ -40,7 +41,7 @@ def read_episodes(
         record: the cell's record, which is ok.
         groups: whether the groups are wanted, which are half of the work; else they are [n, 0].
         metrics: the metrics that are wanted; None means all.
-        by_label: whether the accuracies of each label are wanted.
+        by_label: whether the accuracies of each label, and the totals by class, are wanted.
 
     Raises:
         StoreError: the file is missing or damaged, or its values differ from the record.
@@ -66,9 +67,12 @@ def read_episodes(
             by_class = None
             if by_label and "by_class.npy" in file.namelist():
                 by_class = _array(file, "by_class", np.float64, (n, record.way))
-        return EpisodeResults(figures, members, alone_values, by_class)
+        tallies = read_tallies(path) if by_label else None
+        return EpisodeResults(figures, members, alone_values, by_class, tallies=tallies)
     except FileNotFoundError as error:
         raise StoreError(f"there are no per-episode results {path}: run the suite again") from error
+    except StoreError:
+        raise
     except _Disagrees as error:
         raise StoreError(f"{path} and its record disagree ({error}): run the suite again") from error
     except Exception as error:  # a damaged file can raise nearly anything
@@ -84,6 +88,7 @@ def write_episodes(path: Path, results: EpisodeResults) -> None:
     groups = results.groups if results.groups.shape[1] else None
     further = {"groups": groups, "alone": results.alone, "by_class": results.by_class}
     arrays |= {name: array for name, array in further.items() if array is not None}
+    arrays |= tally_arrays(results.tallies) if results.tallies else {}
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 

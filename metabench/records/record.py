@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from metabench.records.tallies import Tallies
 from metabench.specs import METRIC_NAME, TaskKind
 from metabench.text import one_line, visible
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
-    *("pretrained_on", "confirms"),
+    *("pretrained_on", "confirms", "external"),
     *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
     *("environment", "finished", "circumstances", "suite_version", "invalidated"),
 )
@@ -301,6 +302,8 @@ class EpisodeResults:
             transductive method; None where it was not measured, and for other methods, whose queries are alone anyway.
         by_class: [n, N] accuracy of each label of each episode; None in files of earlier versions, and of a regression.
         outputs: the outputs of the first episodes, which have a file of their own; None if they are not kept or read.
+        tallies: totals by class, pair of classes and confidence; None in files of earlier versions, where they are not
+            read, of a regression, and where ways vary.
     """
 
     figures: Mapping[str, npt.NDArray[np.float64]]
@@ -308,19 +311,20 @@ class EpisodeResults:
     alone: npt.NDArray[np.float64] | None = None
     by_class: npt.NDArray[np.float64] | None = None
     outputs: Outputs | None = None
+    tallies: Tallies | None = None
 
 
 class Machine(_Part):
     """The machine and its share that a cell had; costs are compared between equal machines only.
 
     Attributes:
-        kind: ``"cpu"`` or ``"cuda"``.
+        kind: ``"cpu"`` or ``"cuda"``; ``"unknown"`` of results of other code.
         name: name of the processor or the GPU.
         threads: threads that torch computed in, on a CPU; None on a GPU.
         cells_at_once: number of cells that ran at the same time.
     """
 
-    kind: Literal["cpu", "cuda"]
+    kind: Literal["cpu", "cuda", "unknown"]
     name: Text
     threads: Count | None = None
     cells_at_once: Count = 1
@@ -435,6 +439,7 @@ class Record(_Part):
     Control characters of all texts are escaped, except in `identity`, which is compared and not shown.
 
     Attributes:
+        external: name of the file of results of other code, of a cell that metabench did not test; else empty.
         floor: whether the algorithm is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
         every_seed: whether every training seed gives the same result, so that one cell stands for all; False in records
             of earlier versions, where it is not known.
@@ -466,6 +471,7 @@ class Record(_Part):
     seed: int
     identity: dict[str, Any]
     task: TaskKind = "classification"
+    external: Line = ""
     floor: bool = False
     every_seed: bool = False
     confirms: Text = ""

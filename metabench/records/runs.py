@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metabench.errors import StoreError
-from metabench.filters import choose
+from metabench.filters import choose, passes
 from metabench.records.record import EpisodeResults, Machine, Record
 from metabench.records.store import Store
+from metabench.records.tallies import Tallies
 
 if TYPE_CHECKING:  # reading records must not import numpy
     import numpy as np
@@ -43,12 +44,13 @@ class Runs:
         self, results: Iterable[tuple[Store, Sequence[Record]]], only: Mapping[str, Iterable[str]] | None = None
     ) -> None:
         kept: dict[_Key, _Kept] = {}
-        for store, records in results:
+        self._results, self._only = list(results), only or {}
+        for store, records in self._results:
             for found in (_checked(store, record) for record in records):
                 other = kept.get(_key(found.record))
                 if other is None or _precedence(other.record) < _precedence(found.record):
                     kept[_key(found.record)] = found
-        self.records = choose([found.record for found in kept.values()], _labels, only or {}, "the runs")
+        self.records = choose([found.record for found in kept.values()], _labels, self._only, "the runs")
         self._kept = {_key(record): kept[_key(record)] for record in self.records}
 
     @classmethod
@@ -119,14 +121,58 @@ class Runs:
         kept = self._kept[_key(record)]
         return kept.store.episodes(kept.record, metrics=()).groups[: record.primary.episodes if record.primary else 0]
 
+    def tallies(self, record: Record) -> Tallies | None:
+        """Return the totals of a record by class and confidence; None if there are none.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        return self._kept[_key(record)].store.tallies(record.cell)
+
+    def directory(self, record: Record) -> Path:
+        """Return the output directory of a record."""
+        return self._kept[_key(record)].store.path
+
     def picture(self, record: Record) -> bytes | None:
         """Return the PNG of a record's worst episode; None if there is none."""
         return self._kept[_key(record)].store.picture(record.cell)
+
+    def unfinished(self) -> list[Unfinished]:
+        """Return the planned cells without a record, by output directory; none where a run keeps no plan.
+
+        Raises:
+            StoreError: a plan is damaged.
+        """
+        found = []
+        for store, records in self._results:
+            known = {record.cell for record in records}
+            cells = [
+                cell
+                for cell in store.planned()
+                if cell.get("cell") not in known and self._only.keys() <= cell.keys() and passes(cell, self._only)
+            ]
+            found += [Unfinished(str(store.path), cells, len(store.checkpoints()))] if cells else []
+        return found
 
     def suites(self) -> dict[str, str]:
         """Return the suite's YAML by output directory, for directories with a kept record."""
         stores = {kept.store.path: kept.store for kept in self._kept.values()}
         return {str(path): text for path, store in stores.items() if (text := store.suite_text())}
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Planned cells without a record.
+
+    Attributes:
+        output: the output directory.
+        cells: labels of the cells.
+        checkpoints: number of interrupted trainings, which go on with the next run.
+    """
+
+    output: str
+    cells: Sequence[Mapping[str, str]]
+    checkpoints: int
 
 
 @dataclass(frozen=True)

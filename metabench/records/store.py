@@ -1,11 +1,11 @@
 """Output directories: records and their files, each written whole or not at all.
 
-An output directory holds ``suite.yaml`` (the resolved suite), ``cells/ID.json`` (a record), ``cells/ID.npz`` (its
-per-episode results), ``cells/ID.png`` (its worst episode), ``outputs/ID.npz`` (the outputs of its first episodes),
-``weights/TRAINING.json`` and ``weights/TRAINING-SELECTION.safetensors`` (a finished training and the weights that it
-has selected), ``checkpoints/TRAINING.pt`` (of an unfinished one), ``looks.json`` (how often test episodes were looked
-at) and the leaderboard. Weights and checkpoints made by
-code that has changed since are renamed to ``other-code-HASH``, and never deleted.
+An output directory holds ``suite.yaml`` (the resolved suite), ``plan.json`` (its cells), ``cells/ID.json`` (a record),
+``cells/ID.npz`` (its per-episode results), ``cells/ID.png`` (its worst episode), ``outputs/ID.npz`` (the outputs of its
+first episodes), ``weights/TRAINING.json`` and ``weights/TRAINING-SELECTION.safetensors`` (a finished training and the
+weights that it has selected), ``checkpoints/TRAINING.pt`` (of an unfinished one), ``looks.json`` (how often test
+episodes were looked at) and the leaderboard. Weights and checkpoints made by code that has changed since are renamed to
+``other-code-HASH``, and never deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from metabench.errors import StoreError
@@ -27,13 +27,18 @@ from metabench.files import atomic_file, is_foreign, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
 from metabench.records.looks import Looks, look_key
-from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Invalidation, Outputs, Record
+from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Invalidation, Outputs, Record, Text
+from metabench.records.tallies import Tallies, read_tallies
 from metabench.records.trained import TrainingFiles
 from metabench.text import one_line
 
 
 class Planned(Protocol):
     """A cell of a plan."""
+
+    @property
+    def id(self) -> str:
+        """Return the name of its record."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -48,6 +53,9 @@ class Planned(Protocol):
         """Return why it cannot run; empty if it can."""
 
 
+#: The file of the cells that a suite has.
+_PLAN = "plan.json"
+_PLANNED = TypeAdapter(list[dict[str, Text]])
 #: The labels of cells whose settings are not known.
 _NAMES = ("algorithm", "dataset", "backbone")
 #: The files of a cell in ``cells/``.
@@ -65,6 +73,7 @@ _HEADS = {
 _MARKS = {
     **{name: (head,) for name, head in _HEADS.items()},
     "leaderboard.csv": ("dataset,backbone,way,shot,queries,algorithm,seed,",),
+    "plan.json": ('"cell"',),
     ".lock": (),
 }
 _MARKS_OF_0_1 = {
@@ -140,6 +149,15 @@ class Store:
                     f"metabench did not write {path}, and does not overwrite it: move it, or give another --output"
                 )
 
+    def check_no_run(self) -> None:
+        """Check that no run owns the directory: it would set other records aside.
+
+        Raises:
+            StoreError: the directory has the suite of a run.
+        """
+        if self.suite_text():
+            raise StoreError(f"{self.path} holds a run, which would set the results aside: give another --output")
+
     def records(self) -> list[Record]:
         """Return all records; none if the directory does not exist.
 
@@ -171,6 +189,10 @@ class Store:
     ) -> EpisodeResults:
         """Return the per-episode results of a finished cell; see `read_episodes`."""
         return read_episodes(self._cells / f"{record.cell}.npz", record, groups, metrics, by_label)
+
+    def tallies(self, cell: str) -> Tallies | None:
+        """Return the totals of a cell by class and confidence; None if there are none; see `read_tallies`."""
+        return read_tallies(self._cells / f"{cell}.npz")
 
     def outputs(self, cell: str) -> Outputs | None:
         """Return the kept outputs of a cell; None if there are none; see `read_outputs`."""
@@ -360,6 +382,29 @@ class Store:
     def write_suite(self, suite: Mapping[str, Any]) -> None:
         """Write the resolved suite."""
         self.write_text("suite.yaml", write_suite_text(suite))
+
+    def write_plan(self, cells: Sequence[Planned]) -> None:
+        """Write id, labels and seed of all cells of the suite, by which those without a record are known."""
+        planned = [{"cell": cell.id, **cell.labels} for cell in cells]
+        self.write_text(_PLAN, json.dumps(planned, indent=0, ensure_ascii=False) + "\n")
+
+    def planned(self) -> list[dict[str, str]]:
+        """Return id (``"cell"``) and labels of all cells of the last run's suite; none in runs of earlier versions.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        path = self.path / _PLAN
+        if not os.path.exists(path):
+            return []
+        try:
+            return _PLANNED.validate_json(read_regular(path))
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{path} is damaged: delete it, and the next run writes it again") from error
+
+    def checkpoints(self) -> list[str]:
+        """Return the ids of trainings that were interrupted, and go on with the next run."""
+        return sorted(path.stem for path in (self.path / "checkpoints").glob("*.pt"))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, by its path relative to the directory."""

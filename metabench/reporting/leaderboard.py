@@ -504,10 +504,17 @@ def legend(columns: Sequence[Column]) -> list[str]:
     return [column.legend for column in columns if column.legend]
 
 
-def remarks(table: Table) -> list[str]:
-    """Return the remarks on a table: failed and skipped cells, other test episodes, ties, oddities of the data."""
+def remarks(table: Table, failures: bool = True) -> list[str]:
+    """Return the remarks on a table: cells without results, other test episodes, ties, oddities of the data.
+
+    Args:
+        table: the table.
+        failures: whether the reasons of failed, skipped and invalid cells are among them.
+    """
+    failed = _failures(table) if failures else []
     return [
-        *_unfinished(table),
+        *failed,
+        *_of_records(table),
         *_other_episodes(table),
         *_of_weights(table),
         *_confirmed_often(table),
@@ -531,19 +538,36 @@ def _data(table: Table) -> list[str]:
     return list(dict.fromkeys(f"{table.dataset}: {remark}" for part in data for remark in part.remarks))
 
 
-def _unfinished(table: Table) -> list[str]:
-    """Return the reasons of cells that are not ok, and each remark once, with the methods that have it."""
+def _named(table: Table) -> list[tuple[str, Record]]:
+    """Return the records of a table, each with the name of its method, and its seed where there are several."""
+    return [
+        (
+            row.name
+            + (f" (seed {record.seed})" if len(row.records) > 1 else "")
+            + (" on the confirming episodes" if record.confirms else ""),
+            record,
+        )
+        for row in table.rows
+        for record in (*row.records, *row.confirmations)
+    ]
+
+
+def _failures(table: Table) -> list[str]:
+    """Return the reasons of cells that are not ok."""
+    return [
+        f"{name} {'failed' if record.status == 'failed' else f'is {record.status}'}: {record.error}"
+        for name, record in _named(table)
+        if record.status != "ok"
+    ]
+
+
+def _of_records(table: Table) -> list[str]:
+    """Return each remark of the records once, with the methods that have it."""
     lines: list[str] = []
     methods: dict[str, list[str]] = {}
-    for row in table.rows:
-        for record in (*row.records, *row.confirmations):
-            name = row.name + (f" (seed {record.seed})" if len(row.records) > 1 else "")
-            name += " on the confirming episodes" if record.confirms else ""
-            if record.status != "ok":
-                verb = "failed" if record.status == "failed" else f"is {record.status}"
-                lines.append(f"{name} {verb}: {record.error}")
-            for remark in record.remarks:
-                methods.setdefault(remark, []).append(name)
+    for name, record in _named(table):
+        for remark in record.remarks:
+            methods.setdefault(remark, []).append(name)
     finished = sum(record.status == "ok" for row in table.rows for record in (*row.records, *row.confirmations))
     for remark, names in methods.items():
         everyone = len(names) == finished > 1

@@ -202,6 +202,7 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Itera
         "seed": record.seed,
         "trained_on": record.trained_on or record.dataset,
         "pretrained_on": record.pretrained_on or None,
+        "external": record.external or None,
         **{f"params.{name}": _csv_value(row.params.get(name)) for name in parameters},
         "profile": record.profile,
         "status": record.status,

@@ -240,14 +240,14 @@ def test_a_declaration_that_cannot_be_used_is_refused(fields: dict[str, object],
         MetricSpec(**{"name": "margin", "target": "a:b", "summary": "", **fields})  # type: ignore[arg-type]
 
 
-def test_metrics_of_10_000_episodes_take_less_than_a_second() -> None:
+def test_metrics_of_10_000_episodes_take_less_than_a_second_of_a_processor() -> None:
     """Measured: docs/performance.md; the limit allows for a busy machine."""
     outputs, targets = drawn(9, episodes=250)
     collector = Collector(CLASSIFICATION, 2.0)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(40):
         collector.add(outputs, targets)
     estimates(collector.figures(), np.random.default_rng(0).integers(0, 400, (10_000, WAY)), CLASSIFICATION)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     print(f"{seconds:.2f} s")
     assert seconds < 1

@@ -11,24 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command_line import Command, assert_refused
+from command_line import NAMED, Command, assert_refused
 from metabench.records.record import Record
 from metabench.records.store import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-NAMED = """
-    from dataclasses import replace
-    from metabench_plugins.datasets.glyphs import Glyphs
-
-    class Named(Glyphs):
-        def split(self, pack):
-            named = {}
-            for name, split in super().split(pack).items():
-                names = [f"drawing {i % 20:02}" for i in range(len(split.rows))]
-                named[name] = replace(split, image_names=names)
-            return named
-    """
 
 SUITE = """\
 name: fixed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metabench.engine.pictures import episode_png
+from metabench.engine.pictures import episode_png, label_lines
 
 
 def picture_of(channels: int, size: int, way: int, shot: int, queries: int, wrong: bool) -> Image.Image:
@@ -42,3 +42,30 @@ def test_colours_are_kept() -> None:
     images[:, 1] = 1.0
     with Image.open(io.BytesIO(episode_png(images[:2], [0, 1], images[2:], [0, 1], [0, 1]))) as picture:
         assert (0, 255, 0) in {colour for _, colour in picture.convert("RGB").getcolors() or []}
+
+
+@pytest.mark.parametrize("name", ["a", "Alphabet_of_the_Magi/character03/rot090", "ほげ\x00", "word " * 9, "x" * 200])
+def test_the_name_of_a_class_is_written_beside_its_row(name: str) -> None:
+    lines = label_lines(4, ["", "", "", "", name])
+    assert lines[0].startswith("5 ")
+    assert len(lines) <= 4
+    assert all(len(line) <= 18 and line.isascii() for line in lines)
+    if len(name) < 60 and name.isascii() and name.isprintable():
+        assert "".join(lines).replace(" ", "") == f"5{name}".replace(" ", "")
+    images = np.zeros((2, 1, 28, 28), dtype=np.float32)
+    names = [name, "other"]
+    with Image.open(io.BytesIO(episode_png(images, [0, 1], images, [0, 1], [1, 0], names))) as picture:
+        assert picture.width > 2 * 28 + 6 * len(lines[0])
+
+
+def test_images_that_are_left_out_are_counted() -> None:
+    """The picture of more misclassified queries than fit differs from that of as many as fit."""
+
+    def ink_at_the_right(queries: int) -> int:
+        images = np.zeros((1 + queries, 1, 28, 28), dtype=np.float32)
+        file = episode_png(images[:1], [0], images[1:], [0] * queries, [1] * queries)
+        with Image.open(io.BytesIO(file)) as picture:
+            return int((np.asarray(picture.convert("L"))[:, -24:] < 100).sum())
+
+    assert ink_at_the_right(8) == 0
+    assert ink_at_the_right(9) > 5

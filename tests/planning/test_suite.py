@@ -135,6 +135,18 @@ def test_a_resolved_suite_resolves_to_itself(suite_file: Read, tmp_path: Path) -
     assert again.model_copy(update={"profile": "smoke"}) == suite
 
 
+def test_every_resolved_suite_of_the_built_ins_resolves_to_itself(plugins: PluginManager, tmp_path: Path) -> None:
+    for name in plugins.suites():
+        suite, _ = resolve(read_suite(plugins.suite_path(name)))
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(write_suite_text(suite.model_dump(mode="json", exclude={"profile"})), encoding="utf-8")
+        again, _ = resolve(read_suite(path))
+        assert again.model_copy(update={"profile": suite.profile}) == suite
+        for label, entry in suite.algorithms.items():  # giving a setting has a meaning of its own
+            written = again.algorithms[label].train
+            assert bool(written and written.model_fields_set) == bool(entry.train and entry.train.model_fields_set)
+
+
 def test_aliases_are_followed(suite_file: Read) -> None:
     suite, _ = resolve(suite_file(PLAIN.replace("[2, 5]", "&n [2, 5]").replace("shots: [1]", "shots: *n")))
     assert suite.shots == [2, 5]

@@ -1,0 +1,1 @@
+"""Exchange with other code: episodes go out, and results come back."""

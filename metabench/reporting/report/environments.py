@@ -1,0 +1,31 @@
+"""List the environments of the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metabench.records.record import Record
+from metabench.text import counted
+
+
+def environments(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return title and facts of each environment."""
+    by_environment: dict[str, list[Record]] = {}
+    for record in records:
+        key = str([record.device, sorted((name, str(value)) for name, value in record.environment.items())])
+        by_environment.setdefault(key, []).append(record)
+    found = []
+    for members in by_environment.values():
+        data = sorted({(record.dataset, record.dataset_fingerprint) for record in members})
+        facts = [("finished", max(record.finished for record in members))]
+        facts += [(f"sha256 of {dataset}", fingerprint) for dataset, fingerprint in data]
+        facts += [(name, _shown(value)) for name, value in members[0].environment.items()]
+        found.append({"title": f"{members[0].device}: {counted(len(members), 'cell')}", "facts": facts})
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {part}" for name, part in value.items())
+    return "none" if value is None else str(value)

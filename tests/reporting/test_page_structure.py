@@ -1,0 +1,178 @@
+"""The page as a screen reader meets it, without a browser."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metabench.engine.pictures import episode_png
+from metabench.records.record import EpisodeResults, Record
+from metabench.records.runs import Runs
+from metabench.records.store import Store
+from metabench.records.tallies import Tallies
+from metabench.reporting.report.page import render_page
+
+Make = Callable[..., Record]
+
+
+@dataclass
+class Table:
+    """What a parser has seen of a table."""
+
+    caption: str = ""
+    heads: list[str | None] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+
+
+class Structure(HTMLParser):
+    """Collects headings, tables, images and marks of methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels: list[int] = []
+        self.tables: list[Table] = []
+        self.without_alt = 0
+        self.marks: dict[str, set[str]] = {}
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self._inside: list[str] = []
+        self._mark = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids += [str(given["id"])] if "id" in given else []
+        self.targets += [str(given["href"])[1:]] if str(given.get("href", "")).startswith("#") else []
+        if re.fullmatch(r"h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        if tag == "table":
+            self.tables.append(Table())
+        if tag == "tr":
+            self.tables[-1].rows.append([])
+        if tag in ("th", "td"):
+            self.tables[-1].rows[-1].append(tag)
+        if tag == "th":
+            self.tables[-1].heads.append(given.get("scope"))
+        if tag == "img" and not given.get("alt"):
+            self.without_alt += 1
+        if given.get("class") == "mark":
+            self._mark = str(given["style"])
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "caption" in self._inside and self.tables:
+            self.tables[-1].caption += data
+        if self._mark and data.strip() and "span" not in self._inside:
+            self.marks.setdefault(data.strip(), set()).add(self._mark)
+            self._mark = ""
+
+
+@pytest.fixture
+def runs(tmp_path: Path, make_record: Make, make_results: Callable[..., EpisodeResults]) -> Runs:
+    """Return two tables in which the ranks of the methods differ, with a failed and an unfinished cell."""
+    images = np.linspace(0, 1, 5 * 64, dtype=np.float32).reshape(5, 1, 8, 8)
+    picture = episode_png(images, range(5), images, range(5), [1, 1, 2, 3, 4], [f"class {n}" for n in range(5)])
+    tallies = Tallies(
+        ["one", "two"], np.array([3, 1]), np.array([0.5, 1.0]), np.array([[0, 1, 2]]), np.full((2, 3, 15), 30.0)
+    )
+    store, number = Store(tmp_path / "out"), 0
+    for shot, accuracies in ((1, (0.9, 0.8, 0.7)), (5, (0.7, 0.8, 0.9))):
+        for name, accuracy in zip(("first", "second", "third"), accuracies, strict=True):
+            for seed in (0, 1):
+                number += 1
+                record = make_record(accuracy, algorithm=name, shot=shot, seed=seed, cell=f"{number:016}")
+                store.write(record, replace(make_results(accuracy, noise=number), tallies=tallies), picture)
+    store.write(make_record(None, algorithm="broken", cell="f" * 16))
+    store.write_text("suite.yaml", "name: small\n")
+    planned = {"cell": "e" * 16, "algorithm": "waiting", "dataset": "glyphs", "backbone": "conv4", "seed": "3"}
+    store.write_text("plan.json", f"[{planned}]".replace("'", '"'))
+    return Runs.read([store.path])
+
+
+@pytest.fixture
+def structure(runs: Runs) -> Structure:
+    found = Structure()
+    found.feed(render_page(runs).partition('<script type="application/octet-stream"')[0])
+    return found
+
+
+def test_headings_leave_out_no_level(structure: Structure) -> None:
+    assert structure.levels[0] == 1
+    assert structure.levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in zip(structure.levels, structure.levels[1:], strict=False))
+
+
+def test_every_table_has_a_caption_and_headers_of_columns_and_rows(structure: Structure) -> None:
+    assert len(structure.tables) > 5
+    for table in structure.tables:
+        assert table.caption.strip(), table
+        assert set(table.heads) <= {"row", "col"}, table
+        assert set(table.rows[0]) == {"th"}, table
+        assert all(row[0] == "th" and "th" not in row[1:] for row in table.rows[1:]), table
+
+
+def test_every_image_has_a_text_and_every_link_a_target(structure: Structure) -> None:
+    assert structure.without_alt == 0
+    assert len(structure.ids) == len(set(structure.ids))
+    assert len(structure.targets) > 3
+    assert set(structure.targets) <= set(structure.ids)
+
+
+def test_a_method_has_one_colour_on_the_page_whatever_its_rank(structure: Structure) -> None:
+    methods = {name: structure.marks[name] for name in ("first", "second", "third")}
+    assert all(len(colours) == 1 for colours in methods.values())
+    assert len({colour for colours in methods.values() for colour in colours}) == 3
+
+
+def test_every_plot_is_told_in_words(runs: Runs) -> None:
+    text = render_page(runs)
+    figures = re.findall(r"<figure><figcaption>(.*?)</figcaption><p class=\"unseen\">(.*?)</p>", text)
+    # Two tables: intervals, three costs, validations, distribution and two diagrams; one plot against shots.
+    assert len(figures) == 2 * 8 + 1
+    assert all("first" in description for _, description in figures)
+    captions = " ".join(caption for caption, _ in figures)
+    for word in ("Reliability", "against shots", "Pareto front", "each of 2 seeds a line", "at most this accuracy"):
+        assert word in captions, word
+
+
+def test_failed_and_unfinished_cells_are_listed(runs: Runs) -> None:
+    text = render_page(runs)
+    listed = text.partition('<h2 id="missing">')[2].partition("</section>")[0]
+    assert re.findall(r'<th scope="row" class="left">(\w+)</th><td class="left">(\w+)</td>', listed) == [
+        ("broken", "failed"),
+        ("waiting", "unfinished"),
+    ]
+    assert "it broke" in listed
+    assert "1 planned cell without a record" in listed
+
+
+def test_equal_runs_make_equal_pages_but_for_the_names_of_plots(runs: Runs) -> None:
+    def without_plots(page: str) -> str:
+        page = page.partition('<script type="application/octet-stream"')[0]
+        return re.sub(r'(id|data-root-id)="[^"]*"', "", page)
+
+    assert without_plots(render_page(runs)) == without_plots(render_page(runs))
+
+
+def test_a_report_imports_no_torch(runs: Runs, tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom metabench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end:\n"
+        "    sys.exit('imported torch' if 'torch' in sys.modules else end.code)\n"
+    )
+    command = [sys.executable, "-c", script, "report", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
