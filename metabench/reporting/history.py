@@ -160,7 +160,10 @@ def render_page(history: History) -> str:
     for course, plot in zip(history.courses, plots, strict=True):
         table = tabulate(_lines(history, course), headers=_TITLES, tablefmt="html", disable_numparse=True)
         gaps = "".join(f"<p>{html.escape(f'{history.names[run]}: {gap}')}</p>" for run, gap in course.gaps.items())
-        parts.append(f"<h2>{html.escape(course.cell)}</h2>{plot}<div class=wide>{table}</div>{gaps}")
+        name = html.escape(course.cell)
+        wide = f'<div class="wide" role="region" tabindex="0" aria-label="The runs of {name}">{table}</div>'
+        drawn = f'<div role="img" aria-label="{name}: the results of the runs below">{plot}</div>'
+        parts.append(f"<h2>{name}</h2>{drawn}{wide}{gaps}")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">{MARK}'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style>'
@@ -192,7 +195,7 @@ def _plot(history: History, course: Course) -> Any:
         sizing_mode="stretch_width",
         tools="",
         y_axis_label=course.metric.heading,
-        x_range=Range1d(-0.5, len(history.names) - 0.5),
+        x_range=Range1d(start=-0.5, end=len(history.names) - 0.5),
     )
     plot.toolbar_location = None
     plot.line(runs, values, color="#0072B2")

@@ -526,7 +526,8 @@ def remarks(table: Table, failures: bool = True) -> list[str]:
 
 def _unlike_times(table: Table) -> list[str]:
     """Return a mark where the times of a table cannot be compared."""
-    reasons = unlike_circumstances([record for row in table.rows for record in row.finished])
+    timed = [record for row in table.rows for record in row.finished if record.eval]
+    reasons = unlike_circumstances(timed)
     return [f"times, rates and energies are not comparable within this table: other {', other '.join(reasons)}"] * bool(
         reasons
     )

@@ -64,7 +64,7 @@ def episodes(mean: float, seed: int, number: int = 600) -> np.ndarray:
 def falling(runs: int = 10, by: float = 0.004) -> list[dict[str, np.ndarray | None]]:
     """Return runs that each lose a little, of three methods."""
     names = ("maml", "protonet", "reptile")
-    return [{name: episodes(0.75 - by * run, 100 * run + i) for i, name in enumerate(names)} for run in range(runs)]
+    return [{name: episodes(0.75 - by * run, 100 * run + i + 1) for i, name in enumerate(names)} for run in range(runs)]
 
 
 def test_small_losses_pass_each_gate_and_fail_the_pinned_one(write: Write, metabench: Command) -> None:
