@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import click
 
 from metabench.cli.streams import say
-from metabench.errors import UsageError
+from metabench.errors import SuiteError, UsageError
 from metabench.registry.manager import PluginManager
 from metabench.specs import Spec, SuiteSpec
 from metabench.text import counted, one_line
@@ -79,7 +79,10 @@ def _version(spec: SuiteSpec) -> str:
     """Return the version of a suite, and what supersedes it, as its file says."""
     from metabench.planning.suite import read_suite
 
-    data = read_suite(spec.path).data
+    try:
+        data = read_suite(spec.path).data
+    except SuiteError:  # `metabench validate` says why
+        return "cannot be read"
     version, other = data.get("version"), data.get("superseded_by")
     parts = [f"v{version}" if version else "", f"superseded by {other}" if other else ""]
     return one_line(", ".join(part for part in parts if part))
