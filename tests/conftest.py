@@ -39,6 +39,8 @@ def pytest_configure() -> None:
     """Share the processors among the workers of pytest-xdist: more threads than processors slow torch tenfold."""
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+    # A pytest that a test starts is no worker.
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 
 class Distributions:
