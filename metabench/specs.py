@@ -73,7 +73,13 @@ class BackboneSpec(Spec):
 
 @dataclass(frozen=True)
 class DatasetSpec(Spec):
-    """Announces a `metabench.api.Dataset` or a `metabench.api.EpisodeSource`."""
+    """Announces a `metabench.api.Dataset` or a `metabench.api.EpisodeSource`.
+
+    Attributes:
+        licence: licence of the data as its authors state it, e.g. ``"CC BY 4.0"``; empty where it is not known.
+    """
+
+    licence: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)

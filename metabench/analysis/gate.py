@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
-from metabench.analysis.bootstrap import pooled_difference
-from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate
-from metabench.analysis.metrics import own_metric
+from metabench.analysis.costs import Cost, eval_rate, latency, memory, train_rate, unlike_loads
 from metabench.analysis.paired import ALPHA, holm
-from metabench.analysis.standings import episodes_of
-from metabench.analysis.stats import MeanInterval, mean_interval, t_below
+from metabench.analysis.paired_cells import are_comparable, by_title, difference, is_timed, p_above
+from metabench.analysis.stats import MeanInterval, mean_interval
 from metabench.errors import UsageError, nearest
 from metabench.records.record import Declaration, Record
 from metabench.records.runs import Runs
-from metabench.text import shape_text
 
 Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "skipped", "new"]
 
@@ -48,6 +45,7 @@ class Verdict:
             significant.
         ratios: (name, candidate / base) of each of `COSTS` that both runs have; empty between unlike machines.
         unlike: how the machines differ, if they do; costs are then not compared.
+        beside: how niceness and load differ, where costs are compared all the same; empty if they do not.
         metric: the declaration of the metric; None where neither run has results of the cell.
         is_further: whether it is another metric than the one that ranks; costs are compared once a cell.
     """
@@ -63,6 +61,7 @@ class Verdict:
     unlike: str = ""
     metric: Declaration | None = None
     is_further: bool = False
+    beside: str = ""
 
     @property
     def breaks(self) -> bool:
@@ -107,13 +106,12 @@ def judge(
     for name in further:
         if name not in known:
             raise UsageError(f"tolerances: no record has the metric '{name}'{nearest(name, known)}")
-    before, after = _by_title(base.records), _by_title(candidate.records)
+    before, after = by_title(base.records), by_title(candidate.records)
     pairs = {title: (before.get(title), after.get(title)) for title in sorted({*before, *after})}
     both = {
         title: _Pair(title, old, new, old.ranked_by, tolerance * 100 / old.ranking.scale)
         for title, (old, new) in pairs.items()
-        if old and new and old.primary and new.primary and episodes_of(old) == episodes_of(new)
-        if not (_is_timed(old) or _is_timed(new))
+        if old and new and are_comparable(old, new)
     }
     compared = dict(both)
     missing: list[Verdict] = []
@@ -133,19 +131,6 @@ def judge(
     verdicts = [pair.verdict(intervals[title], losses[title], gains[title]) for title, pair in compared.items()]
     verdicts += [_without_comparison(title, old, new) for title, (old, new) in pairs.items() if title not in both]
     return sorted([*verdicts, *missing], key=lambda verdict: (not verdict.breaks, verdict.cell))
-
-
-def _is_timed(record: Record) -> bool:
-    """Return whether a budget of seconds ended the training, so that its accuracy depends on the machine."""
-    return record.train is not None and record.train.timed
-
-
-def _by_title(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the latest record of each cell title; a confirmation on other episodes is no cell of the suite."""
-    ordered = sorted((record for record in records if not record.confirms), key=lambda record: record.finished)
-    return {
-        f"{r.algorithm} · {r.dataset} · {shape_text(r.way, r.shot)} · {r.backbone} · seed {r.seed}": r for r in ordered
-    }
 
 
 def _adjusted(p_values: dict[str, float]) -> dict[str, float]:
@@ -180,11 +165,7 @@ class _Pair:
         Raises:
             UsageError: the metric pools episodes, and is not one of metabench's own.
         """
-        old, new = base.figures(self.old, self.metric), candidate.figures(self.new, self.metric)
-        if old.ndim == new.ndim == 1:
-            common = min(len(old), len(new))
-            return mean_interval(new[:common] - old[:common])
-        return pooled_difference(own_metric(self.metric), old, new)
+        return difference(base, self.old, candidate, self.new, self.metric)
 
     def p_beyond(self, interval: MeanInterval, sign: int) -> float:
         """Return the one-sided p-value of a difference beyond the tolerance.
@@ -193,11 +174,7 @@ class _Pair:
             interval: the difference.
             sign: -1 tests for a loss, +1 for a gain.
         """
-        excess = sign * self._declared.sign * interval.mean - self.tolerance
-        error = interval.std / interval.episodes**0.5
-        if error == 0:
-            return 0.0 if excess > 0 else 1.0
-        return t_below(-excess / error, interval.episodes - 1)
+        return p_above(interval, self.tolerance, sign * self._declared.sign)
 
     def verdict(self, interval: MeanInterval, p_loss: float, p_gain: float) -> Verdict:
         """Judge the difference by the adjusted p-values of a loss and a gain."""
@@ -225,7 +202,8 @@ class _Pair:
         unlike = "" if further else _unlike(self.old, self.new)
         ratios = () if further or unlike else _ratios(self.old, self.new)
         values = before.value, after.value
-        return Verdict(self.title, word, reason, *values, interval, p, ratios, unlike, self._declared, further)
+        beside = _beside(self.old, self.new) if ratios else ""
+        return Verdict(self.title, word, reason, *values, interval, p, ratios, unlike, self._declared, further, beside)
 
     def missing(self) -> Verdict:
         """Return the verdict on a metric that the candidate lacks."""
@@ -272,7 +250,7 @@ def _without_comparison(title: str, old: Record | None, new: Record | None) -> V
         return Verdict(title, "invalid", "; ".join(wrong))
     if any(record and record.status == "skipped" for record in (old, new)):
         return _skipped(title, old, new)
-    if old and new and old.primary and new.primary and (_is_timed(old) or _is_timed(new)):
+    if old and new and old.primary and new.primary and (is_timed(old) or is_timed(new)):
         reason = "its training ended by a budget of seconds: the result depends on the machine"
         return Verdict(title, "undecided", reason, *_values(old, new), metric=_declared(old, new))
     return _uncompared(title, old, new)
@@ -309,6 +287,11 @@ def _unlike(old: Record, new: Record) -> str:
     if (old.machine, old.environment.get("torch")) == (new.machine, new.environment.get("torch")):
         return ""
     return f"the base ran on {before}; the candidate on {after}"
+
+
+def _beside(old: Record, new: Record) -> str:
+    """Return how niceness and load of two cells differ; empty if they do not."""
+    return ", other ".join(unlike_loads([record.circumstances for record in (old, new) if record.circumstances]))
 
 
 def _ratios(old: Record, new: Record) -> tuple[tuple[str, float], ...]:
@@ -455,6 +438,21 @@ def compare_runs(
     return Comparison(verdicts, changes, [*notes, *_unjudged(verdicts, tolerances or {}), *_uncompared_costs(verdicts)])
 
 
+def with_pinned(comparison: Comparison, pinned: Comparison, name: str) -> Comparison:
+    """Return a comparison that fails, too, where the candidate is worse than a pinned base.
+
+    Costs are compared with the base only: the pinned one may be of another machine.
+
+    Args:
+        comparison: the candidate judged against its base.
+        pinned: the candidate judged against the pinned base.
+        name: name of the pinned base.
+    """
+    verdicts = [replace(verdict, cell=f"{verdict.cell} · since {name}", ratios=()) for verdict in pinned.verdicts]
+    both = [*comparison.verdicts, *verdicts]
+    return replace(comparison, verdicts=sorted(both, key=lambda verdict: not verdict.breaks))
+
+
 def _unjudged(verdicts: Sequence[Verdict], metrics: Iterable[str]) -> list[str]:
     """Return a line for each metric that was not judged in a compared cell, because the base does not have it."""
     cells = {verdict.cell for verdict in verdicts if verdict.difference is not None and not verdict.is_further}
@@ -475,6 +473,8 @@ def _uncompared_costs(verdicts: Sequence[Verdict]) -> list[str]:
     lines = []
     if unlike:
         lines.append(f"costs were not compared in {len(unlike)} of {len(compared)} cells: {unlike[0]}")
+    if beside := [verdict.beside for verdict in compared if verdict.beside]:
+        lines.append(f"times of {len(beside)} of {len(compared)} cells were compared at other {beside[0]}")
     for name, _, _ in COSTS:
         lacking = sum(name not in ratios for ratios in like)
         if lacking:

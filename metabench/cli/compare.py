@@ -34,6 +34,11 @@ class _Limit(click.FloatRange):
 @click.command()
 @click.argument("base")
 @click.argument("candidate")
+@click.option(
+    "--pinned",
+    metavar="RUN",
+    help="Judge by this run, too, e.g. that of a release: small losses add up while BASE moves along.",
+)
 @click.option("--tolerance", type=_Limit(0, 100), help="Largest accepted loss of accuracy, in points [default: .5].")
 @click.option(
     "--slowdown", type=_Limit(1, 100), help="Largest accepted slowdown of throughput and latency, as a factor."
@@ -44,6 +49,7 @@ class _Limit(click.FloatRange):
 def compare(
     base: str,
     candidate: str,
+    pinned: str | None,
     tolerance: float | None,
     slowdown: float | None,
     memory_growth: float | None,
@@ -52,11 +58,11 @@ def compare(
 ) -> int:
     """Compare two runs, cell by cell, on identical episodes.
 
-    The exit code is 1 where CANDIDATE is worse than BASE, or nothing could be compared. Each of them is an output
-    directory, an archive of one (.zip, .tar.gz), or a directory in a git revision (REVISION:PATH, e.g.
+    The exit code is 1 where CANDIDATE is worse than BASE or the pinned run, or nothing could be compared. Each of them
+    is an output directory, an archive of one (.zip, .tar.gz), or a directory in a git revision (REVISION:PATH, e.g.
     main:results/ci). The section `gate:` of the base's suite gives all other limits.
     """
-    from metabench.analysis.gate import compare_runs
+    from metabench.analysis.gate import compare_runs, with_pinned
     from metabench.cli.sources import opened
     from metabench.filters import parse_filters
     from metabench.records.runs import Runs
@@ -70,15 +76,12 @@ def compare(
         changes = {name: limit for name, limit in given.items() if limit is not None}
         gate = (stored or _default_gate()).model_copy(update=changes)
         notes = _limit_notes(gate, stored, proposed, changes, _unit(old, new))
-        comparison = compare_runs(
-            old,
-            new,
-            gate.tolerance / 100,
-            gate.slowdown,
-            gate.memory_growth,
-            notes,
-            {name: limit / _scale(name, old, new) for name, limit in gate.tolerances.items()},
-        )
+        tolerances = {name: limit / _scale(name, old, new) for name, limit in gate.tolerances.items()}
+        comparison = compare_runs(old, new, gate.tolerance / 100, gate.slowdown, gate.memory_growth, notes, tolerances)
+        if pinned is not None:
+            first = Runs.read([stack.enter_context(opened(pinned))], parse_filters(only))
+            since = compare_runs(first, new, gate.tolerance / 100, tolerances=tolerances)
+            comparison = with_pinned(comparison, since, pinned)
     render = {
         "table": gate_report.render_text,
         "markdown": gate_report.render_markdown,

@@ -35,15 +35,16 @@ def list_datasets() -> None:
 
     from metabench.data.packing import DataRoots, packed_files
     from metabench.registry.manager import PluginManager
+    from metabench.text import one_line
 
     roots = DataRoots.from_environment(os.environ)
-    rows: list[tuple[str, str, str, str]] = []
-    for name in PluginManager.from_environment().datasets():
-        packs = packed_files(name, roots)
-        rows += [(name, "yes", f"{path.stat().st_size / 2**20:.1f}", str(path)) for path in packs]
+    rows: list[tuple[str, str, str, str, str]] = []
+    for name, spec in PluginManager.from_environment().datasets().items():
+        packs, licence = packed_files(name, roots), one_line(spec.licence or "unknown")
+        rows += [(name, licence, "yes", f"{path.stat().st_size / 2**20:.1f}", str(path)) for path in packs]
         if not packs:
-            rows.append((name, "no", "", ""))
-    say(tabulate(rows, headers=["dataset", "packed", "MiB", "path"], disable_numparse=True))
+            rows.append((name, licence, "no", "", ""))
+    say(tabulate(rows, headers=["dataset", "licence", "packed", "MiB", "path"], disable_numparse=True))
     say(f"\nMETABENCH_DATA   {os.pathsep.join(map(str, roots.sources)) or '(not set)'}")
     say(f"METABENCH_CACHE  {roots.cache}")
 

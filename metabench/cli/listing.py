@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import click
 
 from metabench.cli.streams import say
-from metabench.errors import UsageError
+from metabench.errors import SuiteError, UsageError
 from metabench.registry.manager import PluginManager
-from metabench.specs import Spec
-from metabench.text import counted
+from metabench.specs import Spec, SuiteSpec
+from metabench.text import counted, one_line
 
 
 @click.command("list")
@@ -36,7 +36,9 @@ def list_(kind: str, form: str) -> None:
             *_specs(plugins.metrics(), links),
         ],
         "engines": lambda plugins: _specs(plugins.engines(), links),
-        "suites": lambda plugins: [(name, str(spec.path)) for name, spec in plugins.suites().items()],
+        "suites": lambda plugins: [
+            (name, _version(spec) if links else "", str(spec.path)) for name, spec in plugins.suites().items()
+        ],
         "loggers": lambda plugins: _specs(plugins.loggers(), links),
         "plugins": _plugins,
     }
@@ -71,6 +73,19 @@ def _specs(specs: Mapping[str, Spec], links: bool) -> list[tuple[str, ...]]:
         source = " ".join(word for word in (spec.reference, spec.link if links else "") if word)
         rows.append((name, spec.summary, f"({source})" if source else ""))
     return rows
+
+
+def _version(spec: SuiteSpec) -> str:
+    """Return the version of a suite, and what supersedes it, as its file says."""
+    from metabench.planning.suite import read_suite
+
+    try:
+        data = read_suite(spec.path).data
+    except SuiteError:  # `metabench validate` says why
+        return "cannot be read"
+    version, other = data.get("version"), data.get("superseded_by")
+    parts = [f"v{version}" if version else "", f"superseded by {other}" if other else ""]
+    return one_line(", ".join(part for part in parts if part))
 
 
 def _plugins(plugins: PluginManager) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from metabench.api import Algorithm
 from metabench.errors import StoreError, in_one_line
 from metabench.files import atomic_file
+from metabench.machine.meter import Used
 from metabench.planning.cells import Selection
 
 
@@ -64,6 +65,8 @@ class TrainingProgress:
         timed_steps: number of timed outer updates; warm-up steps are not timed.
         peak_memory_bytes: peak memory so far.
         curves: the validations and best weights, by selection.
+        used: what the training has used (`metabench.machine.meter.Used` as plain data); None where an earlier version
+            made a part of it.
     """
 
     step: int = 0
@@ -71,6 +74,7 @@ class TrainingProgress:
     timed_steps: int = 0
     peak_memory_bytes: int = 0
     curves: dict[Selection, ValidationCurve] = field(default_factory=dict)
+    used: dict[str, float | None] | None = field(default_factory=lambda: asdict(Used()))
 
     @classmethod
     def of(cls, selections: Iterable[Selection]) -> TrainingProgress:
@@ -210,7 +214,7 @@ def load_checkpoint(
         curves = {selection: ValidationCurve(**kept[selection.name]) for selection in selections}
         algorithm.load_state_dict(state["weights"])
         algorithm.load_training_state(state["training"])
-        return TrainingProgress(**state["progress"], curves=curves)
+        return TrainingProgress(**{"used": None, **state["progress"]}, curves=curves)
     except Exception as error:  # a damaged file can raise nearly anything
         raise StoreError(
             f"the checkpoint {path} cannot be used ({in_one_line(error)}): delete it, or run with --fresh"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,10 +36,11 @@ from metabench.engine.weights import (
 )
 from metabench.errors import CellFailed, StoreError, Unfit
 from metabench.machine.memory import PeakMemory
+from metabench.machine.meter import Meter
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
 from metabench.planning.plan import check_cell, fits
-from metabench.records.record import EpisodeResults
+from metabench.records.record import EpisodeResults, Usage
 from metabench.records.trained import Trained, TrainingFiles
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
@@ -184,12 +185,16 @@ class Learner:
             StoreError: the weights cannot be read.
             Unfit: the images of the test have another shape than those of the training.
         """
-        with computing(self.training, self.device), testing_memory(cell.shape, self.training):
+        with (
+            Meter(self.device) as meter,
+            computing(self.training, self.device),
+            testing_memory(cell.shape, self.training),
+        ):
             ready = self.ready(cell, watcher)
             if not cell.is_trained_by_itself or self.trained is None:
                 stream = evaluation_stream(cell, ready.splits, self.device)
                 set_batchings(ready.algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
-            return test(
+            outcome = test(
                 cell,
                 ready.algorithm,
                 ready.splits,
@@ -201,6 +206,8 @@ class Learner:
                 earlier,
                 measures_of(self.plugins, cell.test.task),
             )
+            usage = Usage.model_validate(asdict(meter.read()))
+            return replace(outcome, eval=outcome.eval.model_copy(update={"usage": usage}))
 
     def ready(self, cell: Cell, watcher: Watcher) -> Ready:
         """Return the algorithm of a cell with its weights, prepared for the test; called while `computing`.
@@ -358,9 +365,20 @@ def make_learner(
                 few = validation_stream(schedule.validation_seed, validation[first], first.shape, device).batch(0, 2)
                 set_batchings(algorithm, few)
             if trained is None:
-                progress = train(
-                    training, algorithm, splits, validation, device, files.checkpoint, origin, memory, watcher, batch
-                )
+                with Meter(device) as meter:
+                    progress = train(
+                        training,
+                        algorithm,
+                        splits,
+                        validation,
+                        device,
+                        files.checkpoint,
+                        origin,
+                        memory,
+                        meter,
+                        watcher,
+                        batch,
+                    )
                 trained = keep_weights(algorithm, progress, training, origin, files)
         return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
 

@@ -329,6 +329,7 @@ def _train_metrics(cell: Cell, trained: Trained, weights: SelectedWeights) -> Tr
         best_step=weights.snapshot.step,
         validation=weights.snapshot.validation,
         timed=schedule.seconds is not None,
+        usage=trained.usage,
     )
 
 

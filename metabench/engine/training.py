@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from metabench.engine.streams import Stream, validation_stream
 from metabench.errors import CellFailed, in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
+from metabench.machine.meter import Meter, Used
 from metabench.machine.reproducible import derive_seed, seed_generators
 from metabench.planning.cells import Schedule, Selection, Training
 from metabench.records.record import Declaration
@@ -40,6 +42,7 @@ def train(
     checkpoint: Path,
     origin: Mapping[str, str],
     memory: PeakMemory,
+    meter: Meter,
     watcher: Watcher,
     batch: int | None = None,
 ) -> TrainingProgress:
@@ -54,6 +57,7 @@ def train(
         checkpoint: the file to resume from and to write. The result does not depend on when a run was interrupted.
         origin: device, data, code and versions that the weights depend on; a checkpoint of another origin is not used.
         memory: the peak memory since the algorithm was built.
+        meter: measures what the training uses.
         watcher: sees the progress, and may ask to stop.
         batch: number of validation episodes at once; None chooses by device.
 
@@ -75,10 +79,14 @@ def train(
     ranking = OF_TASK[kind][0].declaration
     watch = Stopwatch(device, progress.seconds)
     timed_from = progress.step + WARM_UP_STEPS
-    clock = CheckpointClock()
+    clock, before = CheckpointClock(), Used.of(progress.used)
+
+    def note_costs() -> None:
+        progress.peak_memory_bytes = max(progress.peak_memory_bytes, memory.bytes())
+        progress.used = None if before is None else asdict(before + meter.read())
 
     def save() -> None:
-        progress.peak_memory_bytes = max(progress.peak_memory_bytes, memory.bytes())
+        note_costs()
         with clock.writing():
             save_checkpoint(algorithm, progress, origin, checkpoint)
 
@@ -115,7 +123,7 @@ def train(
     except Interrupted:
         save()
         raise
-    progress.peak_memory_bytes = max(progress.peak_memory_bytes, memory.bytes())
+    note_costs()
     return progress
 
 

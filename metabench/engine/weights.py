@@ -15,7 +15,7 @@ from metabench.engine.checkpoints import TrainingProgress, ValidationCurve, othe
 from metabench.errors import CellFailed, StoreError, in_one_line
 from metabench.files import atomic_file, sha256_of
 from metabench.planning.cells import Choice, Selection, Training
-from metabench.records.record import Validation
+from metabench.records.record import Usage, Validation
 from metabench.records.trained import LAST, SnapshotFile, Trained, TrainingFiles
 
 #: The part of a state dict that an algorithm shares with others of the same backbone.
@@ -63,6 +63,7 @@ def keep_weights(
         timed_steps=progress.timed_steps,
         peak_memory_bytes=progress.peak_memory_bytes,
         snapshots=snapshots,
+        usage=None if progress.used is None else Usage.model_validate(progress.used),
     )
     with writing_weights(files.summary):
         files.write(trained)

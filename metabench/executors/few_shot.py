@@ -13,7 +13,7 @@ from metabench.planning.cells import Cell, Training, sharing_a_training
 from metabench.planning.confirmation import with_confirmations
 from metabench.planning.jobs import Job, make_jobs
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import Suite, SuiteFile, resolve
+from metabench.planning.suite import DatasetEntry, Suite, SuiteFile, resolve
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
@@ -247,6 +247,11 @@ class FewShotWork:
 
         return make_jobs(self.plan, self._able, has_weights)
 
+    def _licence(self, entry: DatasetEntry, label: str) -> str:
+        """Return the licence of a dataset, of the suite or of its plugin; empty where neither states one."""
+        spec = self.plugins.datasets().get(entry.use or label)
+        return entry.licence or (spec.licence if spec else "")
+
     @property
     def _at_once(self) -> int:
         return 1 if self.options.in_process else max(1, min(self.options.jobs, len(self._jobs)))
@@ -269,6 +274,8 @@ class FewShotWork:
             cells=job.cells,
             selections=job.selections,
             suite=self.suite.name,
+            suite_version=self.suite.version,
+            licences={label: self._licence(entry, label) for label, entry in self.suite.datasets.items()},
             profile=self.suite.profile,
             device=self.device,
             store=self.store,

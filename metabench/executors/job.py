@@ -27,12 +27,14 @@ from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import Code, code_of, training_origin
 from metabench.machine.device import choose_device
+from metabench.machine.environment import circumstances, load
 from metabench.planning.cells import Cell, Selection, Training
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import classes_left_out, episodes_by_split
-from metabench.records.record import Data, EpisodeResults, Machine, Record, Status
+from metabench.records.record import Circumstances, Data, EpisodeResults, Machine, Record, Status
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
+from metabench.text import one_line
 
 #: Seconds after a signal in which a worker learns that the run is to stop.
 _STOP_DELAY = 0.3
@@ -57,6 +59,8 @@ class TrainingJob:
         cells: the cells to test; none if only the weights are needed.
         selections: the validation episodes by which the training selects weights.
         suite: the suite's name.
+        suite_version: the suite's version; None where it states none.
+        licences: licences of the data by label of a dataset; empty where they are not known.
         profile: the profile's name.
         device: the device that it runs on.
         machine: the machine, with the share of it that the job has.
@@ -79,6 +83,8 @@ class TrainingJob:
     store: Store
     earlier: Mapping[str, EpisodeResults] = field(default_factory=dict)
     reselect: bool = False
+    suite_version: int | None = None
+    licences: Mapping[str, str] = field(default_factory=dict)
     datasets: Mapping[str, LoadedDataset] | None = None
     plugins: PluginManager | None = None
 
@@ -106,6 +112,7 @@ class TrainingJob:
             Interrupted: the watcher asked for it.
             StoreError: a checkpoint, weights or results cannot be written or read.
         """
+        load_start = load()
         plugins = self.plugins or PluginManager.from_environment()
         datasets = self._loaded(plugins) if self.datasets is None else self.datasets
         # First of all, because a class in a file may be edited while the cells run.
@@ -134,10 +141,13 @@ class TrainingJob:
         for cell in self.cells:
             tried = learner if isinstance(learner, Problem) else self._tested(learner, cell, watcher)
             if isinstance(tried, Problem):
-                record = self.record(cell, codes[cell.id], datasets, problem=tried.problem, status=tried.status)
+                problem, status = tried.problem, tried.status
+                record = self.record(
+                    cell, codes[cell.id], datasets, problem=problem, status=status, load_start=load_start
+                )
                 yield Attempt(record, traceback=tried.traceback)
             else:
-                record = self.record(cell, codes[cell.id], datasets, outcome=tried)
+                record = self.record(cell, codes[cell.id], datasets, outcome=tried, load_start=load_start)
                 yield Attempt(record, tried.episodes, tried.picture)
 
     def _loaded(self, plugins: PluginManager) -> dict[str, LoadedDataset]:
@@ -187,6 +197,7 @@ class TrainingJob:
         outcome: Outcome | None = None,
         problem: str | None = None,
         status: Status = "failed",
+        load_start: float | None = None,
     ) -> Record:
         """Return the record of a cell: the outcome, or the problem.
 
@@ -198,12 +209,14 @@ class TrainingJob:
             outcome: the outcome; None if the cell failed or was skipped.
             problem: the reason.
             status: the status of a cell without an outcome.
+            load_start: the load of the computer when the job began; None where it did not.
         """
         if datasets is not None:
             fingerprint = datasets[cell.dataset.label].fingerprint
         return Record(
             cell=cell.id,
             suite=self.suite,
+            suite_version=self.suite_version,
             profile=self.profile,
             algorithm=cell.algorithm.label,
             dataset=cell.dataset.label,
@@ -238,10 +251,11 @@ class TrainingJob:
             all_parameters=outcome.all_parameters if outcome else None,
             device=str(self.machine),
             machine=self.machine,
+            circumstances=Circumstances(**circumstances(), load_start=load_start, load_end=load()),
             dataset_fingerprint=fingerprint,
             trained_on=cell.training.dataset.label if cell.is_cross_domain else "",
             pretrained_on=outcome.pretrained_on if outcome else "",
-            data=_data(cell, datasets, outcome) if datasets is not None else None,
+            data=self._data(cell, datasets, outcome) if datasets is not None else None,
             environment={
                 **self.environment,
                 "providers": dict(code.providers),
@@ -251,8 +265,12 @@ class TrainingJob:
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
+    def _data(self, cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> Data:
+        data = _data_of(cell, datasets, outcome)
+        return data.model_copy(update={"licence": one_line(self.licences.get(cell.dataset.label, ""))})
 
-def _data(cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> Data:
+
+def _data_of(cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> Data:
     """Return what a record says about the data of a cell."""
     data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
     splits = {label: dataset.splits for label, dataset in datasets.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -28,6 +29,20 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": describe_device(device),
         "git_commit": _git_commit(),
     }
+
+
+def circumstances() -> dict[str, Any]:
+    """Return host, processors and niceness, for a record."""
+    niceness = os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else None
+    return {"host": platform.node() or "unknown", "processors": os.cpu_count(), "niceness": niceness}
+
+
+def load() -> float | None:
+    """Return the programs that ran or waited, mean of a minute; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
 
 
 def _git_commit() -> str | None:

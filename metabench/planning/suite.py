@@ -62,9 +62,11 @@ class DatasetEntry(Entry):
     Attributes:
         test_on: labels of the datasets on which the algorithms that train on this one are tested; None means this one.
             Nothing is trained on a dataset with an empty list.
+        licence: licence of the data, where the dataset's plugin cannot know it (one's own images).
     """
 
     test_on: list[str] | None = None
+    licence: str = ""
 
 
 class TrainOverrides(_Section):
@@ -317,10 +319,13 @@ class Suite(_Section):
 
     Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
     pattern of `exclude`; a dataset with `test_on` makes cells on each of those. A regression has no classes, and so no
-    way: a suite without classification has no `ways`.
+    way: a suite without classification has no `ways`. A new `version` has other cells under the same name;
+    `superseded_by` names the suite, or its version, that takes its place.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
+    version: PositiveInt | None = None
+    superseded_by: str = ""
     engine: Literal["few-shot"] = "few-shot"
     description: str = ""
     profile: str = ""

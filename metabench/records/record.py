@@ -23,7 +23,7 @@ SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
     *("pretrained_on", "confirms", "external"),
     *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
-    *("environment", "finished"),
+    *("environment", "finished", "circumstances", "suite_version", "invalidated"),
 )
 
 #: Version 2 added `Record.machine`, version 3 `Record.metrics` in place of the accuracy; earlier records are read.
@@ -170,6 +170,23 @@ class Validation(_Part):
     value: float = Field(validation_alias=AliasChoices("value", "accuracy"))
 
 
+class Usage(_Part):
+    """What a training or a test used, all of it (`metabench.machine.meter`).
+
+    Attributes:
+        cpu_seconds: processor time of all threads of its process.
+        wall_seconds: its time.
+        cpu_joules: energy of the processor packages in that time, that of other programs included (RAPL); None where
+            the machine does not report it.
+        gpu_joules: energy of the GPU, likewise (NVML).
+    """
+
+    cpu_seconds: Cost
+    wall_seconds: Cost
+    cpu_joules: Cost | None = None
+    gpu_joules: Cost | None = None
+
+
 class TrainMetrics(_Part):
     """Metrics of the training.
 
@@ -183,6 +200,7 @@ class TrainMetrics(_Part):
         best_step: step of the tested weights, chosen by validation.
         validation: the validation curve.
         timed: whether a budget of seconds ended the training, so that its length depends on the machine.
+        usage: what the whole training used, validation included; None in records of earlier versions.
     """
 
     steps: Annotated[int, Field(ge=1, lt=2**63)]
@@ -194,6 +212,7 @@ class TrainMetrics(_Part):
     best_step: Count
     validation: list[Validation]
     timed: bool = False
+    usage: Usage | None = None
 
     @property
     def validation_value(self) -> float | None:
@@ -237,6 +256,8 @@ class EvalMetrics(_Part):
         latency_ms: latency of one episode.
         adapt_ms: its part until the algorithm has adapted; None if the backbone embeds support and queries together.
         answer_ms: its part from then on, for all queries.
+        usage: what the whole test used, controls and latencies included; of a test that has grown, its last part. None
+            in records of earlier versions.
     """
 
     seconds: Cost
@@ -245,6 +266,7 @@ class EvalMetrics(_Part):
     latency_ms: Latency
     adapt_ms: Latency | None = None
     answer_ms: Latency | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -313,6 +335,30 @@ class Machine(_Part):
         return self.name + threads + (f", {self.cells_at_once} cells at once" if self.cells_at_once > 1 else "")
 
 
+class Circumstances(_Part):
+    """Where and beside what a cell ran: times of different hosts and loads are not compared without a remark.
+
+    Attributes:
+        host: name of the computer.
+        processors: number of its processors.
+        niceness: niceness of the process; None where the system has none.
+        load_start: programs that ran or waited on the whole computer, mean of a minute, when the training began (the
+            test, where its weights were there); None where the system does not say.
+        load_end: the same when the test ended.
+    """
+
+    host: Text
+    processors: Count | None = None
+    niceness: int | None = None
+    load_start: Annotated[float, Field(ge=0)] | None = None
+    load_end: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def busiest(self) -> float | None:
+        """Return the larger load; None where neither is known."""
+        return max((load for load in (self.load_start, self.load_end) if load is not None), default=None)
+
+
 #: The field `device` of a record of version 1, which had no `machine`.
 _DEVICE = re.compile(r"(?P<name>.*?)(, (?P<threads>\d+) threads?)?(, (?P<cells>\d+) cells at once)?", re.DOTALL)
 
@@ -356,6 +402,7 @@ class Data(_Part):
         left_out: by split, the number of classes with too few images for an episode, which are not drawn.
         trained_on: fingerprint of the dataset of the training, if that is another one; else empty.
         remarks: oddities of the images, for people.
+        licence: licence of the data, as the dataset states it; empty where it is not known.
     """
 
     episodes: Line
@@ -365,6 +412,25 @@ class Data(_Part):
     left_out: dict[str, Count] = {}
     trained_on: Line = ""
     remarks: list[Line] = []
+    licence: Line = ""
+
+
+class Invalidation(_Part):
+    """That somebody has found a record to be wrong (``metabench invalidate``).
+
+    Attributes:
+        by: name of the person.
+        because: the reason.
+        on: the day, e.g. ``"2026-03-01"``.
+    """
+
+    by: Annotated[Line, Field(min_length=1)]
+    because: Annotated[Line, Field(min_length=1)]
+    on: Line
+
+    def __str__(self) -> str:
+        """Return a line for people."""
+        return f"marked as invalid by {self.by} on {self.on}: {self.because}"
 
 
 class Record(_Part):
@@ -383,11 +449,15 @@ class Record(_Part):
             seen when this one ended (`metabench.records.looks`); None in records of earlier versions, and without
             results.
         chance: accuracy of guessing, where the test episodes have classes; None in records of earlier versions.
+        circumstances: where and beside what it ran; None in records of earlier versions.
+        suite_version: version of the suite; None where it states none, and in records of earlier versions.
+        invalidated: by whom and why it was found to be wrong; None of most records.
     """
 
     schema_version: int = SCHEMA_VERSION
     cell: Text
     suite: Text
+    suite_version: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     profile: Text
     algorithm: Text
     dataset: Text
@@ -426,10 +496,12 @@ class Record(_Part):
     all_parameters: Count | None = None
     device: Text
     machine: Machine
+    circumstances: Circumstances | None = None
     dataset_fingerprint: Text
     data: Data | None = None
     environment: Annotated[dict[str, Any], AfterValidator(_visible_values)]
     finished: Text
+    invalidated: Invalidation | None = None
 
     def invalid(self, reason: str, cell: str | None = None) -> Record:
         """Return the record without its results, because they are wrong.

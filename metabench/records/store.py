@@ -27,7 +27,7 @@ from metabench.files import atomic_file, is_foreign, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
 from metabench.records.looks import Looks, look_key
-from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Outputs, Record, Text
+from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Invalidation, Outputs, Record, Text
 from metabench.records.tallies import Tallies, read_tallies
 from metabench.records.trained import TrainingFiles
 from metabench.text import one_line
@@ -277,6 +277,28 @@ class Store:
         except (ValidationError, OSError) as error:
             raise StoreError(f"{path} is damaged: delete it, and counting begins again") from error
 
+    def mark(self, cell: str, invalidation: Invalidation | None) -> None:
+        """Mark a stored record as wrong, or take its mark away; all else in its file stays as it is.
+
+        Args:
+            cell: the id of the cell.
+            invalidation: by whom and why; None takes the mark away.
+
+        Raises:
+            StoreError: there is no such record, or it cannot be read or written.
+        """
+        path = self._cells / f"{cell}.json"
+        self._read(path)
+        try:
+            data = from_json(read_regular(path))
+            data.pop("invalidated", None)
+            if invalidation is not None:
+                data["invalidated"] = invalidation.model_dump()
+            with atomic_file(path) as temporary:
+                temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
     def forget(self, cell: str) -> None:
         """Delete the files of a cell, except the checkpoint of its training."""
         try:
@@ -422,7 +444,9 @@ class Store:
         if not _ID.fullmatch(path.stem):
             raise StoreError(f"{path} is not a record of metabench (its name is not the id of a cell): {advice}")
         if not problem:
-            return record
+            return (
+                record if record.invalidated is None else record.invalid(f"the record {path} is {record.invalidated}")
+            )
         return record.invalid(f"the record {path} is wrong ({problem}): run the suite again", path.stem)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metabench.errors import StoreError
 from metabench.files import atomic_file, read_regular
-from metabench.records.record import Cost, Count, Validation
+from metabench.records.record import Cost, Count, Usage, Validation
 
 #: The name of the snapshot after the last step.
 LAST = "last"
@@ -55,6 +55,7 @@ class Trained(_Part):
         timed_steps: number of timed outer updates.
         peak_memory_bytes: peak memory; 0 where unknown.
         snapshots: the selected weights by name (`metabench.planning.cells.Selection.name`), and `LAST`.
+        usage: what the training used; None where an earlier version made a part of it.
     """
 
     identity: dict[str, Any]
@@ -64,6 +65,7 @@ class Trained(_Part):
     timed_steps: Count
     peak_memory_bytes: Count
     snapshots: dict[str, SnapshotFile]
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)

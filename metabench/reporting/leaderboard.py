@@ -8,16 +8,22 @@ from dataclasses import dataclass, replace
 
 from metabench.analysis.costs import (
     Cost,
+    cpu_seconds,
     device,
     eval_rate,
     gflops,
+    joules,
     latency,
     mean_over_seeds,
     memory,
+    on_the_front,
+    points_per_minute,
     precision,
     slow_latency,
     train_rate,
+    unlike_circumstances,
     validation,
+    wall_seconds,
 )
 from metabench.analysis.metrics import OF_TASK
 from metabench.analysis.paired import PairedDifference
@@ -276,6 +282,45 @@ _COSTS = (
     Column("device", lambda row: device(row.records[0]), left=True),
 )
 
+#: Columns that are shown where ``--columns`` names them.
+_ON_DEMAND = (
+    _cost("CPU s", cpu_seconds, "CPU s: processor seconds of training and test, of all threads"),
+    _cost("wall s", wall_seconds, "wall s: seconds of training and test"),
+    _cost(
+        "J",
+        joules,
+        "J: joules of training and test as the GPU (NVML) or the processor packages (RAPL) report them, those of other "
+        "programs in that time included; – where they do not",
+    ),
+)
+
+
+def _of_tables(tables: Sequence[Table]) -> tuple[Column, Column]:
+    """Return the columns of accuracy per cost, which depend on the table of a row."""
+    chances = {id(row): table.chance for table in tables for row in table.rows}
+    fronts = [(table, on_the_front(table)) for table in tables]
+    front = {id(row) for table, names in fronts for row in table.rows if row.name in names}
+
+    def ratio(row: Row) -> float | None:
+        return points_per_minute(row, chances.get(id(row)))
+
+    return (
+        Column(
+            "points/min",
+            lambda row: number(ratio(row)),
+            ratio,
+            "points/min: points above chance for each minute of processor time (on a GPU, of time) of training and "
+            "test; it favours what costs nothing, so read it beside the accuracy",
+        ),
+        Column(
+            "front",
+            lambda row: "yes" if id(row) in front else "",
+            legend="front: no method of its machine is as good for less processor time (on a GPU, time) of training "
+            "and test",
+            left=True,
+        ),
+    )
+
 
 def metric_of(row: Row, name: str) -> tuple[float, float] | None:
     """Return value and half the interval of a metric; None where the row lacks it."""
@@ -373,7 +418,8 @@ def chosen_columns(tables: Sequence[Table], names: Sequence[str]) -> list[Column
     Raises:
         UsageError: a name is unknown, or there is none.
     """
-    known = {_column_name(column): column for column in _columns(tables, None, costs=True)}
+    columns = [*_columns(tables, None, costs=True), *_ON_DEMAND, *_of_tables(tables)]
+    known = {_column_name(column): column for column in columns}
     for name in names:
         if name not in known:
             raise UsageError(f"--columns: no column '{name}'{nearest(name, known)}. Columns: {', '.join(known)}")
@@ -473,8 +519,18 @@ def remarks(table: Table, failures: bool = True) -> list[str]:
         *_of_weights(table),
         *_confirmed_often(table),
         *_ties(table),
+        *_unlike_times(table),
         *_data(table),
     ]
+
+
+def _unlike_times(table: Table) -> list[str]:
+    """Return a mark where the times of a table cannot be compared."""
+    timed = [record for row in table.rows for record in row.finished if record.eval]
+    reasons = unlike_circumstances(timed)
+    return [f"times, rates and energies are not comparable within this table: other {', other '.join(reasons)}"] * bool(
+        reasons
+    )
 
 
 def _data(table: Table) -> list[str]:
@@ -591,5 +647,18 @@ def sources(tables: Sequence[Table]) -> list[str]:
 
 def devices(tables: Sequence[Table]) -> list[str]:
     """Return a line for each machine."""
-    records = [record for table in tables for row in table.rows for record in row.records]
-    return [f"{short}: {name}" for short, name in sorted({(device(record), record.device) for record in records})]
+    return [f"{short}: {name}" for short, name in sorted({(device(one), one.device) for one in _records(tables)})]
+
+
+def origins(tables: Sequence[Table]) -> list[str]:
+    """Return a line for each version of a suite, and for the licence of each dataset."""
+    versions = sorted({(one.suite, one.suite_version) for one in _records(tables) if one.suite_version})
+    licences = sorted({(one.dataset, one.data.licence) for one in _records(tables) if one.data})
+    return [
+        *(f"suite: {name}, v{version}" for name, version in versions),
+        *(f"licence of {name}: {licence or 'unknown'}" for name, licence in licences),
+    ]
+
+
+def _records(tables: Sequence[Table]) -> list[Record]:
+    return [record for table in tables for row in table.rows for record in row.records]

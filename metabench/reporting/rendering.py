@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from metabench.analysis.costs import cpu_seconds, joules, wall_seconds
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
 from metabench.reporting.json_text import to_json
@@ -18,6 +19,7 @@ from metabench.reporting.leaderboard import (
     devices,
     legend,
     metrics_of,
+    origins,
     parameter_names,
     remarks,
     shown_columns,
@@ -57,7 +59,7 @@ def render_text(
         text, fitting = _fitting_table(table, columns, width, encoding)
         shown.update(column.title for column in fitting)
         parts.append("\n".join([table.title, text, *(f"\n{line}" for line in remarks(table))]))
-    notes = legend([column for column in columns if column.title in shown]) + devices(tables)
+    notes = legend([column for column in columns if column.title in shown]) + devices(tables) + origins(tables)
     left_out = [column.title for column in columns if column.title not in shown]
     if left_out:
         notes.append(f"left out of a narrow terminal: {', '.join(left_out)} (see --format csv)")
@@ -74,7 +76,7 @@ def render_markdown(
         text = _tabulated(table, columns, "github", escape=escape_markdown, titles=_markdown_title)
         lines = "".join(f"\n\n{escape_markdown(line)}" for line in remarks(table))
         parts.append(f"### {escape_markdown(table.title)}\n\n{text}{lines}")
-    notes = [*legend(columns), *devices(tables), *_sources(tables, columns)]
+    notes = [*legend(columns), *devices(tables), *origins(tables), *_sources(tables, columns)]
     return "\n\n".join([*parts, "\n".join(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
@@ -100,7 +102,7 @@ def render_latex(
         label = latex_label(table.dataset, shape_text(table.way, table.shot), table.backbone)
         head = f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{{label}}}\n\\medskip"
         parts.append(f"{head}\n{text}{below}\n\\end{{table}}")
-    notes = [*legend(columns), *devices(tables)]
+    notes = [*legend(columns), *devices(tables), *origins(tables)]
     return "\n\n".join([*parts, "\n".join(f"% {one_line(note)}" for note in notes)]) + "\n"
 
 
@@ -120,7 +122,7 @@ def render_html(
         )
         lines = "".join(f"\n<p>{html.escape(line)}</p>" for line in remarks(table))
         parts.append(f"<h3>{html.escape(table.title)}</h3>\n{text}{lines}")
-    notes = [*legend(columns), *devices(tables), *_sources(tables, columns)]
+    notes = [*legend(columns), *devices(tables), *origins(tables), *_sources(tables, columns)]
     items = "\n".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return "\n".join([*parts, f"<ul>\n{items}\n</ul>"]) + "\n"
 
@@ -189,6 +191,7 @@ def _ranking(row: Row) -> dict[str, Any]:
 def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Iterable[str]) -> dict[str, Any]:
     primary, train, evaluation = record.primary, record.train, record.eval
     alone, versus, published = record.inductive_accuracy, row.versus_best, row.published
+    circumstances = record.circumstances
     return {
         "dataset": record.dataset,
         "backbone": record.backbone,
@@ -246,6 +249,15 @@ def _csv_row(record: Record, row: Row, parameters: Sequence[str], metrics: Itera
         "all_parameters": record.all_parameters,
         "device": record.device,
         "cell": record.cell,
+        "suite": record.suite,
+        "suite_version": record.suite_version,
+        "licence": record.data and (record.data.licence or None),
+        "cpu_seconds": cpu_seconds(record),
+        "wall_seconds": wall_seconds(record),
+        "joules": joules(record),
+        "host": circumstances and circumstances.host,
+        "niceness": circumstances and circumstances.niceness,
+        "load": circumstances and circumstances.busiest,
         "error": record.error,
     }
 

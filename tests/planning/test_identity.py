@@ -66,6 +66,7 @@ CHANGING = {
 }
 #: Settings that do not.
 NOT_CHANGING = {
+    "datasets.licence",
     "description",
     "engine",
     "eval.batch",
@@ -86,7 +87,9 @@ NOT_CHANGING = {
     "gate.tolerances",
     "name",
     "profile",
+    "superseded_by",
     "train.time_limit",
+    "version",
 }
 
 

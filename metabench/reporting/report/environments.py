@@ -21,8 +21,23 @@ def environments(records: Sequence[Record]) -> list[dict[str, Any]]:
         facts = [("finished", max(record.finished for record in members))]
         facts += [(f"sha256 of {dataset}", fingerprint) for dataset, fingerprint in data]
         facts += [(name, _shown(value)) for name, value in members[0].environment.items()]
+        facts += _circumstances(members)
         found.append({"title": f"{members[0].device}: {counted(len(members), 'cell')}", "facts": facts})
     return found
+
+
+def _circumstances(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return hosts, niceness and loads, where the records have them."""
+    known = [record.circumstances for record in records if record.circumstances]
+    if not known:
+        return []
+    loads = [one.busiest for one in known if one.busiest is not None]
+    facts = [("host", ", ".join(sorted({one.host for one in known})))]
+    niceness = sorted({one.niceness for one in known if one.niceness is not None})
+    facts += [("niceness", ", ".join(map(str, niceness)))] * bool(niceness)
+    processors = sorted({one.processors for one in known if one.processors is not None})
+    of = f" on {'/'.join(map(str, processors))} processors" if processors else ""
+    return [*facts, *[("load", f"{min(loads):.1f} to {max(loads):.1f}{of}")] * bool(loads)]
 
 
 def _shown(value: Any) -> str:

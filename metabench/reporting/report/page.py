@@ -74,7 +74,7 @@ def render_page(
         js=assets["page.js"],
         packed=packed({"code": code, "classes": _class_rows(sections)}),
         table=all_methods(tables, columns, styles),
-        notes=[*leaderboard.legend(columns), *leaderboard.devices(tables)],
+        notes=[*leaderboard.legend(columns), *leaderboard.devices(tables), *leaderboard.origins(tables)],
         remarks=[(table.title, lines) for table in tables if (lines := _remarks(table))],
         missing=cells_without_results(tables, runs),
         unfinished=remarks_on_unfinished(runs),

@@ -6,6 +6,9 @@ from metabench.specs import DatasetSpec
 
 _HERE = "metabench_plugins.datasets"
 
+#: Licences are those that the authors of the data state; what is not certain is left out, and shown as unknown. Data
+#: that metabench makes have its own.
+
 DATASETS = [
     DatasetSpec(
         "folder",
@@ -18,6 +21,7 @@ DATASETS = [
         "1623 handwritten characters of 50 alphabets, 20 drawings each",
         "Lake et al. 2015",
         "https://github.com/brendenlake/omniglot",
+        licence="MIT",
     ),
     DatasetSpec(
         "miniimagenet",
@@ -25,6 +29,7 @@ DATASETS = [
         "100 classes of ImageNet, 600 images each; from pickles, lists or folders",
         "Ravi & Larochelle 2017",
         "https://openreview.net/forum?id=rJY0-Kcll",
+        licence="ImageNet's terms of access: non-commercial research and education",
     ),
     DatasetSpec(
         "tieredimagenet",
@@ -32,6 +37,7 @@ DATASETS = [
         "608 classes of ImageNet, whole categories in each split; from pickles, arrays, lists or folders",
         "Ren et al. 2018",
         "https://arxiv.org/abs/1803.00676",
+        licence="ImageNet's terms of access: non-commercial research and education",
     ),
     DatasetSpec(
         "cifarfs",
@@ -39,6 +45,7 @@ DATASETS = [
         "CIFAR-100 as a few-shot dataset, 32 pixels; from CIFAR-100, pickles or folders",
         "Bertinetto et al. 2019",
         "https://arxiv.org/abs/1805.08136",
+        licence="none stated by the authors of CIFAR-100",
     ),
     DatasetSpec(
         "fc100",
@@ -46,6 +53,7 @@ DATASETS = [
         "CIFAR-100 with other superclasses in each split; from CIFAR-100 or pickles",
         "Oreshkin et al. 2018",
         "https://arxiv.org/abs/1805.10123",
+        licence="none stated by the authors of CIFAR-100",
     ),
     DatasetSpec(
         "cub",
@@ -96,11 +104,13 @@ DATASETS = [
         "Omniglot tested in its authors' 20 one-shot runs of 20 characters",
         "Lake et al. 2015",
         "https://github.com/brendenlake/omniglot",
+        licence="MIT",
     ),
     DatasetSpec(
         "glyphs",
         f"{_HERE}.glyphs:Glyphs",
         "350 invented characters, 20 drawings each, generated without a download",
+        licence="MIT",
     ),
     DatasetSpec(
         "sinusoid",
@@ -108,5 +118,6 @@ DATASETS = [
         "regression: sinusoids of random amplitude and phase",
         "Finn et al. 2017",
         "https://arxiv.org/abs/1703.03400",
+        licence="MIT",
     ),
 ]
