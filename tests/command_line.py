@@ -73,10 +73,10 @@ def essence(records: list[Record]) -> list[dict[str, Any]]:
     stripped = []
     for record in records:
         data = record.model_dump()
-        for name in ("eval", "peak_memory_bytes", "finished", "environment", "looks"):
+        for name in ("eval", "peak_memory_bytes", "finished", "environment", "circumstances", "looks"):
             del data[name]
         if data["train"]:
-            del data["train"]["seconds"], data["train"]["episodes_per_second"]
+            del data["train"]["seconds"], data["train"]["episodes_per_second"], data["train"]["usage"]
         stripped.append(data)
     return stripped
 
