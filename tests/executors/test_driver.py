@@ -283,9 +283,10 @@ SHARED = REAL.replace("shots: [2]", "shots: [1, 2, 3]").replace("train: {{", "tr
 
 def metrics(record: Record) -> dict[str, Any]:
     """Return the record without times and memory."""
-    fields = record.model_dump(exclude={"finished", "eval", "peak_memory_bytes"})
+    fields = record.model_dump(exclude={"finished", "eval", "peak_memory_bytes", "circumstances"})
     assert fields["train"].pop("seconds") > 0
     assert fields["train"].pop("episodes_per_second") > 0
+    assert fields["train"].pop("usage")["cpu_seconds"] > 0
     return fields
 
 
