@@ -199,6 +199,17 @@ class Dataset(abc.ABC):
             DataError: images are missing or damaged; the message names the directories searched.
         """
 
+    def read_image(self, path: Path) -> npt.NDArray[np.uint8]:
+        """Return the [C, H, W] pixels of an image file, as the images of its splits, for `metabench predict`.
+
+        Size, colours and inversion are those of the parameters. Several threads call it at once. A dataset that does
+        not override it takes no image files.
+
+        Raises:
+            DataError: the file is no image that can be decoded; the message is the reason alone.
+        """
+        raise NotImplementedError
+
     @abc.abstractmethod
     def split(self, pack: Pack) -> Mapping[str, Split]:
         """Return the splits ``train``, ``val`` and ``test``; no class is in two."""

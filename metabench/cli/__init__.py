@@ -13,12 +13,14 @@ from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.ending import end_soon
 from metabench.cli.episodes import episodes
+from metabench.cli.export import export
 from metabench.cli.history import history
 from metabench.cli.import_ import import_
 from metabench.cli.invalidate import invalidate
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
 from metabench.cli.plugin import plugin
+from metabench.cli.predict import predict
 from metabench.cli.report import report
 from metabench.cli.run import run
 from metabench.cli.schema import schema
@@ -42,7 +44,7 @@ def cli() -> None:
 
 for command in (
     *(run, list_, validate, data, leaderboard, report, compare, history, score, invalidate),
-    *(episodes, import_, schema, plugin),
+    *(predict, export, episodes, import_, schema, plugin),
 ):
     cli.add_command(command)
 

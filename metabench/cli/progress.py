@@ -72,6 +72,10 @@ class ProgressLine:
             title = f"{self._title}: " if self._title else ""
             say(f"{title}{state}, {duration(left)} left", err=True)
 
+    def should_stop(self) -> bool:
+        """See `metabench.engine.progress.Watcher`: Ctrl-C ends the command at once."""
+        return False
+
     def end(self) -> None:
         """Remove the bar."""
         if self._bars and self._task is not None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from metabench.cli.progress import ProgressLine
 from metabench.cli.streams import say
 
 
@@ -22,7 +21,7 @@ def score(directory: Path, metrics: Sequence[str]) -> None:
     The command computes metrics of metabench and of installed plugins, and adds
     them to the records. Nothing is trained or tested.
     """
-    from metabench.cli.progress import terminal_bars
+    from metabench.cli.progress import ProgressLine, terminal_bars
     from metabench.errors import PluginError, StoreError
     from metabench.executors.processes import Died, run_job, start_is_cheap
     from metabench.executors.scoring import Scoring, summary, write_scores
@@ -32,7 +31,7 @@ def score(directory: Path, metrics: Sequence[str]) -> None:
         raise StoreError(f"no directory {directory}: give the --output of an earlier `metabench run`")
     store, job = Store(directory), Scoring(directory, tuple(metrics))
     with store.locked(), terminal_bars() as bars:
-        line = _Line(f"score {directory}", bars, patience=2.0, interval=5.0)
+        line = ProgressLine(f"score {directory}", bars, patience=2.0, interval=5.0)
         try:
             scored = run_job(job, 1, line) if start_is_cheap() else next(job.run(line))
         finally:
@@ -42,11 +41,3 @@ def score(directory: Path, metrics: Sequence[str]) -> None:
         write_scores(store, scored)
     for text in summary(scored) or ["every record has every metric; --metric NAME computes one again"]:
         say(text)
-
-
-class _Line(ProgressLine):
-    """The watcher of a `metabench.executors.scoring.Scoring`; Ctrl-C ends the command at once."""
-
-    def should_stop(self) -> bool:
-        """See `metabench.engine.progress.Watcher`."""
-        return False

@@ -136,15 +136,9 @@ class Run:
         Raises:
             UsageError: no cell, or several, have such an id, or it has no results.
         """
-        from metabench.errors import UsageError, shown
+        from metabench.learners.choosing import chosen
 
-        found = [record for record in self._runs.records if record.cell.startswith(cell)]
-        if len({record.cell for record in found}) != 1:
-            known = ", ".join(f"{record.cell} ({record.algorithm})" for record in (found or self._runs.records)[:10])
-            raise UsageError(f"{'several cells begin with' if found else 'there is no cell'} '{shown(cell)}': {known}")
-        if found[0].status != "ok":
-            raise UsageError(f"cell {found[0].cell} has no results, it is {found[0].status}: {found[0].error}")
-        return found[0]
+        return chosen(self._runs.records, cell)
 
     def learner(self, cell: str | None = None, device: str = "auto") -> TrainedLearner:
         """Return the trained learner of a cell, which adapts to a support set and answers queries.

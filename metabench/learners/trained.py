@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from metabench.api import Algorithm, Classification, Episodes, Regression, Split, Task
+from metabench.api import Algorithm, Backbone, Classification, Episodes, Progress, Regression, SourceSplit, Split, Task
 from metabench.data.packing import DataRoots
 from metabench.engine.asking import ask
 from metabench.engine.batching import InOrder
 from metabench.engine.learner import computing, finished_learner, regression_of
 from metabench.engine.progress import Quiet, Watcher
 from metabench.engine.scaling import Scale, scaled
+from metabench.engine.streams import evaluation_stream
 from metabench.errors import CellFailed, StoreError, UsageError
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import training_origin
@@ -59,8 +60,46 @@ class TrainedLearner:
     device: torch.device
     remarks: Sequence[str]
     _algorithm: Algorithm
+    _splits: Mapping[str, Split | SourceSplit]
     _scale: Scale | None
     _regression: Regression | None
+
+    @property
+    def backbone(self) -> Backbone:
+        """Return the network that maps its normalised images to features, in eval mode."""
+        return self._algorithm.backbone
+
+    @property
+    def reads_features(self) -> bool:
+        """Return whether the method reads features and leaves the backbone as it is."""
+        return self._algorithm.reads == "features"
+
+    @property
+    def scale_of_images(self) -> tuple[Tensor, Tensor]:
+        """Return the [C, 1, 1] mean and std of images between 0 and 1; 0 and 1 for vectors."""
+        split = self._splits["test"]
+        if not isinstance(split, Split) or len(self.image_shape) == 1:
+            return torch.zeros(1, device=self.device), torch.ones(1, device=self.device)
+        mean, std = (torch.tensor(values, device=self.device).reshape(-1, 1, 1) for values in (split.mean, split.std))
+        return mean, std
+
+    def episode(self, number: int) -> Episodes:
+        """Return an episode of its test, with normalised images.
+
+        Args:
+            number: the number of the episode, from 0 on.
+        """
+        return evaluation_stream(self.cell, self._splits, self.device).batch(number, 1)
+
+    def check_way(self, way: int) -> None:
+        """Refuse a number of classes that the learner cannot tell apart.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        if way < 2 or (self.way is not None and way != self.way):
+            fit = "two classes or more" if self.way is None else f"{self.way} classes, as it was built for"
+            raise UsageError(f"the support set has {way}: the learner of this cell tells apart {fit}")
 
     def scores(
         self, support_x: Values, support_y: Values, query_x: Values, batch: int | None = None, episode: int = 0
@@ -125,9 +164,7 @@ class TrainedLearner:
                 f"the labels are {found[:10]} for {counted(images, 'support image')}: give each one a label, counted "
                 "from 0 without gaps"
             )
-        if len(found) < 2 or (self.way is not None and len(found) != self.way):
-            fit = "two classes or more" if self.way is None else f"{self.way} classes, as it was built for"
-            raise UsageError(f"the support set has {len(found)}: the learner of this cell tells apart {fit}")
+        self.check_way(len(found))
         return Classification(len(found)), y
 
 
@@ -152,19 +189,20 @@ def load_learner(directory: Path, cell: str, device: str = "auto", watcher: Watc
     record = store.records_by_name().get(cell)
     if record is None or record.status != "ok":
         raise UsageError(f"{directory} has no finished cell {cell}" + (f": it is {record.status}" if record else ""))
+    watcher = watcher or Quiet()
     planned = _planned(directory, record, plugins)
     on = choose_device(device)
     roots = DataRoots.from_environment(os.environ)
     datasets = {
-        label: load_dataset(choice, plugins, roots, on, lambda done, total, name: None)
+        label: load_dataset(choice, plugins, roots, on, _seen_by(watcher))
         for label, choice in datasets_of([planned]).items()
     }
-    watcher = watcher or Quiet()
     learner = finished_learner(planned.training, datasets, on, plugins, directory, watcher, {})
     with computing(planned.training, on):
         algorithm = learner.ready(planned, watcher).algorithm.eval()
     algorithm.batching = InOrder()
-    tested = scaled(learner.datasets[planned.dataset.label].splits, algorithm.backbone)["test"]
+    splits = scaled(learner.datasets[planned.dataset.label].splits, algorithm.backbone)
+    tested = splits["test"]
     regression = regression_of(learner.datasets[planned.dataset.label].splits)
     return TrainedLearner(
         cell=planned,
@@ -174,6 +212,7 @@ def load_learner(directory: Path, cell: str, device: str = "auto", watcher: Watc
         device=on,
         remarks=_remarks(planned, record, datasets, on, plugins, directory),
         _algorithm=algorithm,
+        _splits=splits,
         _scale=Scale(tested, on) if isinstance(tested, Split) else None,
         _regression=regression,
     )
@@ -196,6 +235,20 @@ def _planned(directory: Path, record: Record, plugins: PluginManager) -> Cell:
     if found.problem:
         raise CellFailed(found.problem)
     return found
+
+
+def _seen_by(watcher: Watcher) -> Progress:
+    """Return the progress of loading a dataset, which a watcher sees as phases."""
+    phase = ""
+
+    def progress(done: int, total: int, name: str) -> None:
+        nonlocal phase
+        if name != phase:
+            watcher.phase(name, total)
+            phase = name
+        watcher.advance(done)
+
+    return progress
 
 
 def _remarks(

@@ -13,10 +13,12 @@ from metabench import api
 from metabench.api import ClassImages, Pack
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
+from metabench_plugins.images.decoding import Pixels
 from metabench_plugins.images.forms import Form, Found
 from metabench_plugins.images.inspection import inspected
 from metabench_plugins.images.opening import found_images, leads_out
 from metabench_plugins.images.places import existing_place, places
+from metabench_plugins.images.reading import image_in
 from metabench_plugins.images.splits import SplitsConfig, divided
 from metabench_plugins.images.trees import Tree
 
@@ -82,6 +84,10 @@ class Folder(api.Dataset):
             existing_place(self.config.root, files.sources, "root"), self.config.form, self.config.depth
         ) as (found, tree):
             yield from packed(photo_classes(found, tree), self.config, f"reading {tree.place.name}", progress)
+
+    def read_image(self, path: Path) -> Pixels:
+        """Return the [C, S, S] pixels of an image file; see `metabench.api.Dataset.read_image`."""
+        return image_in(path, self.config)
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return the splits of the classes.

@@ -22,7 +22,9 @@ from metabench.api import ClassImages, DataError, Pack
 from metabench_plugins.datasets.metadataset_graph import nodes_above
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
+from metabench_plugins.images.decoding import Pixels
 from metabench_plugins.images.places import existing_place, places
+from metabench_plugins.images.reading import image_in
 from metabench_plugins.images.tfrecords import Record, features, records_of
 from metabench_plugins.raw.dataset import BIRDS_OF_IMAGENET, OF_IMAGENET
 
@@ -101,9 +103,7 @@ class MetaDataset(api.Dataset):
         """
         folder = existing_place(self.config.records, files.sources, "records", Path.is_dir)
         spec = _read_spec(folder)
-        config = self.config
-        if config.resize is None:
-            config = config.model_copy(update={"resize": (config.image_size, config.image_size)})
+        config = self._square
         names = _names(folder, spec)
         above = _above(folder, spec)
         for number, name in enumerate(names):  # one at a time: ImageNet has more than a million records
@@ -111,6 +111,16 @@ class MetaDataset(api.Dataset):
             photos = [_photos(folder, spec, number, name)]
             for images in packed(photos, config, folder.name, lambda done, total, what: None):
                 yield replace(images, above=above.get(name, ()))
+
+    def read_image(self, path: Path) -> Pixels:
+        """Return the [C, S, S] pixels of an image file; see `metabench.api.Dataset.read_image`."""
+        return image_in(path, self._square)
+
+    @property
+    def _square(self) -> ImageConfig:
+        """Return how images are made: stretched to a square unless `resize` is given."""
+        size = self.config.image_size
+        return self.config if self.config.resize else self.config.model_copy(update={"resize": (size, size)})
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return the splits of ``dataset_spec.json``, without a copy of the images; alphabets are families.

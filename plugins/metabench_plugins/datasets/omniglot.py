@@ -31,6 +31,8 @@ from torch import Tensor
 
 from metabench import api
 from metabench.api import DataError, Pack
+from metabench_plugins.images.config import ImageConfig
+from metabench_plugins.images.reading import image_in
 
 _BACKGROUND = "images_background"
 _EVALUATION = "images_evaluation"
@@ -124,6 +126,11 @@ class Omniglot(api.Dataset):
             for part in parts:
                 self._check(part)
             return self._read(parts, progress)
+
+    def read_image(self, path: Path) -> npt.NDArray[np.uint8]:
+        """Return the [1, S, S] pixels of a file with dark strokes on white; see `metabench.api.Dataset.read_image`."""
+        pixels = image_in(path, ImageConfig(image_size=self.config.image_size, channels=1))
+        return 255 - pixels if self.config.invert else pixels
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return splits of [classes · 20, 1, S, S] images.

@@ -15,6 +15,8 @@ from metabench import api
 from metabench.api import ClassImages, DataError, DatasetFiles, Inspection, Pack, Progress
 from metabench_plugins.images.classes import PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
+from metabench_plugins.images.decoding import Pixels
+from metabench_plugins.images.reading import image_in
 from metabench_plugins.raw.class_lists import SPLITS
 from metabench_plugins.raw.forms import Form, Found, Search, anything
 
@@ -138,6 +140,11 @@ class PublishedDataset(api.Dataset):
                 for part in packed([one], self.config, f"reading {self.search.title}", progress_of_class):
                     yield self.finish(part)
             self.check_all(found, counts)
+
+    def read_image(self, path: Path) -> Pixels:
+        """Return the [C, S, S] pixels of a whole image file; see `metabench.api.Dataset.read_image`."""
+        pixels: Pixels = self.finish(ClassImages("", image_in(path, self.config)[None])).images[0]
+        return pixels
 
     def split(self, pack: Pack) -> Mapping[str, api.Split]:
         """Return the published splits, without a copy of the images."""
