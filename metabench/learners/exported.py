@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from metabench.engine.learner import computing
 from metabench.errors import UsageError, in_one_line
@@ -21,6 +22,8 @@ from metabench.records.record import Record
 
 #: Largest difference of exported features from those of the network, as a share of their largest value.
 _TOLERANCE = 1e-4
+#: The first version of torch whose ONNX exporter takes a program of `torch.export`.
+_ONNX_SINCE = "2.6"
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def check_target(path: Path) -> None:
     """Refuse a file that cannot be written.
 
     Raises:
-        UsageError: it exists, has another ending, or ONNX is not installed.
+        UsageError: it exists, has another ending, or ONNX is not installed or needs a newer torch.
     """
     if path.suffix not in (".pt2", ".onnx"):
         raise UsageError(f"--output {path}: give FILE.pt2 for torch.export, or FILE.onnx for ONNX")
@@ -116,6 +119,8 @@ def check_target(path: Path) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if path.suffix == ".onnx" and missing:
         raise UsageError(f"ONNX needs the package {missing[0]}: pip install 'metabench[onnx]'")
+    if path.suffix == ".onnx" and torch.__version__ < TorchVersion(_ONNX_SINCE):
+        raise UsageError(f"ONNX needs torch {_ONNX_SINCE} or newer, and this is {torch.__version__}")
 
 
 def _program(network: _Features, pixels: Tensor) -> Any:
