@@ -41,10 +41,10 @@ def list_datasets() -> None:
     rows: list[tuple[str, str, str, str, str]] = []
     for name, spec in PluginManager.from_environment().datasets().items():
         packs, licence = packed_files(name, roots), one_line(spec.licence or "unknown")
-        rows += [(name, licence, "yes", f"{path.stat().st_size / 2**20:.1f}", str(path)) for path in packs]
+        rows += [(name, "yes", f"{path.stat().st_size / 2**20:.1f}", licence, str(path)) for path in packs]
         if not packs:
-            rows.append((name, licence, "no", "", ""))
-    say(tabulate(rows, headers=["dataset", "licence", "packed", "MiB", "path"], disable_numparse=True))
+            rows.append((name, "no", "", licence, ""))
+    say(tabulate(rows, headers=["dataset", "packed", "MiB", "licence", "path"], disable_numparse=True))
     say(f"\nMETABENCH_DATA   {os.pathsep.join(map(str, roots.sources)) or '(not set)'}")
     say(f"METABENCH_CACHE  {roots.cache}")
 

@@ -520,7 +520,7 @@ def test_prepare_packs_and_list_shows_it(cli: Callable[..., str], tmp_path: Path
     before = cli("list")
     names = list(PluginManager.from_environment().datasets())
     assert {"folder", "glyphs", "omniglot"} < set(names)
-    assert [line.split() for line in before.splitlines()[2 : 2 + len(names)]] == [[name, "no"] for name in names]
+    assert [line.split()[:2] for line in before.splitlines()[2 : 2 + len(names)]] == [[name, "no"] for name in names]
     assert "METABENCH_DATA   (not set)" in before
     assert f"METABENCH_CACHE  {tmp_path / 'cache'}" in before
 
@@ -528,8 +528,8 @@ def test_prepare_packs_and_list_shows_it(cli: Callable[..., str], tmp_path: Path
     assert "glyphs: was already packed" in cli("prepare", "glyphs")
 
     after = cli("list").splitlines()[2 + names.index("glyphs")].split()
-    assert after[:3] == ["glyphs", "yes", "5.2"]
-    assert Path(after[3]).parent == tmp_path / "cache" / "glyphs"
+    assert after[:4] == ["glyphs", "yes", "5.2", "MIT"]
+    assert Path(after[4]).parent == tmp_path / "cache" / "glyphs"
 
 
 def test_verify_reads_packs_and_names_those_that_changed(cli: Callable[..., str], tmp_path: Path) -> None:
