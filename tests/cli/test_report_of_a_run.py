@@ -75,6 +75,9 @@ def test_totals_grow_with_the_test(metabench: Command) -> None:
 
 
 def test_an_episode_is_interpreted_from_the_kept_weights(metabench: Command) -> None:
+    suite = Path("small.yaml")
+    # Both channels of the small network may be dead for these images.
+    suite.write_text(suite.read_text(encoding="utf-8").replace("channels: 2", "channels: 8"), encoding="utf-8")
     metabench("run", "small.yaml", "--profile", "smoke", "--output", "out")
     before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file() and path.suffix != ".html"}
     shown = page(metabench, "--interpret", "--episode", "1").partition('id="interpretations"')[2]
@@ -86,7 +89,7 @@ def test_an_episode_is_interpreted_from_the_kept_weights(metabench: Command) -> 
     assert "hold" in shown
     assert "of their variance" in shown
     if "captum" in sys.modules:
-        assert "integrated gradients" in shown
+        assert "integrated gradients" in shown, re.findall(r"No saliency[^<]*", shown)
     after = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file() and path.suffix != ".html"}
     assert after == before
 
