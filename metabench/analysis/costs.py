@@ -104,7 +104,7 @@ def points_per_minute(row: Row, chance: float | None) -> float | None:
 def on_the_front(table: Table) -> list[str]:
     """Return the names of the methods of a table that no other one beats in both the metric and `compute_seconds`.
 
-    Methods are compared with those of their machine and host only; floors are compared, too.
+    A method is compared with the methods of its machine and host only; floors are compared, too.
     """
     names = []
     for group in _by_machine(table.rows):

@@ -13,7 +13,7 @@ class Neighbour:
     Attributes:
         png: the image.
         name: name of its class.
-        similarity: cosine of the angle between its features and those of the query.
+        similarity: cosine of the angle between its features and the query's.
         weight: its share of the weights of all support images.
     """
 

@@ -202,8 +202,8 @@ class Dataset(abc.ABC):
     def read_image(self, path: Path) -> npt.NDArray[np.uint8]:
         """Return the [C, H, W] pixels of an image file, as the images of its splits, for `metabench predict`.
 
-        Size, colours and inversion are those of the parameters. Several threads call it at once. A dataset that does
-        not override it takes no image files.
+        The parameters give size, colours and inversion. Several threads call it at once. A dataset that does not
+        override it takes no image files, and `metabench predict` refuses its cells.
 
         Raises:
             DataError: the file is no image that can be decoded; the message is the reason alone.

@@ -53,10 +53,10 @@ def episodes() -> None:
     help="FILE.json for names of images, FILE.npz for arrays.",
 )
 def export(split: str, output: Path, **choice: Any) -> None:
-    """Write test episodes to FILE: those that a run tests.
+    """Write test episodes to FILE.
 
     DATASET is the name of a dataset, whose episodes the options describe. SUITE is a suite's file, its name,
-    or a run's directory: its episodes are those of the cells that --only chooses.
+    or a run's directory: --only chooses the cells whose episodes are written.
     `metabench import` reads what other code has predicted for them.
     """
     from metabench.cli.progress import pack_progress

@@ -24,7 +24,7 @@ def export(run: Path, cell: str | None, only: Sequence[str], output: Path) -> No
     """Export the trained backbone of a cell of RUN.
 
     The file maps [n, C, H, W] pixels between 0 and 1, any number of images, to [n, D] features;
-    mean and std are inside. Its features are compared with those of the network before it is written.
+    mean and std are inside. The features of file and network are compared before the file is written.
     ONNX needs the extra `onnx`.
     """
     from metabench.learners.exported import check_target, export_backbone

@@ -40,8 +40,8 @@ def predict(
 ) -> None:
     """Predict the classes of images with a trained learner of RUN.
 
-    The learner of the cell adapts to the images of --support, any number of classes and of images of each, and answers
-    for those of --query. Images are read as those of the dataset of the cell.
+    The learner of the cell adapts to the images of --support, any number of classes and of images of each, and
+    classifies the images of --query. All are read as the dataset of the cell reads its images.
 
     Where the folders of the queries have names of classes, the accuracy is said. "known" is the largest
     probability before calibration: a low one speaks for none of the classes.

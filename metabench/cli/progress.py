@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Column
 
 from metabench.cli.streams import say
+from metabench.engine.progress import as_phases
 from metabench.text import duration
 
 if TYPE_CHECKING:  # imports torch
@@ -105,14 +106,4 @@ def terminal_bars() -> Iterator[Progress | None]:
 def pack_progress(patience: float = _PACK_PATIENCE) -> Iterator[api.Progress]:
     """Yield a `metabench.api.Progress` that appears after `patience` seconds."""
     with terminal_bars() as bars:
-        line = ProgressLine("", bars, patience, _PACK_INTERVAL)
-        phase = ""
-
-        def progress(done: int, total: int, name: str) -> None:
-            nonlocal phase
-            if name != phase:
-                line.phase(name, total)
-                phase = name
-            line.advance(done)
-
-        yield progress
+        yield as_phases(ProgressLine("", bars, patience, _PACK_INTERVAL))

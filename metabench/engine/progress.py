@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from metabench.errors import CellFailed
@@ -80,3 +81,17 @@ class TimeLimit:
     def should_stop(self) -> bool:
         """See `Watcher`."""
         return self._watcher.should_stop()
+
+
+def as_phases(watcher: Watcher) -> Callable[[int, int, str], None]:
+    """Return a `metabench.api.Progress`, of loading a dataset, that a watcher sees as phases."""
+    phase = ""
+
+    def progress(done: int, total: int, name: str) -> None:
+        nonlocal phase
+        if name != phase:
+            watcher.phase(name, total)
+            phase = name
+        watcher.advance(done)
+
+    return progress

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from metabench.api import Algorithm, Backbone, Classification, Episodes, Progress, Regression, SourceSplit, Split, Task
+from metabench.api import Algorithm, Backbone, Classification, Episodes, Regression, SourceSplit, Split, Task
 from metabench.data.packing import DataRoots
 from metabench.engine.asking import ask
 from metabench.engine.batching import InOrder
 from metabench.engine.learner import computing, finished_learner, regression_of
-from metabench.engine.progress import Quiet, Watcher
+from metabench.engine.progress import Quiet, Watcher, as_phases
 from metabench.engine.scaling import Scale, scaled
 from metabench.engine.streams import evaluation_stream
 from metabench.errors import CellFailed, StoreError, UsageError
@@ -194,7 +194,7 @@ def load_learner(directory: Path, cell: str, device: str = "auto", watcher: Watc
     on = choose_device(device)
     roots = DataRoots.from_environment(os.environ)
     datasets = {
-        label: load_dataset(choice, plugins, roots, on, _seen_by(watcher))
+        label: load_dataset(choice, plugins, roots, on, as_phases(watcher))
         for label, choice in datasets_of([planned]).items()
     }
     learner = finished_learner(planned.training, datasets, on, plugins, directory, watcher, {})
@@ -235,20 +235,6 @@ def _planned(directory: Path, record: Record, plugins: PluginManager) -> Cell:
     if found.problem:
         raise CellFailed(found.problem)
     return found
-
-
-def _seen_by(watcher: Watcher) -> Progress:
-    """Return the progress of loading a dataset, which a watcher sees as phases."""
-    phase = ""
-
-    def progress(done: int, total: int, name: str) -> None:
-        nonlocal phase
-        if name != phase:
-            watcher.phase(name, total)
-            phase = name
-        watcher.advance(done)
-
-    return progress
 
 
 def _remarks(
