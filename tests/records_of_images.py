@@ -56,7 +56,8 @@ def example(**features: Any) -> bytes:
     for name, values in features.items():
         kind = {bytes: "bytes_list", float: "float_list", int: "int64_list"}[type(values[0])]
         getattr(message.features.feature[name], kind).value.extend(values)
-    return bytes(message.SerializeToString())
+    # Deterministic, since test cases are made of these bytes: workers must collect the same cases.
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def write_records(path: Path, contents: list[bytes]) -> None:
