@@ -82,15 +82,21 @@ def all_methods(tables: Sequence[Table], columns: Sequence[leaderboard.Column], 
         columns: all columns, as `leaderboard.shown_columns` gives them.
         styles: style of each method.
     """
-    groups = _groups(tables, columns)
-    shown = [(column, group) for column, group in zip(columns, groups, strict=True) if column.title != "algorithm"]
-    headings = [Heading("task", True), *(Heading(column.title, column.left, group) for column, group in shown)]
-    lines = [Line(row.name, styles[row.name], _cells(table, row, shown)) for table in tables for row in table.rows]
-    return AllMethods(headings, lines, [group for group in GROUPS if group[0] in groups])
+    shown = grouped(tables, columns)
+    lines = [
+        Line(row.name, styles[row.name], [Cell(table.task, True), *cells_of(row, shown)])
+        for table in tables
+        for row in table.rows
+    ]
+    return AllMethods([Heading("task", True), *headings_of(shown)], lines, groups_of(shown))
 
 
-def _groups(tables: Sequence[Table], columns: Sequence[leaderboard.Column]) -> list[str]:
-    """Return the group of each column."""
+#: A column with the name of its group.
+Grouped = tuple[leaderboard.Column, str]
+
+
+def grouped(tables: Sequence[Table], columns: Sequence[leaderboard.Column]) -> list[Grouped]:
+    """Return the columns with their groups, without that of the method."""
     results = {column.title for column in leaderboard.shown_columns(tables, metrics=(), costs=False)}
     measured = {column.title for column in leaderboard.shown_columns(tables, costs=False)}
     first_parameter = len(columns) - len(leaderboard.parameter_names(tables))
@@ -100,13 +106,24 @@ def _groups(tables: Sequence[Table], columns: Sequence[leaderboard.Column]) -> l
             return "parameters"
         return "" if title in results else "metrics" if title in measured else "costs"
 
-    return [group(place, column.title) for place, column in enumerate(columns)]
+    return [(column, group(i, column.title)) for i, column in enumerate(columns) if column.title != "algorithm"]
 
 
-def _cells(table: Table, row: Row, columns: Sequence[tuple[leaderboard.Column, str]]) -> list[Cell]:
-    cells = [Cell(table.task, True)]
+def headings_of(columns: Sequence[Grouped]) -> list[Heading]:
+    """Return the headings of columns."""
+    return [Heading(column.title, column.left, group) for column, group in columns]
+
+
+def groups_of(columns: Sequence[Grouped]) -> list[tuple[str, str, bool]]:
+    """Return name, title and whether they are shown at first, of the groups that have columns."""
+    names = {group for _, group in columns}
+    return [group for group in GROUPS if group[0] in names]
+
+
+def cells_of(row: Row, columns: Sequence[Grouped]) -> list[Cell]:
+    """Return the cells of a method."""
+    cells = []
     for column, group in columns:
         value = column.value(row) if column.value else None
-        text = column.text(row)
-        cells.append(Cell(text, column.left, "" if column.value and value is None else value, group))
+        cells.append(Cell(column.text(row), column.left, "" if column.value and value is None else value, group))
     return cells

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bokeh.document import Document
-from bokeh.embed import components
 from bokeh.models import HoverTool
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
@@ -51,21 +50,45 @@ class Drawn:
     html: str
 
 
-def embed(groups: Sequence[Sequence[Plot]]) -> tuple[str, list[list[Drawn]]]:
-    """Return the code that draws all plots, Bokeh's library included, and the HTML of each group's plots.
+def embed(groups: Sequence[Sequence[Plot]]) -> tuple[dict[str, Any], list[list[Drawn]]]:
+    """Return what `page.js` draws all plots from, Bokeh's library included, and the HTML of each group's plots.
 
-    The code is empty without plots.
+    Equal plots give equal results, in every process: Bokeh's own embedding names them by random numbers. Without plots,
+    there is nothing to draw from.
     """
     plots = [plot for group in groups for plot in group]
     if not plots:
-        return "", [[] for _ in groups]
+        return {}, [[] for _ in groups]
     document = Document()
     with document.models.freeze():  # otherwise Bokeh searches all models again for each plot
         for plot in plots:
             document.add_root(plot.figure)
-    script, divs = components([plot.figure for plot in plots], wrap_script=False)
-    drawn = iter(Drawn(plot.caption, plot.description, html) for plot, html in zip(plots, divs, strict=True))
-    return "\n".join([*INLINE.js_raw[:1], script]), [[next(drawn) for _ in group] for group in groups]
+    content, numbers = _numbered(document)
+    roots = {numbers[plot.figure.id]: f"plot{place}" for place, plot in enumerate(plots)}
+    drawn = iter(
+        Drawn(plot.caption, plot.description, f'<div class="plot" id="{element}" data-root-id="{root}"></div>')
+        for plot, (root, element) in zip(plots, roots.items(), strict=True)
+    )
+    library = INLINE.js_raw[0]
+    return {"library": library, "plots": content, "roots": roots}, [[next(drawn) for _ in group] for group in groups]
+
+
+def _numbered(document: Document) -> tuple[Any, dict[str, str]]:
+    """Return a document as plain data, its models numbered in the order in which it names them, and the numbers."""
+    known = {model.id for model in document.models}
+    numbers: dict[str, str] = {}
+
+    def numbered(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {
+                name: numbers.setdefault(value, f"m{len(numbers)}")
+                if name == "id" and value in known
+                else numbered(value)
+                for name, value in part.items()
+            }
+        return [numbered(inner) for inner in part] if isinstance(part, (list, tuple)) else part
+
+    return numbered(document.to_json(deferred=False)), numbers
 
 
 def empty_figure(x: str, y: str, x_axis_type: Literal["linear", "log"] = "linear", height: int = 320) -> figure:

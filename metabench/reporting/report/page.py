@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-from jinja2 import Environment
 
 from metabench import __version__
 from metabench.analysis.interpretation import Interpretation
@@ -24,6 +21,7 @@ from metabench.reporting.report.styles import Style, styles_of
 from metabench.reporting.report.table_plots import table_plots
 from metabench.reporting.report.trend_plots import shape_plots, trend_names
 from metabench.reporting.report.without_results import cells_without_results, remarks_on_unfinished
+from metabench.reporting.templates import asset, render
 from metabench.specs import PublishedResult
 from metabench.text import counted, visible_lines
 
@@ -34,7 +32,11 @@ _INTERVALS = 12
 
 
 def render_page(
-    runs: Runs, published: Sequence[PublishedResult] = (), interpretations: Sequence[Interpretation] = ()
+    runs: Runs,
+    published: Sequence[PublishedResult] = (),
+    interpretations: Sequence[Interpretation] = (),
+    names: Iterable[str] = (),
+    home: str = "",
 ) -> str:
     """Return the report as one self-contained HTML page.
 
@@ -42,11 +44,13 @@ def render_page(
         runs: the records to show.
         published: published results to show beside them.
         interpretations: episodes as the methods see them.
+        names: further names of methods: pages that are given the same ones agree in all colours.
+        home: address of the page of all runs, which it links; empty for none.
     """
     tables = make_tables(runs.records, runs, published)
     with_results = [table for table in tables if any(row.primary for row in table.rows)]
     detailed = with_results[:SECTIONS]
-    styles = styles_of([*(row.name for table in tables for row in table.rows), *trend_names(tables)])
+    styles = styles_of([*method_names(tables), *names])
     overview = [plot for table in with_results[:_INTERVALS] if (plot := interval_plot(table, styles))]
     shown = [interpreted(interpretation) for interpretation in interpretations]
     plots: list[list[Plot]] = [
@@ -55,27 +59,26 @@ def render_page(
         *(table_plots(table, runs, styles) for table in detailed),
         *([one.map] for one in shown),
     ]
-    code, drawn = embed(plots)
+    drawing, drawn = embed(plots)
     sections = [
         section_of(table, plots_of, runs, styles)
         for table, plots_of in zip(detailed, drawn[2 : 2 + len(detailed)], strict=True)
     ]
-    folder = files("metabench.reporting.report")
-    assets = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
     columns = leaderboard.shown_columns(tables)
     more = f" Plots and details of the first {SECTIONS} of {len(tables)} tables." if len(tables) > SECTIONS else ""
     records = runs.records
     size = f"{counted(len(records), 'cell')} in {counted(len(tables), 'table')}"
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(assets["page.html"]).render(
+    return render(
+        "report/page.html",
         title=", ".join(dict.fromkeys(record.suite for record in records)),
         summary=f"{size}, by metabench {__version__}.{more}",
-        css=assets["page.css"],
-        js=assets["page.js"],
-        packed=packed({"code": code, "classes": _class_rows(sections)}),
+        home=home,
+        css=asset("report/page.css"),
+        js=asset("report/tables.js") + asset("report/page.js"),
+        packed=packed({**drawing, "classes": _class_rows(sections)}),
         table=all_methods(tables, columns, styles),
         notes=[*leaderboard.legend(columns), *leaderboard.devices(tables), *leaderboard.origins(tables)],
-        remarks=[(table.title, lines) for table in tables if (lines := _remarks(table))],
+        remarks=[(table.title, lines) for table in tables if (lines := table_remarks(table))],
         missing=cells_without_results(tables, runs),
         unfinished=remarks_on_unfinished(runs),
         sources=published_results(tables),
@@ -90,7 +93,12 @@ def render_page(
     )
 
 
-def _remarks(table: Table) -> list[str]:
+def method_names(tables: Sequence[Table]) -> list[str]:
+    """Return the names of methods that a report on some tables shows."""
+    return [*(row.name for table in tables for row in table.rows), *trend_names(tables)]
+
+
+def table_remarks(table: Table) -> list[str]:
     """Return the accuracy of guessing, and the remarks of the leaderboard."""
     chance = [] if table.chance is None else [f"chance: {100 * table.chance:.2f} %"]
     return [*chance, *leaderboard.remarks(table, failures=False)]

@@ -34,13 +34,7 @@ class WithoutResult:
 
 def cells_without_results(tables: Sequence[Table], runs: Runs) -> list[WithoutResult]:
     """Return the cells of the tables that are not ok, then those that a run has planned and not finished."""
-    cells = [
-        WithoutResult(table.task, row.name, str(record.seed), record.status, record.error or "")
-        for table in tables
-        for row in table.rows
-        for record in (*row.records, *row.confirmations)
-        if record.status != "ok"
-    ]
+    cells = cells_not_ok(tables)
     for unfinished in runs.unfinished():
         for cell in unfinished.cells[:_MOST]:
             way, shot = cell.get("way", ""), cell.get("shot", "")
@@ -56,6 +50,17 @@ def cells_without_results(tables: Sequence[Table], runs: Runs) -> list[WithoutRe
                 )
             )
     return cells
+
+
+def cells_not_ok(tables: Sequence[Table]) -> list[WithoutResult]:
+    """Return the failed, skipped and invalid cells of the tables; of marked ones, by whom and why."""
+    return [
+        WithoutResult(table.task, row.name, str(record.seed), record.status, str(record.invalidated or record.error))
+        for table in tables
+        for row in table.rows
+        for record in (*row.records, *row.confirmations)
+        if record.status != "ok"
+    ]
 
 
 def remarks_on_unfinished(runs: Runs) -> list[str]:
