@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.wait import WebDriverWait
 
 from metabench.cli import main
 from metabench.engine.pictures import episode_png
@@ -65,42 +62,6 @@ def records(make_record: Make) -> list[Record]:
         make_record(None, algorithm="broken", cell="0000000000000008"),
         make_record(0.7, algorithm="five", cell="0000000000000009", shot=5),
     ]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[webdriver.Chrome]:
-    """Return a headless Chromium."""
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (browser and driver):
-        pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
-
-
-@pytest.fixture
-def page(chromium: webdriver.Chrome) -> Callable[[Path], webdriver.Chrome]:
-    """Return a function that opens a page and waits for its plots."""
-
-    def open_(path: Path) -> webdriver.Chrome:
-        chromium.set_window_size(1200, 900)
-        chromium.get(path.as_uri())
-        chromium.get_log("browser")
-        chromium.refresh()
-        WebDriverWait(chromium, 20).until(
-            lambda driver: driver.execute_script(
-                "return document.documentElement.dataset.ready"
-                " && (!window.Bokeh || Bokeh.documents.every((plots) => plots.is_idle))"
-            )
-        )
-        return chromium
-
-    return open_
 
 
 def column(browser: webdriver.Chrome, title: str) -> list[str]:
