@@ -74,16 +74,16 @@ def embed(groups: Sequence[Sequence[Plot]]) -> tuple[dict[str, Any], list[list[D
 
 
 def _numbered(document: Document) -> tuple[Any, dict[str, str]]:
-    """Return a document as plain data, its models numbered in the order in which it names them, and the numbers."""
-    known = {model.id for model in document.models}
+    """Return a document as plain data, its models numbered in the order in which it names them, and the numbers.
+
+    Only models have a key ``id`` there: Bokeh writes mappings of other data as lists of pairs.
+    """
     numbers: dict[str, str] = {}
 
     def numbered(part: Any) -> Any:
         if isinstance(part, Mapping):
             return {
-                name: numbers.setdefault(value, f"m{len(numbers)}")
-                if name == "id" and value in known
-                else numbered(value)
+                name: numbers.setdefault(value, f"m{len(numbers)}") if name == "id" else numbered(value)
                 for name, value in part.items()
             }
         return [numbered(inner) for inner in part] if isinstance(part, (list, tuple)) else part
