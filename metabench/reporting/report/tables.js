@@ -55,8 +55,7 @@ for (const box of document.querySelectorAll("input[data-group]")) {
 }
 
 if (document.getElementById("filter")) {
-  for (const control of document.querySelectorAll("#filter, select[data-fact]")) {
-    control.addEventListener("input", applyFilters);
-  }
+  document.getElementById("filter").addEventListener("input", applyFilters);
+  for (const list of document.querySelectorAll("select[data-fact]")) list.addEventListener("change", applyFilters);
   applyFilters();
 }
