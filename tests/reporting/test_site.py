@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from selenium import webdriver
@@ -16,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from command_line import Ended, assert_refused
-from metabench.cli import main
+from metabench.cli import cli, main
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from page_structure import Structure
@@ -277,6 +278,20 @@ def test_the_address_for_submissions_is_linked(site: Site, two_runs: list[str]) 
     text = Path("site/submit.html").read_text(encoding="utf-8")
     assert '<a href="https://example.org/results?a=1&amp;b=2">' in text
     assert_refused(site(*two_runs, "--submit", "javascript:alert(1)"), ["is no address", "https://"])
+
+
+def test_the_page_on_submitting_names_commands_and_options_that_exist(site: Site, two_runs: list[str]) -> None:
+    site(*two_runs)
+    text = Path("site/submit.html").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:<pre[^>]*>)?metabench (.*?)(?:</pre>)?$", text, re.M)
+    assert len(lines) == 6
+    for line in lines:
+        name, *words = line.split()
+        command = cli.commands[name]
+        if isinstance(command, click.Group):
+            command = command.commands[words[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
 
 
 def test_equal_runs_make_equal_sites_in_any_order(site: Site, two_runs: list[str]) -> None:
