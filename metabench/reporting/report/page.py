@@ -45,7 +45,7 @@ def render_page(
         published: published results to show beside them.
         interpretations: episodes as the methods see them.
         names: further names of methods: pages that are given the same ones agree in all colours.
-        home: address of the page of all runs, which it links; empty for none.
+        home: address of the first page of a site, which it links; empty for none.
     """
     tables = make_tables(runs.records, runs, published)
     with_results = [table for table in tables if any(row.primary for row in table.rows)]
