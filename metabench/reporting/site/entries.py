@@ -65,7 +65,7 @@ class RunLine:
 def run_line(entry: Entry) -> RunLine:
     """Return what the first page says of a run."""
     records = entry.runs.records
-    counts = Counter(record.status for record in records)
+    counts = Counter[str](record.status for record in records)
     counts["unfinished"] = sum(len(run.cells) for run in entry.runs.unfinished())
     return RunLine(
         entry,
