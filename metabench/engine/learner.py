@@ -159,6 +159,7 @@ class Learner:
         device: the device that holds the weights.
         plugins: the provider of the classes.
         memory: the peak memory since the algorithm was built.
+        is_batched: whether the batchings of the algorithm are chosen.
     """
 
     training: Training
@@ -170,6 +171,7 @@ class Learner:
     device: torch.device
     plugins: PluginManager
     memory: PeakMemory
+    is_batched: bool = True
 
     def test(self, cell: Cell, watcher: Watcher, earlier: EpisodeResults | None = None) -> Outcome:
         """Test the weights that the training has selected for a cell.
@@ -191,7 +193,7 @@ class Learner:
             testing_memory(cell.shape, self.training),
         ):
             ready = self.ready(cell, watcher)
-            if not cell.is_trained_by_itself or self.trained is None:
+            if not cell.is_trained_by_itself or self.trained is None or not self.is_batched:
                 stream = evaluation_stream(cell, ready.splits, self.device)
                 set_batchings(ready.algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
             outcome = test(
@@ -419,7 +421,7 @@ def finished_learner(
         teacher = _teacher(training.teacher, data.splits, device, plugins, directory, watcher)
         algorithm = build(training, trained_on, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
-    return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
+    return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory, is_batched=False)
 
 
 def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:
