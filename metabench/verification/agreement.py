@@ -107,12 +107,17 @@ def weights_problem(directory: Path, record: Record) -> tuple[str, str]:
 
 
 def table_contradictions(directory: Path, plugins: PluginManager) -> tuple[list[str], list[str]]:
-    """Return the names of the tables of a run, and where they differ from those of its records."""
+    """Return the names of the tables of a run, and where they differ from those of its records.
+
+    Nothing is compared where a record is invalid: it has no place in a table.
+    """
     store = Store(directory)
     paths = [path for path in (directory / "leaderboard.md", directory / "leaderboard.csv") if os.path.exists(path)]
     if not paths:
         return [], []
     runs = Runs.read([directory])
+    if runs.invalid:
+        return [], []
     tables = make_tables(runs.records, runs, plugins.published_results())
     texts = {
         "leaderboard.md": store.headed("leaderboard.md", render_markdown(tables)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -15,7 +15,7 @@ from metabench.text import counted
 
 #: Largest mean difference of the figures of an episode, as a share of their mean, that counts as rounding: another
 #: processor, number of threads or torch sums in another order, and a query whose two best classes nearly tie may go to
-#: the other. `tests/verification/test_rounding.py` measures what the order of summation does.
+#: the other. docs/submitting.md has measurements.
 TOLERANCE = 0.002
 
 #: What settings and weights determine on any machine; a record of an earlier version may lack some.
@@ -31,7 +31,12 @@ _DECLARED = ("better", "unit", "scale")
 
 
 def differences(
-    record: Record, again: Record, results: EpisodeResults, repeated: EpisodeResults, exact: bool
+    record: Record,
+    again: Record,
+    results: EpisodeResults,
+    repeated: EpisodeResults,
+    exact: bool,
+    scored: Collection[str] = (),
 ) -> list[str]:
     """Return what differs between a record and a second test, a sentence each.
 
@@ -41,49 +46,60 @@ def differences(
         results: the stored per-episode results.
         repeated: those of the second test.
         exact: whether figures must be the same to the digit, not within `TOLERANCE`.
+        scored: names of metrics that `metabench score` may have computed, from kept outputs in half precision.
     """
-    found = [*_settings(record, again), *_figures(record, results, repeated, exact)]
+    found = _settings(record, again)
+    loose = scored if exact else list(results.figures)
+    found += _figures(record, results, repeated, loose)
     for name in ("groups", "by_class", "alone"):
         one, other = getattr(results, name), getattr(repeated, name)
         if one is not None and other is not None and not _same(one, other, exact or name == "groups"):
             found.append(f"{name} of the episodes differ")
     if exact:
-        found += _to_the_digit(record, again)
+        found += _to_the_digit(record, again, scored)
         if results.tallies and repeated.tallies and not _equal(results.tallies, repeated.tallies):
             found.append("the totals by class (tallies) differ")
     return found
 
 
 def not_computed(record: Record, again: Record) -> list[str]:
-    """Return the names of metrics of a record that the second test lacks."""
-    return [name for name, estimate in record.metrics.items() if estimate and again.metrics.get(name) is None]
+    """Return the names of metrics of a record that the second test lacks, or has of other episodes."""
+    return [
+        name
+        for name, estimate in record.metrics.items()
+        if estimate and (again.metrics.get(name) is None or _is_cut(record, name))
+    ]
 
 
-def _settings(record: Record, again: Record) -> Iterator[str]:
+def _settings(record: Record, again: Record) -> list[str]:
+    found: list[str] = []
     for name in _SETTINGS:
         if name in record.model_fields_set:
-            yield from _unlike(name, getattr(record, name), getattr(again, name))
+            found += _unlike(name, getattr(record, name), getattr(again, name))
     if record.data and again.data:
         for name in _DATA:
-            yield from _unlike(f"data.{name}", getattr(record.data, name), getattr(again.data, name))
+            found += _unlike(f"data.{name}", getattr(record.data, name), getattr(again.data, name))
     for metric, declared in record.declarations.items():
         for name in _DECLARED if metric in again.declarations else ():
             now = getattr(again.declarations[metric], name)
-            yield from _unlike(f"declarations.{metric}.{name}", getattr(declared, name), now)
+            found += _unlike(f"declarations.{metric}.{name}", getattr(declared, name), now)
+    return found
 
 
-def _figures(record: Record, results: EpisodeResults, repeated: EpisodeResults, exact: bool) -> Iterator[str]:
+def _figures(
+    record: Record, results: EpisodeResults, repeated: EpisodeResults, loose: Collection[str]
+) -> Iterator[str]:
     for name, stored in results.figures.items():
         now = repeated.figures.get(name)
-        if now is None or _same(stored, now, exact):
+        if now is None or _same(stored, now, name not in loose) or _is_cut(record, name):
             continue
         declared = record.declarations[name]
         if stored.shape != now.shape:
             yield f"{declared.title} has figures of shape {list(stored.shape)} in the run, and {list(now.shape)} here"
             continue
         unlike = np.flatnonzero((stored != now).reshape(len(stored), -1).any(axis=1))
-        first = int(unlike[0])
-        text = f"{declared.title}: {counted(len(unlike), 'episode')} of {len(stored)} differ, the first is {first}"
+        first, episodes = int(unlike[0]), counted(len(stored), "episode")
+        text = f"{declared.title}: other figures in {len(unlike)} of {episodes}, first in episode {first}"
         if stored.ndim == 1:
             means = [float(values.mean()) * declared.scale for values in (stored, now)]
             pair = [values[first] * declared.scale for values in (stored, now)]
@@ -92,11 +108,17 @@ def _figures(record: Record, results: EpisodeResults, repeated: EpisodeResults, 
         yield text
 
 
-def _to_the_digit(record: Record, again: Record) -> Iterator[str]:
+def _is_cut(record: Record, name: str) -> bool:
+    """Return whether a metric was computed later, from the outputs of the first episodes only."""
+    estimate, primary = record.metrics.get(name), record.primary
+    return estimate is not None and primary is not None and estimate.episodes < primary.episodes
+
+
+def _to_the_digit(record: Record, again: Record, scored: Collection[str]) -> Iterator[str]:
     """Yield what must be equal on the same kind of machine, beside the figures of the episodes."""
     for name, estimate in record.metrics.items():
         now = again.metrics.get(name)
-        if estimate is not None and now is not None:
+        if estimate is not None and now is not None and name not in scored:
             yield from _unlike(f"metrics.{name}", estimate.model_dump(), now.model_dump())
     for name in ("temperature", "inductive_accuracy", "worst_classes", "chance", "flops_per_episode"):
         if name in record.model_fields_set:

@@ -81,7 +81,10 @@ class Retest:
         except (Exception, SystemExit) as error:  # a plugin may raise anything
             return self._found("undecided", [f"its test fails here: {in_one_line(error)}"], notes)
         stored = Store(self.directory).episodes(self.record, by_label=True)
-        found = differences(self.record, again, stored, repeated, exact=not elsewhere)
+        # Only where outputs are kept can `metabench score` have computed metrics.
+        kept = Store(self.directory).outputs(self.record.cell) is not None
+        scored = [name for name in stored.figures if kept and name != self.record.ranked_by]
+        found = differences(self.record, again, stored, repeated, not elsewhere, scored)
         if missing := not_computed(self.record, again):
             notes.append(f"not computed here: {', '.join(missing)}")
         if found:
@@ -89,6 +92,10 @@ class Retest:
         same = all(
             np.array_equal(values, repeated.figures.get(name, values)) for name, values in stored.figures.items()
         )
+        if not same and not elsewhere:
+            notes.append(
+                "metrics beside the one that ranks agree within rounding only, as those of `metabench score` do"
+            )
         return self._found("exact" if same else "rounding", [], notes)
 
     def _found(self, verdict: Verdict, reasons: list[str], notes: list[str] | None = None) -> CellVerdict:
