@@ -49,11 +49,13 @@ def differences(
         scored: names of metrics that `metabench score` may have computed, from kept outputs in half precision.
     """
     found = _settings(record, again)
-    loose = scored if exact else list(results.figures)
-    found += _figures(record, results, repeated, loose)
-    for name in ("groups", "by_class", "alone"):
+    if not np.array_equal(results.groups, repeated.groups):
+        found.append("groups of the episodes differ: they are other episodes")
+    if figures := list(_figures(record, results, repeated, scored if exact else list(results.figures))):
+        return [*found, *figures]  # all else follows from them
+    for name in ("by_class", "alone"):
         one, other = getattr(results, name), getattr(repeated, name)
-        if one is not None and other is not None and not _same(one, other, exact or name == "groups"):
+        if one is not None and other is not None and not _same(one, other, exact):
             found.append(f"{name} of the episodes differ")
     if exact:
         found += _to_the_digit(record, again, scored)

@@ -44,7 +44,7 @@ def test_other_episodes_differ_on_every_machine(
     groups = results.groups.copy()
     groups[0, 0] += 1
     assert differences(record, record, results, replace(results, groups=groups), exact=False) == [
-        "groups of the episodes differ"
+        "groups of the episodes differ: they are other episodes"
     ]
 
 
