@@ -40,7 +40,8 @@ from metabench.machine.meter import Meter
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
 from metabench.planning.plan import check_cell, fits
-from metabench.records.record import EpisodeResults, Usage
+from metabench.records.record import EpisodeResults
+from metabench.records.stages import Usage
 from metabench.records.trained import Trained, TrainingFiles
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager

@@ -15,7 +15,9 @@ from metabench.errors import StoreError
 from metabench.machine.device import device_name
 from metabench.planning.cells import Cell, Testing, Training
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.records.record import EpisodeResults, Estimate, Machine, Record
+from metabench.records.machines import Machine
+from metabench.records.measured import Estimate
+from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager

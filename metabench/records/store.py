@@ -27,9 +27,10 @@ from metabench.files import atomic_file, is_foreign, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
 from metabench.records.looks import Looks, look_key
-from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Invalidation, Outputs, Record, Text
+from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Invalidation, Outputs, Record
 from metabench.records.tallies import Tallies, read_tallies
 from metabench.records.trained import TrainingFiles
+from metabench.records.values import Text
 from metabench.text import one_line
 
 

@@ -29,7 +29,8 @@ from metabench.analysis.metrics import OF_TASK
 from metabench.analysis.paired import PairedDifference
 from metabench.analysis.standings import Row, Table, common_episodes
 from metabench.errors import UsageError, nearest
-from metabench.records.record import Declaration, Record
+from metabench.records.measured import Declaration
+from metabench.records.record import Record
 from metabench.specs import PublishedResult
 from metabench.text import value_text
 

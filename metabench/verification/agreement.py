@@ -15,10 +15,12 @@ from metabench.analysis.stats import DataIntervals
 from metabench.errors import StoreError, shown
 from metabench.files import read_regular, sha256_of
 from metabench.planning.cells import content_hash
-from metabench.records.record import ROUNDING, EpisodeResults, Estimate, Record
+from metabench.records.measured import Estimate
+from metabench.records.record import EpisodeResults, Record
 from metabench.records.runs import Runs
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
+from metabench.records.values import ROUNDING
 from metabench.registry.manager import PluginManager
 from metabench.reporting.rendering import render_csv, render_markdown
 from metabench.specs import Metric

@@ -21,7 +21,8 @@ from metabench.machine.device import choose_device, in_threads
 from metabench.machine.environment import environment
 from metabench.planning.cells import Cell
 from metabench.planning.plan import datasets_of
-from metabench.records.record import EpisodeResults, Machine, Record
+from metabench.records.machines import Machine
+from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 from metabench.verification.comparison import differences, not_computed
