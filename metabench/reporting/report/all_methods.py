@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from metabench.analysis.standings import Row, Table
 from metabench.reporting import leaderboard
+from metabench.reporting.columns import Column
 from metabench.reporting.report.drawing import Styles
 from metabench.reporting.report.styles import Style
 
@@ -74,7 +75,7 @@ class AllMethods:
     groups: Sequence[tuple[str, str, bool]]
 
 
-def all_methods(tables: Sequence[Table], columns: Sequence[leaderboard.Column], styles: Styles) -> AllMethods:
+def all_methods(tables: Sequence[Table], columns: Sequence[Column], styles: Styles) -> AllMethods:
     """Return the table of all methods.
 
     Args:
@@ -89,7 +90,7 @@ def all_methods(tables: Sequence[Table], columns: Sequence[leaderboard.Column], 
     return AllMethods(headings, lines, [group for group in GROUPS if group[0] in groups])
 
 
-def _groups(tables: Sequence[Table], columns: Sequence[leaderboard.Column]) -> list[str]:
+def _groups(tables: Sequence[Table], columns: Sequence[Column]) -> list[str]:
     """Return the group of each column."""
     results = {column.title for column in leaderboard.shown_columns(tables, metrics=(), costs=False)}
     measured = {column.title for column in leaderboard.shown_columns(tables, costs=False)}
@@ -103,7 +104,7 @@ def _groups(tables: Sequence[Table], columns: Sequence[leaderboard.Column]) -> l
     return [group(place, column.title) for place, column in enumerate(columns)]
 
 
-def _cells(table: Table, row: Row, columns: Sequence[tuple[leaderboard.Column, str]]) -> list[Cell]:
+def _cells(table: Table, row: Row, columns: Sequence[tuple[Column, str]]) -> list[Cell]:
     cells = [Cell(table.task, True)]
     for column, group in columns:
         value = column.value(row) if column.value else None
