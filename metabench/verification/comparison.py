@@ -15,7 +15,7 @@ from metabench.text import counted
 
 #: Largest mean difference of the figures of an episode, as a share of their mean, that counts as rounding: another
 #: processor, number of threads or torch sums in another order, and a query whose two best classes nearly tie may go to
-#: the other. docs/submitting.md has measurements.
+#: the other. docs/submitting.md says what was measured.
 TOLERANCE = 0.002
 
 #: What settings and weights determine on any machine; a record of an earlier version may lack some.
