@@ -16,7 +16,7 @@ from metabench.cli.description import as_markdown, describe
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
-from metabench.reporting.leaderboard import number, shown
+from metabench.reporting.figures import number, shown
 from metabench.specs import AlgorithmSpec
 
 ROOT = Path(__file__).parent.parent

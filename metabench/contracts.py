@@ -15,8 +15,11 @@ from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import PluginError
 from metabench.planning.cells import content_hash
 from metabench.planning.suite import Precision, SuiteFile
-from metabench.records.record import Data, Declaration, EpisodeResults, Estimate, Machine, Record, Status
+from metabench.records.machines import Machine
+from metabench.records.measured import Declaration, Estimate
+from metabench.records.record import Data, EpisodeResults, Record
 from metabench.records.store import Store
+from metabench.records.values import Status
 from metabench.registry.manager import PluginManager
 from metabench.registry.own import FEW_SHOT
 

@@ -45,6 +45,7 @@ ORDER = [
     "reporting",
     "learners",
     "exchange",
+    "verification",
     "conformance",
     "scaffold",
     "testing",

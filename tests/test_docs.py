@@ -130,6 +130,28 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert yaml.safe_load((ROOT / "suites" / "quickstart.yaml").read_text(encoding="utf-8"))["name"] == "quickstart"
 
 
+@pytest.mark.parametrize("name", ["workflow.yml", "submissions.yml"])
+def test_the_workflows_to_copy_run_commands_that_exist(name: str) -> None:
+    workflow = yaml.safe_load((ROOT / "docs" / name).read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    scripts = [line for step in steps if "run" in step for line in step["run"].splitlines()]
+    lines = [line for line in scripts if re.search(r"(^|\s)metabench \w", line) and "pip install" not in line]
+    assert len(lines) >= 2
+    for line in lines:
+        _, _, arguments = line.partition("metabench ")
+        command, *options = shlex.split(re.split(r"[|>&]", arguments)[0])
+        known = {option for parameter in cli.commands[command].params for option in parameter.opts}
+        assert {option for option in options if option.startswith("-")} <= known, line
+
+
+def test_the_container_installs_what_the_page_says() -> None:
+    (line,) = re.findall(r"pip install (torch torchvision --index-url \S+)", blocks("docs/installing.md", "sh")[1])
+    containerfile = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    assert line.split() == re.findall(r"pip install --no-cache-dir (torch .*)", containerfile)[0].split()
+    assert re.search(r"^FROM python:3\.\d+-slim$", containerfile, re.M)
+    assert re.search(r"^USER user$", containerfile, re.M)
+
+
 def test_the_map_names_every_package_and_module() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = re.search(r"\| package \| modules \| what it owns \|\n(.*?)\n\n", page, re.S)

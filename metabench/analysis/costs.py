@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from metabench.analysis.standings import Row, Table
-from metabench.records.record import Circumstances, Record, Usage
+from metabench.records.machines import Circumstances
+from metabench.records.record import Record
+from metabench.records.stages import Usage
 from metabench.text import visible
 
 #: Reads a cost from a record; None where the record lacks it.

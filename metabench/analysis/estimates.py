@@ -10,7 +10,7 @@ import numpy.typing as npt
 from metabench.analysis.bootstrap import interval_of, replicates
 from metabench.analysis.metrics import Measure, by_name
 from metabench.analysis.stats import DataIntervals, Floats, mean_interval
-from metabench.records.record import Estimate
+from metabench.records.measured import Estimate
 
 
 def estimates(

@@ -13,7 +13,8 @@ from metabench.analysis.paired import ALPHA, holm
 from metabench.analysis.paired_cells import are_comparable, by_title, difference, is_timed, p_above
 from metabench.analysis.stats import MeanInterval, mean_interval
 from metabench.errors import UsageError, nearest
-from metabench.records.record import Declaration, Record
+from metabench.records.measured import Declaration
+from metabench.records.record import Record
 from metabench.records.runs import Runs
 
 Word = Literal["worse", "better", "same", "undecided", "missing", "invalid", "skipped", "new"]

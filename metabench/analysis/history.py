@@ -9,7 +9,8 @@ from metabench.analysis.paired import ALPHA, holm
 from metabench.analysis.paired_cells import are_comparable, by_title, difference, p_above
 from metabench.analysis.stats import MeanInterval
 from metabench.errors import UsageError
-from metabench.records.record import Declaration, Record
+from metabench.records.measured import Declaration
+from metabench.records.record import Record
 from metabench.records.runs import Runs
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from metabench.analysis.stats import Floats, Ints
 from metabench.errors import UsageError, in_one_line
-from metabench.records.record import Declaration
+from metabench.records.measured import Declaration
 from metabench.specs import Metric, MetricSpec
 
 #: Number of outputs whose metrics are computed at once: their arrays stay in the cache of a core.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from metabench.analysis.metrics import Measure
 from metabench.analysis.stats import Floats
 from metabench.planning.cells import Testing
-from metabench.records.record import Declaration
+from metabench.records.measured import Declaration
 from metabench.specs import Metric
 
 

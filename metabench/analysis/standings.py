@@ -24,7 +24,8 @@ from metabench.analysis.published import Comparison, compare_published
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
 from metabench.errors import UsageError, nearest
 from metabench.records.looks import look_key, most_looks
-from metabench.records.record import Declaration, Record
+from metabench.records.measured import Declaration
+from metabench.records.record import Record
 from metabench.specs import Metric, PublishedResult
 from metabench.text import shape_text, value_text
 

@@ -28,6 +28,7 @@ from metabench.cli.score import score
 from metabench.cli.site import site
 from metabench.cli.streams import lasting_streams, say
 from metabench.cli.validate import validate
+from metabench.cli.verify import verify
 from metabench.errors import MetabenchError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -46,6 +47,7 @@ def cli() -> None:
 for command in (
     *(run, list_, validate, data, leaderboard, report, site, compare, history, score, invalidate),
     *(predict, export, episodes, import_, schema, plugin),
+    verify,
 ):
     cli.add_command(command)
 
@@ -62,8 +64,9 @@ def script() -> None:
 def main() -> None:
     """Run the command line and exit with its code.
 
-    0: success. 1: a cell failed or is invalid, or `compare` found the candidate worse. 2: wrong input, where nothing
-    was written, or a file, disk or standard output failed. 130: interrupted. Finished cells are kept in every case.
+    0: success. 1: a cell failed or is invalid, or `compare` found the candidate worse, or `verify` that figures do not
+    hold. 2: wrong input, where nothing was written, or a file, disk or standard output failed. 130: interrupted.
+    Finished cells are kept in every case.
     """
     with lasting_streams() as output:
         code = _run()

@@ -15,7 +15,7 @@ from metabench.cli.streams import say
 from metabench.contracts import Cell, Job
 from metabench.records.record import Record
 from metabench.records.store import Store
-from metabench.reporting.leaderboard import shown
+from metabench.reporting.figures import shown
 from metabench.text import shape_text, visible_lines
 
 #: Seconds between plain progress lines of a cell.

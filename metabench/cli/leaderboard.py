@@ -110,7 +110,8 @@ def _check_options(
 
 def _long(tables: Sequence[Table], style: str, metrics: str | None, columns: str | None) -> str:
     from metabench.reporting import rendering
-    from metabench.reporting.leaderboard import check_metrics, chosen_columns
+    from metabench.reporting.figures import check_metrics
+    from metabench.reporting.leaderboard import chosen_columns
 
     shown = None if metrics is None else [name for name in metrics.split(",") if name not in ("", "none")]
     check_metrics(tables, shown or [])

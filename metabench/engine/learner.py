@@ -40,7 +40,8 @@ from metabench.machine.meter import Meter
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
 from metabench.planning.plan import check_cell, check_split, fits
-from metabench.records.record import EpisodeResults, Usage
+from metabench.records.record import EpisodeResults
+from metabench.records.stages import Usage
 from metabench.records.trained import Trained, TrainingFiles
 from metabench.registry.configs import validate_config
 from metabench.registry.manager import PluginManager
@@ -159,6 +160,7 @@ class Learner:
         device: the device that holds the weights.
         plugins: the provider of the classes.
         memory: the peak memory since the algorithm was built.
+        is_batched: whether the batchings of the algorithm are chosen.
     """
 
     training: Training
@@ -170,6 +172,7 @@ class Learner:
     device: torch.device
     plugins: PluginManager
     memory: PeakMemory
+    is_batched: bool = True
 
     def test(self, cell: Cell, watcher: Watcher, earlier: EpisodeResults | None = None) -> Outcome:
         """Test the weights that the training has selected for a cell.
@@ -191,7 +194,7 @@ class Learner:
             testing_memory(cell.shape, self.training),
         ):
             ready = self.ready(cell, watcher)
-            if not cell.is_trained_by_itself or self.trained is None:
+            if not cell.is_trained_by_itself or self.trained is None or not self.is_batched:
                 stream = evaluation_stream(cell, ready.splits, self.device)
                 set_batchings(ready.algorithm, stream.batch(0, 1 if stream.varies else 2), trains=False)
             outcome = test(
@@ -420,7 +423,7 @@ def finished_learner(
         teacher = _teacher(training.teacher, data.splits, device, plugins, directory, watcher)
         algorithm = build(training, trained_on, device, plugins, teacher=teacher)
         _initialise(algorithm, training.init, directory)
-    return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
+    return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory, is_batched=False)
 
 
 def _initialise(algorithm: Algorithm, source: Snapshot | WeightsFile | None, directory: Path) -> None:

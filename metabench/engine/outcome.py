@@ -39,17 +39,9 @@ from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.cells import Cell, Selection, Testing
 from metabench.planning.plan import fits
-from metabench.records.record import (
-    ClassAccuracy,
-    Declaration,
-    EpisodeResults,
-    Estimate,
-    EvalMetrics,
-    Latency,
-    Temperature,
-    TrainMetrics,
-    Weights,
-)
+from metabench.records.measured import ClassAccuracy, Declaration, Estimate, Temperature
+from metabench.records.record import EpisodeResults
+from metabench.records.stages import EvalMetrics, Latency, TrainMetrics, Weights
 from metabench.records.tallies import Tallies
 from metabench.records.trained import SnapshotFile, Trained
 

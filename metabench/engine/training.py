@@ -24,7 +24,7 @@ from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.machine.meter import Meter, Used
 from metabench.machine.reproducible import derive_seed, seed_generators
 from metabench.planning.cells import Schedule, Selection, Training
-from metabench.records.record import Declaration
+from metabench.records.measured import Declaration
 from metabench.registry.configs import short, with_params
 
 #: Number of untimed first steps of a process, in which allocators and kernels warm up.

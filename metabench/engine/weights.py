@@ -15,7 +15,7 @@ from metabench.engine.checkpoints import TrainingProgress, ValidationCurve, othe
 from metabench.errors import CellFailed, StoreError, in_one_line
 from metabench.files import atomic_file, sha256_of
 from metabench.planning.cells import Choice, Selection, Training
-from metabench.records.record import Usage, Validation
+from metabench.records.stages import Usage, Validation
 from metabench.records.trained import LAST, SnapshotFile, Trained, TrainingFiles
 
 #: The part of a state dict that an algorithm shares with others of the same backbone.

@@ -21,7 +21,8 @@ from metabench.exchange.episode_sets import EpisodeSet
 from metabench.exchange.result_files import MethodResults, read_results
 from metabench.files import sha256_of
 from metabench.planning.cells import content_hash
-from metabench.records.record import Data, EpisodeResults, Machine, Record
+from metabench.records.machines import Machine
+from metabench.records.record import Data, EpisodeResults, Record
 
 #: In the place of a machine: what a result of other code has cost is not known.
 _UNKNOWN = Machine(kind="unknown", name="that of other code")

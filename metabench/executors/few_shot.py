@@ -259,12 +259,13 @@ class FewShotWork:
     @cached_property
     def _surroundings(self) -> dict[str, Any]:
         """Return the machine and the versions, for the records."""
-        from metabench.executors.origin import machine_of
+        from metabench.executors.origin import harness_hash, machine_of
         from metabench.machine.device import in_threads, share_of_threads
         from metabench.machine.environment import environment
 
         with in_threads(share_of_threads(self._at_once)):
-            return {"machine": machine_of(self.device, self._at_once), "environment": environment(self.device)}
+            surroundings = {**environment(self.device), "harness": harness_hash()}
+            return {"machine": machine_of(self.device, self._at_once), "environment": surroundings}
 
     def _executable(self, job: Job) -> TrainingJob:
         from metabench.executors.job import TrainingJob

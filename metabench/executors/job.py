@@ -31,8 +31,10 @@ from metabench.machine.environment import circumstances, load
 from metabench.planning.cells import Cell, Selection, Training
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import classes_left_out, episodes_by_split
-from metabench.records.record import Circumstances, Data, EpisodeResults, Machine, Record, Status
+from metabench.records.machines import Circumstances, Machine
+from metabench.records.record import Data, EpisodeResults, Record
 from metabench.records.store import Store
+from metabench.records.values import Status
 from metabench.registry.manager import PluginManager
 from metabench.text import one_line
 

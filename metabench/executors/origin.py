@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,10 +15,15 @@ from metabench.errors import StoreError
 from metabench.machine.device import device_name
 from metabench.planning.cells import Cell, Testing, Training
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.records.record import EpisodeResults, Estimate, Machine, Record
+from metabench.records.machines import Machine
+from metabench.records.measured import Estimate
+from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
+
+#: The packages of the core whose code computes results.
+_HARNESS = ("machine", "api", "data", "planning", "analysis", "engine")
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,15 @@ def code_of(cell: Cell, plugins: PluginManager) -> Code:
         providers={role: plugins.provider(kind, name) for role, (kind, name) in names.items()},
         hashes={role: plugins.code(kind, name) for role, (kind, name) in names.items()},
     )
+
+
+def harness_hash() -> str:
+    """Return a hash of the code of the core that computes results, for a record; no result depends on it alone."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(path for package in _HARNESS for path in (root / package).rglob("*.py")):
+        content = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def training_origin(

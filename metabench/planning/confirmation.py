@@ -24,7 +24,7 @@ def with_confirmations(cells: Sequence[Cell]) -> list[Cell]:
                 f"--confirm: the test episodes are those of {cell.test.file.path.name}, and there are no others: leave "
                 "out --confirm or eval.episodes_file"
             )
-    return [*cells, *(_confirming(cell) for cell in cells if not cell.floor)]
+    return [*cells, *(again for cell in cells if (again := confirmed_by(cell)) is not None)]
 
 
 def confirming_seed(seed: int) -> int:
@@ -32,5 +32,8 @@ def confirming_seed(seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|confirmation".encode()).digest()[:4], "little") >> 1
 
 
-def _confirming(cell: Cell) -> Cell:
+def confirmed_by(cell: Cell) -> Cell | None:
+    """Return the cell that tests the weights of another once more; None of floors and of fixed episodes."""
+    if cell.floor or cell.test.file is not None:
+        return None
     return replace(cell, test=replace(cell.test, seed=confirming_seed(cell.test.seed)), confirms=cell.id)

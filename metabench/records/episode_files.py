@@ -12,8 +12,10 @@ from zipfile import ZipFile
 
 from metabench.errors import StoreError, in_one_line
 from metabench.files import atomic_file, read_regular
-from metabench.records.record import ROUNDING, EpisodeResults, Estimate, Outputs, Record
+from metabench.records.measured import Estimate
+from metabench.records.record import EpisodeResults, Outputs, Record
 from metabench.records.tallies import read_tallies, tally_arrays
+from metabench.records.values import ROUNDING
 
 if TYPE_CHECKING:  # reading records must not import numpy
     import numpy as np

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from metabench.errors import StoreError
 from metabench.filters import choose, passes
-from metabench.records.record import EpisodeResults, Machine, Record
+from metabench.records.machines import Machine
+from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.tallies import Tallies
 

@@ -27,9 +27,10 @@ from metabench.files import atomic_file, is_foreign, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
 from metabench.records.looks import Looks, look_key
-from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Invalidation, Outputs, Record, Text
+from metabench.records.record import SCHEMA_VERSION, SETTINGS, EpisodeResults, Invalidation, Outputs, Record
 from metabench.records.tallies import Tallies, read_tallies
 from metabench.records.trained import TrainingFiles
+from metabench.records.values import Text
 from metabench.text import one_line
 
 
@@ -406,11 +407,16 @@ class Store:
         """Return the ids of trainings that were interrupted, and go on with the next run."""
         return sorted(path.stem for path in (self.path / "checkpoints").glob("*.pt"))
 
+    @staticmethod
+    def headed(name: str, text: str) -> str:
+        """Return the content of a text file by its name: a line by which metabench knows its own, then the text."""
+        return _HEADS.get(name, "") + text
+
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, by its path relative to the directory."""
         try:
             with atomic_file(self.path / name) as temporary:
-                temporary.write_text(_HEADS.get(name, "") + text, encoding="utf-8")
+                temporary.write_text(self.headed(name, text), encoding="utf-8")
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 

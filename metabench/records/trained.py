@@ -8,21 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from metabench.errors import StoreError
 from metabench.files import atomic_file, read_regular
-from metabench.records.record import Cost, Count, Usage, Validation
+from metabench.records.stages import Usage, Validation
+from metabench.records.values import Cost, Count, Part
 
 #: The name of the snapshot after the last step.
 LAST = "last"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SnapshotFile(_Part):
+class SnapshotFile(Part):
     """Weights of a training, selected by validation, or the last ones.
 
     Attributes:
@@ -38,13 +35,13 @@ class SnapshotFile(_Part):
     shape: tuple[int, int, int] | None = None
     params: str = "{}"
     step: Count = 0
-    validation: list[Validation] = []
+    validation: list[Validation] = Field(default_factory=list)
     file: Annotated[str, Field(pattern=r"^[^/\\]*$")] = ""
     sha256: str = ""
     problem: str = ""
 
 
-class Trained(_Part):
+class Trained(Part):
     """A finished training.
 
     Attributes:

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from metabench.analysis.gate import Comparison, Verdict, shown_p
+from metabench.reporting.figures import rounded, shown_difference
 from metabench.reporting.json_text import to_json
-from metabench.reporting.leaderboard import rounded, shown_difference
 from metabench.reporting.markup import escape_markdown
 
 _TITLES = ["verdict", "cell", "base", "candidate", "difference", "p"]

@@ -11,8 +11,8 @@ from tabulate import tabulate
 
 from metabench.analysis.gate import shown_p
 from metabench.analysis.history import Change, Course, History, Point
+from metabench.reporting.figures import shown, shown_difference
 from metabench.reporting.json_text import to_json
-from metabench.reporting.leaderboard import shown, shown_difference
 from metabench.text import encodable
 
 _TITLES = ["run", "result", "step", "p of the step", "since the pinned run", "p"]

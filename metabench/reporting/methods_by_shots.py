@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from metabench.analysis.standings import Row, Table, method_of
-from metabench.reporting.leaderboard import rounded, shown
+from metabench.reporting.figures import rounded, shown
 from metabench.reporting.markup import latex_label
 from metabench.reporting.sheets import Entry, Sheet
 from metabench.text import counted, shape_text

@@ -12,20 +12,12 @@ from tabulate import tabulate
 from metabench.analysis.costs import cpu_seconds, joules, wall_seconds
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
+from metabench.reporting.columns import Column
+from metabench.reporting.figures import metrics_of
 from metabench.reporting.json_text import to_json
-from metabench.reporting.leaderboard import (
-    Column,
-    chance_texts,
-    devices,
-    legend,
-    metrics_of,
-    origins,
-    parameter_names,
-    remarks,
-    shown_columns,
-    sources,
-)
+from metabench.reporting.leaderboard import chance_texts, legend, parameter_names, shown_columns
 from metabench.reporting.markup import escape_latex, escape_markdown, latex_label
+from metabench.reporting.remarks import devices, origins, remarks, sources
 from metabench.text import encodable, one_line, shape_text, value_text
 
 #: Number of columns that are shown however narrow the terminal is: rank, algorithm and the metric that ranks.

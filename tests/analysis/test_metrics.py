@@ -25,7 +25,7 @@ from metabench.analysis.metrics import (
     log_probabilities,
 )
 from metabench.analysis.stats import Floats, Ints
-from metabench.records.record import Estimate
+from metabench.records.measured import Estimate
 from metabench.specs import Metric, MetricSpec
 
 WAY, QUERIES = 5, 75

@@ -14,7 +14,7 @@ from command_line import Command, Distributions
 from metabench.analysis.metrics import SquaredError
 from metabench.records.record import Record
 from metabench.records.store import Store
-from metabench.reporting.leaderboard import shown
+from metabench.reporting.figures import shown
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -26,7 +26,7 @@ from metabench.executors.loading import LoadedDataset
 from metabench.machine.memory import BatchSize
 from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
-from metabench.records.record import Temperature
+from metabench.records.measured import Temperature
 from metabench.registry.manager import PluginManager
 from tiny import CPU, REAL, SUITE, Pixels, Watching
 

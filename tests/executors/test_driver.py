@@ -22,7 +22,8 @@ from metabench.executors.loading import LoadedDataset, load_datasets
 from metabench.executors.origin import Code
 from metabench.planning.cells import Cell
 from metabench.planning.suite import Suite
-from metabench.records.record import Machine, Record
+from metabench.records.machines import Machine
+from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager

@@ -18,7 +18,8 @@ from metabench.files import atomic_file
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import SuiteFile, resolve
-from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Machine, Record
+from metabench.records.machines import Machine
+from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Record
 from metabench.records.runs import Runs
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles

@@ -18,7 +18,8 @@ from metabench.analysis.standings import Row, Table, make_tables
 from metabench.cli import main
 from metabench.cli.leaderboard import SORTS
 from metabench.errors import UsageError
-from metabench.records.record import Declaration, EpisodeResults, Estimate, Record
+from metabench.records.measured import Declaration, Estimate
+from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.reporting.rendering import (
     frame,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from metabench.analysis.standings import Row, Table
 from metabench.reporting import leaderboard
+from metabench.reporting.columns import Column
 from metabench.reporting.report.drawing import Styles
 from metabench.reporting.report.styles import Style
 
@@ -74,7 +75,7 @@ class AllMethods:
     groups: Sequence[tuple[str, str, bool]]
 
 
-def all_methods(tables: Sequence[Table], columns: Sequence[leaderboard.Column], styles: Styles) -> AllMethods:
+def all_methods(tables: Sequence[Table], columns: Sequence[Column], styles: Styles) -> AllMethods:
     """Return the table of all methods.
 
     Args:
@@ -92,10 +93,10 @@ def all_methods(tables: Sequence[Table], columns: Sequence[leaderboard.Column], 
 
 
 #: A column with the name of its group.
-Grouped = tuple[leaderboard.Column, str]
+Grouped = tuple[Column, str]
 
 
-def grouped(tables: Sequence[Table], columns: Sequence[leaderboard.Column]) -> list[Grouped]:
+def grouped(tables: Sequence[Table], columns: Sequence[Column]) -> list[Grouped]:
     """Return the columns with their groups, without that of the method."""
     results = {column.title for column in leaderboard.shown_columns(tables, metrics=(), costs=False)}
     measured = {column.title for column in leaderboard.shown_columns(tables, costs=False)}

@@ -13,7 +13,7 @@ from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
 from metabench.analysis.stats import Floats
-from metabench.records.record import Declaration
+from metabench.records.measured import Declaration
 from metabench.reporting.report.styles import Style
 
 #: Number of best methods of a table that are plotted, compared pairwise and shown with their worst episode.

@@ -10,6 +10,7 @@ from metabench.analysis.interpretation import Interpretation
 from metabench.analysis.standings import Table, make_tables
 from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
+from metabench.reporting.remarks import devices, origins, remarks
 from metabench.reporting.report.all_methods import all_methods
 from metabench.reporting.report.drawing import Plot, Styles, embed
 from metabench.reporting.report.environments import environments
@@ -77,7 +78,7 @@ def render_page(
         js=asset("report/tables.js") + asset("report/page.js"),
         packed=packed({**drawing, "classes": _class_rows(sections)}),
         table=all_methods(tables, columns, styles),
-        notes=[*leaderboard.legend(columns), *leaderboard.devices(tables), *leaderboard.origins(tables)],
+        notes=[*leaderboard.legend(columns), *devices(tables), *origins(tables)],
         remarks=[(table.title, lines) for table in tables if (lines := table_remarks(table))],
         missing=cells_without_results(tables, runs),
         unfinished=remarks_on_unfinished(runs),
@@ -101,7 +102,7 @@ def method_names(tables: Sequence[Table]) -> list[str]:
 def table_remarks(table: Table) -> list[str]:
     """Return the accuracy of guessing, and the remarks of the leaderboard."""
     chance = [] if table.chance is None else [f"chance: {100 * table.chance:.2f} %"]
-    return [*chance, *leaderboard.remarks(table, failures=False)]
+    return [*chance, *remarks(table, failures=False)]
 
 
 def _plotted(plots: Sequence[Plot], styles: Styles) -> dict[str, Style]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from metabench.analysis.paired import ALPHA
 from metabench.analysis.standings import Row, Table, common_episodes, difference_of
-from metabench.reporting import leaderboard
+from metabench.reporting.figures import shown_difference
 from metabench.reporting.report.drawing import METHODS, capital
 
 
@@ -51,5 +51,5 @@ def pairs_of(table: Table) -> Pairs | None:
 def _pair(row: Row, other: Row, episodes: int) -> tuple[str, str]:
     interval = difference_of(row, other, episodes)
     clear = row.p_holm[other.name] <= ALPHA
-    text = leaderboard.shown_difference(row.metric, interval.mean, interval.ci95) + (" *" if clear else "")
+    text = shown_difference(row.metric, interval.mean, interval.ci95) + (" *" if clear else "")
     return text, ("better" if interval.mean * row.metric.sign > 0 else "worse") if clear else ""

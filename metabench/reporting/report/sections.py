@@ -10,7 +10,7 @@ from typing import Any
 from metabench.analysis.standings import Row, Table
 from metabench.analysis.stats import Floats
 from metabench.records.runs import Runs
-from metabench.reporting import leaderboard
+from metabench.reporting.figures import published_accuracy, shown
 from metabench.reporting.report.classes import Classes, classes_of
 from metabench.reporting.report.drawing import METHODS, Drawn, Styles
 from metabench.reporting.report.pairs import Pairs, pairs_of
@@ -115,8 +115,8 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
     return {
         "method": row.name,
         "task": f"{table.dataset} {shape_text(table.way, table.shot)}",
-        "measured": leaderboard.shown(row.metric, row.primary.mean, row.primary.ci95),
-        "published": leaderboard.published_accuracy(result),
+        "measured": shown(row.metric, row.primary.mean, row.primary.ci95),
+        "published": published_accuracy(result),
         "source": result.source,
         "link": result.link if result.link.startswith(("https://", "http://")) else "",
         "differences": row.published.differences,

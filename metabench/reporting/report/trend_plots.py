@@ -10,7 +10,7 @@ from bokeh.models import FixedTicker, NumeralTickFormatter
 
 from metabench.analysis.standings import Row, Table
 from metabench.analysis.stats import MeanInterval
-from metabench.records.record import Declaration
+from metabench.records.measured import Declaration
 from metabench.reporting.report.drawing import (
     METHODS,
     Plot,

@@ -10,7 +10,7 @@ from typing import Any
 from metabench import __version__
 from metabench.analysis.standings import Row, Table, make_tables
 from metabench.records.runs import Runs
-from metabench.reporting.leaderboard import shown
+from metabench.reporting.figures import shown
 from metabench.reporting.report.drawing import Styles
 from metabench.reporting.report.page import method_names, render_page
 from metabench.reporting.report.styles import Style, styles_of

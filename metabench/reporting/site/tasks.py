@@ -9,7 +9,7 @@ from pathlib import Path
 
 from metabench.analysis.standings import Row, Table
 from metabench.records.runs import Runs
-from metabench.reporting import leaderboard
+from metabench.reporting import leaderboard, remarks
 from metabench.reporting.report.all_methods import Cell, Grouped, Heading, cells_of, grouped, groups_of, headings_of
 from metabench.reporting.report.drawing import Styles
 from metabench.reporting.report.page import table_remarks
@@ -152,7 +152,7 @@ def view_of(task: Task, runs: Runs, entries: Mapping[Path, Entry], styles: Style
         lists={fact: (TITLES[fact], found) for fact, found in values.items() if len(found) > 1},
         same=[f"{TITLES[fact]} by all: {values[fact][0]}." for fact in COLUMNS if len(values[fact]) == 1],
         missing=cells_not_ok(task.tables),
-        notes=[*leaderboard.legend(columns), *leaderboard.devices(task.tables), *leaderboard.origins(task.tables)],
+        notes=[*leaderboard.legend(columns), *remarks.devices(task.tables), *remarks.origins(task.tables)],
     )
 
 
