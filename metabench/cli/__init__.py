@@ -26,6 +26,7 @@ from metabench.cli.run import run
 from metabench.cli.schema import schema
 from metabench.cli.score import score
 from metabench.cli.streams import lasting_streams, say
+from metabench.cli.tune import tune
 from metabench.cli.validate import validate
 from metabench.errors import MetabenchError
 
@@ -43,7 +44,7 @@ def cli() -> None:
 
 
 for command in (
-    *(run, list_, validate, data, leaderboard, report, compare, history, score, invalidate),
+    *(run, tune, list_, validate, data, leaderboard, report, compare, history, score, invalidate),
     *(predict, export, episodes, import_, schema, plugin),
 ):
     cli.add_command(command)
