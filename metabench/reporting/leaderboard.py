@@ -89,6 +89,11 @@ def _looks(row: Row) -> int | None:
     return row.looks if row.looks and row.looks > 1 else None
 
 
+def _trials(row: Row) -> int | None:
+    """Return the number of trials by which a method's parameters were found; None where no suite says."""
+    return next((record.trials for record in row.records if record.trials is not None), None)
+
+
 def _half(row: Row, value: float | None) -> str:
     return "" if value is None else f"± {rounded(row.metric, value, value)}"
 
@@ -230,6 +235,13 @@ _COMPARISONS = (
         _looks,
         "looks: tests of this algorithm on these episodes in its folder, with any parameters, if several: a result may "
         "owe something to the choice among them; `metabench run --confirm` tests once on others",
+        optional=True,
+    ),
+    Column(
+        "trials",
+        lambda row: "" if (trials := _trials(row)) is None else str(trials),
+        _trials,
+        "trials: parameters that were tried on validation (`metabench tune`); 0 where there was nothing to search",
         optional=True,
     ),
     Column(
@@ -518,6 +530,7 @@ def remarks(table: Table, failures: bool = True) -> list[str]:
         *_other_episodes(table),
         *_of_weights(table),
         *_confirmed_often(table),
+        *_unequal_trials(table),
         *_ties(table),
         *_unlike_times(table),
         *_data(table),
@@ -609,6 +622,16 @@ def _confirmed_often(table: Table) -> list[str]:
     names = [f"{name} ({count} times)" for name, count in looks.items() if count > 1]
     advice = "a confirmation is of one choice that was made before, e.g. by --only"
     return [f"the confirming episodes were looked at several times: {', '.join(names)}; {advice}"] if names else []
+
+
+def _unequal_trials(table: Table) -> list[str]:
+    """Return a remark where methods were tuned with unequal effort; one without anything to search is left out."""
+    trials = {row.name: _trials(row) for row in table.rows if not row.floor}
+    searched = {name: count for name, count in trials.items() if count != 0}
+    if len(set(searched.values())) < 2:
+        return []
+    names = ", ".join(f"{name} {'not tuned' if count is None else count}" for name, count in searched.items())
+    return [f"tuned with unequal numbers of trials, so not compared with equal effort: {names}"]
 
 
 def _lacks_seeds(row: Row) -> bool:

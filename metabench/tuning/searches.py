@@ -10,7 +10,7 @@ from metabench.errors import UsageError
 from metabench.planning.cells import Cell
 from metabench.planning.sources import SOURCES
 from metabench.planning.suite import Suite
-from metabench.registry.configs import search_space
+from metabench.registry.configs import search_space, test_time_names
 from metabench.registry.manager import PluginManager
 from metabench.specs import SearchRange
 
@@ -21,7 +21,7 @@ class Search:
 
     Attributes:
         label: label of the algorithm in the suite.
-        space: what is searched, by name of a parameter; empty where it declares nothing.
+        space: what is searched, by name of a parameter; of a method that trains nothing, parameters of the test only.
         own: the suite's values of these parameters, or the defaults.
     """
 
@@ -38,6 +38,11 @@ def cells_of(label: str, suite: Suite, cells: Sequence[Cell]) -> list[Cell]:
         return found == label or (found not in suite.algorithms and found.startswith(f"{label}["))
 
     return [cell for cell in cells if belongs(cell)]
+
+
+def trains_itself(cell: Cell) -> bool:
+    """Return whether the training of a cell is that of its own algorithm."""
+    return cell.is_trained_by_itself and cell.training.schedule is not None
 
 
 def searches_of(suite: Suite, cells: Sequence[Cell], plugins: PluginManager) -> list[Search]:
@@ -57,7 +62,10 @@ def searches_of(suite: Suite, cells: Sequence[Cell], plugins: PluginManager) -> 
         chosen = [cell for cell in cells_of(label, suite, cells) if not cell.floor]
         if chosen:
             algorithm = chosen[0].algorithm
-            space = search_space(plugins.algorithm_class(algorithm.name).Config)
+            config = plugins.algorithm_class(algorithm.name).Config
+            space, at_test = search_space(config), test_time_names(config)
+            if not any(trains_itself(cell) for cell in chosen):
+                space = {name: searched for name, searched in space.items() if name in at_test}
             own = {name: algorithm.params[name] for name in space if name in algorithm.params}
             searches[label] = Search(label, space, own)
     if not any(search.space for search in searches.values()):

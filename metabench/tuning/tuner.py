@@ -23,7 +23,7 @@ from metabench.records.record import Declaration
 from metabench.records.store import Store
 from metabench.tuning.proposals import propose
 from metabench.tuning.pruning import MedianRule
-from metabench.tuning.searches import Search, cells_of, searches_of
+from metabench.tuning.searches import Search, cells_of, searches_of, trains_itself
 from metabench.tuning.table import Found, line_of
 from metabench.tuning.trial_job import Hopeless, TrialJob, Validated
 from metabench.tuning.trials import Method, Trial, Tuning, TuningFile, best_of
@@ -209,7 +209,7 @@ class Tuner:
 
 def _is_own(cells: Sequence[Cell]) -> bool:
     """Return whether the training of a job is that of the method itself."""
-    return any(cell.is_trained_by_itself and cell.training.schedule is not None for cell in cells)
+    return any(trains_itself(cell) for cell in cells)
 
 
 def _metric_of(cells: Sequence[Cell]) -> Declaration:
