@@ -77,6 +77,4 @@ def test_every_value_of_a_built_in_search_is_valid(plugins: PluginManager) -> No
                     validate_config(config, {parameter: value})
                 except InvalidConfig as error:
                     pytest.fail(f"{name}.{parameter} = {value}: {error}")
-    assert [name for name, space in searched.items() if not space] == sorted(
-        name for name, spec in plugins.algorithms().items() if spec.floor
-    )
+    assert all(searched.values()), "every built-in method has something to search"
