@@ -107,7 +107,7 @@ def on_the_front(table: Table) -> list[str]:
     A method is compared with the methods of its machine and host only; floors are compared, too.
     """
     names = []
-    for group in _by_machine(table.rows):
+    for group in by_machine(table.rows, compute_seconds):
         found = [(row, seconds, row.primary.mean * row.metric.sign) for row, seconds in group if row.primary]
         names += [
             row.name
@@ -120,15 +120,15 @@ def on_the_front(table: Table) -> list[str]:
     return names
 
 
-def _by_machine(rows: Iterable[Row]) -> list[list[tuple[Row, float]]]:
-    """Return the rows with known `compute_seconds`, by machine and host."""
+def by_machine(rows: Iterable[Row], cost: Cost) -> list[list[tuple[Row, float]]]:
+    """Return the rows whose cost is known, with its mean over the seeds, by machine and host."""
     groups: dict[str, list[tuple[Row, float]]] = {}
     for row in rows:
-        seconds = mean_over_seeds(row, compute_seconds)
-        if seconds is not None:
+        mean = mean_over_seeds(row, cost)
+        if mean is not None:
             circumstances = row.records[0].circumstances
             key = f"{row.records[0].machine!r} {circumstances and circumstances.host}"
-            groups.setdefault(key, []).append((row, seconds))
+            groups.setdefault(key, []).append((row, mean))
     return list(groups.values())
 
 

@@ -15,6 +15,10 @@ SUITE = "plugin-check"
 _STEPS = 20
 #: Outer updates and accuracies of the validations.
 _VALIDATION = ((10, 0.45), (20, 0.525))
+#: What a training and a test used: joules are known of some devices only.
+_USAGE = {"cpu_seconds": 0.75, "wall_seconds": 0.5, "cpu_joules": 4.5}
+#: Where the cells ran, and beside what.
+_CIRCUMSTANCES = {"host": "a-host", "processors": 2, "niceness": 0, "load_start": 0.5, "load_end": 1.5}
 
 
 def settings() -> dict[str, Any]:
@@ -60,6 +64,7 @@ def finished(at: str = "2025-01-01T00:00:00+00:00") -> dict[str, Any]:
             "episodes_per_second": 40.0,
             "best_step": _STEPS,
             "validation": [{"step": step, "accuracy": accuracy} for step, accuracy in _VALIDATION],
+            "usage": _USAGE,
         },
         weights={"file": "0123456789abcdef-last.safetensors", "sha256": "0" * 64},
         eval={
@@ -69,6 +74,7 @@ def finished(at: str = "2025-01-01T00:00:00+00:00") -> dict[str, Any]:
             "latency_ms": {"p50": 1.5, "p95": 2.5},
             "adapt_ms": {"p50": 0.5, "p95": 1.0},
             "answer_ms": {"p50": 1.0, "p95": 1.5},
+            "usage": _USAGE,
         },
         flops_per_episode=10**9,
         peak_memory_bytes=2**28,
@@ -134,6 +140,7 @@ def _record(algorithm: str, params: Mapping[str, Any], **fields: Any) -> dict[st
         "dataset_fingerprint": "0" * 64,
         "data": {"episodes": "0" * 32, "raw_files": 0, "overlapping": False, "duplicates": {"test": 2}, "remarks": []},
         "environment": {"python": "3.11", "torch": "2.4", "cuda": None, "providers": {"algorithm": "made-up 1.0"}},
+        "circumstances": _CIRCUMSTANCES,
         "finished": "2025-01-01T00:00:00+00:00",
         **fields,
     }

@@ -123,3 +123,36 @@ def test_methods_of_different_machines_are_on_fronts_of_their_own(store: Store_,
     store("there", 0.6, 60, **circumstances("there"))
     out = metabench("leaderboard", "run", "--columns", "algorithm,accuracy,front").out
     assert out.count("yes") == 2
+
+
+def test_the_report_compares_costs_on_one_machine_only(store: Store_, metabench: Command) -> None:
+    store("cheap", 0.6, 30)
+    store("good", 0.8, 600)
+    store("slow elsewhere", 0.5, 900, **circumstances("there"))
+    Path("run/suite.yaml").write_text("name: suite\n")
+    assert metabench("report", "run").code == 0
+    page = Path("run/report.html").read_text()
+    front = "the Pareto front of each machine (cheap, good, slow elsewhere)"
+    assert f"against processor seconds of training and test; dashed: {front}" in page
+
+
+def test_the_report_takes_wall_seconds_where_a_record_has_no_processor_seconds(
+    store: Store_, make_record: Callable[..., Record], make_results: Callable[..., EpisodeResults], metabench: Command
+) -> None:
+    store("new", 0.6, 30)
+    Store(Path("run")).write(make_record(0.8, algorithm="old", cell="f" * 16), make_results(0.8))
+    Path("run/suite.yaml").write_text("name: suite\n")
+    assert metabench("report", "run").code == 0
+    assert "against seconds of training and test; dashed: the Pareto front" in Path("run/report.html").read_text()
+
+
+def test_the_report_says_the_interval_about_the_method_from_three_seeds_on(
+    make_record: Callable[..., Record], make_results: Callable[..., EpisodeResults], metabench: Command
+) -> None:
+    for seed in range(3):
+        record = make_record(0.6 + seed / 100, seed=seed, cell=f"{seed:016}", identity={"seed": seed})
+        Store(Path("run")).write(record, make_results(0.6 + seed / 100, noise=seed))
+    Path("run/suite.yaml").write_text("name: suite\n")
+    assert metabench("report", "run").code == 0
+    assert "between seeds, ± " in (page := Path("run/report.html").read_text())
+    assert " about the method)" in page

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metabench.analysis.costs import Cost, latency, mean_over_seeds, memory
+from metabench.analysis.costs import Cost, by_machine, compute_seconds, latency, memory
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
 from metabench.records.runs import Runs
@@ -31,12 +31,14 @@ def _seconds(record: Record) -> float | None:
     return record.eval.seconds + (record.train.seconds if record.train else 0.0) if record.eval else None
 
 
-#: Costs that the metric which ranks is plotted against: axis label, and value of a record.
-_COSTS: tuple[tuple[str, Cost], ...] = (
-    ("seconds of training and test", _seconds),
-    ("milliseconds an episode (median)", latency),
-    ("peak memory, MiB", memory),
-)
+def _costs(rows: Sequence[Row]) -> list[tuple[str, Cost]]:
+    """Return the costs that the metric which ranks is plotted against: axis label, and value of a record."""
+    known = all(compute_seconds(record) is not None for row in rows for record in row.records if record.eval)
+    gpu = any(record.machine.kind == "cuda" for row in rows for record in row.records)
+    # Records of earlier versions have no processor seconds; of one table, all methods have the same axis.
+    axis = "processor seconds of training and test" + ("; of a GPU, its seconds" if gpu else "")
+    seconds = (axis, compute_seconds) if known else ("seconds of training and test", _seconds)
+    return [seconds, ("milliseconds an episode (median)", latency), ("peak memory, MiB", memory)]
 
 
 def table_plots(table: Table, runs: Runs, styles: Styles) -> list[Plot]:
@@ -46,7 +48,7 @@ def table_plots(table: Table, runs: Runs, styles: Styles) -> list[Plot]:
         return []
     best = rows[:METHODS]
     methods = f" of the best {METHODS} of {len(rows)} methods" if len(rows) > METHODS else ""
-    costs = [plot for axis, cost in _COSTS if (plot := _against_cost(rows, axis, cost, methods, styles))]
+    costs = [plot for axis, cost in _costs(rows) if (plot := _against_cost(rows, axis, cost, methods, styles))]
     return [
         *costs,
         *limit_plots(rows, styles),
@@ -57,22 +59,27 @@ def table_plots(table: Table, runs: Runs, styles: Styles) -> list[Plot]:
 
 
 def _against_cost(rows: Sequence[Row], axis: str, cost: Cost, methods: str, styles: Styles) -> Plot | None:
-    # A cost of 0 has no place on a logarithmic axis.
-    points = [(x, row) for row in rows if (x := mean_over_seeds(row, cost))]
+    # A cost of 0 has no place on a logarithmic axis. Costs of two machines are not compared.
+    machines = [[(x, row) for row, x in group if x] for group in by_machine(rows, cost)]
+    places = {row.name: place for place, row in enumerate(rows)}
+    points = sorted((point for machine in machines for point in machine), key=lambda point: places[point[1].name])
     if not points:
         return None
     metric = rows[0].metric
     plot = empty_figure(axis, metric.heading, x_axis_type="log")
-    front = _pareto([(x, _value(row)) for x, row in points], metric.sign)
-    plot.step([x for x, _ in front], [y for _, y in front], mode="after", line_dash="dashed", line_color=GREY)
-    best = [(x, row) for x, row in points if (x, _value(row)) in front]
+    best = []
+    for machine in machines:
+        front = _pareto([(x, _value(row)) for x, row in machine], metric.sign)
+        plot.step([x for x, _ in front], [y for _, y in front], mode="after", line_dash="dashed", line_color=GREY)
+        best += [(x, row) for x, row in machine if (x, _value(row)) in front]
     for x, row in points[:METHODS]:
         assert row.primary is not None
         add_points(plot, row.name, styles[row.name], [x], [_value(row)], [row.primary.ci95 * metric.scale], size=11)
     add_hover(plot, axis, metric.heading)
     names = ", ".join(row.name for _, row in sorted(best, key=lambda point: point[0]))
+    fronts = "the Pareto front of all methods" if len(machines) == 1 else "the Pareto front of each machine"
     return Plot(
-        f"{capital(metric.title)}{methods} against {axis}; dashed: the Pareto front of all methods ({names})",
+        f"{capital(metric.title)}{methods} against {axis}; dashed: {fronts} ({names})",
         "; ".join(f"{row.name}: {said(metric, row.primary.mean)} at {x:.3g}" for x, row in points if row.primary),
         plot,
     )
