@@ -13,9 +13,6 @@ from metabench.errors import StoreError
 from metabench.records.record import Cost, Declaration
 from metabench.records.store import Store
 
-#: Version of the file.
-_VERSION = 1
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -65,13 +62,14 @@ class Tuning(_Part):
     """The content of ``tuning.json``.
 
     Attributes:
+        version: version of the file.
         suite: the resolved suite.
         only: the filters of its cells.
         seed: seed of the search.
         methods: the methods, by label.
     """
 
-    version: Literal[1] = _VERSION
+    version: Literal[1] = 1
     suite: dict[str, Any]
     only: dict[str, list[str]] = {}
     seed: int = Field(ge=0)
