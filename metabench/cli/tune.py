@@ -41,7 +41,7 @@ def tune(
     from metabench.cli.suites import find_suite
     from metabench.contracts import Interrupted, Request, RunOptions, engine_of
     from metabench.errors import UsageError
-    from metabench.executors.few_shot import FewShotPlan
+    from metabench.executors.few_shot import FewShot
     from metabench.executors.processes import prepare_workers, start_is_cheap
     from metabench.filters import parse_filters
     from metabench.machine.stops import watch_stops
@@ -59,11 +59,10 @@ def tune(
     check_optuna()
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
-    plan = engine_of(file, plugins).plan(
-        file, Request(profile, device=device, options=RunOptions(in_process=in_process))
-    )
-    if not isinstance(plan, FewShotPlan):
-        raise UsageError(f"metabench tune is of the few-shot engine, and '{plan.name}' has another")
+    engine: object = engine_of(file, plugins)
+    if not isinstance(engine, FewShot):
+        raise UsageError(f"metabench tune is for suites of the few-shot engine, and {file.path} has another")
+    plan = engine.plan(file, Request(profile, device=device, options=RunOptions(in_process=in_process)))
     folder = default_output(plan, None)
     store = Store(output or folder.with_name(f"{folder.name}-tuning"))
     with make_console() as console:
