@@ -37,7 +37,6 @@ def tune(
     """
     from metabench.cli.console import make_console
     from metabench.cli.progress import pack_progress
-    from metabench.cli.run import default_output
     from metabench.cli.suites import find_suite
     from metabench.contracts import Interrupted, Request, RunOptions, engine_of
     from metabench.errors import UsageError
@@ -63,8 +62,7 @@ def tune(
     if not isinstance(engine, FewShot):
         raise UsageError(f"metabench tune is for suites of the few-shot engine, and {file.path} has another")
     plan = engine.plan(file, Request(profile, device=device, options=RunOptions(in_process=in_process)))
-    folder = default_output(plan, None)
-    store = Store(output or folder.with_name(f"{folder.name}-tuning"))
+    store = Store(output or Path("runs") / plan.name / f"{plan.profile or 'default'}-tuning")
     with make_console() as console:
         try:
             result = Tuner(plan, parse_filters(only), trials, seed, store, console).run(pack_progress)
