@@ -55,10 +55,11 @@ class Split:
         mean: mean of each channel, of images scaled to 0 … 1; the network's input is (image/255 - mean) / std.
         std: standard deviation of each channel, of images scaled to 0 … 1.
         groups: [classes] group numbers. Classes that are not independent, such as rotations of one character, have the
-            same number; intervals about the data count them as one. None if all classes are independent.
+            same number; intervals about the data count them as one, and ``sampling: one-of-a-group`` draws one of them.
+            None if all classes are independent.
         image_names: [n] names, see `metabench.api.Pack`.
-        families: [classes] family numbers, e.g. of the alphabets of characters. An episode that draws its way has
-            classes of one family (``eval.sampling``). None draws from all classes.
+        families: [classes] family numbers, e.g. of the alphabets of characters. An episode of ``sampling: one-family``,
+            or one that draws its way (``meta-dataset``), has classes of one family. None makes all one family.
         nodes: the classes below each inner node of a hierarchy, e.g. of WordNet. An episode that draws its way has
             those of one node, at most 50 of them, and `families` are then of no use. None without a hierarchy.
     """

@@ -33,6 +33,7 @@ class Order:
         offsets: [classes + 1] index in `images` of the first image of each sorted class, and n.
         families: [classes] number of the family of each sorted class, in the order of their first classes; None without
             families.
+        groups: [classes] number of the group of each sorted class, likewise.
         nodes: the sorted classes below each node of a hierarchy, as `metabench.api.Split.nodes`, in order.
     """
 
@@ -41,6 +42,7 @@ class Order:
     images: IntArray
     offsets: IntArray
     families: tuple[int, ...] | None = None
+    groups: tuple[int, ...] | None = None
     nodes: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
@@ -65,6 +67,7 @@ class Order:
             images=np.concatenate([np.empty(0, np.int64), *members]),
             offsets=np.cumsum([0, *(len(images) for images in members)], dtype=np.int64),
             families=None if split.families is None else _numbered([int(split.families[c]) for c in classes]),
+            groups=None if split.groups is None else _numbered([int(split.groups[c]) for c in classes]),
             nodes=None if split.nodes is None else _renumbered(split.nodes, classes),
         )
 
@@ -73,22 +76,24 @@ class Order:
 
         Args:
             split: name of the split.
-            shape: shape of the episodes; families and nodes count only where their ways vary.
+            shape: shape of the episodes; families, groups and nodes count only where its rule looks at them.
         """
         counts = np.diff(self.offsets).tolist()
         text = json.dumps(list(zip(self.names, counts, strict=True)), separators=(",", ":"))
-        if shape is not None and shape.sampling is not None:
-            if self.nodes is not None:
-                text += json.dumps({"nodes": self.nodes})
-            elif self.families is not None:
-                text += json.dumps(self.families)
+        sampling = None if shape is None else shape.sampling
+        if sampling == "meta-dataset" and self.nodes is not None:
+            text += json.dumps({"nodes": self.nodes})
+        elif sampling in ("meta-dataset", "one-family") and self.families is not None:
+            text += json.dumps(self.families)
+        elif sampling == "one-of-a-group" and self.groups is not None:
+            text += json.dumps({"groups": self.groups})
         return f"{split}|{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _numbered(families: Sequence[int]) -> tuple[int, ...]:
-    """Return the families numbered from 0 in the order in which they come."""
-    numbers = {family: number for number, family in enumerate(dict.fromkeys(families))}
-    return tuple(numbers[family] for family in families)
+def _numbered(sets: Sequence[int]) -> tuple[int, ...]:
+    """Return the families or groups numbered from 0 in the order in which they come."""
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(sets))}
+    return tuple(numbers[one] for one in sets)
 
 
 def _renumbered(nodes: Sequence[Sequence[int]], classes: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from metabench.data.class_choice import ClassSampling, class_choice, distinct
 from metabench.text import shape_text
 
 IntArray = npt.NDArray[np.int64]
@@ -32,8 +34,9 @@ class EpisodeShape:
         dirichlet: parameter α of a Dirichlet distribution from which an episode draws the share of each class in its
             N · `queries` queries (Veilleux et al. 2021, section 5.1); None gives every class the same share.
         file: hash of the file whose episodes these are; None draws them.
-        sampling: the rule by which each episode draws its way, shots and queries (`metabench.data.meta_dataset`); None
-            gives all episodes the same.
+        sampling: ``meta-dataset``: the rule by which each episode draws its way, shots and queries
+            (`metabench.data.meta_dataset`). Others draw the classes of episodes of one size
+            (`metabench.data.class_choice`); None draws them from all classes.
     """
 
     way: int
@@ -41,7 +44,7 @@ class EpisodeShape:
     queries: int
     dirichlet: float | None = None
     file: str | None = None
-    sampling: Literal["meta-dataset"] | None = None
+    sampling: Literal["meta-dataset"] | ClassSampling | None = None
 
     @property
     def identity(self) -> dict[str, int | float | str]:
@@ -55,7 +58,7 @@ class EpisodeShape:
     @property
     def per_class(self) -> int:
         """Return the number of images that a class must have to be drawn; 0 for the episodes of a file."""
-        if self.sampling is not None:
+        if self.sampling == "meta-dataset":
             return 2
         return 0 if self.file is not None else self.shot + self.queries
 
@@ -67,7 +70,7 @@ class EpisodeShape:
     @property
     def least_way(self) -> int:
         """Return the number of classes that a split must have."""
-        return self.way if self.sampling is None else LEAST_WAYS
+        return LEAST_WAYS if self.sampling == "meta-dataset" else self.way
 
     @property
     def images(self) -> int:
@@ -123,28 +126,43 @@ class EpisodeSampler:
         shape: way, shot and queries of every episode.
         stream: name of the sequence of episodes (split, and names and sizes of its classes).
         seed: seed of the sequence; each pair of stream and seed gives another sequence.
+        groups: [classes] number of the group of each class, for ``one-of-a-group``; None makes each a group of its own.
+        families: [classes] number of the family of each class, for ``one-family``; None makes all one family.
 
     Raises:
-        ValueError: the split has fewer classes than `way`, or a class fewer images than shot + queries.
+        ValueError: the split has fewer classes than `way` (or groups, or the largest family has), or a class fewer
+            images than shot + queries.
     """
 
-    def __init__(self, offsets: npt.ArrayLike, shape: EpisodeShape, stream: str, seed: int) -> None:
+    def __init__(
+        self,
+        offsets: npt.ArrayLike,
+        shape: EpisodeShape,
+        stream: str,
+        seed: int,
+        groups: Sequence[int] | None = None,
+        families: Sequence[int] | None = None,
+    ) -> None:
         self.shape = shape
         self._offsets = np.asarray(offsets, dtype=np.int64)
         self._sizes = np.diff(self._offsets)
         per_class = shape.shot + shape.queries
         if len(self._sizes) < shape.way:
             raise ValueError(f"{shape.way}-way episodes need a split of {shape.way} classes, not {len(self._sizes)}")
+        self._choice = class_choice(shape.sampling, shape.way, len(self._sizes), groups, families)
+        if self._choice.most < shape.way:
+            kind = "groups" if shape.sampling == "one-of-a-group" else "classes of one family"
+            raise ValueError(f"{shape.way}-way episodes need {shape.way} {kind}, not {self._choice.most}")
         if self._sizes.min() < per_class:
             raise ValueError(
                 f"{shape.shot} shots and {shape.queries} queries need {per_class} images of each class, and the "
                 f"smallest class has {self._sizes.min()}"
             )
         self._key = sampler_key(stream, shape, seed)
-        # Words of an episode: classes, order of queries, images, and the shares of the classes.
+        # Words of an episode: classes, order of queries, images, the shares of the classes, and more for the classes.
         draws = shape.way * (1 + shape.queries + shape.shot + self._most_queries)
         draws += 0 if shape.dirichlet is None else shape.way
-        self._draws = draws
+        self._draws = draws + self._choice.further_words
 
     @property
     def _most_queries(self) -> int:
@@ -158,17 +176,18 @@ class EpisodeSampler:
         """Return episodes `first` … `first + count - 1`."""
         way, shot, queries, most = self.shape.way, self.shape.shot, self.shape.queries, self._most_queries
         words = self._words(first, count)
-        class_words, image_words, order_words, share_words = np.split(
-            words, np.cumsum([way, way * (shot + most), way * queries]), axis=1
+        of_shares = 0 if self.shape.dirichlet is None else way
+        class_words, image_words, order_words, share_words, further_words = np.split(
+            words, np.cumsum([way, way * (shot + most), way * queries, of_shares]), axis=1
         )
-        classes = distinct(class_words, np.full(count, len(self._sizes)))
+        classes = self._choice(class_words, further_words[:, : self._choice.further_words])
         sizes = self._sizes[classes]
         within = distinct(image_words.reshape(count * way, shot + most), sizes.reshape(-1))
         images = self._offsets[classes][:, :, None] + within.reshape(count, way, shot + most)
         labels = np.broadcast_to(np.arange(way)[:, None], (count, way, shot + most))
         asked = np.full((count, way), queries)
         if self.shape.dirichlet is not None:
-            shares = dirichlet_shares(share_words[:, :way], self.shape.dirichlet)
+            shares = dirichlet_shares(share_words, self.shape.dirichlet)
             asked = counts_of_shares(shares, way * queries, sizes - shot)
         # The first images of a class are its support images, the next its queries; every episode has way · queries.
         is_query = np.arange(most) < asked[:, :, None]
@@ -206,30 +225,6 @@ def episode_words(key: str, first: int, count: int, draws: int) -> npt.NDArray[n
     number = int.from_bytes(bytes.fromhex(key), "little")
     words = np.random.Philox(key=number, counter=first * counters).random_raw(count * counters * _WORDS_PER_COUNTER)
     return np.asarray(words, dtype=np.uint64).reshape(count, -1)
-
-
-def distinct(words: npt.NDArray[np.uint64], limits: IntArray) -> IntArray:
-    """Map random words to distinct integers below each row's limit.
-
-    All subsets are equally likely. The k-th number is drawn from ``limit - k`` values and moved past the earlier ones,
-    smallest first. The modulo's bias is below limit / 2^64.
-
-    Args:
-        words: [R, n] random words.
-        limits: [R] exclusive upper bounds.
-
-    Returns:
-        [R, n] integers; the first of each row, as many as its limit, are distinct and below it.
-    """
-    rows, n = words.shape
-    chosen = np.empty((rows, n), dtype=np.int64)
-    for k in range(n):
-        value = (words[:, k] % np.maximum(limits - k, 1).astype(np.uint64)).astype(np.int64)
-        taken = np.sort(chosen[:, :k], axis=1)
-        for j in range(k):
-            value += value >= taken[:, j]
-        chosen[:, k] = value
-    return chosen
 
 
 def dirichlet_shares(words: npt.NDArray[np.uint64], alpha: float) -> npt.NDArray[np.float64]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from metabench.data.sampler import EpisodeIndices, IntArray, distinct, episode_words
+from metabench.data.class_choice import distinct
+from metabench.data.sampler import EpisodeIndices, IntArray, episode_words
 from metabench.errors import CellFailed
 
 

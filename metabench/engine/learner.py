@@ -40,7 +40,7 @@ from metabench.machine.memory import PeakMemory
 from metabench.machine.meter import Meter
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
-from metabench.planning.plan import check_cell, fits
+from metabench.planning.plan import check_cell, check_split, fits
 from metabench.records.record import EpisodeResults, Usage
 from metabench.records.trained import Trained, TrainingFiles
 from metabench.registry.configs import validate_config
@@ -362,6 +362,7 @@ def make_learner(
                 selection: rows.of(selection.on, algorithm) if selection.on else splits for selection in selections
             }
             if schedule.shape is not None:
+                check_split(trained_on["train"], schedule.shape, training.dataset.label, "train")
                 few = training_stream(training, splits, device).batch(0, min(2, schedule.batch))
                 set_batchings(algorithm, few, trains=trained is None)
             elif selections:  # only validations and tests have episodes

@@ -216,9 +216,10 @@ class EpisodeStream:
         key = self._order.stream(stream, shape)
         if self._named is not None:
             return FixedEpisodes(self._named, split, self._order, sampler_key(key, shape, seed))
-        if shape.sampling is not None:
-            return MetaDatasetSampler(self._order.offsets, shape, key, seed, self._order.families, self._order.nodes)
-        return EpisodeSampler(self._order.offsets, shape, key, seed)
+        order = self._order
+        if shape.sampling == "meta-dataset":
+            return MetaDatasetSampler(order.offsets, shape, key, seed, order.families, order.nodes)
+        return EpisodeSampler(order.offsets, shape, key, seed, order.groups, order.families)
 
     def _own_groups(self, classes: int) -> IntArray:
         """Return a group for each class, numbered in sorted order; that of a class that is not drawn is of no use."""

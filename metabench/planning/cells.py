@@ -105,6 +105,8 @@ class Selection:
         shape = f"{self.shape.way}way-{self.shape.shot}shot-{self.shape.queries}queries"
         if self.shape.dirichlet is not None:
             shape += f"-dirichlet{self.shape.dirichlet:g}"
+        if self.shape.sampling is not None:
+            shape += f"-{self.shape.sampling}"
         rest = [self.params] if self.params != "{}" else []
         rest += [json.dumps(self.on.settings, sort_keys=True)] if self.on else []
         return "-".join([shape, *(_hash(text)[:8] for text in rest)])
@@ -114,6 +116,8 @@ class Selection:
         shape = f"{self.shape}, {self.shape.queries} queries"
         if self.shape.dirichlet is not None:
             shape += f" (Dirichlet {self.shape.dirichlet:g})"
+        if self.shape.sampling is not None:
+            shape += f" ({self.shape.sampling})"
         params = json.loads(self.params)
         on = [f"of {self.on.label}"] if self.on else []
         return ", ".join([shape, *(f"{name} {value}" for name, value in params.items()), *on])

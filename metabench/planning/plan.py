@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from metabench.data.class_choice import class_choice
+from metabench.data.order import Order
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed
 from metabench.files import sha256_of
@@ -25,7 +27,7 @@ from metabench.registry.manager import PluginManager
 if TYPE_CHECKING:  # imports torch
     from metabench.api import SourceSplit, Split, SplitSize
 
-__all__ = ["check_cell", "classes_left_out", "datasets_of", "episodes_by_split", "fits", "make_plan"]
+__all__ = ["check_cell", "check_split", "classes_left_out", "datasets_of", "episodes_by_split", "fits", "make_plan"]
 
 
 def make_plan(suite: Suite, file: SuiteFile, plugins: PluginManager, targets: Targets | None = None) -> list[Cell]:
@@ -86,11 +88,11 @@ class _Planner:
         suite = self._suite
         pairs = [(pair, way) for pair in suite.pairs for way in self._ways(pair[1])]
         for ((trained_on, tested_on), way), shot in product(pairs, suite.shots):
-            shape = self._shape(way, shot)
             datasets = self._datasets[trained_on], self._datasets[tested_on]
             for label in suite.algorithms:
                 if label in self._floors and not self._has_floors(trained_on, tested_on):
                     continue
+                shape = self._shape(label, way, shot)
                 planned = [
                     cell
                     for backbone in self._backbones[label].values()
@@ -114,7 +116,7 @@ class _Planner:
 
     def _varies(self, dataset: Choice) -> bool:
         """Return whether the test episodes of a dataset have different ways and shots."""
-        varies = self._suite.eval.sampling is not None or (self._fixed is not None and self._fixed[1].varies)
+        varies = self._suite.eval.sampling == "meta-dataset" or (self._fixed is not None and self._fixed[1].varies)
         return varies and self._tasks[dataset.label] == "classification"
 
     def _check_tasks(self) -> None:
@@ -134,6 +136,11 @@ class _Planner:
         for name in () if classified else ("strangers", "corruptions"):
             if getattr(self._suite.eval, name):
                 raise self._file.error(("eval", name), f"a regression has neither classes nor images: remove '{name}'")
+        for label, entry in self._suite.algorithms.items():
+            if entry.test.model_fields_set and any(self._varies(choice) for choice in self._datasets.values()):
+                raise self._file.error(
+                    ("algorithms", label, "test"), "test episodes have sizes of their own: remove 'test'"
+                )
         several = (len(self._suite.ways or []), len(self._suite.shots)) != (1, 1)
         if several and classified and any(self._varies(self._datasets[label]) for label in classified):
             raise self._file.error(
@@ -173,7 +180,7 @@ class _Planner:
             sizes = self._sizes[dataset.label]
             problem = _misfit(asked, dataset.label, split, sizes[split]) if sizes else None
             if problem:
-                place = ("eval", "sampling") if asked.sampling else places[problem.dimension]
+                place = ("eval", "sampling") if asked.sampling == "meta-dataset" else places[problem.dimension]
                 raise self._file.error(place, problem.message)
         self._check_training(label, cell)
 
@@ -277,7 +284,7 @@ class _Planner:
         source = self._sources[label][kind]
         if not isinstance(source, str):
             return None
-        shape = self._shape(test.way, self._suite.shots[0])
+        shape = self._shape(label, test.way, self._suite.shots[0])
         of_source = self._limit_of_source(label, kind, source, limit)
         training = self._training(source, dataset, self._of(source, backbone), shape, seed, of_source)
         return Snapshot(training, self._selection(source, shape))
@@ -324,11 +331,13 @@ class _Planner:
             place = ("algorithms", label, kind)
             raise self._file.error(place, f"cannot read {source}: {error.strerror}") from error
 
-    def _shape(self, way: int, shot: int) -> EpisodeShape:
-        """Return the shape of test episodes."""
-        settings = self._suite.eval
+    def _shape(self, label: str, way: int, shot: int) -> EpisodeShape:
+        """Return the shape of an algorithm's test episodes, or of its validation episodes where a test varies."""
+        settings, own = self._suite.eval, self._suite.algorithms[label].test
         alpha = settings.dirichlet_alpha if settings.query_balance == "dirichlet" else None
-        return EpisodeShape(way, shot, self._suite.queries, alpha)
+        queries = _queries(own.queries or self._suite.queries, shot)
+        sampling = own.sampling or settings.sampling
+        return EpisodeShape(way, shot, queries, alpha, sampling=None if sampling == "meta-dataset" else sampling)
 
     def _testing(self, dataset: Choice, shape: EpisodeShape) -> Testing:
         settings = self._suite.eval
@@ -363,7 +372,12 @@ class _Planner:
 
 
 #: Training settings of algorithms that train on episodes only, and of those that train on images only.
-_OF_EPISODES, _OF_IMAGES = ("meta_batch", "way", "shot", "queries"), ("batch", "epochs")
+_OF_EPISODES, _OF_IMAGES = ("meta_batch", "way", "shot", "queries", "sampling"), ("batch", "epochs")
+
+
+def _queries(queries: int | str, shot: int) -> int:
+    """Return the queries of a class, of which ``shot`` means as many as support images."""
+    return shot if isinstance(queries, str) else queries
 
 
 def _is_trained(suite: Suite, label: str, trains_on: str) -> bool:
@@ -410,7 +424,9 @@ def _schedule(suite: Suite, file: SuiteFile, label: str, trains_on: str, test: E
         raise file.error(place if own.model_fields_set else ("train",), f"{missing}, for '{label}'")
     every = setting("validate_every")
     way = setting("way") or test.way if test.way > 1 else 1
-    shape = EpisodeShape(way, setting("shot") or test.shot, setting("queries") or test.queries)
+    shot = setting("shot") or test.shot
+    queries = _queries(setting("queries") or test.queries, shot)
+    shape = EpisodeShape(way, shot, queries, sampling=setting("sampling") or test.sampling)
     return Schedule(
         steps=steps,
         batch=setting("batch" if on_images else "meta_batch"),
@@ -439,19 +455,42 @@ def check_cell(cell: Cell, datasets: Mapping[str, Mapping[str, Split | SourceSpl
         CellFailed: a split is too small.
     """
     for name, (choice, shape) in episodes_by_split(cell).items():
-        split = datasets[choice.label][name]
-        if not _has_rows(split):
-            continue
-        drawn = split.size.classes - classes_left_out(split, shape)
-        if drawn < shape.least_way:
-            problem = _misfit(shape, choice.label, name, split.size)
-            raise CellFailed(
-                problem.message
-                if problem
-                else f"{shape.least_way} ways asked of '{choice.label}', but only {drawn} of the "
-                f"{split.size.classes} classes of its {name} split have {shape.per_class} images "
-                f"({shape.shot} shots + {shape.queries} queries): lower the ways, the shots or the queries"
-            )
+        check_split(datasets[choice.label][name], shape, choice.label, name)
+
+
+def check_split(split: Split | SourceSplit, shape: EpisodeShape, dataset: str, name: str) -> None:
+    """Check that a split has enough classes that can be drawn for episodes of a shape.
+
+    Args:
+        split: the split.
+        shape: the shape.
+        dataset: label of the dataset.
+        name: name of the split.
+
+    Raises:
+        CellFailed: it is too small, or has not what the rule of its classes asks for.
+    """
+    if not _has_rows(split):
+        return
+    rules = {"one-of-a-group": ("groups", split.groups), "one-family": ("families", split.families)}
+    kind, sets = rules.get(shape.sampling or "", ("", ()))
+    if sets is None:
+        raise CellFailed(f"the classes of '{dataset}' have no {kind}: remove sampling: {shape.sampling}")
+    if problem := _misfit(shape, dataset, name, split.size):
+        raise CellFailed(problem.message)
+    drawn = split.size.classes - classes_left_out(split, shape)
+    if drawn < shape.least_way:
+        raise CellFailed(
+            f"{shape.least_way} ways asked of '{dataset}', but only {drawn} of the {split.size.classes} classes of its "
+            f"{name} split have {shape.per_class} images ({shape.shot} shots + {shape.queries} queries): lower the "
+            "ways, the shots or the queries"
+        )
+    if (most := most_ways(split, shape)) < shape.least_way:
+        together = "groups of classes" if shape.sampling == "one-of-a-group" else "classes of one family"
+        raise CellFailed(
+            f"{shape.least_way} ways asked of '{dataset}', whose {name} split has at most {most} {together} "
+            f"(sampling: {shape.sampling}): lower the ways"
+        )
 
 
 def datasets_of(cells: Iterable[Cell]) -> dict[str, Choice]:
@@ -480,6 +519,12 @@ def classes_left_out(split: Split, shape: EpisodeShape) -> int:
     return int((split.offsets.diff() < shape.per_class).sum())
 
 
+def most_ways(split: Split, shape: EpisodeShape) -> int:
+    """Return the largest way of episodes of a shape: of its classes with enough images that may stand together."""
+    order = Order.of(split, shape.per_class)
+    return class_choice(shape.sampling, shape.way, len(order.names), order.groups, order.families).most
+
+
 def _has_rows(split: Split | SourceSplit) -> TypeGuard[Split]:
     """Return whether episodes are drawn from classes; a source makes as many points as are asked for."""
     from metabench.api import Split
@@ -490,7 +535,7 @@ def _has_rows(split: Split | SourceSplit) -> TypeGuard[Split]:
 def fits(shape: EpisodeShape, splits: Mapping[str, Split | SourceSplit]) -> bool:
     """Return whether loaded data have enough classes and images for validation episodes of a shape."""
     split = splits["val"]
-    return not _has_rows(split) or split.size.classes - classes_left_out(split, shape) >= shape.least_way
+    return not _has_rows(split) or most_ways(split, shape) >= shape.least_way
 
 
 @dataclass(frozen=True)
@@ -507,7 +552,7 @@ class _Misfit:
 
 
 def _misfit(shape: EpisodeShape, dataset: str, split: str, size: SplitSize) -> _Misfit | None:
-    if shape.sampling is not None:
+    if shape.sampling == "meta-dataset":
         if size.classes >= shape.least_way and size.most_images >= shape.per_class:
             return None
         return _Misfit(

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from metabench.data.class_choice import ClassSampling
 from metabench.errors import SuiteError, nearest, shown
 from metabench.files import is_weights_file
 from metabench.planning.distortions import Distortion
@@ -69,6 +70,10 @@ class DatasetEntry(Entry):
     licence: str = ""
 
 
+#: Number of queries of a class; ``shot`` has as many as there are support images of each class.
+Queries = PositiveInt | Literal["shot"]
+
+
 class TrainOverrides(_Section):
     """Training settings of one algorithm, which override `Train`."""
 
@@ -78,7 +83,8 @@ class TrainOverrides(_Section):
     batch: PositiveInt | None = None
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
-    queries: PositiveInt | None = None
+    queries: Queries | None = None
+    sampling: ClassSampling | None = None
     classes: Numbers | None = None
     images_per_class: Numbers | None = None
     augment: list[Distortion] | None = None
@@ -134,6 +140,18 @@ class Tuned(_Section):
     failed: int = Field(default=0, ge=0)
 
 
+class TestOverrides(_Section):
+    """Test settings of one algorithm, which override the suite's: its episodes are not those of the others.
+
+    Attributes:
+        queries: query images of each class.
+        sampling: rule by which an episode draws its classes.
+    """
+
+    queries: Queries | None = None
+    sampling: ClassSampling | None = None
+
+
 class AlgorithmEntry(Entry):
     """An algorithm of a suite.
 
@@ -141,6 +159,7 @@ class AlgorithmEntry(Entry):
         precision: overrides the suite's precision; None keeps it.
         backbone: overrides parameters of the backbone, e.g. ``{"norm": "batch"}``.
         train: overrides training settings; None trains nothing.
+        test: overrides the shape of the test episodes, and so of the validation episodes.
         weights: label of the algorithm whose trained weights are tested, or a file of weights; nothing is trained.
         init: label of the algorithm whose weights the training starts from, or a file of weights.
         teacher: label of the algorithm that the training learns from.
@@ -150,6 +169,7 @@ class AlgorithmEntry(Entry):
     precision: Precision | None = None
     backbone: dict[str, Any] = Field(default_factory=dict)
     train: OrNone[TrainOverrides] = TrainOverrides()
+    test: TestOverrides = TestOverrides()
     weights: str | None = Field(default=None, min_length=1)
     init: str | None = Field(default=None, min_length=1)
     teacher: str | None = Field(default=None, min_length=1)
@@ -176,6 +196,8 @@ class Train(_Section):
         way: classes of a training episode; None means as in the test.
         shot: support images of each class of a training episode; None means as in the test.
         queries: query images of each class of a training episode; None means as in the test.
+        sampling: rule by which a training episode draws its classes (`metabench.data.class_choice`); None means as in
+            the test, of a test of one shape.
         classes: number of training classes, which the training seed draws; None means all. A list makes cells of each.
         images_per_class: largest number of images of a training class, in the same way.
         augment: distortions of training images, in the order in which they are applied.
@@ -194,7 +216,8 @@ class Train(_Section):
     batch: PositiveInt = 64
     way: int | None = Field(default=None, ge=2)
     shot: PositiveInt | None = None
-    queries: PositiveInt | None = None
+    queries: Queries | None = None
+    sampling: ClassSampling | None = None
     classes: Numbers | None = None
     images_per_class: Numbers | None = None
     augment: list[Distortion] = Field(default_factory=list)
@@ -243,7 +266,9 @@ class Evaluation(_Section):
             Dirichlet distribution (Veilleux et al. 2021, section 5.1), in validation, too.
         dirichlet_alpha: parameter α of that distribution.
         sampling: ``meta-dataset`` draws way, shots and queries of each test episode (`metabench.data.meta_dataset`);
-            those of the suite are then of validation, and by default of training.
+            those of the suite are then of validation, and by default of training. ``one-of-a-group`` and
+            ``one-family`` draw the classes of an episode (`metabench.data.class_choice`), of validation and by default
+            of training, too.
         episodes_file: file of the test episodes (`metabench.data.episodes_files`), relative to the suite's; None draws
             them.
         time_limit: most seconds of a test; a longer one fails its cell. None sets no limit.
@@ -262,7 +287,7 @@ class Evaluation(_Section):
     seed: int = Field(default=0, ge=0)
     query_balance: Literal["equal", "dirichlet"] = "equal"
     dirichlet_alpha: PositiveFloat = 2.0
-    sampling: Literal["meta-dataset"] | None = None
+    sampling: Literal["meta-dataset"] | ClassSampling | None = None
     episodes_file: str | None = Field(default=None, min_length=1)
     time_limit: PositiveFloat | None = None
     keep_outputs: int = Field(default=1000, ge=0)
@@ -283,12 +308,16 @@ class Evaluation(_Section):
             raise ValueError(f"until.at_most ({self.until.at_most}) is less than episodes ({self.episodes})")
         if self.episodes_file is not None and self.query_balance != "equal":
             raise ValueError("the file of episodes says how many queries a class has: remove query_balance")
-        if self.sampling is not None and (self.episodes_file is not None or self.query_balance != "equal"):
+        if self.sampling == "meta-dataset" and (self.episodes_file is not None or self.query_balance != "equal"):
             raise ValueError("sampling draws the sizes of episodes: remove episodes_file and query_balance")
-        if self.sampling is not None or self.episodes_file is not None:
+        if self.sampling is not None and self.episodes_file is not None:
+            raise ValueError("the file of episodes says which classes they have: remove sampling")
+        if self.sampling == "meta-dataset" or self.episodes_file is not None:
             for name in ("strangers", "corruptions"):
                 if getattr(self, name):
                     raise ValueError(f"{name} are of drawn episodes of one shape: remove {name}")
+        if self.sampling is not None and self.strangers:
+            raise ValueError("strangers are drawn from all other classes: remove strangers or sampling")
         return self
 
 
@@ -350,7 +379,7 @@ class Suite(_Section):
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
     ways: list[PositiveInt] | None = Field(default=None, min_length=1)
     shots: list[PositiveInt] = Field(min_length=1)
-    queries: PositiveInt = 15
+    queries: Queries = 15
     seeds: list[int] = Field(default=[0], min_length=1)
     exclude: list[Exclusion] = []
     floors: bool = False

@@ -11,6 +11,7 @@ from kept_results import KeptResults
 from metabench.analysis.published import compare_published
 from metabench.analysis.standings import Row, make_tables
 from metabench.analysis.stats import DataIntervals, mean_interval
+from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
 from metabench.planning.suite import read_suite, resolve
 from metabench.records.record import EpisodeResults, Record
@@ -307,6 +308,37 @@ def paths(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from paths(value, f"{prefix}{key}.")
 
 
+def reference_cells(suite: str, plugins: PluginManager) -> list[Cell]:
+    return make_plan(*resolve(read_suite(plugins.suite_path(suite)), ""), plugins)
+
+
+@pytest.mark.parametrize(
+    ("suite", "differences"),
+    [
+        ("omniglot-reference-maml", {"maml": []}),
+        ("omniglot-reference-reptile", {"reptile": [], "reptile-inductive": []}),
+        (
+            "omniglot-reference",
+            {
+                "protonet": ["trained again on train and validation classes together"],
+                "matchingnet": ["algorithm.params.scale: 1.0 there, 10.0 here"],
+                "siamese": ["Koch's larger network and images of 105 pixels", "its protocol is not described"],
+            },
+        ),
+    ],
+)
+def test_reference_suites_have_the_published_protocols(
+    suite: str, differences: dict[str, list[str]], plugins: PluginManager, make_record: Make
+) -> None:
+    for cell in reference_cells(suite, plugins):
+        accuracy = {"mean": 0.9, "ci95": 0.01, "std": 0.1, "episodes": cell.test.episodes}
+        labels = {"algorithm": cell.algorithm.label, "dataset": "omniglot", "way": cell.shape.way}
+        record = make_record(accuracy=accuracy, identity=cell.identity, shot=cell.shape.shot, **labels)
+        found = compare_published(record, plugins.published_results())
+        assert found is not None
+        assert list(found.differences) == differences[cell.algorithm.label]
+
+
 def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManager) -> None:
     results = plugins.published_results()
     known = {"test.episodes"}
@@ -322,6 +354,8 @@ def test_every_built_in_result_is_a_fraction_with_a_source(plugins: PluginManage
     ):
         cells = make_plan(*resolve(read_suite(plugins.suite_path(name)), "paper"), plugins)
         known |= {path for cell in cells for path in paths(cell.identity)}
+    for cell in reference_cells("omniglot-reference-maml", plugins):
+        known |= set(paths(cell.identity))
     of_omniglot = [entry for entry in results if entry.dataset == "omniglot"]
     assert {entry.algorithm for entry in of_omniglot} == {"maml", "reptile", "protonet", "matchingnet", "siamese"}
     for entry in results:

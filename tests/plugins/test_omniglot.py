@@ -106,6 +106,8 @@ def names_below(folder: Path) -> list[str]:
         ("vinyals", "none", (1028, 172, 423)),
         ("lake", "all", (3168, 688, 2636)),
         ("lake", "none", (792, 172, 659)),
+        ("random", "all", (4400, 400, 1692)),
+        ("random", "train", (4400, 100, 423)),
         ("cross-char", "none", (1597, 13, 13)),
     ],
 )
@@ -116,7 +118,7 @@ def test_the_splits_have_the_known_sizes(split: Any, rotations: Any, sizes: tupl
     }
 
 
-@pytest.mark.parametrize("split", ["vinyals", "lake", "cross-char"])
+@pytest.mark.parametrize("split", ["vinyals", "lake", "random", "cross-char"])
 @pytest.mark.parametrize("rotations", ["all", "train", "none"])
 def test_the_splits_are_as_announced_and_disjoint(omniglot_pack: Pack, split: Any, rotations: Any) -> None:
     dataset = Omniglot(OmniglotConfig(split=split, rotations=rotations))
@@ -135,6 +137,17 @@ def test_all_but_the_latin_alphabet_trains_for_emnist(omniglot_pack: Pack) -> No
     splits = Omniglot(OmniglotConfig(split="cross-char", rotations="none")).split(omniglot_pack)
     latin = {name: {c.split("/")[1] == "Latin" for c in found.class_names} for name, found in splits.items()}
     assert latin == {"train": {False}, "val": {True}, "test": {True}}
+
+
+def test_the_seed_draws_the_random_split(omniglot_pack: Pack) -> None:
+    def tested(seed: int) -> list[str]:
+        config = OmniglotConfig(split="random", split_seed=seed, rotations="none")
+        return list(Omniglot(config).split(omniglot_pack)["test"].class_names)
+
+    assert tested(0) == tested(0)
+    assert tested(0) != tested(1)
+    alphabets = {name.split("/")[1] for name in tested(0)}
+    assert len(alphabets) > 45, "characters of nearly every alphabet"
 
 
 def test_the_families_are_the_alphabets(omniglot_pack: Pack) -> None:

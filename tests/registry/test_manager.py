@@ -94,7 +94,7 @@ def test_a_distribution_adds_to_the_built_ins(distributions: Distributions) -> N
 def test_the_built_ins_use_the_same_entry_points() -> None:
     plugins = manager("metabench")
     assert set(plugins.algorithms()) == BUILT_IN
-    of_papers = {"conv4", "conv-512", "resnet10", "resnet12", "resnet18", "wrn28-10"}
+    of_papers = {"conv4", "conv-512", "koch", "resnet10", "resnet12", "resnet18", "wrn28-10"}
     of_libraries = {"efficientnet-lite0", "timm", "torchvision"}
     assert set(plugins.backbones()) == {"identity", "mlp"} | of_papers | of_libraries
     published = {"miniimagenet", "tieredimagenet", "cifarfs", "fc100", "cub", "emnist", "metaalbum", "metadataset"}

@@ -22,6 +22,13 @@ BACKBONES = [
         "https://arxiv.org/abs/1805.08136",
     ),
     BackboneSpec(
+        "koch",
+        f"{_HERE}.koch:Koch",
+        "the network of Siamese networks on Omniglot: four convolutions of 10×10 to 4×4 filters",
+        "Koch et al. 2015",
+        "https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf",
+    ),
+    BackboneSpec(
         "resnet12",
         f"{_HERE}.resnet12:ResNet12",
         "four residual blocks of three convolutions, each halving the image, with DropBlock",

@@ -47,6 +47,8 @@ _SIDE = 105
 _FIRST_TEST: Mapping[str, int] = {"vinyals": 1200, "lake": 964}
 _VAL_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 _VAL_CHARACTERS = 172
+#: Validation and test characters of the random split: Finn et al. 2017 and their code (``data_generator.py``).
+_RANDOM_VAL, _RANDOM_TEST = 100, 423
 #: The alphabet of which EMNIST has the letters, and its number of characters.
 _LATIN = ("Latin", 26)
 
@@ -68,7 +70,8 @@ class OmniglotConfig(api.Config):
     """Parameters of `Omniglot`.
 
     Attributes:
-        split: ``vinyals``, ``lake`` or ``cross-char``; see `Omniglot`.
+        split: ``vinyals``, ``lake``, ``random`` or ``cross-char``; see `Omniglot`.
+        split_seed: seed of the split ``random``; the others have none.
         rotations: splits in which a character makes four classes, rotated by 0, 90, 180 and 270 degrees: ``all``
             (ProtoNet), ``train`` (Reptile), or ``none``.
         invert: whether strokes are 255 on 0 (MAML, ProtoNet), or 0 on 255, as in the files (Reptile).
@@ -76,7 +79,8 @@ class OmniglotConfig(api.Config):
             LANCZOS.
     """
 
-    split: Literal["vinyals", "lake", "cross-char"] = "vinyals"
+    split: Literal["vinyals", "lake", "random", "cross-char"] = "vinyals"
+    split_seed: int = Field(default=0, ge=0)
     rotations: Literal["all", "train", "none"] = "all"
     invert: bool = True
     image_size: int = Field(default=28, ge=8, le=_SIDE)
@@ -91,6 +95,8 @@ class Omniglot(api.Dataset):
     * ``lake`` (Lake et al. 2015): 792 train, 172 val, 659 test. Train and val are the 964 background characters, test
       the evaluation characters. Checkpoints must be chosen on classes of neither train nor test, so val is the five
       alphabets that ``vinyals`` validates on.
+    * ``random`` (Finn et al. 2017, and their code): 1100 train, 100 val, 423 test, drawn by `split_seed` from all
+      characters, so that those of one alphabet are in all three.
     * ``cross-char`` (Chen et al. 2019), to be tested on EMNIST: 1597 train, all but Latin; 13 Latin characters each in
       val and test, which that protocol takes from EMNIST.
     """
@@ -104,7 +110,7 @@ class Omniglot(api.Dataset):
 
     config: OmniglotConfig
     #: All configurations of one `image_size` share a pack.
-    split_parameters: ClassVar[Sequence[str]] = ("split", "rotations", "invert")
+    split_parameters: ClassVar[Sequence[str]] = ("split", "split_seed", "rotations", "invert")
 
     def raw_files(self, files: api.DatasetFiles) -> Sequence[Path]:
         """Return the folder or zip of each part, where both are there."""
@@ -146,6 +152,8 @@ class Omniglot(api.Dataset):
         if self.config.split == "cross-char":
             half = _LATIN[1] // 2
             characters = {"train": total - 2 * half, "val": half, "test": half}
+        elif self.config.split == "random":
+            characters = {"train": total - _RANDOM_VAL - _RANDOM_TEST, "val": _RANDOM_VAL, "test": _RANDOM_TEST}
         else:
             first_test = _FIRST_TEST[self.config.split]
             train = first_test - _VAL_CHARACTERS
@@ -162,6 +170,11 @@ class Omniglot(api.Dataset):
             latin = [c for c, alphabet in enumerate(alphabets) if alphabet == _LATIN[0]]
             others = [c for c, alphabet in enumerate(alphabets) if alphabet != _LATIN[0]]
             return {"train": others, "val": latin[0::2], "test": latin[1::2]}
+        if self.config.split == "random":
+            drawn = np.random.default_rng(self.config.split_seed).permutation(len(alphabets)).tolist()
+            val_from, test_from = len(drawn) - _RANDOM_VAL - _RANDOM_TEST, len(drawn) - _RANDOM_TEST
+            parts = {"train": drawn[:val_from], "val": drawn[val_from:test_from], "test": drawn[test_from:]}
+            return {name: sorted(part) for name, part in parts.items()}
         first_test = _FIRST_TEST[self.config.split]
         return {
             "train": [c for c in range(first_test) if alphabets[c] not in _VAL_ALPHABETS],
