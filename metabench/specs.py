@@ -171,6 +171,99 @@ class MetricSpec(Spec):
 
 
 @dataclass(frozen=True)
+class Float:
+    """A number that ``metabench tune`` searches for a parameter.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        log: whether equal factors, not equal steps, are equally likely; `low` is positive then.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the bounds; see `_check_bounds`."""
+        _check_bounds(self.low, self.high, self.log)
+
+    def __str__(self) -> str:
+        """Return a text for people, e.g. ``"0.001 … 0.1, log"``."""
+        return f"{self.low:g} … {self.high:g}{', log' if self.log else ''}"
+
+    def contains(self, value: object) -> bool:
+        """Return whether the search may find a value."""
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number that ``metabench tune`` searches for a parameter; attributes as of `Float`."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the bounds; see `_check_bounds`."""
+        _check_bounds(self.low, self.high, self.log)
+
+    def __str__(self) -> str:
+        """Return a text for people, e.g. ``"1 … 10"``."""
+        return f"{self.low} … {self.high}{', log' if self.log else ''}"
+
+    def contains(self, value: object) -> bool:
+        """Return whether the search may find a value."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Values of which ``metabench tune`` searches one for a parameter.
+
+    Attributes:
+        values: numbers, texts, booleans or None; at least two.
+    """
+
+    values: Sequence[float | str | bool | None]
+
+    def __post_init__(self) -> None:
+        """Check the number of values.
+
+        Raises:
+            ValueError: there are fewer than two.
+        """
+        if len(self.values) < 2:
+            raise ValueError("there is nothing to search among fewer than two values")
+
+    def __str__(self) -> str:
+        """Return a text for people, e.g. ``"UN, L2N or CL2N"``."""
+        *first, last = map(str, self.values)
+        return f"{', '.join(first)} or {last}"
+
+    def contains(self, value: object) -> bool:
+        """Return whether the search may find a value."""
+        return any(type(value) is type(other) and value == other for other in self.values)
+
+
+#: What is searched for one parameter (`metabench.api.Config.search_space`).
+SearchRange = Float | Integer | OneOf
+
+
+def _check_bounds(low: float, high: float, log: bool) -> None:
+    """Check the bounds of a search.
+
+    Raises:
+        ValueError: they are not in order, or a logarithm has no lower bound.
+    """
+    if not low < high:
+        raise ValueError(f"the lower bound of a search ({low}) must be below the upper one ({high})")
+    if log and low <= 0:
+        raise ValueError(f"a logarithmic search begins above 0, not at {low}")
+
+
+@dataclass(frozen=True)
 class PublishedResult:
     """A published accuracy, shown beside the measured one.
 

@@ -43,6 +43,7 @@ ORDER = [
     "contracts",
     "executors",
     "reporting",
+    "tuning",
     "learners",
     "exchange",
     "verification",

@@ -7,7 +7,7 @@ import inspect
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -19,6 +19,7 @@ from metabench.planning.suite import read_suite, resolve
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry import hookspecs
+from metabench.registry.configs import search_space
 from metabench.registry.manager import PluginManager
 from test_architecture import ORDER
 
@@ -80,6 +81,19 @@ def test_the_suite_page_lists_every_key() -> None:
     for key in keys:
         if key != "profile":
             assert re.search(rf"\b{key}\b", page), f"docs/suites.md does not mention {key}"
+
+
+def test_the_documented_search_space_is_that_of_its_parameters() -> None:
+    documented: dict[str, Any] = {"__name__": "documented"}
+    exec(blocks("docs/tuning.md", "python")[0], documented)
+    assert set(search_space(documented["MyConfig"])) == {"lr", "temperature", "steps", "distance"}
+
+
+def test_the_documented_search_is_of_a_suite_that_is_installed() -> None:
+    commands = [shlex.split(line) for line in blocks("docs/tuning.md", "sh")[0].splitlines()]
+    name = next(words[2] for words in commands if words[:2] == ["metabench", "tune"])
+    suite, _ = resolve(read_suite(PluginManager.from_environment().suite_path(name)))
+    assert suite.name == name
 
 
 def test_the_documented_plugin_runs_in_a_suite(

@@ -107,6 +107,11 @@ class Row:
     looks: int | None = None
 
     @property
+    def tuning_trials(self) -> int | None:
+        """Return the number of trials by which the parameters were found (`Record.trials`); None where none says."""
+        return next((record.trials for record in self.records if record.trials is not None), None)
+
+    @property
     def finished(self) -> list[Record]:
         """Return the records that are ok."""
         return [record for record in self.records if record.status == "ok"]

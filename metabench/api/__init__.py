@@ -23,6 +23,7 @@ from metabench.api.weights_files import load_weights_file
 from metabench.errors import CellFailed, DataError, Unfit, in_one_line, nearest
 from metabench.files import is_weights_file
 from metabench.packs import ClassImages, Pack
+from metabench.specs import Float, Integer, OneOf, SearchRange
 
 
 def __getattr__(name: str) -> NoReturn:
@@ -47,15 +48,19 @@ __all__ = [
     "Episode",
     "EpisodeSource",
     "Episodes",
+    "Float",
     "Images",
     "Inspection",
+    "Integer",
     "Metrics",
     "ModuleBackbone",
     "ModuleConfig",
+    "OneOf",
     "Pack",
     "Progress",
     "Regression",
     "Rows",
+    "SearchRange",
     "Setup",
     "SourceSplit",
     "Split",

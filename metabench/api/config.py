@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from metabench.specs import SearchRange
+
 
 class Config(BaseModel):
-    """Parameters that a suite may set: typed, frozen, without unknown names."""
+    """Parameters that a suite may set: typed, frozen, without unknown names.
+
+    Attributes:
+        search_space: what ``metabench tune`` searches, by name of a parameter; only algorithms are tuned.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+
+    search_space: ClassVar[Mapping[str, SearchRange]] = {}
 
 
 def at_test(default: Any, **constraints: Any) -> Any:

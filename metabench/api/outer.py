@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from metabench.api.config import Config
 from metabench.errors import Unfit
+from metabench.specs import Float, SearchRange
 
 
 class AlgorithmConfig(Config):
@@ -33,6 +34,8 @@ class AlgorithmConfig(Config):
         decay: the factor of the schedule ``step``.
         clip: largest norm of the gradient, which is scaled down to it; None never scales.
     """
+
+    search_space: ClassVar[Mapping[str, SearchRange]] = {"lr": Float(1e-4, 1e-2, log=True)}
 
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     lr: PositiveFloat = 1e-3

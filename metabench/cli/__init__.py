@@ -27,6 +27,7 @@ from metabench.cli.schema import schema
 from metabench.cli.score import score
 from metabench.cli.site import site
 from metabench.cli.streams import lasting_streams, say
+from metabench.cli.tune import tune
 from metabench.cli.validate import validate
 from metabench.cli.verify import verify
 from metabench.errors import MetabenchError
@@ -45,7 +46,7 @@ def cli() -> None:
 
 
 for command in (
-    *(run, list_, validate, data, leaderboard, report, site, compare, history, score, invalidate),
+    *(run, tune, list_, validate, data, leaderboard, report, site, compare, history, score, invalidate),
     *(predict, export, episodes, import_, schema, plugin),
     verify,
 ):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from metabench.errors import in_one_line
-from metabench.registry.configs import test_time_names
+from metabench.registry.configs import search_space, test_time_names
 from metabench.registry.file_classes import absolute, is_local
 from metabench.registry.manager import PluginManager
 from metabench.specs import AlgorithmSpec, Spec
@@ -36,6 +36,7 @@ class Parameter:
         default: the default as JSON, or that it must be given.
         docs: its meaning.
         at_test: whether only a test uses it (`metabench.api.at_test`).
+        search: what ``metabench tune`` searches for it; empty if nothing.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Parameter:
     default: str
     docs: str
     at_test: bool
+    search: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,15 @@ def as_text(found: Description) -> str:
     rows = [[parameter.name, parameter.type, parameter.default] for parameter in found.parameters]
     width = _WIDTH - sum(max(len(row[column]) for row in rows) + 2 for column in range(3)) - 2
     wrapped = [
-        [*row, "\n".join(textwrap.wrap(parameter.docs, max(30, width)))]
+        [*row, "\n".join(textwrap.wrap(_docs_and_search(parameter), max(30, width)))]
         for row, parameter in zip(rows, found.parameters, strict=True)
     ]
     table = tabulate(wrapped, tablefmt="plain", disable_numparse=True)
     return "\n".join([*lines, "", "parameters:", textwrap.indent(table, "  ")])
+
+
+def _docs_and_search(parameter: Parameter) -> str:
+    return f"{parameter.docs} [tune: {parameter.search}]".lstrip() if parameter.search else parameter.docs
 
 
 def as_markdown(found: Description) -> str:
@@ -146,17 +152,20 @@ def as_markdown(found: Description) -> str:
         return "\n".join([*lines, found.parameters])
     if not found.parameters:
         return "\n".join([*lines, "None."])
-    titles = ["parameter", "type", "default", "used in", "meaning"]
+    titles = ["parameter", "type", "default", "used in", "tune searches", "meaning"]
     rows = [
         [
             f"`{parameter.name}`",
             _cell(parameter.type),
             f"`{parameter.default}`",
             "test" if parameter.at_test else "training" if found.kind == "algorithm" else "",
+            parameter.search,
             _cell(parameter.docs),
         ]
         for parameter in found.parameters
     ]
+    if not any(parameter.search for parameter in found.parameters):
+        titles, rows = titles[:4] + titles[5:], [row[:4] + row[5:] for row in rows]
     return "\n".join([*lines, tabulate(rows, titles, tablefmt="github", disable_numparse=True)])
 
 
@@ -194,7 +203,7 @@ def _parameters(config: type[Config]) -> list[Parameter] | str:
     except Exception as error:  # pydantic's, or that of a plugin's type
         return f"cannot be listed ({in_one_line(error)})"
     properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
-    docs, at_test = _attribute_docs(config), test_time_names(config)
+    docs, at_test, searched = _attribute_docs(config), test_time_names(config), search_space(config)
     return [
         Parameter(
             name,
@@ -202,6 +211,7 @@ def _parameters(config: type[Config]) -> list[Parameter] | str:
             json.dumps(field["default"]) if "default" in field else "(must be given)",
             docs.get(name, ""),
             name in at_test,
+            str(searched.get(name, "")),
         )
         for name, field in properties.items()
     ]

@@ -32,10 +32,10 @@ from metabench.engine.images import ImageBatches, prepare
 from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import purity_of, set_batchings
 from metabench.engine.views import Views
-from metabench.errors import CellFailed, Unfit, in_one_line
+from metabench.errors import CellFailed, PluginError, Unfit, in_one_line
 from metabench.machine.memory import BatchSize
 from metabench.planning.distortions import Crop, Distortion
-from metabench.registry.configs import validate_config
+from metabench.registry.configs import search_space, validate_config
 from metabench.registry.manager import PluginManager
 
 CPU = torch.device("cpu")
@@ -203,8 +203,13 @@ def same(one: Any, other: Any) -> bool:
 
 
 def check_parameters(subject: Subject) -> None:
-    """Unknown parameters are refused by its Config."""
-    checks.refuse_unknown_parameters(subject.plugins.algorithm_class(subject.name).Config)
+    """Unknown parameters are refused by its Config, and what is searched are parameters of it."""
+    config = subject.plugins.algorithm_class(subject.name).Config
+    checks.refuse_unknown_parameters(config)
+    try:
+        search_space(config)
+    except PluginError as error:
+        raise NotConforming(str(error)) from error
 
 
 def check_seed(subject: Subject) -> None:

@@ -87,6 +87,15 @@ class TrainingProgress:
         return {selection: curve for selection, curve in self.curves.items() if not curve.problem}
 
     @property
+    def curve(self) -> list[tuple[int, float]]:
+        """Return the validations, mean over the selections without a failed one."""
+        points: dict[int, list[float]] = {}
+        for curve in self.going.values():
+            for step, value in curve.points:
+                points.setdefault(step, []).append(value)
+        return [(step, sum(values) / len(values)) for step, values in points.items()]
+
+    @property
     def validated(self) -> int:
         """Return the last validated step; 0 before the first validation."""
         return max((step for curve in self.curves.values() for step, _ in curve.points), default=0)

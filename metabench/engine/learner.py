@@ -13,12 +13,13 @@ from metabench.analysis.declared import measures_of
 from metabench.api import Algorithm, Classification, Regression, Setup, SourceSplit, Split
 from metabench.data.packing import LoadedDataset
 from metabench.engine.advice import testing_memory, training_memory
+from metabench.engine.checkpoints import writing_weights
 from metabench.engine.feature_store import FeatureStore
 from metabench.engine.features import with_features
 from metabench.engine.images import prepare, train_classes
 from metabench.engine.outcome import Outcome, SelectedWeights, test
 from metabench.engine.precision import autocast_of, tf32
-from metabench.engine.progress import Watcher
+from metabench.engine.progress import Judge, Pruned, Watcher
 from metabench.engine.scaling import scaled
 from metabench.engine.steps import steps_of
 from metabench.engine.streams import evaluation_stream, training_stream, validation_stream
@@ -311,6 +312,7 @@ def make_learner(
     origin: Mapping[str, str] | None = None,
     batch: int | None = None,
     reselect: bool = False,
+    judge: Judge | None = None,
 ) -> Learner:
     """Train an algorithm, resume its checkpoint, or take the weights that an earlier run has kept.
 
@@ -325,10 +327,12 @@ def make_learner(
         origin: device, data, code and versions that the weights depend on; others are not used.
         batch: number of validation episodes at once; None chooses by device.
         reselect: whether to train again where the kept weights lack a selection.
+        judge: asked during the training whether to end it early; None never does.
 
     Raises:
         CellFailed: a split is too small, the loss or a score is not finite, or memory is too small.
         Interrupted: `watcher` asked to stop.
+        Pruned: `judge` ended the training, of which nothing is kept.
         StoreError: a checkpoint or weights cannot be written or read.
         Unfit: the algorithm or the backbone does not fit the training.
     """
@@ -369,7 +373,7 @@ def make_learner(
                 few = validation_stream(schedule.validation_seed, validation[first], first.shape, device).batch(0, 2)
                 set_batchings(algorithm, few)
             if trained is None:
-                with Meter(device) as meter:
+                with Meter(device) as meter, _forgotten_if_pruned(files):
                     progress = train(
                         training,
                         algorithm,
@@ -382,9 +386,21 @@ def make_learner(
                         meter,
                         watcher,
                         batch,
+                        judge,
                     )
                 trained = keep_weights(algorithm, progress, training, origin, files)
         return Learner(training, algorithm, trained, files, datasets, origin, device, plugins, memory)
+
+
+@contextmanager
+def _forgotten_if_pruned(files: TrainingFiles) -> Iterator[None]:
+    """Delete the checkpoint of a training that ends early."""
+    try:
+        yield
+    except Pruned:
+        with writing_weights(files.checkpoint):
+            files.drop_checkpoint()
+        raise
 
 
 def finished_learner(

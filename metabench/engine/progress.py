@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from metabench.errors import CellFailed
 from metabench.machine.stops import seconds_awake
 
+#: Pairs of a step and the metric that ranks in the validation after it.
+Curve = Sequence[tuple[int, float]]
+#: Returns whether a training with these validations so far is to end.
+Judge = Callable[[Curve], bool]
+
 
 class Interrupted(Exception):
     """The user asked to stop; a checkpoint has been written."""
+
+
+class Pruned(Exception):
+    """A training has ended early, because it is worse than others were at the same step.
+
+    Args:
+        curve: pairs of a step and the validation after it.
+    """
+
+    def __init__(self, curve: Curve) -> None:
+        super().__init__(curve)
+        self.curve = curve
 
 
 class Watcher(Protocol):

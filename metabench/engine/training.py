@@ -15,7 +15,7 @@ from metabench.api import Algorithm, Classification, Episodes, Images, SourceSpl
 from metabench.engine.advice import testing_memory
 from metabench.engine.checkpoints import CheckpointClock, TrainingProgress, load_checkpoint, save_checkpoint
 from metabench.engine.evaluation import evaluate
-from metabench.engine.progress import Interrupted, Watcher
+from metabench.engine.progress import Interrupted, Judge, Pruned, Watcher
 from metabench.engine.steps import steps_of, training_batches
 from metabench.engine.streams import Stream, validation_stream
 from metabench.errors import CellFailed, in_one_line
@@ -45,6 +45,7 @@ def train(
     meter: Meter,
     watcher: Watcher,
     batch: int | None = None,
+    judge: Judge | None = None,
 ) -> TrainingProgress:
     """Train or resume an algorithm; note the best weights of each selection.
 
@@ -60,10 +61,12 @@ def train(
         meter: measures what the training uses.
         watcher: sees the progress, and may ask to stop.
         batch: number of validation episodes at once; None chooses by device.
+        judge: asked after each validation but the last whether to end early; None makes all steps.
 
     Raises:
         CellFailed: the loss or a score is not finite, or the time limit is over.
         Interrupted: `watcher` asked to stop.
+        Pruned: `judge` ended the training; its checkpoint stays.
         StoreError: a checkpoint cannot be written or read.
     """
     schedule = training.schedule
@@ -97,6 +100,9 @@ def train(
                 values = _validate(training, algorithm, progress, validations, watcher)
                 progress.note(values, ranking.sign, algorithm)
                 watcher.phase("train", steps, progress.step)
+                ended = _is_over(progress, schedule, steps)
+                if judge is not None and not ended and judge(progress.curve):
+                    raise Pruned(progress.curve)
             if _is_over(progress, schedule, steps) or progress.is_out_of_patience(schedule.patience):
                 break
             first, timed = progress.step, progress.step >= timed_from

@@ -225,14 +225,14 @@ class FewShotWork:
         if self._at_once > 1:
             # The longest first ends at most a third later than the best order (Graham 1969).
             jobs.sort(key=lambda job: -sum(self.expected.get(cell.id, 0.0) for cell in job.cells))
-        return [self._executable(job) for job in jobs]
+        return [self.executable(job) for job in jobs]
 
     def failed(self, cell: Cell, problem: str) -> Record:
         """See `metabench.contracts.Work`."""
         from metabench.executors.origin import code_of
 
         fingerprint = self.fingerprints.get(cell.dataset.label, "")
-        job = self._executable(Job(cell.training, [cell], []))
+        job = self.executable(Job(cell.training, [cell], []))
         return job.record(cell, code_of(cell, self.plugins), fingerprint=fingerprint, problem=problem)
 
     @property
@@ -267,7 +267,8 @@ class FewShotWork:
             surroundings = {**environment(self.device), "harness": harness_hash()}
             return {"machine": machine_of(self.device, self._at_once), "environment": surroundings}
 
-    def _executable(self, job: Job) -> TrainingJob:
+    def executable(self, job: Job) -> TrainingJob:
+        """Return a job as a worker runs it."""
         from metabench.executors.job import TrainingJob
 
         return TrainingJob(

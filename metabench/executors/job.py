@@ -21,7 +21,7 @@ from metabench.data.packing import DataRoots
 from metabench.data.pretraining import count_shared, remarks_on_pretraining
 from metabench.engine.learner import Learner, make_learner
 from metabench.engine.outcome import Outcome
-from metabench.engine.progress import Interrupted, Watcher
+from metabench.engine.progress import Interrupted, Judge, Pruned, Watcher
 from metabench.engine.subsets import splits_of
 from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
@@ -115,29 +115,11 @@ class TrainingJob:
             StoreError: a checkpoint, weights or results cannot be written or read.
         """
         load_start = load()
-        plugins = self.plugins or PluginManager.from_environment()
-        datasets = self._loaded(plugins) if self.datasets is None else self.datasets
+        plugins, datasets = self.loaded()
         # First of all, because a class in a file may be edited while the cells run.
         codes = {cell.id: code_of(cell, plugins) for cell in self.cells}
-        trained_on = datasets[self.training.dataset.label].fingerprint
-        origin = training_origin(self.training, trained_on, self.device, plugins)
-
-        def learn() -> Learner:
-            directory, batch = self.store.path, self.cells[0].test.batch if self.cells else None
-            return make_learner(
-                self.training,
-                self.selections,
-                datasets,
-                self.device,
-                plugins,
-                directory,
-                watcher,
-                origin,
-                batch,
-                self.reselect,
-            )
-
-        learner = self._tried(learn, watcher, self.cells[0].id if self.cells else self.key)
+        name = self.cells[0].id if self.cells else self.key
+        learner = self.tried(lambda: self.learner(plugins, datasets, watcher), watcher, name)
         if not self.cells:
             yield learner if isinstance(learner, Problem) else None
         for cell in self.cells:
@@ -152,8 +134,35 @@ class TrainingJob:
                 record = self.record(cell, codes[cell.id], datasets, outcome=tried, load_start=load_start)
                 yield Attempt(record, tried.episodes, tried.picture)
 
+    def learner(
+        self,
+        plugins: PluginManager,
+        datasets: Mapping[str, LoadedDataset],
+        watcher: Watcher,
+        judge: Judge | None = None,
+    ) -> Learner:
+        """Train, or take the weights that are kept; arguments and errors as of `make_learner`."""
+        trained_on = datasets[self.training.dataset.label].fingerprint
+        return make_learner(
+            self.training,
+            self.selections,
+            datasets,
+            self.device,
+            plugins,
+            self.store.path,
+            watcher,
+            training_origin(self.training, trained_on, self.device, plugins),
+            self.cells[0].test.batch if self.cells else None,
+            self.reselect,
+            judge,
+        )
+
+    def loaded(self) -> tuple[PluginManager, Mapping[str, LoadedDataset]]:
+        """Return the plugins, and the datasets of the training, its selections and its cells by label."""
+        plugins = self.plugins or PluginManager.from_environment()
+        return plugins, self._loaded(plugins) if self.datasets is None else self.datasets
+
     def _loaded(self, plugins: PluginManager) -> dict[str, LoadedDataset]:
-        """Load the datasets of the training, its selections and its cells."""
         choose_device(self.device.type)
         roots = DataRoots.from_environment(os.environ)
         used = (self.training.dataset, *(cell.dataset for cell in self.cells), *(s.on for s in self.selections if s.on))
@@ -164,18 +173,24 @@ class TrainingJob:
         }
 
     def _tested(self, learner: Learner, cell: Cell, watcher: Watcher) -> Outcome | Problem:
-        return self._tried(lambda: learner.test(cell, watcher, self.earlier.get(cell.id)), watcher, cell.id)
+        return self.tried(lambda: learner.test(cell, watcher, self.earlier.get(cell.id)), watcher, cell.id)
 
-    def _tried(self, work: Callable[[], _T], watcher: Watcher, name: str) -> _T | Problem:
+    def tried(self, work: Callable[[], _T], watcher: Watcher, name: str) -> _T | Problem:
         """Return the result of some work, or why there is none.
+
+        Args:
+            work: the work.
+            watcher: may have asked to stop.
+            name: the cell or training that a traceback is named after.
 
         Raises:
             Interrupted: the watcher asked for it.
+            Pruned: a judge ended the training.
             StoreError: files cannot be written or read.
         """
         try:
             return work()
-        except (StoreError, Interrupted):
+        except (StoreError, Interrupted, Pruned):
             raise
         except CellFailed as error:
             return Problem(str(error))
@@ -235,6 +250,7 @@ class TrainingJob:
             floor=cell.floor,
             every_seed=cell.every_seed,
             confirms=cell.confirms,
+            trials=cell.trials,
             chance=outcome.chance if outcome else None,
             ranked_by=outcome.ranked_by if outcome else OF_TASK[cell.test.task][0].name,
             metrics=outcome.metrics if outcome else {},

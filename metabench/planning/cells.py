@@ -274,6 +274,7 @@ class Cell:
         floor: whether it is a floor (`metabench.specs.AlgorithmSpec.floor`), which tables do not rank.
         every_seed: whether every training seed gives the same result, so that it stands for the cells of all.
         confirms: id of the cell whose weights it tests on other episodes; empty for a cell of the suite.
+        trials: number of trials by which its parameters were found; None where the suite does not say.
     """
 
     algorithm: Choice
@@ -284,6 +285,7 @@ class Cell:
     floor: bool = False
     every_seed: bool = False
     confirms: str = ""
+    trials: int | None = None
 
     @property
     def dataset(self) -> Choice:

@@ -227,6 +227,7 @@ class _Planner:
         self, label: str, dataset: Choice, tested_on: Choice, backbone: Choice, shape: EpisodeShape, limit: Limit
     ) -> Iterator[Cell]:
         trained_by, algorithm = self._trained_by(label), self._algorithms[label]
+        tuned = self._suite.algorithms[label].tuned
         trainings = [self._training(label, dataset, backbone, shape, seed, limit) for seed in self._suite.seeds]
         every_seed = self._is_the_same_for_every_seed(label, trainings[0])
         if every_seed:
@@ -243,6 +244,7 @@ class _Planner:
                 next(filter(None, problems), ""),
                 label in self._floors,
                 every_seed,
+                trials=tuned.trials if tuned else None,
             )
 
     def _training(

@@ -126,6 +126,20 @@ OrNone = Annotated[
 Precision = Literal["float32", "tf32", "bf16"]
 
 
+class Tuned(_Section):
+    """How the parameters of an algorithm were found; ``metabench tune`` writes it, and results do not depend on it.
+
+    Attributes:
+        trials: number of trials on validation, pruned and failed ones included; 0 where there was nothing to search.
+        pruned: number of trials that ended early, because others were better at the same step.
+        failed: number of trials without a result.
+    """
+
+    trials: int = Field(ge=0)
+    pruned: int = Field(default=0, ge=0)
+    failed: int = Field(default=0, ge=0)
+
+
 class TestOverrides(_Section):
     """Test settings of one algorithm, which override the suite's: its episodes are not those of the others.
 
@@ -149,6 +163,7 @@ class AlgorithmEntry(Entry):
         weights: label of the algorithm whose trained weights are tested, or a file of weights; nothing is trained.
         init: label of the algorithm whose weights the training starts from, or a file of weights.
         teacher: label of the algorithm that the training learns from.
+        tuned: how its parameters were found; None where nobody says.
     """
 
     precision: Precision | None = None
@@ -158,6 +173,7 @@ class AlgorithmEntry(Entry):
     weights: str | None = Field(default=None, min_length=1)
     init: str | None = Field(default=None, min_length=1)
     teacher: str | None = Field(default=None, min_length=1)
+    tuned: Tuned | None = None
 
     @model_validator(mode="after")
     def _trained_once(self) -> AlgorithmEntry:

@@ -26,7 +26,7 @@ SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
     *("pretrained_on", "confirms", "external"),
     *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
-    *("environment", "finished", "circumstances", "suite_version", "invalidated"),
+    *("environment", "finished", "circumstances", "suite_version", "invalidated", "trials"),
 )
 
 #: Version 2 added `Record.machine`, version 3 `Record.metrics` in place of the accuracy; earlier records are read.
@@ -147,6 +147,8 @@ class Record(Part):
         looks: number of tests of the algorithm with this training seed on these episodes that the output directory had
             seen when this one ended (`metabench.records.looks`); None in records of earlier versions, and without
             results.
+        trials: number of trials on validation by which the parameters were found (``metabench tune``); 0 where there
+            was nothing to search, None where the suite does not say, and in records of earlier versions.
         chance: accuracy of guessing, where the test episodes have classes; None in records of earlier versions.
         circumstances: where and beside what it ran; None in records of earlier versions.
         suite_version: version of the suite; None where it states none, and in records of earlier versions.
@@ -175,6 +177,7 @@ class Record(Part):
     every_seed: bool = False
     confirms: Text = ""
     looks: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    trials: Count | None = None
     chance: Share | None = None
     status: Status
     error: Line | None = None

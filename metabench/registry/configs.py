@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from metabench.errors import PluginExited, in_one_line, nearest, shown
+from metabench.errors import PluginError, PluginExited, in_one_line, nearest, shown
+from metabench.specs import SearchRange
 
 if TYPE_CHECKING:  # imports torch
     from metabench.api import Config
@@ -81,6 +82,27 @@ def test_time_names(model: type[Config]) -> frozenset[str]:
     """Return the names of the parameters that only a test uses (`metabench.api.at_test`)."""
     extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
     return frozenset(name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("test_time"))
+
+
+def search_space(model: type[Config]) -> dict[str, SearchRange]:
+    """Return what is searched for each parameter of a `Config` (`metabench.api.Config.search_space`).
+
+    Raises:
+        PluginError: it names no parameter, or has no range for one.
+    """
+    space = dict(model.search_space)
+    for name, searched in space.items():
+        if name not in model.model_fields:
+            raise PluginError(
+                f"search_space of {model.__name__} has '{shown(name)}', which is none of its parameters"
+                f"{nearest(str(name), model.model_fields)}"
+            )
+        if not isinstance(searched, SearchRange):
+            raise PluginError(
+                f"search_space of {model.__name__}: '{name}' must be a Float, an Integer or OneOf, "
+                f"not {short(searched)}"
+            )
+    return space
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ConfigProblem:

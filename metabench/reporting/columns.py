@@ -216,6 +216,13 @@ COMPARISONS = (
         optional=True,
     ),
     Column(
+        "trials",
+        lambda row: "" if row.tuning_trials is None else str(row.tuning_trials),
+        lambda row: row.tuning_trials,
+        "trials: parameters that were tried on validation (`metabench tune`); 0 where there was nothing to search",
+        optional=True,
+    ),
+    Column(
         "published %",
         _published,
         lambda row: row.published.result.accuracy if row.published else None,

@@ -25,6 +25,7 @@ def remarks(table: Table, failures: bool = True) -> list[str]:
         *_other_episodes(table),
         *_of_weights(table),
         *_confirmed_often(table),
+        *_unequal_trials(table),
         *_ties(table),
         *_unlike_times(table),
         *_data(table),
@@ -116,6 +117,16 @@ def _confirmed_often(table: Table) -> list[str]:
     names = [f"{name} ({count} times)" for name, count in looks.items() if count > 1]
     advice = "a confirmation is of one choice that was made before, e.g. by --only"
     return [f"the confirming episodes were looked at several times: {', '.join(names)}; {advice}"] if names else []
+
+
+def _unequal_trials(table: Table) -> list[str]:
+    """Return a remark where methods were tuned with unequal effort; one without anything to search is left out."""
+    counts = {row.name: row.tuning_trials for row in table.rows if not row.floor}
+    searched = {name: count for name, count in counts.items() if count != 0}
+    if len(set(searched.values())) < 2:
+        return []
+    names = ", ".join(f"{name} {'not tuned' if count is None else count}" for name, count in searched.items())
+    return [f"tuned with unequal numbers of trials, so not compared with equal effort: {names}"]
 
 
 def _lacks_seeds(row: Row) -> bool:

@@ -70,13 +70,16 @@ def test_a_page_in_markdown_says_what_the_method_is_and_which_parameters_a_test_
     used = {row.split("|")[1].strip(): row.split("|")[4].strip() for row in lines if row.startswith("| `")}
     assert used["`inner_steps`"] == "training"
     assert used["`test_inner_steps`"] == "test"
+    searched = {row.split("|")[1].strip(): row.split("|")[5].strip() for row in lines if row.startswith("| `")}
+    assert searched["`inner_lr`"] == "0.01 … 10, log"
+    assert searched["`first_order`"] == ""
 
 
 def test_a_page_keeps_the_bars_of_types_within_its_table(metabench: Command) -> None:
     Path("idea.py").write_text(IDEA.replace("depth: int = Field(ge=1, le=9)", "depth: int | None = None"), "utf-8")
     ended = metabench("list", "./idea.py:Idea", "--format", "markdown")
     rows = [line for line in ended.out.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
 
 
 def test_the_form_of_a_list_is_refused(metabench: Command) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from metabench.analysis.parameters import limits
 from metabench.analysis.standings import Row
 from metabench.records.record import Record
+from metabench.text import counted
 
 #: The facts of a row, with the titles of their lists.
-TITLES = {"method": "Method", "run": "Run", "machine": "Machine", "data": "Data used"}
+TITLES = {"method": "Method", "run": "Run", "machine": "Machine", "data": "Data used", "tuned": "Tuned"}
 #: The facts that have a column where they vary; else a line above the table says them once.
 COLUMNS = ("data", "machine")
 
@@ -29,6 +30,7 @@ def facts_of(row: Row, runs: Sequence[str]) -> Facts:
         "run": runs,
         "machine": sorted({str(record.machine) for record in row.records}),
         "data": sorted({data_used(record) for record in row.finished}),
+        "tuned": sorted({tuned(record) for record in row.finished}),
     }
 
 
@@ -44,6 +46,13 @@ def data_used(record: Record) -> str:
         limited = ", ".join(f"{name.removeprefix('train.')} {value}" for name, value in limits(record).items())
         parts.insert(0, (record.trained_on or record.dataset) + (f" ({limited})" if limited else ""))
     return ", ".join(parts) or "none"
+
+
+def tuned(record: Record) -> str:
+    """Return how many trials on validation found the parameters of a record, e.g. ``"20 trials"``."""
+    if record.trials is None:
+        return "not stated"
+    return counted(record.trials, "trial") if record.trials else "nothing to search"
 
 
 def values_of(facts: Iterable[Facts], fact: str) -> list[str]:

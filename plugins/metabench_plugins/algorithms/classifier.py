@@ -6,13 +6,16 @@ https://arxiv.org/abs/1904.04232; its code is https://github.com/wyharveychen/Cl
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import AlgorithmConfig, Support, at_test
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.base_classes import OnBaseClasses
 
 
@@ -27,6 +30,14 @@ class ClassifierConfig(AlgorithmConfig):
         test_momentum: momentum and dampening of SGD on the support set.
         test_weight_decay: weight decay on the support set.
     """
+
+    # The rates of training and fine-tuning, and its length, around the authors'.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "test_epochs": Integer(25, 200),
+        "test_lr": Float(1e-3, 0.1, log=True),
+        "test_weight_decay": Float(1e-5, 1e-2, log=True),
+    }
 
     test_epochs: int = at_test(100, ge=0)
     test_batch: int = at_test(4, ge=1)

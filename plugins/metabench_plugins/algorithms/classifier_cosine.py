@@ -5,7 +5,9 @@ https://arxiv.org/abs/1904.04232; its code is https://github.com/wyharveychen/Cl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from metabench.api import Support
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.base_classes import OnBaseClasses
 from metabench_plugins.algorithms.classifier import ClassifierConfig, new_layer, support_batches
 
@@ -24,6 +27,12 @@ class ClassifierCosineConfig(ClassifierConfig):
     Attributes:
         scale: factor of the cosine; by default, 2 for up to 200 classes, and 10 for more.
     """
+
+    # The authors take 2 or 10.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **ClassifierConfig.search_space,
+        "scale": Float(1, 30, log=True),
+    }
 
     scale: PositiveFloat | None = None
 

@@ -6,8 +6,9 @@ Its code is https://github.com/BayesWatch/deep-kernel-transfer.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, AlgorithmConfig, Episode, Setup, Support
+from metabench.specs import Float, OneOf, SearchRange
 
 #: The authors' learning rate of the Gaussian process, in units of the network's.
 _KERNEL_LR = 0.1
@@ -28,6 +30,13 @@ class DKTConfig(AlgorithmConfig):
             (``bncossim``); a learnt factor multiplies either.
         noise: variance of the labels' noise.
     """
+
+    # The paper compares kernels.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "kernel": OneOf(["linear", "bncossim"]),
+        "noise": Float(0.01, 1, log=True),
+    }
 
     kernel: Literal["linear", "bncossim"] = "bncossim"
     noise: PositiveFloat = 0.1

@@ -6,7 +6,8 @@ Its code is https://github.com/Sha-Lab/FEAT.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, AlgorithmConfig, Episode, Setup, Support
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.protonet import class_means, squared_distances
 
 #: The authors' learning rate of the transformer, in units of the network's.
@@ -37,6 +39,16 @@ class FEATConfig(AlgorithmConfig):
         schedule: the learning rate falls in steps.
         decay_every: outer updates after which it is halved (40 epochs of 100 episodes).
     """
+
+    # Around the authors' values for 1-shot and 5-shot, on Conv4 and ResNet-12.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "lr": Float(2e-5, 2e-3, log=True),
+        "temperature": Float(1, 128, log=True),
+        "contrast": Float(1e-3, 1, log=True),
+        "contrast_temperature": Float(1, 128, log=True),
+        "weight_decay": Float(1e-5, 5e-3, log=True),
+    }
 
     temperature: PositiveFloat = 64.0
     contrast: NonNegativeFloat = 0.01

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from metabench.api import AlgorithmConfig, Support, Weights, at_test, trained_weights
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.descent import descended
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -23,6 +26,14 @@ class MAMLConfig(AlgorithmConfig):
         test_inner_steps: inner-loop steps at test; 0 tests the initial weights.
         first_order: whether to drop the second derivatives (section 5.2).
     """
+
+    # Inner rates of the papers, for a mean loss, are .05 to 2; steps are 1 to 5 in training, and up to 10 at test.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "inner_lr": Float(0.01, 10, log=True),
+        "inner_steps": Integer(1, 5),
+        "test_inner_steps": Integer(1, 10),
+    }
 
     inner_lr: PositiveFloat = 2.0
     inner_steps: PositiveInt = 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, AlgorithmConfig, Episode, Setup, Support
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.per_class import log_sum_per_class
 
 
@@ -22,6 +25,12 @@ class MatchingNetConfig(AlgorithmConfig):
         fce: full context embeddings (section 2.1.2), which embed support and query depending on the support set.
         fce_steps: processing steps of the query's attention LSTM.
     """
+
+    # The paper's scale is 1; that of cosine classifiers is 10 to 20.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "scale": Float(1, 100, log=True),
+    }
 
     scale: PositiveFloat = 1.0
     fce: bool = False

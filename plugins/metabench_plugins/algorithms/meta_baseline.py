@@ -5,7 +5,8 @@ Its code is https://github.com/yinboc/few-shot-meta-baseline.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, AlgorithmConfig, Setup, Support
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.protonet import class_means
 
 
@@ -26,6 +28,13 @@ class MetaBaselineConfig(AlgorithmConfig):
         momentum: momentum of SGD.
         weight_decay: L2 penalty.
     """
+
+    # Around the authors' rate, scale and decay.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "scale": Float(1, 100, log=True),
+        "weight_decay": Float(1e-5, 5e-3, log=True),
+    }
 
     scale: PositiveFloat = 10.0
     optimiser: Literal["adam", "adamw", "sgd"] = "sgd"

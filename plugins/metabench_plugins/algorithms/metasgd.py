@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from metabench.api import AlgorithmConfig, Setup, Support, Weights, at_test, trained_weights
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.descent import descended
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -23,6 +26,13 @@ class MetaSGDConfig(AlgorithmConfig):
         test_inner_steps: inner-loop steps at test; 0 tests the initial weights.
         first_order: whether to drop the second derivatives.
     """
+
+    # Around the paper's .1, and MAML's .4.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "highest_rate": Float(0.01, 1, log=True),
+        "test_inner_steps": Integer(1, 5),
+    }
 
     lowest_rate: PositiveFloat = 0.005
     highest_rate: PositiveFloat = 0.1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from metabench.api import AlgorithmConfig, Episode, Support, Weights, at_test, trained_weights
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.descent import descended
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -19,6 +22,13 @@ class PretrainedConfig(AlgorithmConfig):
         test_inner_lr: step size of the fine-tuning.
         test_inner_steps: gradient steps on the support set at test; 0 tests the weights as they were trained.
     """
+
+    # MAML's baseline is fine-tuned with a rate that is chosen (section 5.1).
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "test_inner_lr": Float(1e-3, 0.1, log=True),
+        "test_inner_steps": Integer(1, 20),
+    }
 
     test_inner_lr: float = at_test(0.01, gt=0)
     test_inner_steps: int = at_test(10, ge=0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, AlgorithmConfig, Support, Weights, at_test, embed_queries, trained_weights
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.descent import descended
 from metabench_plugins.algorithms.protonet import class_means
 
@@ -24,6 +28,15 @@ class ProtoMAMLConfig(AlgorithmConfig):
         first_order: whether to drop the second derivatives.
         weight_decay: L2 penalty of the outer optimiser.
     """
+
+    # Around the authors' values.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "inner_lr": Float(1e-3, 1, log=True),
+        "inner_steps": Integer(1, 10),
+        "test_inner_steps": Integer(1, 20),
+        "weight_decay": Float(1e-6, 1e-3, log=True),
+    }
 
     inner_lr: PositiveFloat = 0.01
     inner_steps: PositiveInt = 5

@@ -7,7 +7,8 @@ same learner with other parameters.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Algorithm, AlgorithmConfig, Episode, Setup, Support
+from metabench.specs import Float, SearchRange
 
 
 class R2D2Config(AlgorithmConfig):
@@ -35,6 +37,14 @@ class R2D2Config(AlgorithmConfig):
         schedule: the learning rate falls in steps.
         decay_every: outer updates after which it is halved (20 epochs of 100 episodes).
     """
+
+    # Both authors' scales, for photographs and Omniglot, and λ around theirs.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "lr": Float(5e-4, 2e-2, log=True),
+        "ridge": Float(1, 1000, log=True),
+        "scale": Float(1e-5, 10, log=True),
+    }
 
     ridge: PositiveFloat = 50.0
     learn_ridge: bool = True

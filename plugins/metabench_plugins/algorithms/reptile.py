@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -24,6 +24,7 @@ from metabench.api import (
     gradients,
     trained_weights,
 )
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.foreach import foreach
 from metabench_plugins.algorithms.linear_head import LinearHead
 
@@ -41,6 +42,14 @@ class ReptileConfig(Config):
         transductive: whether to classify all queries in one batch; else each query alone with the support set. The two
             differ if batch norm takes its statistics from the batch (section 6.1).
     """
+
+    # Around the paper's values.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        "inner_lr": Float(1e-4, 1e-2, log=True),
+        "inner_steps": Integer(1, 20),
+        "test_inner_steps": Integer(1, 50),
+        "outer_step": Float(0.1, 1),
+    }
 
     inner_lr: PositiveFloat = 1e-3
     inner_steps: PositiveInt = 5

@@ -5,7 +5,8 @@ https://arxiv.org/abs/2003.11539; its code is https://github.com/WangYueFt/rfs.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import AlgorithmConfig, Images, Setup, Support, Unfit, at_test
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.base_classes import OnBaseClasses
 from metabench_plugins.algorithms.logistic import LinearLayer, fitted
 from metabench_plugins.algorithms.views import OnViews
@@ -28,6 +30,14 @@ class RFSConfig(AlgorithmConfig):
         distillation: share of the teacher in the loss, if there is one.
         temperature: temperature of student's and teacher's predictions in distillation.
     """
+
+    # The authors' rate is .05; C is that of the logistic regression (Tian et al. 2020).
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "lr": Float(5e-3, 0.5, log=True),
+        "weight_decay": Float(5e-5, 5e-3, log=True),
+        "inverse_penalty": Float(0.01, 100, log=True),
+    }
 
     optimiser: Literal["adam", "adamw", "sgd"] = "sgd"
     lr: PositiveFloat = 0.05

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
 from metabench.api import AlgorithmConfig, Support, at_test
+from metabench.specs import OneOf, SearchRange
 from metabench_plugins.algorithms.base_classes import OnBaseClasses
 from metabench_plugins.algorithms.protonet import class_means, squared_distances
 from metabench_plugins.algorithms.transformed import OnTransformedFeatures, Transform
@@ -17,6 +21,12 @@ class SimpleShotConfig(AlgorithmConfig):
         transform: features as they are (``"UN"``), divided by their length (``"L2N"``), or that after the mean feature
             of the training images is subtracted (``"CL2N"``; section 3.2).
     """
+
+    # The paper compares the transforms.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **AlgorithmConfig.search_space,
+        "transform": OneOf(["UN", "L2N", "CL2N"]),
+    }
 
     transform: Transform = at_test("CL2N")
 

@@ -5,12 +5,15 @@ It begins with the class means, and not at random as the paper's: the classifier
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.protonet import class_means
 from metabench_plugins.heads.adam import descended
 from metabench_plugins.heads.cosines import Cosines
@@ -25,6 +28,14 @@ class FinetuningConfig(HeadConfig):
         lr: learning rate of Adam.
         scale: factor of the cosine; Chen et al. take 2 or 10.
     """
+
+    # Around easyfsl's values, and the scales of Chen et al. 2019.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "steps": Integer(25, 400),
+        "lr": Float(1e-5, 1e-2, log=True),
+        "scale": Float(1, 30, log=True),
+    }
 
     steps: int = at_test(200, ge=0)
     lr: float = at_test(1e-4, gt=0)

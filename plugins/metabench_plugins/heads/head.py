@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from metabench.api import Config, at_test
+from metabench.specs import OneOf, SearchRange
 from metabench_plugins.algorithms.transformed import OnTransformedFeatures, Transform
 
 
@@ -13,6 +17,11 @@ class HeadConfig(Config):
         transform: features as they are (``"UN"``), divided by their length (``"L2N"``), or that after the mean feature
             of the training images is subtracted (``"CL2N"``).
     """
+
+    # SimpleShot (Wang et al. 2019) compares the transforms.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        "transform": OneOf(["UN", "L2N", "CL2N"]),
+    }
 
     transform: Transform = at_test("UN")
 

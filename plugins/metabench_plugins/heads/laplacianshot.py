@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.protonet import squared_distances
 from metabench_plugins.algorithms.transformed import Transform
 from metabench_plugins.heads.bd_cspn import rectified_means
@@ -22,6 +25,13 @@ class LaplacianShotConfig(HeadConfig):
         weight: λ, the weight of the neighbours' labels. The authors choose it on validation classes.
         steps: updates of the labels. Authors and easyfsl stop before, where the objective moves by less than 1e-6.
     """
+
+    # The authors choose λ on validation classes.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "neighbours": Integer(1, 10),
+        "weight": Float(0.1, 1.5),
+    }
 
     transform: Transform = at_test("CL2N")
     neighbours: int = at_test(3, ge=1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.logistic import LinearLayer, fitted
 from metabench_plugins.algorithms.transformed import Transform
 from metabench_plugins.heads.head import Head, HeadConfig
@@ -19,6 +23,12 @@ class LogisticRegressionConfig(HeadConfig):
             no penalty.
         steps: steps of the optimiser; more are needed if C is large.
     """
+
+    # C, around scikit-learn's default.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "inverse_penalty": Float(0.01, 100, log=True),
+    }
 
     transform: Transform = at_test("L2N")
     inverse_penalty: float = at_test(1.0, gt=0)

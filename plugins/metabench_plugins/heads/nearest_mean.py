@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from metabench.api import Support, at_test
+from metabench.specs import OneOf, SearchRange
 from metabench_plugins.algorithms.protonet import class_means, squared_distances
 from metabench_plugins.heads.cosines import Cosines
 from metabench_plugins.heads.head import Head, HeadConfig
@@ -19,6 +21,12 @@ class NearestMeanConfig(HeadConfig):
         distance: squared Euclidean distance, or cosine.
         scale: factor of the cosine, as in Meta-Baseline's first stage (Chen et al. 2021); no label depends on it.
     """
+
+    # The scale moves no label.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "distance": OneOf(["euclidean", "cosine"]),
+    }
 
     distance: Literal["euclidean", "cosine"] = at_test("euclidean")
     scale: float = at_test(10.0, gt=0)

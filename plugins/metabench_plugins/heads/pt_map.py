@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.protonet import squared_distances
 from metabench_plugins.heads.head import Head, HeadConfig
 
@@ -23,6 +27,14 @@ class PTMAPConfig(HeadConfig):
         transport_steps: Sinkhorn's iterations in a round, which begin where those of the last round ended. The
             authors' begin anew, and end where a sum moves by less than 1e-6.
     """
+
+    # Around the authors' β, α and λ.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "power": Float(0.1, 1),
+        "rate": Float(0.05, 0.6),
+        "sharpness": Float(1, 30, log=True),
+    }
 
     power: float = at_test(0.5, gt=0)
     centred: bool = at_test(True)

@@ -5,11 +5,15 @@ https://arxiv.org/abs/1805.08136; the weight of the penalty, which R2D2 learns, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.transformed import Transform
 from metabench_plugins.heads.head import Head, HeadConfig
 
@@ -21,6 +25,12 @@ class RidgeConfig(HeadConfig):
         penalty: weight λ of the squared weights beside the sum of squared errors.
         scale: factor of the regressed numbers, which makes scores of them; no label depends on it.
     """
+
+    # The scale moves no label.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "penalty": Float(1e-3, 100, log=True),
+    }
 
     transform: Transform = at_test("L2N")
     penalty: float = at_test(1.0, gt=0)

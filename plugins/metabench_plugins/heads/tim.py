@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.protonet import class_means
 from metabench_plugins.algorithms.transformed import Transform
 from metabench_plugins.heads.adam import descended
@@ -29,6 +32,15 @@ class TIMConfig(HeadConfig):
         marginal_entropy: weight of the entropy of the queries' mean prediction, which is maximised.
         conditional_entropy: weight α of the mean entropy of the queries' predictions, which is minimised.
     """
+
+    # Around the authors' values.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "lr": Float(1e-5, 1e-3, log=True),
+        "scale": Float(5, 30, log=True),
+        "cross_entropy": Float(0.01, 1, log=True),
+        "conditional_entropy": Float(0.01, 1, log=True),
+    }
 
     transform: Transform = at_test("L2N")
     steps: int = at_test(1000, ge=0)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, SearchRange
 from metabench_plugins.algorithms.protonet import class_means
 from metabench_plugins.algorithms.views import OnViews
 from metabench_plugins.heads.head import Head, HeadConfig
@@ -28,6 +30,13 @@ class TipAdapterConfig(HeadConfig):
         zero_shot: there is no text encoder: class means in the place of its class weights, or no zero-shot scores.
         scale: factor of the cosine in the zero-shot scores.
     """
+
+    # The authors' code searches α and β.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "residual": Float(0.1, 10, log=True),
+        "sharpness": Float(0.5, 50, log=True),
+    }
 
     views: NonNegativeInt = 0
     residual: float = at_test(1.0, gt=0)

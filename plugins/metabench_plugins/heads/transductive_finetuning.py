@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metabench.api import Support, at_test
+from metabench.specs import Float, Integer, SearchRange
 from metabench_plugins.algorithms.protonet import class_means, squared_distances
 from metabench_plugins.heads.adam import descended
 from metabench_plugins.heads.head import Head, HeadConfig
@@ -22,6 +25,13 @@ class TransductiveFinetuningConfig(HeadConfig):
         steps: steps of Adam.
         lr: learning rate of Adam.
     """
+
+    # Around the paper's rate and steps.
+    search_space: ClassVar[Mapping[str, SearchRange]] = {
+        **HeadConfig.search_space,
+        "steps": Integer(5, 100),
+        "lr": Float(1e-6, 1e-3, log=True),
+    }
 
     steps: int = at_test(25, ge=0)
     lr: float = at_test(5e-5, gt=0)

@@ -1,0 +1,1 @@
+"""Search parameters on validation episodes, with the same number of trials for every method."""
