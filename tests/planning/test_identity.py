@@ -68,6 +68,7 @@ CHANGING = {
 }
 #: Settings that do not.
 NOT_CHANGING = {
+    "algorithms.tuned",
     "datasets.licence",
     "description",
     "engine",

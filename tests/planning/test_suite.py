@@ -78,9 +78,13 @@ def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -
     one, both = {(5, 1)}, {(5, 1), (5, 5)}
     unusual = {
         "ci": (one, 5),
+        "tune-glyphs": (one, 2),
         "methods": (one, 27),
         "omniglot-inductive": (both, 4),
         "omniglot-reference": ({*both, (20, 1), (20, 5)}, 12),
+        "omniglot-reference-maml": (both, 2),
+        "omniglot-reference-reptile": (both, 4),
+        "omniglot-koch": ({(20, 1)}, 1),
         "omniglot-images": (both, 10),
         "omniglot-methods": (both, 12),
         "omniglot-20way": ({(20, 1), (20, 5)}, 10),
