@@ -137,7 +137,7 @@ def test_rows_have_the_facts_by_which_readers_choose(site: Site, two_runs: list[
     }
     assert dict(rows(TASK))["protonet (other)"].count("glyphs (classes 20)") == 1
     one_machine = Path("site/tasks/glyphs-5-way-5-shot.html").read_text(encoding="utf-8")
-    assert "Data used by all: glyphs. Machine by all: A processor, 2 threads." in one_machine
+    assert "Data used, of all: glyphs. Machine, of all: A processor, 2 threads." in one_machine
     assert "<select" not in one_machine
 
 
@@ -284,7 +284,7 @@ def test_the_page_on_submitting_names_commands_and_options_that_exist(site: Site
     site(*two_runs)
     text = Path("site/submit.html").read_text(encoding="utf-8")
     lines = re.findall(r"^(?:<pre[^>]*>)?metabench (.*?)(?:</pre>)?$", text, re.M)
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         name, *words = line.split()
         command = cli.commands[name]

@@ -150,7 +150,7 @@ def view_of(task: Task, runs: Runs, entries: Mapping[Path, Entry], styles: Style
             Standings(_own_title(table), list(map(line, table.rows)), table_remarks(table)) for table in task.tables
         ],
         lists={fact: (TITLES[fact], found) for fact, found in values.items() if len(found) > 1},
-        same=[f"{TITLES[fact]} by all: {values[fact][0]}." for fact in COLUMNS if len(values[fact]) == 1],
+        same=[f"{TITLES[fact]}, of all: {values[fact][0]}." for fact in COLUMNS if len(values[fact]) == 1],
         missing=cells_not_ok(task.tables),
         notes=[*leaderboard.legend(columns), *remarks.devices(task.tables), *remarks.origins(task.tables)],
     )
