@@ -13,7 +13,7 @@ from kept_results import KeptResults
 from metabench.analysis.standings import Table, make_tables
 from metabench.planning.suite import read_suite, resolve
 from metabench.records.record import EpisodeResults, Record
-from metabench.reporting.leaderboard import remarks
+from metabench.reporting.remarks import remarks
 from metabench.reporting.rendering import render_markdown
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -191,7 +191,7 @@ def test_a_trained_algorithm_is_prepared_with_its_selected_weights(
             "{protonet: {train: {steps: 3, batch: 2}}}",
             EPOCHS,
             "algorithms.protonet.train.batch: 'protonet' trains on episodes: remove 'batch' (it has steps, meta_batch, "
-            "way, shot, queries)",
+            "way, shot, queries, sampling)",
         ),
         ("{protonet: {}}", EPOCHS, "train: the key 'steps' is missing, for 'protonet'"),
         ("{classifier: {train: {steps: 3, epochs: 2}}}", EPOCHS, "the training has 'epochs', too: remove one of them"),
