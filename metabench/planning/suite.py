@@ -94,6 +94,12 @@ class TrainOverrides(_Section):
     seconds: PositiveFloat | None = None
     time_limit: PositiveFloat | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, data: Any) -> Any:
+        """Drop null settings, which earlier versions wrote into the suite of a run: giving one has a meaning."""
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
 
 #: The word of a suite for no training.
 _NO_TRAINING = "none"

@@ -73,6 +73,13 @@ def matches(message: str, start: str, *parts: str) -> bool:
 # ------------------------------------------------------------------------------------------ valid suites
 
 
+def test_the_suites_of_committed_runs_can_be_read(plugins: PluginManager) -> None:
+    paths = sorted((Path(__file__).parents[2] / "results").glob("*/suite.yaml"))
+    assert len(paths) >= 4
+    for path in paths:
+        assert make_plan(*resolve(read_suite(path), ""), plugins)
+
+
 def test_the_shipped_suites_are_valid_in_every_profile(plugins: PluginManager) -> None:
     assert {"omniglot", "quickstart"} <= set(plugins.suites())
     one, both = {(5, 1)}, {(5, 1), (5, 5)}
