@@ -238,3 +238,24 @@ def test_commands_that_compute_nothing_import_no_torch(
 def test_no_two_modules_of_tests_have_one_name() -> None:
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
     assert sorted(names) == sorted(set(names)), "pytest imports them by their names"
+
+
+def test_the_wheel_has_every_package_and_their_files() -> None:
+    text = (CORE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.findall(r'"([\w.]+)"', text.partition("packages = [")[2].partition("]")[0])
+    folders = {
+        f"{name}": CORE.parent / path
+        for name, path in (("metabench", "metabench"), ("metabench_plugins", "plugins/metabench_plugins"))
+    }
+    packages = {
+        ".".join((name, *init.parent.relative_to(folder).parts)): init.parent
+        for name, folder in folders.items()
+        for init in folder.rglob("__init__.py")
+    }
+    assert set(listed) == {*packages, "metabench_plugins.suites"}
+    data = text.partition("[tool.setuptools.package-data]")[2].partition("\n[")[0]
+    for name, folder in packages.items():
+        files = [path for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")]
+        patterns = re.findall(rf'^"?{re.escape(name)}"? = \[(.*)\]$', data, re.M)
+        shipped = {path for pattern in re.findall(r'"([^"]+)"', "".join(patterns)) for path in folder.glob(pattern)}
+        assert set(files) <= shipped, name
