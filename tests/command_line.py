@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import pytest
 
 from metabench.records.record import EpisodeResults, Record
 
@@ -61,6 +64,18 @@ class Ended:
 
 
 Command = Callable[..., Ended]
+
+
+def ended(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ended:
+    """Run a command in this process, and return how it ended."""
+    from metabench.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["metabench", *arguments])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr()
+    return Ended(end.value.code, printed.out, printed.err)
 
 
 def everything_below(folder: Path) -> dict[str, int]:

@@ -190,8 +190,7 @@ def metabench(
     tmp_path: Path, glyphs_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ended]:
     """Return a function that runs commands beside `small.yaml`."""
-    from command_line import SUITE, Ended
-    from metabench.cli import main
+    from command_line import SUITE, ended
 
     work = tmp_path / "work"
     work.mkdir()
@@ -202,12 +201,7 @@ def metabench(
     monkeypatch.delenv("METABENCH_PLUGINS", raising=False)
 
     def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["metabench", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return Ended(end.value.code, printed.out, printed.err)
+        return ended(arguments, monkeypatch, capsys)
 
     return run
 

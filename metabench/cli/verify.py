@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # imports torch
     metavar="N|P%|all",
     help="Number or share of the cells to test again, drawn at random; of a share, at least one.",
 )
-@click.option("--seed", type=click.IntRange(0), help="Seed of the draw [default: one that nobody can foresee].")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the draw [default: random].")
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Verify these cells, e.g. algorithm=maml,protonet.")
 @click.option(
     "--device",

@@ -38,7 +38,7 @@ def validate(learner: Learner, cell: Cell, episodes: int, seed: int, watcher: Wa
         CellFailed: the split is too small, the weights do not fit, a score is not finite, or memory is too small.
         Interrupted: `watcher` asked to stop.
         StoreError: the weights cannot be read.
-        Unfit: the validation images have another shape than those of the training.
+        Unfit: validation images and training images differ in shape.
     """
     training, schedule, shape = learner.training, learner.training.schedule, cell.selection.shape
     if schedule is not None:

@@ -134,7 +134,7 @@ class Run:
             cell: id of the cell, or its first letters.
 
         Raises:
-            UsageError: no cell, or several, have such an id, or it has no results.
+            UsageError: the id fits no cell or several cells, or it has no results.
         """
         from metabench.learners.choosing import chosen
 

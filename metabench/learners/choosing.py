@@ -19,7 +19,7 @@ def chosen(records: Sequence[Record], cell: str | None) -> Record:
         cell: the id of the cell, or its first letters; None means the only one.
 
     Raises:
-        UsageError: no cell, or several, have such an id, or the cell has no results.
+        UsageError: the id fits no cell or several cells, or the cell has no results.
     """
     found = [record for record in records if record.cell.startswith(cell or "")]
     if len({record.cell for record in found}) != 1:

@@ -20,7 +20,7 @@ from metabench.files import atomic_file
 from metabench.learners.trained import TrainedLearner
 from metabench.records.record import Record
 
-#: Largest difference of exported features from those of the network, as a share of their largest value.
+#: Largest accepted difference between exported and original features, as a share of the largest feature.
 _TOLERANCE = 1e-4
 #: The first version of torch whose ONNX exporter takes a program of `torch.export`.
 _ONNX_SINCE = "2.6"

@@ -147,7 +147,7 @@ class Tuned(_Section):
 
 
 class TestOverrides(_Section):
-    """Test settings of one algorithm, which override the suite's: its episodes are not those of the others.
+    """Test settings of one algorithm, which override the suite's: it is tested on other episodes than the rest.
 
     Attributes:
         queries: query images of each class.

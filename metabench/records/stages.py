@@ -77,7 +77,7 @@ class Weights(Part):
     Attributes:
         file: name of their file in ``weights/``.
         sha256: hash of the file.
-        selected_for: the episodes by which the training selected them, if not those of the test; else empty.
+        selected_for: shape of the validation episodes that selected them, where the test has another; else empty.
     """
 
     file: Line

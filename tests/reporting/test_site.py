@@ -16,7 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from command_line import Ended, assert_refused
+from command_line import Ended, assert_refused, ended
 from metabench.cli import cli, main
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
@@ -50,12 +50,7 @@ def write(tmp_path: Path, make_results: Callable[..., EpisodeResults], monkeypat
 @pytest.fixture
 def site(write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Site:
     def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["metabench", "site", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return Ended(end.value.code, printed.out, printed.err)
+        return ended(["site", *arguments], monkeypatch, capsys)
 
     return run
 
