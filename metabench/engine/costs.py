@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ LATENCY_WARM_UP = 3
 LATENCY_PARTS = 5
 #: Seconds after which no further episode is timed, or warms up, once one is: large networks are as fast each time.
 LATENCY_SECONDS = 3.0
+#: The same for the embedding of episodes whose features are kept.
+EMBEDDING_SECONDS = 1.0
 
 
 def flops(algorithm: Algorithm, stream: Stream, seed: int) -> int:
@@ -59,7 +62,8 @@ class Latencies:
 def latencies(algorithm: Algorithm, stream: Stream, seed: int, device: torch.device, episodes: int) -> Latencies:
     """Time episodes one by one, whole and in their two parts.
 
-    An episode's images are on the device before the clock starts.
+    An episode's images are on the device before the clock starts. Where features are kept, the images are embedded
+    apart from the algorithm, and the median time of that is part of every episode's.
 
     Args:
         algorithm: the trained algorithm.
@@ -68,8 +72,8 @@ def latencies(algorithm: Algorithm, stream: Stream, seed: int, device: torch.dev
         device: the device that it runs on.
         episodes: number of timed episodes, at most `LATENCY_EPISODES`, and as many as `LATENCY_SECONDS` allow.
     """
+    embedding = _embedding_seconds(algorithm, stream.images, device) if stream.images is not stream else (0.0, 0.0)
     begun = time.perf_counter()
-    stream = stream.images
     seconds: list[float] = []
     parts: list[tuple[float, float]] = []
     # A GPU may vectorise whole episodes, but never the parts: let it warm up for them.
@@ -79,23 +83,43 @@ def latencies(algorithm: Algorithm, stream: Stream, seed: int, device: torch.dev
         watch = Stopwatch(device)
         with watch.running():
             predict(algorithm, episode, seed, i)
-        seconds.append(watch.seconds)
+        seconds.append(watch.seconds + sum(embedding))
         if apart and i < 1 + LATENCY_PARTS:
-            parts.append(_seconds_apart(algorithm, episode, device))
+            adapt, answer = _seconds_apart(algorithm, episode, device)
+            parts.append((adapt + embedding[0], answer + embedding[1]))
         if i and time.perf_counter() - begun > LATENCY_SECONDS:
             break
     whole = percentiles_ms(seconds[min(LATENCY_WARM_UP, len(seconds) - 1) :])
     if not apart:
         return Latencies(whole, None, None)
-    adapt, answer = zip(*parts[1:], strict=True)
-    return Latencies(whole, percentiles_ms(list(adapt)), percentiles_ms(list(answer)))
+    adapts, answers = zip(*parts[1:], strict=True)
+    return Latencies(whole, percentiles_ms(list(adapts)), percentiles_ms(list(answers)))
+
+
+@torch.no_grad()
+def _embedding_seconds(algorithm: Algorithm, images: Stream, device: torch.device) -> tuple[float, float]:
+    """Return the median times to embed the support images of an episode, and its queries."""
+    begun = time.perf_counter()
+    times: list[tuple[float, float]] = []
+    for i in range(1 + LATENCY_PARTS):
+        (episode,) = images.batch(i, 1)
+        support, query = Stopwatch(device), Stopwatch(device)
+        with support.running():
+            algorithm.backbone(episode.support.x)
+        with query.running():
+            algorithm.backbone(episode.query_x)
+        times.append((support.seconds, query.seconds))
+        if i and time.perf_counter() - begun > EMBEDDING_SECONDS:
+            break
+    of_support, of_query = zip(*times[1:], strict=True)
+    return statistics.median(of_support), statistics.median(of_query)
 
 
 @torch.no_grad()
 def _seconds_apart(algorithm: Algorithm, episodes: Episodes, device: torch.device) -> tuple[float, float]:
     """Return the time to adapt to one episode, and the time to answer its queries."""
     (episode,) = episodes
-    embedded = algorithm.backbone if algorithm.reads == "features" else nn.Identity()
+    embedded = algorithm.backbone if algorithm.reads == "features" and not episodes.embedded else nn.Identity()
     adapt, answer = Stopwatch(device), Stopwatch(device)
     with adapt.running():
         state = algorithm.adapt(replace(episode.support, x=embedded(episode.support.x)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -18,6 +19,7 @@ from filelock import FileLock
 from frozen import SUITE, Mixing, OnFeatures, Projected
 from metabench.api import Classification, Episodes, Setup, Split
 from metabench.data.sampler import EpisodeShape
+from metabench.engine import costs
 from metabench.engine.asking import predict
 from metabench.engine.batching import InOrder, Vmapped
 from metabench.engine.costs import flops
@@ -30,6 +32,7 @@ from metabench.engine.streams import EpisodeStream
 from metabench.engine.trial import set_batchings
 from metabench.errors import CellFailed, Unfit
 from metabench.executors.loading import LoadedDataset
+from metabench.machine.clock import Stopwatch
 from metabench.planning.cells import Cell
 from metabench.planning.distortions import Distortion
 from metabench.planning.plan import make_plan
@@ -219,6 +222,15 @@ def test_a_full_disk_fails_the_cell_with_what_to_do(run: Run, tmp_path: Path, mo
 # --------------------------------------------------------------------------------------- one split
 
 
+class TickingStopwatch(Stopwatch):
+    """Every measured time is a second."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        yield
+        self.seconds += 1.0
+
+
 def rows_of(split: Split, folder: Path | None, watcher: Watching | None = None) -> FeatureRows:
     torch.manual_seed(0)
     backbone = Projected(None, (1, 16, 16)).requires_grad_(False)
@@ -295,6 +307,27 @@ def test_operations_are_counted_from_images(data: LoadedDataset) -> None:
     shape = EpisodeShape(3, 2, 4)
     streams = [EpisodeStream(content, shape, "test", 0, CPU) for content in (split, replace(split, images=rows))]
     assert flops(learner, streams[0], 0) == flops(learner, streams[1], 0) > 18 * 256 * 7
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("seconds", "embedded"), [(1e9, 1 + 5), (0.0, 1 + 1)])
+def test_latency_of_kept_features_counts_their_embedding(
+    data: LoadedDataset, monkeypatch: pytest.MonkeyPatch, seconds: float, embedded: int
+) -> None:
+    monkeypatch.setattr(costs, "EMBEDDING_SECONDS", seconds)
+    split = data.splits["test"]
+    rows = rows_of(split, None)
+    stream = EpisodeStream(replace(split, images=rows), EpisodeShape(3, 2, 4), "test", 0, CPU)
+    learner = OnFeatures(None, Setup(rows._backbone, 3, 3, 1))
+    stream.batch(0, 1)
+    Projected.calls.clear()
+    monkeypatch.setattr(costs, "Stopwatch", TickingStopwatch)
+    timed = costs.latencies(learner, stream, 0, CPU, 40)
+    assert len(Projected.calls) == 2 * embedded, "support and queries, of few episodes"
+    # Each of the two embeddings takes a second of this clock, and so do the algorithm and its two parts.
+    assert timed.adapt is not None
+    assert timed.answer is not None
+    assert (timed.whole["p50"], timed.adapt["p50"], timed.answer["p50"]) == (3000.0, 2000.0, 2000.0)
 
 
 def test_the_mixing_backbone_mixes() -> None:
