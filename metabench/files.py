@@ -8,13 +8,15 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeGuard
 
 #: Lets `open` return at once where a pipe has no other end yet; Windows has no such files.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
+#: Seconds between two attempts to take a lock that another process holds.
+_LOCK_SECONDS = 0.2
 #: Suffixes of files of weights.
 _WEIGHTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
 
@@ -127,3 +129,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file; do not wait for the other end of a pipe."""
     return os.open(path, (flags | _AT_ONCE) & ~os.O_TRUNC & ~os.O_CREAT)
+
+
+@contextlib.contextmanager
+def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a file that several processes may make; it ends with its process.
+
+    Args:
+        path: the file; the lock is beside it.
+        waiting: called again and again while another process holds the lock; may raise.
+
+    Raises:
+        OSError: the lock cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_suffix(".lock"))
+    while True:
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=_LOCK_SECONDS)
+            break
+        waiting()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -63,7 +63,8 @@ class ProgressLine:
         """
         now = time.monotonic()
         self._note = note or self._note
-        state = f"{self._phase} {done}/{self._total} {self._note}".rstrip()
+        count = f" {done}/{self._total}" if self._total else ""  # to wait for another process has no end
+        state = f"{self._phase}{count} {self._note}".rstrip()
         if self._bars and self._task is not None:
             visible = bool(self._title) or now >= self._due
             self._bars.update(self._task, completed=done, visible=visible, note=state)
@@ -71,7 +72,7 @@ class ProgressLine:
             self._due = now + self._interval
             left = (now - self._start) / max(1, done - self._first) * (self._total - done)
             title = f"{self._title}: " if self._title else ""
-            say(f"{title}{state}, {duration(left)} left", err=True)
+            say(f"{title}{state}, {duration(left)} left" if self._total else f"{title}{state}", err=True)
 
     def should_stop(self) -> bool:
         """See `metabench.engine.progress.Watcher`: Ctrl-C ends the command at once."""

@@ -13,16 +13,18 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
-from metabench.data.examination import hashes_of, kept_examination, new_examination
-from metabench.data.identical import Findings
+from metabench.data.examination import Examination, hashes_of, kept_examination, new_examination
+from metabench.data.identical import Findings, Overlapping
 from metabench.data.validation import SPLITS, check_pack, check_sizes, check_splits, checked_classes
 from metabench.errors import DataError, InvalidData, MetabenchError, in_one_line
+from metabench.files import alone
 from metabench.packs import ClassImages, Pack, read_pack, write_pack
 from metabench.registry.code import code_hash
 from metabench.registry.file_classes import is_local
@@ -160,7 +162,9 @@ def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress)
     Raises:
         DataError: raw data is missing or damaged, the images are not as they must be, or the cache is not writable.
     """
-    return _make_pack(name, dataset, roots, progress, _raw_files(name, dataset, roots))
+    path = pack_path(name, dataset, roots)
+    with _alone(path, f"another process that packs {name}", progress):
+        return _make_pack(name, dataset, roots, progress, _raw_files(name, dataset, roots), path)
 
 
 def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, progress: Progress) -> LoadedDataset:
@@ -182,7 +186,7 @@ def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, p
     examination = kept_examination(path, key) or _guarded(
         name,
         "reading its images",
-        lambda: new_examination(path, key, name, splits, dataset.overlapping, progress),
+        lambda: _examined(path, key, name, splits, dataset.overlapping, progress),
     )
     return LoadedDataset(
         splits=splits,
@@ -195,6 +199,17 @@ def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, p
         hashes=hashes_of(path),
         found_in=dict(dataset.found_in),
     )
+
+
+def _examined(
+    path: Path, key: str, name: str, splits: Mapping[str, Split], overlapping: Overlapping, progress: Progress
+) -> Examination:
+    """Examine the images, unless another process does it meanwhile; arguments as of `new_examination`."""
+    with ExitStack() as stack:
+        # A cache that cannot be written may still be read.
+        with suppress(DataError):
+            stack.enter_context(_alone(path, f"another process that checks {name}", progress))
+        return kept_examination(path, key) or new_examination(path, key, name, splits, overlapping, progress)
 
 
 def _made(source: EpisodeSource) -> LoadedDataset:
@@ -241,13 +256,14 @@ class _RawFiles:
 
 
 def _load_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress, raw: _RawFiles) -> Pack:
-    pack = read_pack(pack_path(name, dataset, roots), raw.stamp)
-    return _make_pack(name, dataset, roots, progress, raw) if pack is None else pack
-
-
-def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress, raw: _RawFiles) -> Pack:
     path = pack_path(name, dataset, roots)
-    _check_writable(path.parent)
+    if (pack := read_pack(path, raw.stamp)) is not None:
+        return pack
+    with _alone(path, f"another process that packs {name}", progress):
+        return read_pack(path, raw.stamp) or _make_pack(name, dataset, roots, progress, raw, path)
+
+
+def _make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress, raw: _RawFiles, path: Path) -> Pack:
     packed = _guarded(name, "pack()", lambda: dataset.pack(dataset_files(name, roots), progress))
     content: Pack | Iterator[ClassImages]
     if isinstance(packed, Iterator):
@@ -403,8 +419,26 @@ def _file_read_by(error: BaseException) -> str | None:
     return None
 
 
-def _check_writable(folder: Path) -> None:
+@contextmanager
+def _alone(path: Path, other: str, progress: Progress) -> Iterator[None]:
+    """Hold the lock of a pack, in a folder that can be written to.
+
+    Args:
+        path: the pack.
+        other: the process that may hold the lock, for the progress display.
+        progress: told that another process holds it.
+
+    Raises:
+        DataError: the cache is not writable.
+    """
+    _check_writable(path)
+    with alone(path, lambda: progress(0, 0, f"waiting for {other}")):
+        yield
+
+
+def _check_writable(path: Path) -> None:
     # Packing may take a minute and a download: report a full or read-only disk before that.
+    folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

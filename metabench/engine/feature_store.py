@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from metabench.api import Backbone, Rows, Split, TensorRows
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import CellFailed
+from metabench.files import alone
 from metabench.planning.cells import Choice, Training
 from metabench.row_files import DamagedFile, map_rows, written_rows
 
 #: Version of the files; part of their names.
 _FORMAT = 1
-#: Seconds between two looks whether to stop, while another worker embeds.
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,14 @@ def stored(path: Path, shape: tuple[int, ...], parts: Iterable[Tensor], watcher:
         CellFailed: the features cannot be stored.
         Interrupted: the watcher asked to stop.
     """
+
+    def waiting() -> None:
+        if watcher is not None and watcher.should_stop():
+            raise Interrupted
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path, watcher):
+        with alone(path, waiting):
             if mapped(path, shape) is None:
                 with written_rows(path) as writer:
                     for part in parts:
@@ -113,26 +116,6 @@ def stored(path: Path, shape: tuple[int, ...], parts: Iterable[Tensor], watcher:
     if rows is None:
         raise CellFailed(f"the features in {path} cannot be read: delete that file, and run again")
     return rows
-
-
-@contextmanager
-def _locked(path: Path, watcher: Watcher | None) -> Iterator[None]:
-    """Hold the lock of a file; wait for another worker that has it.
-
-    Raises:
-        Interrupted: the watcher asked to stop.
-    """
-    lock = FileLock(path.with_suffix(".lock"))
-    while True:
-        with suppress(Timeout):
-            lock.acquire(timeout=_POLL_SECONDS)
-            break
-        if watcher is not None and watcher.should_stop():
-            raise Interrupted
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _weights_hash(backbone: Backbone) -> str:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -16,15 +17,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from filelock import FileLock
 
 from metabench import api
 from metabench.cli.data import data as data_command
 from metabench.cli.progress import pack_progress
-from metabench.data.packing import DataRoots, load_pack, load_splits, make_pack, pack_path, packed_files
+from metabench.data.packing import DataRoots, dataset_files, load_pack, load_splits, make_pack, pack_path, packed_files
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.streams import EpisodeStream
 from metabench.errors import DataError, PluginError
-from metabench.packs import Pack, read_pack
+from metabench.packs import Pack, read_pack, write_pack
 from metabench.registry.manager import PluginManager
 
 
@@ -75,7 +77,9 @@ def roots(tmp_path: Path, *sources: Path) -> DataRoots:
 
 
 def names_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Return the files below a folder; empty files of locks stay, since another process may wait for one."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 # ---------------------------------------------------------------------------------------------- roots
@@ -465,6 +469,41 @@ def test_rows_may_be_vectors_which_come_as_they_are(tmp_path: Path) -> None:
     images = splits["test"].images
     assert isinstance(images, torch.Tensor)
     assert {tuple(row) for row in drawn[0].tolist()} <= {tuple(row) for row in images.tolist()}
+
+
+def test_processes_that_need_the_same_pack_make_it_once(tmp_path: Path) -> None:
+    first, second = Squares(), Squares()
+    told: list[str] = []
+    path = pack_path("squares", first, roots(tmp_path))
+    waits = threading.Event()
+
+    def wait(done: int, total: int, name: str) -> None:
+        told.append(name)
+        waits.set()
+
+    path.parent.mkdir(parents=True)
+    packs: list[Pack] = []
+    with FileLock(path.with_suffix(".lock")):
+        other = threading.Thread(target=lambda: packs.append(load_pack("squares", second, roots(tmp_path), wait)))
+        other.start()
+        assert waits.wait(30)
+        assert told == ["waiting for another process that packs squares"]
+        write_pack(path, Squares().pack(dataset_files("squares", roots(tmp_path)), silent))
+    other.join(30)
+    assert second.given == []
+    assert packs[0].fingerprint == load_pack("squares", first, roots(tmp_path), silent).fingerprint
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    path = pack_path("squares", Squares(), roots(tmp_path))
+    path.parent.mkdir(parents=True)
+    lock = str(path.with_suffix(".lock"))
+    code = f"import os, filelock; lock = filelock.FileLock({lock!r}); lock.acquire(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    told: list[str] = []
+    load_pack("squares", Squares(), roots(tmp_path), lambda done, total, name: told.append(name))
+    assert path.exists()
+    assert not any("waiting" in name for name in told)
 
 
 def test_a_cache_that_cannot_be_made_is_noticed_before_packing(tmp_path: Path) -> None:
