@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.errors import PluginError
+from metabench.errors import PluginError, SuiteError, nearest
 from metabench.planning.cells import content_hash
-from metabench.planning.suite import Precision, SuiteFile
+from metabench.planning.suite import Gate, Precision, SuiteFile, validated, with_profile
 from metabench.records.machines import Machine
-from metabench.records.measured import Declaration, Estimate
+from metabench.records.measured import Declaration, EngineCost, Estimate
 from metabench.records.record import Data, EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.values import Status
+from metabench.registry.configs import first_problem
 from metabench.registry.manager import PluginManager
 from metabench.registry.own import FEW_SHOT
 
@@ -33,8 +34,10 @@ __all__ = [
     "Data",
     "Declaration",
     "Engine",
+    "EngineCost",
     "EpisodeResults",
     "Estimate",
+    "Gate",
     "Interrupted",
     "Job",
     "Machine",
@@ -46,12 +49,17 @@ __all__ = [
     "Request",
     "RunOptions",
     "Store",
+    "SuiteError",
     "SuiteFile",
     "Watcher",
     "Work",
     "content_hash",
     "engine_of",
     "estimate",
+    "first_problem",
+    "nearest",
+    "validated",
+    "with_profile",
 ]
 
 
