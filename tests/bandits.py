@@ -10,7 +10,7 @@ BANDITS = """
     import numpy as np
 
     from metabench.contracts import (
-        Attempt, Data, Declaration, EpisodeResults, Interrupted, Machine, Record, Resources, content_hash,
+        Attempt, Data, Declaration, EngineCost, EpisodeResults, Interrupted, Machine, Record, Resources, content_hash,
         estimate
     )
     from metabench.specs import EngineSpec, hookimpl
@@ -76,9 +76,11 @@ BANDITS = """
     def record(suite, cell, **results):
         return Record(
             cell=cell.id, suite=suite, profile="", algorithm=cell.policy, dataset="bandits", backbone="table",
-            way=5, shot=cell.pulls, queries=1, seed=cell.seed, identity=cell.identity, task="regression",
+            way=1, shot=cell.pulls, queries=1, setting=f"{cell.pulls} pulls",
+            seed=cell.seed, identity=cell.identity, task="regression",
             status="ok" if results.get("metrics") else "failed", ranked_by="reward", declarations={"reward": REWARD},
             device="a processor", machine=Machine(kind="cpu", name="a processor"), dataset_fingerprint="bandits",
+            costs={"pulls": EngineCost(title="pulls", value=cell.pulls, summary="pulls of an arm before the test")},
             data=Data(episodes=f"{cell.pulls} pulls", raw_files=0), environment={}, finished="2026-01-01", **results
         )
 

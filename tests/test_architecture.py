@@ -42,6 +42,7 @@ ORDER = [
     "engine",
     "contracts",
     "executors",
+    "jobs",
     "reporting",
     "tuning",
     "learners",
@@ -55,7 +56,7 @@ ORDER = [
     "interface",
 ]
 #: What plugins may import, as docs/plugins.md says; everything else may change without notice.
-PUBLIC = {"metabench.api", "metabench.contracts", "metabench.specs", "metabench.testing"}
+PUBLIC = {"metabench.api", "metabench.contracts", "metabench.jobs", "metabench.specs", "metabench.testing"}
 
 
 def core_modules() -> dict[str, ast.Module]:

@@ -16,7 +16,7 @@ from metabench.contracts import Cell, Job, RunOptions
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.reporting.figures import shown
-from metabench.text import shape_text, visible_lines
+from metabench.text import visible_lines
 
 #: Seconds between plain progress lines of a cell.
 _INTERVAL = 20.0
@@ -77,8 +77,8 @@ class RunConsole:
 
     def cell_done(self, record: Record, kept: bool) -> None:
         """See `metabench.executors.job_line.Reporter`."""
-        shape = shape_text(record.way, record.shot)
-        cell = f"{record.algorithm} · {record.dataset} · {record.backbone} · {shape} · seed {record.seed}"
+        names = [record.algorithm, record.dataset, record.backbone, record.shape, f"seed {record.seed}"]
+        cell = " · ".join(filter(None, names))
         if record.primary is None:
             self.say(f"{'skipped' if record.status == 'skipped' else 'FAILED':<7} {cell}: {record.error}")
         else:

@@ -24,13 +24,15 @@ from metabench.contracts.runs import (
     estimate,
 )
 from metabench.engine.progress import Interrupted, Watcher
+from metabench.errors import SuiteError, nearest
 from metabench.planning.cells import content_hash
-from metabench.planning.suite import SuiteFile
+from metabench.planning.suite import Gate, SuiteFile, validated, with_profile
 from metabench.planning.time_limits import Limits
 from metabench.records.machines import Machine
-from metabench.records.measured import Declaration, Estimate
+from metabench.records.measured import Declaration, EngineCost, Estimate
 from metabench.records.record import Data, EpisodeResults, Record
 from metabench.records.store import Store
+from metabench.registry.configs import first_problem
 from metabench.registry.manager import PluginManager
 
 __all__ = [
@@ -41,10 +43,12 @@ __all__ = [
     "Data",
     "Declaration",
     "Engine",
+    "EngineCost",
     "EpisodeResults",
     "Estimate",
     "Executor",
     "ExecutorConfig",
+    "Gate",
     "Interrupted",
     "Job",
     "Limits",
@@ -58,6 +62,7 @@ __all__ = [
     "Resources",
     "RunOptions",
     "Store",
+    "SuiteError",
     "SuiteFile",
     "Ticket",
     "Watcher",
@@ -65,4 +70,8 @@ __all__ = [
     "content_hash",
     "engine_of",
     "estimate",
+    "first_problem",
+    "nearest",
+    "validated",
+    "with_profile",
 ]

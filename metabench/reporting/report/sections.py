@@ -15,7 +15,6 @@ from metabench.reporting.report.classes import Classes, classes_of
 from metabench.reporting.report.drawing import METHODS, Drawn, Styles
 from metabench.reporting.report.pairs import Pairs, pairs_of
 from metabench.reporting.report.styles import Style
-from metabench.text import shape_text
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
     result = row.published.result
     return {
         "method": row.name,
-        "task": f"{table.dataset} {shape_text(table.way, table.shot)}",
+        "task": f"{table.dataset} {table.shape}",
         "measured": shown(row.metric, row.primary.mean, row.primary.ci95),
         "published": published_accuracy(result),
         "source": result.source,
