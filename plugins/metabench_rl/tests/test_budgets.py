@@ -49,7 +49,7 @@ def test_a_budget_that_pays_no_update_fails_the_cell_with_both_numbers() -> None
 
 
 def test_too_few_training_tasks_fail_the_cell(tmp_path: Path) -> None:
-    few = cell("maml-ppo", tasks={"point2d": {"horizon": 10, "train": 3}})
+    few = cell("maml-ppo", tasks={"point2d": {"horizon": 10, "train": 3}}, train={"validations": 0})
     with pytest.raises(CellFailed, match=r"an update takes 4 tasks, and there are 3 \(tasks.train\)"):
         train(untrained(few), Simulator(untrained(few).setup.family), few, {}, tmp_path / "c.pt", QUIET)
 

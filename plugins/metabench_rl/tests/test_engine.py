@@ -22,12 +22,12 @@ class TestMetaRL(EngineChecks):
         (
             "  scripted: {}",
             "  script: {}",
-            "small.yaml:14: algorithms.script: no algorithm 'script' (did you mean 'scripted'?)",
+            "small.yaml:13: algorithms.script: no algorithm 'script' (did you mean 'scripted'?)",
         ),
         (
             "hidden: 8, ep",
             "hiden: 8, ep",
-            "small.yaml:10: algorithms.maml-ppo.params.hiden: unknown key 'hiden' (did you mean",
+            "small.yaml:9: algorithms.maml-ppo.params.hiden: unknown key 'hiden' (did you mean",
         ),
         ("  point2d:", "  point3d:", "small.yaml:4: tasks.point3d: no task family 'point3d' (did you mean 'point2d'?)"),
         ("rounds: 2", "rounds: 0", "small.yaml:5: adapt.rounds: input should be greater than 0, not 0"),
