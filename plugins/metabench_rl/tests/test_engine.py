@@ -51,6 +51,15 @@ def test_the_suites_are_valid_in_all_profiles(name: str, profile: str) -> None:
     assert planned.output.endswith("5 cells\n")
 
 
+def test_the_documented_suite_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reinforcement-learning.md").read_text(encoding="utf-8")
+    path = tmp_path / "documented.yaml"
+    path.write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    planned = CliRunner().invoke(cli, ["validate", str(path)], standalone_mode=False)
+    assert planned.exception is None, planned.exception
+    assert planned.output == f"{path}: no profile: 13 cells, valid\n"
+
+
 def test_budget_family_and_parameters_are_part_of_a_cell_and_untrained_cells_have_no_budget() -> None:
     assert cell("rl2").id != cell("rl2", train={"env_steps": 4_000}).id
     assert cell("rl2").id != cell("rl2", tasks={"point2d": {"horizon": 20}}).id

@@ -20,7 +20,8 @@ _DEADLINE = 240
 
 
 def run(suite: Path, output: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "metabench.cli", "run", str(suite), "--output", str(output), "--in-process"]
+    start = "from metabench.cli import script; script()"
+    command = [sys.executable, "-c", start, "run", str(suite), "--output", str(output), "--in-process"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
