@@ -103,6 +103,14 @@ def test_the_core_never_imports_the_built_ins() -> None:
     assert guilty == []
 
 
+def test_the_core_and_the_built_ins_import_no_simulator() -> None:
+    built_ins = CORE.parent / "plugins" / "metabench_plugins"
+    trees = [*core_modules().values(), *(ast.parse(path.read_text("utf-8")) for path in built_ins.rglob("*.py"))]
+    used = {module.split(".")[0] for tree in trees for module in imported(tree)}
+    assert "torch" in used
+    assert used & {"gymnasium", "gym", "metaworld", "mujoco", "metabench_rl"} == set()
+
+
 def test_the_core_names_no_algorithm_backbone_or_dataset() -> None:
     named = BUILT_IN | {
         "conv4",

@@ -147,6 +147,7 @@ class Record(Part):
             empty.
         setting: what the methods of its table have in common, in the place of way and shot; empty where these say it.
         costs: costs that only its engine knows, by name.
+        pictured: caption of its picture; empty for pictures of few-shot episodes, whose caption the report knows.
         looks: number of tests of the algorithm with this training seed on these episodes that the output directory had
             seen when this one ended (`metabench.records.looks`); None in records of earlier versions, and without
             results.
@@ -172,6 +173,7 @@ class Record(Part):
     shot: Count
     queries: Count
     setting: Line = ""
+    pictured: Line = ""
     episodes_file: Text = ""
     seed: int
     identity: dict[str, Any]

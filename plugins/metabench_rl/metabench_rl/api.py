@@ -165,6 +165,11 @@ class Trajectories:
     success: Tensor
     memory: Any = None
 
+    @property
+    def mean_return(self) -> float:
+        """Return the mean sum of rewards."""
+        return self.rewards.sum(dim=2).mean().item()
+
     def measured(self, metric: Metric) -> Tensor:
         """Return the [B] means of a metric over the episodes, in float64."""
         values = self.rewards.double().sum(dim=2) if metric == "return" else self.success.double()
@@ -236,5 +241,9 @@ class Algorithm(nn.Module):
         return policy
 
     def update(self, tasks: Tasks, collect: Collect) -> float:
-        """Make an outer update from `episodes_per_task` episodes of each task; return its loss."""
+        """Make an outer update from `episodes_per_task` episodes of each task; return its mean return.
+
+        That is the mean return of the episodes that the update makes likelier or less likely: after adaptation, if the
+        method adapts in training.
+        """
         raise NotImplementedError

@@ -36,7 +36,7 @@ from metabench.jobs import (
 )
 from metabench_rl.cells import UNRANKED, Cell
 from metabench_rl.families import make_algorithm, make_family
-from metabench_rl.pictures import picture
+from metabench_rl.pictures import CAPTION, picture
 from metabench_rl.results import Result, measure
 from metabench_rl.simulator import Simulator
 from metabench_rl.testing import action_seconds, task_seconds, test
@@ -173,6 +173,7 @@ class Job:
             task="regression",
             floor=cell.algorithm in UNRANKED,
             every_seed=cell.every_seed,
+            pictured=CAPTION if result and result.picture else "",
             **(result.fields if result else {"ranked_by": "return"}),
             device=str(self.machine),
             machine=self.machine,

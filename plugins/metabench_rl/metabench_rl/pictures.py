@@ -15,6 +15,11 @@ _SIDE, _GAP = 180, 8
 _TASKS, _EPISODES = 4, 5
 #: The largest coordinate that a panel shows.
 _REACH = 0.8
+#: What a picture shows.
+CAPTION = (
+    "Test episodes in the plane: a row for each of the first tasks, a panel before any adaptation and after each "
+    "round. Paths in blue begin in the middle; the goal, which the policy does not see, is red."
+)
 _BLUE, _RED, _GREY = (31, 119, 180), (214, 39, 40), (200, 200, 200)
 
 

@@ -95,8 +95,8 @@ class Rollouts:
         size = self.simulator.family.size
         if self.allowed is not None and self.collected + episodes > self.allowed:
             raise CellFailed(
-                f"the algorithm asks for {self.collected + episodes} episodes of a task in a round of adaptation; "
-                f"adapt.episodes allows {self.allowed}"
+                f"the algorithm asks for {self.collected + episodes} episodes of a task in this phase, which allows "
+                f"{self.allowed} (in a test, adapt.episodes)"
             )
         shape = (len(self.tasks.numbers), episodes, size.horizon, size.action)
         if self.greedy:

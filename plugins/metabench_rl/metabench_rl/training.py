@@ -80,7 +80,7 @@ def train(
                 keep()
                 raise Interrupted
             begun, simulated = time.perf_counter(), simulator.seconds
-            loss = _update(algorithm, simulator, cell, progress.updates, available)
+            mean = _update(algorithm, simulator, cell, progress.updates, available)
             progress.seconds += time.perf_counter() - begun
             progress.updates += 1
             progress.simulation_seconds += simulator.seconds - simulated
@@ -89,7 +89,7 @@ def train(
                 progress.note(value, algorithm)
                 note = f", validation {value:.3g}"
             progress.steps = simulator.steps
-            watcher.advance(progress.updates, f"loss {loss:.3f}{note}")
+            watcher.advance(progress.updates, f"return {mean:.3g}{note}")
             if clock.is_due:
                 keep()
         keep()
@@ -99,17 +99,17 @@ def train(
 
 
 def _update(algorithm: Algorithm, simulator: Simulator, cell: Cell, number: int, available: int | None) -> float:
-    """Make update `number`, on tasks and with noise of its own; return the loss.
+    """Make update `number`, on tasks and with noise of its own; return the mean return of its episodes.
 
     Raises:
-        CellFailed: the loss is no number.
+        CellFailed: the return is no number.
     """
     key = f"train|{cell.seed}"
     seed_generators(derive_seed(cell.seed, f"update {number}"))
     numbers = training_numbers(key, number, algorithm.tasks_per_update, available)
     tasks = simulator.family.tasks("train", numbers)
     each = algorithm.episodes_per_task
-    loss = algorithm.update(tasks, Rollouts(simulator, tasks, f"{key}|{number}", allowed=each))
-    if not math.isfinite(loss):
-        raise CellFailed(f"the loss of update {number} is no number: lower lr or inner_lr")
-    return loss
+    mean = algorithm.update(tasks, Rollouts(simulator, tasks, f"{key}|{number}", allowed=each))
+    if not math.isfinite(mean):
+        raise CellFailed(f"the return of update {number} is no number: lower lr or inner_lr")
+    return mean

@@ -31,8 +31,7 @@ class MAML(GradientAdaptation):
         of_before = self.advantages(before)
         after = collect(self.step(self.policy(tasks), before, of_before, config.inner_lr), config.episodes)
         of_after = self.advantages(after)
-        first = 0.0
-        for epoch in range(config.epochs):
+        for _ in range(config.epochs):
             # From the current weights, through the step, to the episodes after it.
             adapted = self.step(self.policy(tasks), before, of_before, config.inner_lr, differentiable=True)
             log_probs = adapted.log_probs(after.observations, after.actions)
@@ -41,5 +40,4 @@ class MAML(GradientAdaptation):
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.parameters(), config.max_grad_norm)
             self.optimiser.step()
-            first = first if epoch else loss.item()
-        return first
+        return after.mean_return

@@ -28,13 +28,11 @@ class Pretrained(GradientAdaptation):
         """See `metabench_rl.api.Algorithm.update`."""
         episodes = collect(self.policy(tasks), self.episodes_per_task)
         advantage = self.advantages(episodes)
-        first = 0.0
-        for epoch in range(self.config.epochs):
+        for _ in range(self.config.epochs):
             log_probs = self.policy(tasks).log_probs(episodes.observations, episodes.actions)
             loss = clipped_surrogate(log_probs, advantage, episodes, self.config.clip).mean()
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)
             self.optimiser.step()
-            first = first if epoch else loss.item()
-        return first
+        return episodes.mean_return

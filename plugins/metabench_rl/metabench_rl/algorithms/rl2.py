@@ -49,8 +49,7 @@ class RL2(Algorithm):
         trials = _joined(episodes)
         inputs = torch.cat([_inputs(one) for one in episodes], dim=2).flatten(0, 1)
         advantage = advantages(trials, self.config.discount, self.config.gae_lambda)
-        first = 0.0
-        for epoch in range(self.config.epochs):
+        for _ in range(self.config.epochs):
             mean, log_std, _ = self.network(inputs, torch.zeros(len(inputs), self.config.hidden))
             log_probs = log_prob(trials.actions, mean.view_as(trials.actions), log_std)
             loss = clipped_surrogate(log_probs, advantage, trials, self.config.clip).mean()
@@ -59,8 +58,7 @@ class RL2(Algorithm):
             loss.backward()
             nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)
             self.optimiser.step()
-            first = first if epoch else loss.item()
-        return first
+        return trials.mean_return
 
 
 def _inputs(episodes: Trajectories) -> Tensor:
