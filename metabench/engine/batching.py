@@ -173,7 +173,9 @@ class Vmapped(Batching):
         # `in_parts` leaves the parameters alone, so that an attempt that runs out of memory adds no gradient to them.
         losses, sums = self._size.fit(in_parts)
         for parameter, gradient in zip(parameters, sums, strict=True):
-            parameter.grad = sum_of_gradients(parameter.grad, gradient)
+            # As `backward` does: fused optimisers read weight and gradient in the order of memory.
+            laid_out = None if gradient is None else torch.empty_like(parameter).copy_(gradient)
+            parameter.grad = sum_of_gradients(parameter.grad, laid_out)
         return losses
 
 

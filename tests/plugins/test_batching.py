@@ -94,6 +94,23 @@ def test_every_batching_has_the_same_meta_gradient(make_episodes: Make, downsamp
         torch.testing.assert_close(gradient(batching), plain, rtol=1e-9, atol=1e-12)
 
 
+def test_every_batching_makes_the_same_step_with_weights_in_channels_last_memory(make_episodes: Make) -> None:
+    """A fused optimiser reads weights and gradients in the order of memory."""
+
+    def trained(batching: Batching) -> list[Tensor]:
+        torch.manual_seed(0)
+        backbone = Conv4(Conv4Config(channels=20, norm="batch", downsample="stride"), (1, 16, 16))
+        learner = MAML(MAMLConfig(), Setup(backbone, 3, 3, 10)).double()
+        learner = learner.to(memory_format=torch.channels_last)
+        learner.training_batching = batching
+        learner.train_step(make_episodes(EPISODES, seed=3))
+        return list(learner.parameters())
+
+    plain = trained(Sequential())
+    for batching in batchings(functional=True):
+        torch.testing.assert_close(trained(batching), plain, rtol=1e-9, atol=1e-9)
+
+
 def test_threads_use_the_precision_and_grad_mode_of_the_caller(make_episodes: Make) -> None:
     episodes = make_episodes(EPISODES, dtype=torch.float32)
     backbone = Conv4(Conv4Config(channels=8), (1, 16, 16))

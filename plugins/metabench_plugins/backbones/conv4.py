@@ -94,6 +94,7 @@ class Conv4(Backbone):
         """Return the features by blocks whose convolutions are matrix products."""
         x = x.permute(0, 2, 3, 1)
         for block in self.blocks:
+            assert isinstance(block, _Block)
             x = block.by_product(x)
         return x.mean(dim=(1, 2))
 

@@ -78,7 +78,7 @@ def sum_of_patches(rows: Tensor, window: Window, shape: tuple[int, ...]) -> Tens
         shape: (…, n, H, W, C) of the images.
     """
     k, stride, border = window
-    *batch, height, width, channels = shape
+    height, width, channels = shape[-3:]
     down, across = window.count(height), window.count(width)
     rows = rows.reshape(-1, down, across, k, k * channels)
     high, wide = (max(border + side, stride * (count - 1) + k) for side, count in ((height, down), (width, across)))
@@ -91,8 +91,7 @@ def sum_of_patches(rows: Tensor, window: Window, shape: tuple[int, ...]) -> Tens
             strides = (image, stride * row, stride * pixel, row, 1)
             place = padded.as_strided((len(rows), down, across, *size), strides, top * row + left * pixel)
             place += rows[..., top : top + size[0], left * channels : left * channels + size[1]]
-    cropped = padded[:, border : border + height, border : border + width]
-    return cropped.unflatten(0, tuple(batch))
+    return padded[:, border : border + height, border : border + width].view(shape)
 
 
 class _Convolution(torch.autograd.Function):
