@@ -5,12 +5,12 @@ import pytest
 pytest.importorskip("learn2learn", reason="learn2learn is not installed: README.md says how to build it")
 
 import torch
-from metabench_learn2learn.algorithms import Kronecker, Learner, LearnerConfig, MetaSGD
 from metabench_learn2learn.algorithms import MAML as LearnedMAML
-from metabench_plugins.algorithms.maml import MAML, MAMLConfig
+from metabench_learn2learn.algorithms import Kronecker, Learner, LearnerConfig, MetaSGD
 
 from metabench.api import Algorithm, Classification, Episodes, Setup, Unfit
 from metabench.testing import AlgorithmChecks, SmallNetwork
+from metabench_plugins.algorithms.maml import MAML, MAMLConfig
 
 
 class TestMAML(AlgorithmChecks):
