@@ -24,9 +24,10 @@ from metabench.contracts.runs import (
     estimate,
 )
 from metabench.engine.progress import Interrupted, Watcher
+from metabench.errors import MetabenchError
 from metabench.planning.cells import content_hash
 from metabench.planning.suite import SuiteFile
-from metabench.planning.time_limits import Limits
+from metabench.planning.time_limits import Duration, Limits
 from metabench.records.machines import Machine
 from metabench.records.measured import Declaration, Estimate
 from metabench.records.record import Data, EpisodeResults, Record
@@ -40,6 +41,7 @@ __all__ = [
     "Console",
     "Data",
     "Declaration",
+    "Duration",
     "Engine",
     "EpisodeResults",
     "Estimate",
@@ -49,6 +51,7 @@ __all__ = [
     "Job",
     "Limits",
     "Machine",
+    "MetabenchError",
     "Packing",
     "Plan",
     "PluginManager",

@@ -173,6 +173,8 @@ class Dispatch:
             return
         yield from running.news()
         ended = running.folder.ended(running.attempt)
+        if ended is not None and not self._is_final(ended, running, condition):
+            ended = None
         gone = condition is not None and condition.state in ("ended", "died")
         if ended is None and not gone:
             running.observer.look()
@@ -189,6 +191,12 @@ class Dispatch:
         del self._running[running.job.key]
         yield from self._ended(running, ended, condition)
 
+    def _is_final(self, ended: Ended, running: Running, condition: Condition | None) -> bool:
+        """Return whether a worker's last word is that of its attempt."""
+        if ended.how == "interrupted":  # a queue that preempts it starts it again
+            return condition is None or condition.state != "running"
+        return ended.how != "taken" or running.handle is not None  # else the worker that has it is already followed
+
     def _has_ended(self, ended: Ended | None, condition: Condition | None) -> bool:
         """Return whether both signs of a job's end are there: its slot is free, and its last files are seen."""
         if ended is None:
@@ -199,11 +207,7 @@ class Dispatch:
 
     def _ended(self, running: Running, ended: Ended | None, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker has ended."""
-        if running.overdue and (ended is None or ended.how == "interrupted"):
-            stage, cell = running.stage
-            ended = Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
-        elif ended is None and self._is_stopping:
-            ended = Ended(how="interrupted")  # the signal that stopped the run may have killed the worker
+        ended = self._last_word(running, ended, condition)
         if ended is None:
             yield from self._gone(running, condition)
         elif ended.how == "done" and running.was_given_all:
@@ -228,6 +232,17 @@ class Dispatch:
             self._try_again(running)
         else:
             yield from self._retry(running, "it was asked to stop, and not by this run")
+
+    def _last_word(self, running: Running, ended: Ended | None, condition: Condition | None) -> Ended | None:
+        """Return how a job has ended, by all who know it; None where only its executor does."""
+        if ended is not None and ended.how != "interrupted":
+            return ended
+        if running.overdue:
+            stage, cell = running.stage
+            return Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
+        if self._is_stopping:
+            return Ended(how="interrupted")  # the signal that stopped the run may have killed the worker
+        return None if condition is not None and condition.state == "died" else ended
 
     def _gone(self, running: Running, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker did not say how it ended."""
