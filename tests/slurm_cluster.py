@@ -45,7 +45,11 @@ JobRequeue=1
 KillWait=5
 SlurmdTimeout=10
 GresTypes=gpu
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 """
 
 
@@ -121,6 +125,17 @@ class Cluster:
         """Return the states of all jobs, e.g. ``{"12_3": "RUNNING"}``; ended ones are kept for five minutes."""
         found = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T")
         return dict(line.split() for line in found.splitlines())
+
+    def preempt(self, node: str) -> None:
+        """Submit a short job that takes a processor and a GPU of a node away from the jobs of the main partition."""
+        wanted = ["--partition=urgent", f"--nodelist={node}", "--gpus-per-node=1", "--output=/dev/null"]
+        self.call("sbatch", *wanted, "--wrap=true")
+
+    def release(self) -> None:
+        """Let jobs that were requeued start at once: SLURM holds them for two minutes."""
+        for job, state in self.jobs().items():
+            if state == "PENDING":
+                self.call("scontrol", "update", f"jobid={job}", "StartTime=now", check=False)
 
     def logs(self) -> str:
         """Return the last lines of the daemons' logs."""

@@ -7,13 +7,14 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from metabench.contracts import Executor, PluginManager, Ticket
+from metabench.contracts import Condition, Executor, PluginManager, Ticket
 from metabench_plugins.executors.slurm_files import Handle
 
 #: Seconds between two looks at a worker.
@@ -60,10 +61,21 @@ class SlurmTask:
             workers.wait(_LOOK_SECONDS)
         if self._is_terminated:
             _end_terminated()
-        handle.write_end(condition)
+        handle.write_end(_seen_from_afar(condition))
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self._is_terminated = True
+
+
+def _seen_from_afar(condition: Condition) -> Condition:
+    """Return the condition of a worker with a reason for people who are not on its node."""
+    if condition.state != "died":
+        return condition
+    if condition.by_machine:
+        reason = "its process was killed (signal 9), perhaps for want of memory: ask for more by memory_mb"
+    else:
+        reason = f"{condition.reason.partition(';')[0]}: see {JobEnvironment().paths.stderr}"
+    return replace(condition, reason=reason)
 
 
 def _end_terminated() -> None:
