@@ -43,6 +43,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 ReturnToService=2
 JobRequeue=1
 KillWait=5
+MinJobAge=3600
 SlurmdTimeout=10
 GresTypes=gpu
 PreemptType=preempt/partition_prio
@@ -122,8 +123,8 @@ class Cluster:
         return done.stdout
 
     def jobs(self) -> dict[str, str]:
-        """Return the states of all jobs, e.g. ``{"12_3": "RUNNING"}``; ended ones are kept for five minutes."""
-        found = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T")
+        """Return the states of all jobs of metabench, e.g. ``{"12_3": "RUNNING"}``."""
+        found = self.call("squeue", "--noheader", "--array", "--states=all", "--name=metabench", "--format=%i %T")
         return dict(line.split() for line in found.splitlines())
 
     def preempt(self, node: str) -> None:
