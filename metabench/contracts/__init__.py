@@ -24,10 +24,10 @@ from metabench.contracts.runs import (
     estimate,
 )
 from metabench.engine.progress import Interrupted, Watcher
-from metabench.errors import SuiteError, nearest
+from metabench.errors import MetabenchError, SuiteError, nearest
 from metabench.planning.cells import content_hash
 from metabench.planning.suite import Gate, SuiteFile, validated, with_profile
-from metabench.planning.time_limits import Limits
+from metabench.planning.time_limits import Duration, Limits
 from metabench.records.machines import Machine
 from metabench.records.measured import Declaration, EngineCost, Estimate
 from metabench.records.record import Data, EpisodeResults, Record
@@ -42,6 +42,7 @@ __all__ = [
     "Console",
     "Data",
     "Declaration",
+    "Duration",
     "Engine",
     "EngineCost",
     "EpisodeResults",
@@ -53,6 +54,7 @@ __all__ = [
     "Job",
     "Limits",
     "Machine",
+    "MetabenchError",
     "Packing",
     "Plan",
     "PluginManager",

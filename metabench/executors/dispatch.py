@@ -202,6 +202,8 @@ class Dispatch:
             return
         yield from running.news()
         ended = running.folder.ended(running.attempt)
+        if ended is not None and not self._is_final(ended, running, condition):
+            ended = None
         gone = condition is not None and condition.state in ("ended", "died")
         runs = condition is not None and condition.state == "running"
         if ended is not None and ended.how == "interrupted" and runs:
@@ -223,6 +225,12 @@ class Dispatch:
         del self._running[running.job.key]
         yield from self._ended(running, ended, condition)
 
+    def _is_final(self, ended: Ended, running: Running, condition: Condition | None) -> bool:
+        """Return whether a worker's last word is that of its attempt."""
+        if ended.how == "interrupted":  # a queue that preempts it starts it again
+            return condition is None or condition.state != "running"
+        return ended.how != "taken" or running.handle is not None  # else the worker that has it is already followed
+
     def _has_ended(self, ended: Ended | None, condition: Condition | None) -> bool:
         """Return whether both signs of a job's end are there: its slot is free, and its last files are seen."""
         if ended is None:
@@ -233,7 +241,7 @@ class Dispatch:
 
     def _ended(self, running: Running, ended: Ended | None, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker has ended."""
-        ended = self._how(running, ended)
+        ended = self._how(running, ended, condition)
         if ended is None:
             yield from self._gone(running, condition)
         elif ended.how == "done" and running.was_given_all:
@@ -260,8 +268,8 @@ class Dispatch:
         else:
             yield from self._retry(running, "it was asked to stop, and not by this run")
 
-    def _how(self, running: Running, ended: Ended | None) -> Ended | None:
-        """Return how a job has ended, which its worker cannot know if others have ended it."""
+    def _how(self, running: Running, ended: Ended | None, condition: Condition | None) -> Ended | None:
+        """Return how a job has ended, which its worker cannot know if others have ended it; None if it has not said."""
         if ended is not None and ended.how != "interrupted":
             return ended
         if running.overdue:
@@ -269,8 +277,9 @@ class Dispatch:
             return Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
         if running.folder.is_cancelled:
             self._stop()
-        # The signal that stopped the run may have killed the worker.
-        return Ended(how="interrupted") if self._is_stopping else ended
+        if self._is_stopping:
+            return Ended(how="interrupted")  # the signal that stopped the run may have killed the worker
+        return None if condition is not None and condition.state == "died" else ended
 
     def _gone(self, running: Running, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker did not say how it ended."""
