@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metabench.contracts import Attempt, Cell, Job, Limits
 from metabench.errors import StoreError
-from metabench.files import atomic_file, write_whole
+from metabench.files import atomic_file, create_whole, write_whole
 from metabench.records.episode_files import write_episodes, write_outputs
 from metabench.records.record import Record
 from metabench.records.values import Line, Text
@@ -228,12 +228,7 @@ class JobFolder:
 
     def take(self, claim: Claim) -> bool:
         """Write the claim of a worker; return whether no other has one."""
-        try:
-            with open(self.path / "claim", "x", encoding="utf-8") as file:  # O_EXCL: one worker only, also on NFS
-                file.write(claim.model_dump_json())
-        except FileExistsError:
-            return False
-        return True
+        return create_whole(self.path / "claim", claim.model_dump_json().encode())
 
     def beat(self, count: int) -> None:
         """Write the counter of the heartbeat."""
