@@ -8,7 +8,7 @@ SIGKILL) would come again: its cells fail. A limit of time fails the cells of it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from metabench import errors
@@ -17,7 +17,9 @@ from metabench.engine.progress import Interrupted
 from metabench.errors import MetabenchError
 from metabench.executors.choosing import executor_of
 from metabench.executors.events import CellElsewhere, CellLost, Detached, Event, JobDone
-from metabench.executors.job_folder import Ended, JobFolder
+from metabench.executors.going_run import GoingRun, end_run
+from metabench.executors.job_files import Ended
+from metabench.executors.job_folder import JOBS, JobFolder
 from metabench.executors.job_line import JobLine
 from metabench.executors.running import Running
 from metabench.executors.sharing import Sharing
@@ -38,6 +40,7 @@ class Dispatch:
         options: executor and retries.
         started: called when a job starts; returns what shows it.
         retried: called with a job that is tried again, and the reason.
+        expected: expected seconds of cells, for who asks how the run is.
         sharing: which jobs this process has, of an output directory that several share; None where it has all.
     """
 
@@ -48,6 +51,7 @@ class Dispatch:
         options: RunOptions,
         started: Callable[[Job], JobLine],
         retried: Callable[[Job, str], None],
+        expected: Mapping[str, float],
         sharing: Sharing | None = None,
     ) -> None:
         self._executor, self._options, self._output = executor_of(options), options, output
@@ -58,6 +62,14 @@ class Dispatch:
         self._stop_at: float | None = None
         self._failure: MetabenchError | None = None
         slots = self._executor.slots(jobs[0].needs) if jobs else 1
+        self._run = GoingRun.of_this_process(
+            executor=options.executor_name,
+            options=self._executor.config.model_dump(mode="json"),
+            slots=slots,
+            outlives_driver=self._executor.outlives_driver,
+            cells=[cell.id for job in jobs for cell in job.cells],
+            expected=dict(expected),
+        )
         self._threads = self._executor.config.threads or share_of_threads(min(slots or 1, max(1, len(jobs))))
 
     def events(self) -> Generator[Event, None, None]:
@@ -68,7 +80,10 @@ class Dispatch:
             Detached: the options ask for it, and all jobs that can be are submitted.
             MetabenchError: a worker raised it, or jobs cannot be submitted.
         """
+        if not self._queue:
+            return
         try:
+            self._announce()
             if self._sharing is None:
                 self._adopt()
             while self._running or (not self._is_stopping and (self._again or self._queue or self._awaits_news)):
@@ -88,6 +103,8 @@ class Dispatch:
                     break
         finally:
             self._executor.close()
+            if self._sharing is None:
+                end_run(self._output)
         if self._failure is not None:
             raise self._failure
         if self._queue or self._running or self._again:
@@ -116,6 +133,18 @@ class Dispatch:
         self._queue = self._sharing.remaining(self._queue)
         self._sharing.waits_for([] if self._running or self._again else self._queue)
 
+    def _announce(self) -> None:
+        """Let others know of the run.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        folder = self._output / JOBS if self._sharing is None else self._sharing.members.own.path
+        try:
+            self._run.write(folder)
+        except OSError as error:
+            raise errors.StoreError(f"cannot write to {self._output}: {error.strerror or error}") from error
+
     def _adopt(self) -> None:
         """Take up jobs that an earlier driver has submitted, and that still run; never submit them twice."""
         for job in list(self._queue):
@@ -128,6 +157,8 @@ class Dispatch:
             if handle is not None and self._options.fresh:
                 self._executor.cancel([handle])
                 handle = claim = None
+            if folder.take_up():
+                handle = None
             if handle is None and (claim is None or claim.is_dead):
                 folder.remove()
                 continue
@@ -211,7 +242,8 @@ class Dispatch:
         ended = running.folder.ended(running.attempt)
         gone = condition is not None and condition.state in ("ended", "died")
         if ended is None and not gone:
-            running.observer.look()
+            if condition is None:
+                running.observer.look()
             if running.stays_too_long() and running.handle is not None:
                 running.overdue = True
                 self._executor.cancel([running.handle])
@@ -235,17 +267,14 @@ class Dispatch:
 
     def _ended(self, running: Running, ended: Ended | None, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker has ended."""
-        if running.overdue and (ended is None or ended.how == "interrupted"):
-            stage, cell = running.stage
-            ended = Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
-        elif ended is None and self._is_stopping:
-            ended = Ended(how="interrupted")  # the signal that stopped the run may have killed the worker
+        ended = self._how(running, ended)
         if ended is None:
             yield from self._gone(running, condition)
         elif ended.how == "done" and running.was_given_all:
             yield from self._lost(running, "its job gave it no result", of_job="")
         elif ended.how == "problem":
-            yield from self._lost(running, ended.message)
+            running.folder.remove()
+            yield JobDone(running.job, ended.message, ended.traceback)
         elif ended.how == "died":
             yield from self._lost(running, f"its process ended with {ended.message}")
         elif ended.how == "limit":
@@ -264,6 +293,18 @@ class Dispatch:
             self._try_again(running)
         else:
             yield from self._retry(running, "it was asked to stop, and not by this run")
+
+    def _how(self, running: Running, ended: Ended | None) -> Ended | None:
+        """Return how a job has ended, which its worker cannot know if others have ended it."""
+        if ended is not None and ended.how != "interrupted":
+            return ended
+        if running.overdue:
+            stage, cell = running.stage
+            return Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
+        if running.folder.is_cancelled:
+            self._stop()
+        # The signal that stopped the run may have killed the worker.
+        return Ended(how="interrupted") if self._is_stopping else ended
 
     def _gone(self, running: Running, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker did not say how it ended."""

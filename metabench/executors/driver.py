@@ -11,6 +11,7 @@ from metabench.executors.dispatch import Dispatch
 from metabench.executors.events import CellDone, CellElsewhere, CellLost, Event, JobDone
 from metabench.executors.job_line import JobLine, Reporter
 from metabench.executors.sharing import Sharing
+from metabench.executors.stages import Limited, Stages
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
@@ -40,16 +41,11 @@ def run_work(
         StoreError: the output directory cannot be written.
         MetabenchError: a worker cannot load the plugins or the data.
     """
-    cells, queue = work.cells, work.jobs()
+    queue = work.jobs()
     recorder = _Recorder(work, plugins, store, reporter, sharing)
     for job in queue if options.fresh else []:
         store.drop_weights(job.key, checkpoint=True)
-    for cell in cells:
-        if cell.id in work.kept:
-            reporter.cell_done(work.kept[cell.id], kept=True)
-        elif cell.problem:
-            reporter.cell_started(cell, recorder.numbers[cell.id], len(cells))
-            recorder.fail(cell, cell.problem)
+    recorder.begin()
     lines: dict[str, JobLine] = {}
 
     def started(job: Job) -> JobLine:
@@ -59,7 +55,7 @@ def run_work(
     if options.in_process:
         source = in_this_process(queue, started)
     else:
-        source = Dispatch(queue, store.path, options, started, reporter.job_retried, sharing).events()
+        source = Dispatch(queue, store.path, options, started, reporter.job_retried, work.expected, sharing).events()
     with closing(source) as events:  # workers end before an error is shown
         for event in events:
             if isinstance(event, CellElsewhere):
@@ -73,10 +69,12 @@ def run_work(
                 recorder.fail(event.cell, event.problem)
                 line.finish(event.cell.id)
             else:
+                if event.traceback:
+                    store.write_text(store.traceback_name(event.job.key), event.traceback)
                 line.end(event.problem)
                 if not options.keep_weights:
                     _drop_weights(queue, lines, store)
-    return [recorder.records[cell.id] for cell in cells]
+    return [recorder.records[cell.id] for cell in work.cells]
 
 
 class _Recorder:
@@ -93,6 +91,15 @@ class _Recorder:
         self.records = dict(work.kept)
         self.numbers = {cell.id: number for number, cell in enumerate(work.cells, 1)}
         self._work, self._plugins, self._store, self._reporter, self._sharing = work, plugins, store, reporter, sharing
+
+    def begin(self) -> None:
+        """Show the kept records; fail the cells that cannot run."""
+        for cell in self._work.cells:
+            if cell.id in self._work.kept:
+                self._reporter.cell_done(self._work.kept[cell.id], kept=True)
+            elif cell.problem:
+                self._reporter.cell_started(cell, self.numbers[cell.id], len(self.numbers))
+                self.fail(cell, cell.problem)
 
     def note(self, record: Record, write: Callable[[Record], None], tested: bool, traceback: str = "") -> None:
         """Write the record of a result, unless another process has done so."""
@@ -140,13 +147,15 @@ def _drop_weights(queue: Sequence[Job], lines: Mapping[str, JobLine], store: Sto
 def in_this_process(queue: Sequence[Job], started: Callable[[Job], JobLine]) -> Generator[Event, None, None]:
     """Run jobs one after the other in this process; yield what becomes of them."""
     for job in queue:
-        problem = ""
-        for result in job.run(started(job)):
+        problem = Problem("")
+        stages = Stages(job.needs.limits)
+        for result in job.run(Limited(started(job), stages)):
             if isinstance(result, Attempt):
                 yield _cell_done(job, result)
+                stages.begin("test")
             elif isinstance(result, Problem):
-                problem = result.problem
-        yield JobDone(job, problem)
+                problem = result
+        yield JobDone(job, problem.problem, problem.traceback)
 
 
 def _cell_done(job: Job, attempt: Attempt) -> CellDone:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from metabench.executors.job_folder import Claim
+from metabench.executors.job_files import Claim
 
 #: Seconds between two beats.
 BEAT_SECONDS = 3.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from metabench.errors import StoreError, UsageError
 from metabench.executors.heartbeat import Heartbeat
-from metabench.executors.job_folder import Claim
+from metabench.executors.job_files import Claim
+from metabench.executors.job_folder import JOBS
 from metabench.files import write_whole
 
 #: The folder of a session in an output directory.
@@ -141,7 +142,7 @@ class Members:
 
     def seats(self) -> list[Seat]:
         """Return the seats of all members of the session, also of those that have left."""
-        return _seats(self.output)
+        return seats(self.output)
 
     def expel(self) -> None:
         """Note that the others have taken this process for dead."""
@@ -199,6 +200,8 @@ def _leave(output: Path, own: Seat) -> None:
     if _others(output, own):
         return
     shutil.rmtree(output / SHARING, ignore_errors=True)
+    with suppress(OSError):  # jobs are left that a killed process has begun
+        (output / JOBS).rmdir()
     if {path.name for path in output.iterdir()} <= set(_LOCKS):
         for name in _LOCKS:
             (output / name).unlink(missing_ok=True)
@@ -223,11 +226,12 @@ def _check_agreement(output: Path, seat: Seat, settings: Mapping[str, str]) -> N
 
 def _others(output: Path, own: Seat | None) -> list[Seat]:
     """Return the seats of other processes that may be alive."""
-    seats = [seat for seat in _seats(output) if own is None or seat.nonce != own.nonce]
-    return [seat for seat in seats if (claim := seat.claim()) is not None and not claim.is_dead]
+    others = [seat for seat in seats(output) if own is None or seat.nonce != own.nonce]
+    return [seat for seat in others if (claim := seat.claim()) is not None and not claim.is_dead]
 
 
-def _seats(output: Path) -> list[Seat]:
+def seats(output: Path) -> list[Seat]:
+    """Return the seats of all members of a session; none where there is no session."""
     try:
         return [Seat(path) for path in sorted((output / SHARING / "members").iterdir())]
     except OSError:

@@ -56,6 +56,7 @@ class Sharing:
         members: the processes that share the directory.
         store: the directory.
         console: says that this one waits, and that the user asked to stop.
+        clock: returns seconds.
         finished: ids of the cells that have their records, whoever made them.
         problems: by key, why a job without cells failed; empty if it did not.
     """
@@ -63,6 +64,7 @@ class Sharing:
     members: Members
     store: Store
     console: Console
+    clock: Callable[[], float] = time.monotonic
     finished: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
     _turns: dict[str, int] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Sharing:
     @property
     def is_due(self) -> bool:
         """Return whether it is time to look at the files of the others."""
-        return time.monotonic() >= self._look_at
+        return self.clock() >= self._look_at
 
     @property
     def has_news(self) -> bool:
@@ -89,7 +91,7 @@ class Sharing:
         Raises:
             StoreError: the others have taken this process for dead, or a record of theirs cannot be read.
         """
-        begun = time.monotonic()
+        begun = self.clock()
         if self.members.expelled:
             raise StoreError(
                 f"the other processes in {self.store.path} have taken this one for dead, because it was stopped for "
@@ -107,7 +109,7 @@ class Sharing:
                     f"{self.store.path} does not show the record of cell {cell}, which another process has written: "
                     "run the same command again"
                 )
-        self._look_at = begun + max(_LOOK_SECONDS, _LOOKS_SHARE * (time.monotonic() - begun))
+        self._look_at = begun + max(_LOOK_SECONDS, _LOOKS_SHARE * (self.clock() - begun))
         return records
 
     def remaining(self, jobs: Sequence[Job]) -> list[Job]:
@@ -127,7 +129,7 @@ class Sharing:
             StoreError: the directory cannot be written.
         """
         held = self._held.get(job.key)
-        if not self._rest(job) or (held is not None and time.monotonic() < held.look_at):
+        if not self._rest(job) or (held is not None and self.clock() < held.look_at):
             return None
         turn = self._last_turn(job.key, held.turn if held else 0)
         if turn and not self._file(job.key, f"{turn}.free").exists() and not self._is_lost(job.key, turn):
@@ -204,7 +206,7 @@ class Sharing:
             for news in seat.news():
                 if news.cell and news.cell not in self.finished:
                     self.finished.add(news.cell)
-                    self._unseen[news.cell] = time.monotonic()
+                    self._unseen[news.cell] = self.clock()
                 elif news.job:
                     self.problems[news.job] = news.problem
             if seat.nonce != self.members.own.nonce:
@@ -234,7 +236,7 @@ class Sharing:
             folder = JobFolder.of(self.store.path, key)
             held = self._held[key] = _Held(turn, self._owner(key, turn), Observer(folder))
         held.worker.look()
-        held.look_at = time.monotonic() + _LOOK_SECONDS
+        held.look_at = self.clock() + _LOOK_SECONDS
         return self._has_left(held.owner) and (held.worker.is_lost or not held.worker.has_claim)
 
     def _owner(self, key: str, turn: int) -> str:
