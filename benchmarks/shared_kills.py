@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -176,7 +177,7 @@ def counted(jobs: Sequence[Counting], output: Path, folder: Path) -> dict[str, i
         counts["steps"] += len(steps)
         counts["steps_again"] += len(steps) - job.steps
         gone: set[str] = set()
-        for (last, before), (first, after) in zip(steps, steps[1:], strict=False):
+        for (last, before), (first, after) in pairwise(steps):
             if after != before:
                 gone.add(before)
                 counts["steps_beyond_checkpoint"] += max(0, last // job.every * job.every - first)

@@ -47,6 +47,7 @@ class Device(click.Choice[str]):
 )
 @click.option("--device", type=Device(), default="auto", show_default=True)
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
+@click.option("--shard", metavar="I/N", help="Run only one of N parts of the cells, for `metabench merge`.")
 @click.option("--seeds", metavar="0,1,..", help="Training seeds, instead of the suite's.")
 @click.option(
     "--precision",
@@ -101,6 +102,7 @@ def run(
     output: Path | None,
     device: str,
     only: Sequence[str],
+    shard: str | None,
     seeds: str | None,
     precision: Precision | None,
     fresh: bool,
@@ -158,6 +160,8 @@ def run(
     filters = parse_filters(only)
     plan = engine.plan(file, request)
     cells = select(plan.cells, filters)
+    if shard is not None:
+        cells = _of_shard(shard, plan, cells)
     if confirm and not any(getattr(cell, "confirms", "") for cell in cells):
         raise click.UsageError("--confirm: these cells cannot be tested on other episodes: leave it out")
     for logger in dict.fromkeys(loggers):
@@ -255,7 +259,18 @@ def execute(
                     if members is not None:  # others may have more cells of the suite
                         current = store.supersede(store.records_by_name(), plan.cells)
                     by_cell = {record.cell: record for record in [*current, *records]}
-                    return records, _write_leaderboard(store, list(by_cell.values()), plugins)
+                    return records, write_leaderboard(store, list(by_cell.values()), plugins)
+
+
+def _of_shard(text: str, plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of one part of a plan."""
+    from metabench.planning.shards import parse_shard, shard
+
+    part = {cell.id for cell in shard(plan.cells, *parse_shard(text))}
+    chosen = [cell for cell in cells if cell.id in part]
+    if not chosen:
+        raise click.UsageError(f"--shard {text}: none of the chosen cells is in this part")
+    return chosen
 
 
 def _no_sharing(executor: str, fresh: bool, weights: bool) -> str:
@@ -286,7 +301,7 @@ def _agreed(plan: Plan, device: str) -> dict[str, str]:
     }
 
 
-def _write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:
+def write_leaderboard(store: Store, records: Sequence[Record], plugins: PluginManager) -> str:
     """Write the leaderboard's files; return its text for the terminal."""
     from metabench.analysis.standings import make_tables
     from metabench.cli.streams import output_encoding, terminal_width

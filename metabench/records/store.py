@@ -151,7 +151,7 @@ class Store:
             StoreError: the directory has a file of another origin by the name of one of a run's files, or the counts of
                 looks are damaged.
         """
-        self._looks()
+        self.looks()
         for name, marks in _MARKS.items():
             path = self.path / name
             try:
@@ -306,12 +306,12 @@ class Store:
         Raises:
             StoreError: the numbers cannot be read or written.
         """
-        looks, key = self._looks(), look_key(record)
+        looks, key = self.looks(), look_key(record)
         count = looks.get(key, 0) + 1
         self.write_text(_LOOKS, json.dumps({**looks, key: count}, indent=1) + "\n")
         return record.model_copy(update={"looks": count})
 
-    def _looks(self) -> dict[str, int]:
+    def looks(self) -> dict[str, int]:
         """Return the number of looks by `metabench.records.looks.look_key`.
 
         Raises:

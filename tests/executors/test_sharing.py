@@ -157,11 +157,12 @@ def test_a_record_whose_maker_was_killed_before_it_told_is_not_made_again(enter:
 
 def test_other_settings_are_refused_as_long_as_somebody_shares(enter: Enter, tmp_path: Path) -> None:
     first = enter()
-    with pytest.raises(StoreError, match=r"with other settings \(the suite is another here, counted there\)"):
-        with joined(tmp_path, {"the suite": "another"}, lambda: None):
-            pass
+    others = {"the suite": "another"}
+    refused = pytest.raises(StoreError, match=r"with other settings \(the suite is another here, counted there\)")
+    with refused, joined(tmp_path, others, lambda: None):
+        pass
     kill(first.members)
-    with joined(tmp_path, {"the suite": "another"}, lambda: None) as members:
+    with joined(tmp_path, others, lambda: None) as members:
         assert [seat.nonce for seat in members.seats()] == [members.own.nonce], "the killed session has ended"
 
 
