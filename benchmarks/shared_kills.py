@@ -7,9 +7,9 @@ workers and their folders, in forks of this process, so that a start takes milli
 SIGKILL so often, half of the times with its worker, as when a computer dies, and started again. The jobs are trainings
 of `tests/counting.py`: each step and each test adds a line to a log.
 
-Counted are: cells without a right record; tests that have a record more than once (`looks.json`); tests that ran again,
-after a death before their result was written; trainings of which two processes made steps at once; and steps that were
-made again beyond those since the last checkpoint.
+Counted are: cells without a right record; cells whose test is counted more than once (`looks.json`); tests that ran
+again although their result was on disk, and those that died before it was; trainings of which two processes made steps
+at once; and steps that were made again beyond those since the last checkpoint, and within them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from metabench.executors.sharing import Sharing
 from metabench.executors.worker import work
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
+
+#: What must not be.
+_BAD = ("lost", "counted_twice", "tested_twice", "at_once", "steps_beyond_checkpoint")
 
 
 class Forks(Executor):
@@ -160,7 +163,7 @@ def _later(rng: random.Random) -> float:
 
 def counted(jobs: Sequence[Counting], output: Path, folder: Path) -> dict[str, int]:
     """Return the counts of what was lost, twice or at once."""
-    counts = Counter(dict.fromkeys(["lost", "recorded_twice", "tested_again", "at_once", "steps_beyond_checkpoint"], 0))
+    counts = Counter(dict.fromkeys([*_BAD, "tests_lost", "steps", "steps_lost"], 0))
     store = Store(output)
     records = store.records_by_name()
     for job in jobs:
@@ -169,13 +172,20 @@ def counted(jobs: Sequence[Counting], output: Path, folder: Path) -> dict[str, i
             right = record is not None and record.status == "ok" and store.is_complete(record)
             values = store.episodes(record).figures["score"].tolist() if right and record else []
             counts["lost"] += values != values_of(cell).tolist()
-            counts["recorded_twice"] += bool(record and record.looks != 1)
+            counts["counted_twice"] += bool(record and record.looks != 1)
         lines = [line.split() for line in (folder / f"{job.key}.log").read_text().splitlines()]
-        tests = Counter(number for what, number, _ in lines if what == "test")
-        counts["tested_again"] += sum(count - 1 for count in tests.values())
+        kept: set[str] = set()
+        begun: set[str] = set()
+        for what, number, _ in lines:
+            if what == "test":
+                counts["tested_twice"] += number in kept
+                counts["tests_lost"] += number in begun - kept
+                begun.add(number)
+            elif what == "kept":
+                kept.add(number)
         steps = [(int(number), pid) for what, number, pid in lines if what == "step"]
         counts["steps"] += len(steps)
-        counts["steps_again"] += len(steps) - job.steps
+        counts["steps_lost"] += len(steps) - job.steps
         gone: set[str] = set()
         for (last, before), (first, after) in pairwise(steps):
             if after != before:
@@ -206,8 +216,7 @@ def main() -> int:
         seconds = round(time.monotonic() - begun)
     kills, codes = [victim.kills for victim in victims], [victim.codes for victim in victims]
     print(json.dumps({"kills": kills, "codes": codes, "seconds": seconds, "cells": 3 * len(jobs), **counts}))
-    bad = ("lost", "recorded_twice", "at_once", "steps_beyond_checkpoint")
-    return int(any(counts[name] for name in bad) or any(code != [0] for code in codes))
+    return int(any(counts[name] for name in _BAD) or any(code != [0] for code in codes))
 
 
 if __name__ == "__main__":

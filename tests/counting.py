@@ -77,7 +77,8 @@ class Counted:
 class Counting:
     """A training of some steps, which writes a checkpoint every few, and its tests.
 
-    Every step and every test adds a line to the log of its training: what it does, its number, its process.
+    Every step, every test and every result that is on disk adds a line to the log of its training: what it is, its
+    number, its process.
     """
 
     key: str
@@ -119,6 +120,7 @@ class Counting:
             yield None
         for cell in self.cells:
             yield Attempt(*self.tested(cell, watcher))
+            self.log("kept", cell.number)  # the worker goes on when it has written the result
 
     def tested(self, cell: Any, watcher: Watcher) -> tuple[Record, EpisodeResults]:
         watcher.phase("test", 4)

@@ -128,10 +128,11 @@ class _Recorder:
             self._reporter.cell_done(record, kept=elsewhere)
 
     def _written(self, record: Record, write: Callable[[Record], None], tested: bool, traceback: str) -> Record:
-        record = self._store.count_look(record) if tested else record
+        record = self._store.with_look(record) if tested else record
         if traceback:
             self._store.write_text(self._store.traceback_name(record.cell), traceback)
         write(record)
+        self._store.keep_look(record)  # after it: a process that is killed in between has not counted a look twice
         return record
 
 

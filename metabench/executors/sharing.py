@@ -187,7 +187,10 @@ class Sharing:
         stored = self.store.record(record.cell)
         if stored is None or record.cell in self.finished:
             return stored
-        return stored if stored.model_copy(update={"looks": None}) == record else None
+        if stored.model_copy(update={"looks": None}) != record:
+            return None
+        self.store.keep_look(stored)
+        return stored
 
     def tell(self, cell: str) -> None:
         """Tell the others that a cell has its record.

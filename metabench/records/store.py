@@ -306,10 +306,27 @@ class Store:
         Raises:
             StoreError: the numbers cannot be read or written.
         """
+        record = self.with_look(record)
+        self.keep_look(record)
+        return record
+
+    def with_look(self, record: Record) -> Record:
+        """Return the record of a test that has ended, with the number of looks.
+
+        Raises:
+            StoreError: the numbers cannot be read.
+        """
+        return record.model_copy(update={"looks": self.looks().get(look_key(record), 0) + 1})
+
+    def keep_look(self, record: Record) -> None:
+        """Keep the number of looks of a record, which may be kept already.
+
+        Raises:
+            StoreError: the numbers cannot be read or written.
+        """
         looks, key = self.looks(), look_key(record)
-        count = looks.get(key, 0) + 1
-        self.write_text(_LOOKS, json.dumps({**looks, key: count}, indent=1) + "\n")
-        return record.model_copy(update={"looks": count})
+        if record.looks is not None and record.looks > looks.get(key, 0):
+            self.write_text(_LOOKS, json.dumps({**looks, key: record.looks}, indent=1) + "\n")
 
     def looks(self) -> dict[str, int]:
         """Return the number of looks by `metabench.records.looks.look_key`.

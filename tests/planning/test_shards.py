@@ -29,7 +29,7 @@ def test_each_cell_is_in_one_part_and_trainings_stay_whole(cells_of: Plan, count
 
 def test_weights_that_others_start_from_are_in_their_part(cells_of: Plan) -> None:
     text = SUITE.replace("algorithms: {{{algorithms}}}", "algorithms: {{centroid: {{}}, {algorithms}}}")
-    suite, cells = cells_of(text=text.replace("{algorithms}", "fading: {{init: centroid}}, relative: {{}}"))
+    _, cells = cells_of(text=text.replace("{algorithms}", "fading: {{init: centroid}}, relative: {{}}"))
     parts = [{cell.algorithm.label for cell in shard(cells, number, 2)} for number in (1, 2)]
     assert parts == [{"centroid", "fading"}, {"relative"}]
 

@@ -93,7 +93,7 @@ def test_other_suites_and_a_directory_with_content_are_refused(tmp_path: Path) -
         merged(one, other)
     with pytest.raises(StoreError, match="a directory is named twice"):
         merged(one, Store(tmp_path / "." / "1"))
-    with pytest.raises(StoreError, match="no run in .*: give the --output"):
+    with pytest.raises(StoreError, match=r"no run in .*: give the --output"):
         merged(one, Store(tmp_path / "nowhere"))
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mine").touch()
