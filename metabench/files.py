@@ -161,6 +161,29 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def create_whole(path: Path, content: bytes) -> bool:
+    """Create a file, whole, and return True; return False if it exists: of several processes one creates it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.{os.urandom(4).hex()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        try:
+            os.link(temporary, path)  # at once, also on NFS: a process that is killed here leaves no empty file
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            with open(path, "xb") as file:
+                file.write(content)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file; do not wait for the other end of a pipe."""
     return os.open(path, (flags | _AT_ONCE) & ~os.O_TRUNC & ~os.O_CREAT)

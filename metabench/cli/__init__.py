@@ -20,6 +20,7 @@ from metabench.cli.import_ import import_
 from metabench.cli.invalidate import invalidate
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
+from metabench.cli.merge import merge
 from metabench.cli.plugin import plugin
 from metabench.cli.predict import predict
 from metabench.cli.report import report
@@ -48,7 +49,23 @@ def cli() -> None:
 
 
 for command in (
-    *(run, status, cancel, tune, list_, validate, data, leaderboard, report, site, compare, history, score, invalidate),
+    *(
+        run,
+        status,
+        cancel,
+        merge,
+        tune,
+        list_,
+        validate,
+        data,
+        leaderboard,
+        report,
+        site,
+        compare,
+        history,
+        score,
+        invalidate,
+    ),
     *(predict, export, episodes, import_, schema, plugin),
     verify,
 ):

@@ -77,6 +77,8 @@ def _driver(found: RunStatus) -> str:
     if found.going is False:
         end = "its jobs go on" if run.outlives_driver else "its trainings have stopped"
         return f"driver: ended ({place}); {end}: run the same command again to go on"
+    if found.sharing > 1:
+        place += f"; {found.sharing - 1} more share the directory"
     return f"driver: {place}" + (" (another computer: whether it is alive is not known)" if found.going is None else "")
 
 

@@ -55,7 +55,18 @@ class JobDone:
     traceback: str = ""
 
 
-Event = CellDone | CellLost | JobDone
+@dataclass(frozen=True)
+class CellElsewhere:
+    """Another process that shares the output directory has made the record of a cell.
+
+    Attributes:
+        record: the record.
+    """
+
+    record: Record
+
+
+Event = CellDone | CellLost | CellElsewhere | JobDone
 
 
 class Detached(Exception):

@@ -1,4 +1,4 @@
-"""What others may know of a run that goes on: ``OUT/jobs/run.json``, written by its driver."""
+"""What others may know of a run that goes on: ``run.json`` in ``OUT/jobs/``, written by its driver."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metabench.executors.job_files import Claim
 from metabench.executors.job_folder import JOBS
+from metabench.executors.members import seats
 from metabench.files import write_whole
 from metabench.records.values import Text
 
@@ -52,19 +53,29 @@ class GoingRun(BaseModel):
     @classmethod
     def read(cls, output: Path) -> GoingRun | None:
         """Return the run of an output directory; None where none goes on, or was killed."""
-        try:
-            return cls.model_validate_json((output / JOBS / "run.json").read_bytes())
-        except (OSError, ValidationError):
-            return None
+        return _read(output / JOBS / "run.json")
 
-    def write(self, output: Path) -> None:
-        """Write it.
+    @classmethod
+    def sharing(cls, output: Path) -> list[GoingRun]:
+        """Return the runs that share an output directory, and have not surely ended."""
+        runs = [_read(seat.path / "run.json") for seat in seats(output) if seat.claim() is not None]
+        return [run for run in runs if run is not None and not run.driver.is_dead]
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder, ``jobs/`` or that of a member (`metabench.executors.members`).
 
         Raises:
             OSError: the directory cannot be written.
         """
-        (output / JOBS).mkdir(parents=True, exist_ok=True)
-        write_whole(output / JOBS / "run.json", self.model_dump_json().encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "run.json", self.model_dump_json().encode())
+
+
+def _read(path: Path) -> GoingRun | None:
+    try:
+        return GoingRun.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def end_run(output: Path) -> None:

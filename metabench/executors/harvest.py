@@ -25,11 +25,13 @@ def harvest(store: Store) -> int:
                 continue
             known = records.get(cell)
             if known is not None and known.finished >= result.record.finished:
+                store.keep_look(known)  # its driver may have been killed before it could
                 continue
-            record = store.count_look(result.record) if result.has_episodes else result.record
+            record = store.with_look(result.record) if result.has_episodes else result.record
             if result.traceback:
                 store.write_text(store.traceback_name(cell), result.traceback)
             store.take(record, folder.files(name))
+            store.keep_look(record)
             count += 1
         submitted, claim = folder.submitted(), folder.claim()
         adopted = submitted is not None and submitted.outlives_driver and folder.handle() is not None

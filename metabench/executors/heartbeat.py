@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
 
 from metabench.executors.job_files import Claim
-from metabench.executors.job_folder import JobFolder
 
 #: Seconds between two beats.
 BEAT_SECONDS = 3.0
@@ -24,17 +25,34 @@ LOST_ELSEWHERE_SECONDS = 300.0
 _MOST_BETWEEN_LOOKS = 5.0
 
 
+class Beating(Protocol):
+    """A folder in which a process beats: that of a job, or of a member of a shared run."""
+
+    @property
+    def path(self) -> Path:
+        """Return the folder."""
+
+    def claim(self) -> Claim | None:
+        """Return the process; None where there is none."""
+
+    def heartbeat(self) -> str | None:
+        """Return the counter; None before the first beat."""
+
+    def beat(self, count: int) -> None:
+        """Write the counter."""
+
+
 class Heartbeat:
     """Beats in a thread from construction on, until `end`.
 
     Args:
-        folder: the folder of the job.
+        folder: the folder in which to beat.
         claim: the claim of this worker.
         each: called at each beat.
         disowned: called when another worker has taken the job, which gave this one up.
     """
 
-    def __init__(self, folder: JobFolder, claim: Claim, each: Callable[[], None], disowned: Callable[[], None]) -> None:
+    def __init__(self, folder: Beating, claim: Claim, each: Callable[[], None], disowned: Callable[[], None]) -> None:
         self._folder, self._claim, self._each, self._disowned = folder, claim, each, disowned
         self._ending = threading.Event()
         folder.beat(0)
@@ -58,14 +76,14 @@ class Heartbeat:
 
 
 class Observer:
-    """Watches the heartbeat of one job.
+    """Watches the heartbeat of one process.
 
     Args:
-        folder: the folder of the job.
+        folder: the folder in which it beats.
         clock: returns seconds.
     """
 
-    def __init__(self, folder: JobFolder, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Beating, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._clock = folder, clock
         self._last: tuple[Claim | None, str | None] = (None, None)
         self._looked = clock()
@@ -82,6 +100,11 @@ class Observer:
         else:
             self.silent += min(now - self._looked, _MOST_BETWEEN_LOOKS)
         self._looked = now
+
+    @property
+    def has_claim(self) -> bool:
+        """Return whether there was a process, at the last look."""
+        return self._last[0] is not None
 
     @property
     def is_lost(self) -> bool:

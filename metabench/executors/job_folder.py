@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from metabench.contracts import Attempt, Cell, Job
 from metabench.errors import StoreError
 from metabench.executors.job_files import Claim, Ended, Progress, Result, Submitted
-from metabench.files import atomic_file, write_whole
+from metabench.files import atomic_file, create_whole, write_whole
 from metabench.records.episode_files import write_episodes, write_outputs
 
 #: The folder of all jobs in an output directory.
@@ -120,12 +120,7 @@ class JobFolder:
 
     def take(self, claim: Claim) -> bool:
         """Write the claim of a worker; return whether no other has one."""
-        try:
-            with open(self.path / "claim", "x", encoding="utf-8") as file:  # O_EXCL: one worker only, also on NFS
-                file.write(claim.model_dump_json())
-        except FileExistsError:
-            return False
-        return True
+        return create_whole(self.path / "claim", claim.model_dump_json().encode())
 
     def beat(self, count: int) -> None:
         """Write the counter of the heartbeat."""

@@ -45,6 +45,7 @@ class Running:
     deaths: int = 0
     overdue: bool = False
     stage: tuple[str, str] = ("", "")
+    _submitted: int = 0
     _stage_since: float = 0.0
     _ended_at: float | None = None
     _limits: Limits = field(default_factory=Limits)
@@ -81,7 +82,13 @@ class Running:
             limits=needs.limits,
         )
         self._limits, self._given = needs.limits, set(submitted.cells)
+        self._submitted = max(self._submitted, self.attempt)
         self.folder.write_job(job, submitted)
+
+    def go_on(self) -> None:
+        """Go on where a process that had the job before has left it: attempts have numbers of their own."""
+        submitted = self.folder.submitted()
+        self.attempt = submitted.attempt + 1 if submitted else 1
 
     def adopt(self, submitted: Submitted, handle: str | None, claim: Claim | None) -> None:
         """Take up a job that an earlier driver has submitted; without handle, the worker that has it is watched."""
@@ -135,7 +142,7 @@ class Running:
     def renew(self) -> None:
         """Make ready for another attempt."""
         self.folder.renew()
-        self.attempt += 1
+        self.attempt = max(self.attempt, self._submitted) + 1  # that of a worker which it followed may be lower
         self.handle, self.overdue, self._ended_at, self.stage = None, False, None, ("", "")
         self.observer = Observer(self.folder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
@@ -63,7 +63,9 @@ class RunStatus(_Part):
     Attributes:
         run: the output directory.
         going: whether a driver goes on with it; None where that cannot be known, on another computer.
-        driver: the run that goes on or was killed; None where there is none.
+        driver: the run that goes on or was killed; None where there is none; of several that share the directory, the
+            first one.
+        sharing: number of processes that share the directory (``--share``); 0 where one has it alone.
         cells: all cells of its suite.
         counts: number of cells by state.
         seconds_left: expected seconds until the last of the cells that were asked for; None where unknown, or nothing
@@ -74,6 +76,7 @@ class RunStatus(_Part):
     run: str
     going: bool | None
     driver: GoingRun | None
+    sharing: int
     cells: list[CellStatus]
     counts: dict[str, int]
     seconds_left: float | None
@@ -93,7 +96,8 @@ def status_of(output: Path) -> RunStatus:
     planned, records = {cell["cell"]: cell for cell in store.planned()}, store.records_by_name()
     if not planned and not records:
         raise StoreError(f"no run in {output}: give the --output of a `metabench run`")
-    run = GoingRun.read(output)
+    sharing = GoingRun.sharing(output)
+    run = _together(sharing) if sharing else GoingRun.read(output)
     in_jobs = _of_jobs(output, planned)
     cells = []
     for cell in {**planned, **records}:
@@ -115,11 +119,20 @@ def status_of(output: Path) -> RunStatus:
         run=str(output),
         going=going,
         driver=run,
+        sharing=len(sharing),
         cells=cells,
         counts=dict(Counter(cell.state for cell in cells)),
         seconds_left=left,
         expected_end=None if end is None else end.isoformat(timespec="seconds"),
     )
+
+
+def _together(runs: Sequence[GoingRun]) -> GoingRun:
+    """Return the first of several runs that share a directory, with the slots and cells of all."""
+    slots = None if any(run.slots is None for run in runs) else sum(run.slots or 0 for run in runs)
+    cells = dict.fromkeys(cell for run in runs for cell in run.cells)
+    expected = {cell: seconds for run in runs for cell, seconds in run.expected.items()}
+    return runs[0].model_copy(update={"slots": slots, "cells": list(cells), "expected": expected})
 
 
 def _goes_on(run: GoingRun | None) -> bool | None:

@@ -150,7 +150,7 @@ def test_cancelled_jobs_end_and_run_again_when_they_are_asked_for(metabench: Com
 
 def test_jobs_that_end_with_their_run_are_not_cancelled_from_elsewhere(metabench: Command, tmp_path: Path) -> None:
     assert_refused(metabench("cancel", str(tmp_path)), ["nothing runs in"])
-    GoingRun.of_this_process(executor="processes", cells=["0" * 16]).write(tmp_path)
+    GoingRun.of_this_process(executor="processes", cells=["0" * 16]).write(tmp_path / "jobs")
     submitted = Submitted(title="a job", cells=["0" * 16], executor="processes", attempt=1)
     folder = JobFolder.of(tmp_path, "key")
     folder.path.mkdir(parents=True)
