@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -120,6 +121,40 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that is never changed a second name, in place of what has it; copy it where that cannot be.
+
+    Raises:
+        OSError: the file cannot be read, or its second name not be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # another file system, or one without links
+        with atomic_file(target) as copy:
+            copy.write_bytes(source.read_bytes())
+        return
+    temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # it stays where the target was the same file already
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file of a run in progress: others see it whole, but a crash of the computer may lose it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        temporary.write_bytes(content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 #: Each episode is a bandit; a policy that explores `pulls` times is tested by its mean reward.
 BANDITS = """
     import os
-    from dataclasses import dataclass
+    from dataclasses import dataclass, replace
 
     import numpy as np
 
     from metabench.contracts import (
-        Attempt, Data, Declaration, EpisodeResults, Interrupted, Machine, Record, content_hash, estimate
+        Attempt, Data, Declaration, EpisodeResults, Interrupted, Machine, Record, Resources, content_hash,
+        estimate
     )
     from metabench.specs import EngineSpec, hookimpl
 
@@ -46,10 +47,11 @@ BANDITS = """
         cells: list
         after: tuple = ()
         title: str = "exploration"
+        key: str = ""
+        needs: Resources = Resources()
 
-        @property
-        def key(self):
-            return self.cells[0].id
+        def with_cells(self, cells):
+            return replace(self, cells=cells)
 
         def run(self, watcher):
             for cell in self.cells:
@@ -92,7 +94,7 @@ BANDITS = """
 
         def jobs(self):
             waiting = [cell for cell in self.cells if cell.id not in self.kept]
-            return [Exploration(self.suite, self.episodes, [cell]) for cell in waiting]
+            return [Exploration(self.suite, self.episodes, [cell], key=cell.id) for cell in waiting]
 
         def failed(self, cell, problem):
             return record(self.suite, cell, error=problem)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metabench.cli.streams import say
+from metabench.registry.own import PROCESSES
 from metabench.text import counted
 
 if TYPE_CHECKING:  # imported by the command when it runs
@@ -19,6 +20,22 @@ if TYPE_CHECKING:  # imported by the command when it runs
     from metabench.registry.manager import PluginManager
 
 
+class Device(click.Choice[str]):
+    """The kind of device; a worker takes the first GPU that it sees, and so none has a number here."""
+
+    def __init__(self) -> None:
+        super().__init__(["auto", "cpu", "cuda"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the kind; say what to do for a numbered GPU."""
+        kind, colon, number = str(value).partition(":")
+        if kind == "cuda" and colon:
+            self.fail(f"GPUs are chosen by CUDA_VISIBLE_DEVICES={number}: give --device cuda", param, ctx)
+        if kind == "mps":
+            self.fail("metabench does not run on mps, where no result was ever checked: give --device cpu", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("suite")
 @click.option("--profile", help="Named settings of the suite; default: the suite's own default.")
@@ -27,7 +44,7 @@ if TYPE_CHECKING:  # imported by the command when it runs
     type=click.Path(path_type=Path),
     help="Directory for the results; default: runs/SUITE/PROFILE, or runs/SUITE/PROFILE-PRECISION.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--device", type=Device(), default="auto", show_default=True)
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
 @click.option("--seeds", metavar="0,1,..", help="Training seeds, instead of the suite's.")
 @click.option(
@@ -39,10 +56,25 @@ if TYPE_CHECKING:  # imported by the command when it runs
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of cells to run at once, each in a worker process with its share of the threads.",
+    help="Number of cells to run at once, each in a worker with its share of the threads, or with a GPU "
+    "[default: 1, or that of the executor].",
 )
+@click.option(
+    "--executor",
+    metavar="NAME|FILE",
+    default=PROCESSES,
+    show_default=True,
+    help="Where cells run: a name of `metabench list executors`, or a YAML file {executor: NAME, …} with its options.",
+)
+@click.option("--per-device", type=click.IntRange(min=1), help="Number of cells at once on each GPU [default: 1].")
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="How often a training is tried again whose worker was killed or lost.",
+)
+@click.option("--detach", is_flag=True, help="Leave the trainings to an executor that goes on without this command.")
 @click.option(
     "--workers/--in-process",
     "workers",
@@ -66,7 +98,11 @@ def run(
     seeds: str | None,
     precision: Precision | None,
     fresh: bool,
-    jobs: int,
+    jobs: int | None,
+    executor: str,
+    per_device: int | None,
+    retries: int,
+    detach: bool,
     workers: bool | None,
     weights: bool,
     reselect: bool,
@@ -80,13 +116,17 @@ def run(
     """
     from metabench.cli.suites import find_suite
     from metabench.contracts import Request, RunOptions, engine_of
-    from metabench.executors.processes import prepare_workers, start_is_cheap
+    from metabench.executors.choosing import choose_executor
+    from metabench.executors.forks import prepare_workers, start_is_cheap
     from metabench.filters import parse_filters, select
     from metabench.machine.stops import watch_stops
     from metabench.records.store import Store
     from metabench.registry.manager import PluginManager
 
-    in_process = not (jobs > 1 or start_is_cheap()) if workers is None else not workers
+    given = {"jobs": jobs, "per_device": per_device}
+    given = {name: value for name, value in given.items() if value is not None}
+    elsewhere = bool(given) or executor != PROCESSES
+    in_process = not (elsewhere or start_is_cheap()) if workers is None else not workers
     if in_process:
         watch_stops()  # before torch starts threads, which would take the signal
     else:
@@ -97,10 +137,13 @@ def run(
     plugins = PluginManager.from_environment()
     file = find_suite(suite, plugins)
     engine = engine_of(file, plugins)
-    options = RunOptions(fresh, jobs, weights, reselect, in_process, confirm)
+    if in_process and elsewhere:
+        raise click.UsageError("--in-process runs one cell at a time: leave out --jobs, --executor and --per-device")
+    name, place = choose_executor(executor, given, plugins)
+    if detach and not place.outlives_driver:
+        raise click.UsageError(f"--detach: jobs of the executor '{name}' end with this command: leave it out")
+    options = RunOptions(fresh, jobs or 1, weights, reselect, in_process, confirm, place, name, retries, detach)
     request = Request(profile, None if seeds is None else _numbers(seeds), precision, device, options)
-    if in_process and jobs > 1:
-        raise click.UsageError(f"--in-process runs one cell at a time: leave out --jobs {jobs}")
     filters = parse_filters(only)
     plan = engine.plan(file, request)
     cells = select(plan.cells, filters)
@@ -116,6 +159,8 @@ def run(
     store = Store(output or default_output(plan, precision))
     records, text = execute(plan, cells, plugins, store, options)
     say(f"\n{text}")
+    if records is None:
+        return 0
     folders = "cells/, weights/" if options.keep_weights and store.trainings() else "cells/"
     say(f"Written to {store.path}: leaderboard.md, leaderboard.csv, {folders}")
     return 1 if any(record.status == "failed" for record in records) else 0
@@ -129,7 +174,7 @@ def default_output(plan: Plan, precision: str | None) -> Path:
 
 def execute(
     plan: Plan, cells: Sequence[Cell], plugins: PluginManager, store: Store, options: RunOptions
-) -> tuple[list[Record], str]:
+) -> tuple[list[Record] | None, str]:
     """Run the cells of a plan, and write records and leaderboard; progress goes to standard error.
 
     Args:
@@ -140,7 +185,7 @@ def execute(
         options: see `RunOptions`.
 
     Returns:
-        The records of the cells, and the leaderboard as text.
+        The records of the cells, None where they are made later (``--detach``); and the leaderboard, or that, as text.
 
     Raises:
         KeyboardInterrupt: the user asked to stop; finished cells are kept.
@@ -150,8 +195,14 @@ def execute(
     from metabench.cli.progress import pack_progress
     from metabench.contracts import Interrupted
     from metabench.executors.driver import run_work
+    from metabench.executors.events import Detached
+    from metabench.executors.harvest import harvest
+    from metabench.executors.job_folder import JobFolder
 
     store.check_own()
+    if JobFolder.all(store.path) and not options.fresh:
+        with store.locked():
+            harvest(store)
     earlier = store.records_by_name(without={cell.id for cell in cells} if options.fresh else ())
     work = plan.prepare(cells, earlier, store, pack_progress)
     with make_console() as console:
@@ -168,8 +219,10 @@ def execute(
             try:
                 records = run_work(work, plugins, store, console, options)
             except Interrupted:
-                console.stopped(store, options.fresh)
+                console.stopped(store, options)
                 raise KeyboardInterrupt from None
+            except Detached as detached:
+                return None, detached.report(store.path)
             plugins.run_finished(store.path, [record.model_dump() for record in records])
             by_cell = {record.cell: record for record in [*current, *records]}
             return records, _write_leaderboard(store, list(by_cell.values()), plugins)

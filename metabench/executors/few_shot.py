@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metabench.contracts import Console, Interrupted, Packing, Request, RunOptions
+from metabench.contracts import Console, Interrupted, Packing, Request, Resources, RunOptions
+from metabench.executors.choosing import executor_of
 from metabench.planning.cells import Cell, Training, sharing_a_training
 from metabench.planning.confirmation import with_confirmations
 from metabench.planning.jobs import Job, make_jobs
@@ -254,7 +256,13 @@ class FewShotWork:
 
     @property
     def _at_once(self) -> int:
-        return 1 if self.options.in_process else max(1, min(self.options.jobs, len(self._jobs)))
+        if self.options.in_process:
+            return 1
+        return max(1, min(executor_of(self.options).slots(self._needs) or 1, len(self._jobs)))
+
+    @property
+    def _needs(self) -> Resources:
+        return Resources(gpus=int(self.device.type == "cuda"), limits=self.suite.limits)
 
     @cached_property
     def _surroundings(self) -> dict[str, Any]:
@@ -280,7 +288,9 @@ class FewShotWork:
             licences={label: self._licence(entry, label) for label, entry in self.suite.datasets.items()},
             profile=self.suite.profile,
             device=self.device,
-            store=self.store,
+            store=self.store if self.options.in_process else Store(Path(os.path.abspath(self.store.path))),
+            needs=self._needs,
+            executor="" if self.options.in_process else self.options.executor_name,
             earlier={cell.id: self.growing[cell.id] for cell in job.cells if cell.id in self.growing},
             reselect=self.options.reselect,
             datasets=self.datasets,

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import torch
 
 from metabench.analysis.metrics import OF_TASK
 from metabench.api import Split
-from metabench.contracts import Attempt, Problem
+from metabench.contracts import Attempt, Problem, Resources
 from metabench.data.order import episodes_key
 from metabench.data.packing import DataRoots
 from metabench.data.pretraining import count_shared, remarks_on_pretraining
@@ -27,7 +27,7 @@ from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import Code, code_of, training_origin
 from metabench.machine.device import choose_device
-from metabench.machine.environment import circumstances, load
+from metabench.machine.environment import circumstances, gpu_uuid, load
 from metabench.planning.cells import Cell, Selection, Training
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import classes_left_out, episodes_by_split
@@ -68,6 +68,8 @@ class TrainingJob:
         machine: the machine, with the share of it that the job has.
         environment: the versions, for the records.
         store: the output directory.
+        needs: what it needs: whether a GPU, and its limits of time.
+        executor: name of the executor, for the records.
         earlier: results of the first episodes of cells that grow, by cell.
         reselect: whether to train again where the kept weights lack a selection.
         datasets: the loaded datasets, by label, and
@@ -83,6 +85,8 @@ class TrainingJob:
     machine: Machine
     environment: Mapping[str, Any]
     store: Store
+    needs: Resources = field(default_factory=Resources)
+    executor: str = ""
     earlier: Mapping[str, EpisodeResults] = field(default_factory=dict)
     reselect: bool = False
     suite_version: int | None = None
@@ -104,6 +108,10 @@ class TrainingJob:
     def title(self) -> str:
         """Return a one-line description for people."""
         return f"training of {self.training.title}"
+
+    def with_cells(self, cells: Sequence[Cell]) -> TrainingJob:
+        """See `metabench.contracts.Job`."""
+        return replace(self, cells=cells)
 
     def run(self, watcher: Watcher) -> Iterator[Attempt | Problem | None]:
         """Train, and yield the attempt of each cell; without cells, yield the problem of the training or None.
@@ -269,7 +277,13 @@ class TrainingJob:
             all_parameters=outcome.all_parameters if outcome else None,
             device=str(self.machine),
             machine=self.machine,
-            circumstances=Circumstances(**circumstances(), load_start=load_start, load_end=load()),
+            circumstances=Circumstances(
+                **circumstances(),
+                executor=self.executor,
+                gpu=gpu_uuid(self.device),
+                load_start=load_start,
+                load_end=load(),
+            ),
             dataset_fingerprint=fingerprint,
             trained_on=cell.training.dataset.label if cell.is_cross_domain else "",
             pretrained_on=outcome.pretrained_on if outcome else "",

@@ -37,6 +37,14 @@ def circumstances() -> dict[str, Any]:
     return {"host": platform.node() or "unknown", "processors": os.cpu_count(), "niceness": niceness}
 
 
+def gpu_uuid(device: torch.device) -> str:
+    """Return the UUID of a GPU, e.g. ``"GPU-…"``; empty of a CPU, and where CUDA does not say."""
+    if device.type != "cuda":
+        return ""
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return "" if uuid is None else f"GPU-{uuid}"
+
+
 def load() -> float | None:
     """Return the programs that ran or waited, mean of a minute; None where the system does not say."""
     try:

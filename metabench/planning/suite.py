@@ -33,6 +33,7 @@ from metabench.planning.grids import expand_grids
 from metabench.planning.limits import Numbers
 from metabench.planning.sources import SOURCES, check_sources, check_targets
 from metabench.planning.suite_text import KeyPath, Reader
+from metabench.planning.time_limits import Limits
 from metabench.registry import file_classes
 from metabench.registry.configs import first_problem
 
@@ -371,7 +372,8 @@ class Suite(_Section):
     Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
     pattern of `exclude`; a dataset with `test_on` makes cells on each of those. A regression has no classes, and so no
     way: a suite without classification has no `ways`. A new `version` has other cells under the same name;
-    `superseded_by` names the suite, or its version, that takes its place.
+    `superseded_by` names the suite, or its version, that takes its place. `limits` end trainings and tests that take
+    too long, wherever they run.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
@@ -393,6 +395,7 @@ class Suite(_Section):
     train: OrNone[Train]
     eval: Evaluation = Evaluation()
     gate: Gate = Gate()
+    limits: Limits = Limits()
 
     @field_validator("ways", "shots", "seeds")
     @classmethod

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from metabench.errors import StoreError
-from metabench.files import atomic_file, is_foreign, read_regular
+from metabench.files import atomic_file, is_foreign, link_or_copy, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
 from metabench.records.looks import Looks, look_key
@@ -238,6 +238,31 @@ class Store:
                 (self._cells / f"{record.cell}.traceback.txt").unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
+
+    def take(self, record: Record, files: Mapping[str, Path]) -> None:
+        """Write a record whose other files a worker has written; they stay where they are, too.
+
+        Args:
+            record: the record.
+            files: by suffix, ``.npz`` (per-episode results), ``.outputs.npz`` and ``.png``, as there are.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        places = {
+            ".outputs.npz": self._outputs(record.cell),
+            ".npz": self._cells / f"{record.cell}.npz",  # before the record, which then never lacks them
+            ".png": self._cells / f"{record.cell}.png",
+        }
+        try:
+            if ".npz" in files:
+                self._outputs(record.cell).unlink(missing_ok=True)
+            for suffix, place in places.items():
+                if suffix in files:
+                    link_or_copy(files[suffix], place)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self.write(record)
 
     def write_metrics(self, record: Record, episodes: EpisodeResults) -> None:
         """Write a record with further metrics, and their per-episode results; the outputs stay.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Command, essence
-from metabench.executors.processes import start_is_cheap
+from metabench.executors.forks import start_is_cheap
 from metabench.records.store import Store
 
 pytestmark = [

@@ -1,0 +1,278 @@
+"""The driver's loop: submit the jobs of a run to an executor, watch them, try again those whose machine died.
+
+The rule: what a machine does to a job (its process was killed, its node was lost or preempted, its heartbeat stopped)
+is tried again, `RunOptions.retries` times. What a job does to itself (an exception, an exit code, any signal but
+SIGKILL) would come again: its cells fail. A limit of time fails the cells of its stage, and the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+
+from metabench import errors
+from metabench.contracts import Condition, Job, Resources, RunOptions, Ticket
+from metabench.engine.progress import Interrupted
+from metabench.errors import MetabenchError
+from metabench.executors.choosing import executor_of
+from metabench.executors.events import CellLost, Detached, Event, JobDone
+from metabench.executors.job_folder import Ended, JobFolder
+from metabench.executors.job_line import JobLine
+from metabench.executors.running import Running
+from metabench.machine.device import share_of_threads
+
+#: Seconds between two looks at the jobs.
+_POLL_SECONDS = 0.1
+#: Seconds that workers have to end when the run is stopped, before the executor ends them.
+_STOP_SECONDS = 8.0
+
+
+class Dispatch:
+    """Runs jobs on an executor.
+
+    Args:
+        jobs: the jobs, in starting order.
+        output: the output directory.
+        options: executor and retries.
+        started: called when a job starts; returns what shows it.
+        retried: called with a job that is tried again, and the reason.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        output: Path,
+        options: RunOptions,
+        started: Callable[[Job], JobLine],
+        retried: Callable[[Job, str], None],
+    ) -> None:
+        self._executor, self._options, self._output = executor_of(options), options, output
+        self._started, self._retried = started, retried
+        self._queue = list(jobs)
+        self._running: dict[str, Running] = {}
+        self._again: list[Running] = []
+        self._stop_at: float | None = None
+        self._failure: MetabenchError | None = None
+        slots = self._executor.slots(jobs[0].needs) if jobs else 1
+        self._threads = self._executor.config.threads or share_of_threads(min(slots or 1, max(1, len(jobs))))
+
+    def events(self) -> Generator[Event, None, None]:
+        """Yield what becomes of the jobs and their cells, as it comes.
+
+        Raises:
+            Interrupted: a line asked to stop; workers that end with this process have ended.
+            Detached: the options ask for it, and all jobs that can be are submitted.
+            MetabenchError: a worker raised it, or jobs cannot be submitted.
+        """
+        try:
+            self._adopt()
+            while self._running or (not self._is_stopping and (self._again or self._queue)):
+                if not self._is_stopping:
+                    self._submit()
+                if self._options.detach:
+                    raise Detached(len(self._running), len(self._queue))
+                self._executor.wait(_POLL_SECONDS)
+                handles = [one.handle for one in self._running.values() if one.handle is not None]
+                conditions = self._executor.alive(handles)
+                for running in list(self._running.values()):
+                    yield from self._looked(running, conditions.get(running.handle or ""))
+                if not self._is_stopping and any(one.line.should_stop() for one in self._running.values()):
+                    self._stop()
+                if self._stop_at is not None and (self._executor.outlives_driver or time.monotonic() > self._stop_at):
+                    break
+        finally:
+            self._executor.close()
+        if self._failure is not None:
+            raise self._failure
+        if self._queue or self._running or self._again:
+            raise Interrupted
+
+    # ------------------------------------------------------------------------------------------- start and stop
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._stop_at is not None
+
+    def _adopt(self) -> None:
+        """Take up jobs that an earlier driver has submitted, and that still run; never submit them twice."""
+        for job in list(self._queue):
+            folder = JobFolder.of(self._output, job.key)
+            submitted, handle, claim = folder.submitted(), folder.handle(), folder.claim()
+            if submitted is None:
+                continue
+            if not self._executor.outlives_driver or submitted.executor != self._options.executor_name:
+                handle = None
+            if handle is not None and self._options.fresh:
+                self._executor.cancel([handle])
+                handle = claim = None
+            if handle is None and (claim is None or claim.is_dead):
+                folder.remove()
+                continue
+            self._queue.remove(job)
+            self._running[job.key] = Running(job, folder, self._started(job))
+            self._running[job.key].adopt(submitted, handle, claim)
+
+    def _submit(self) -> None:
+        """Submit the jobs that may start now, in order."""
+        starting: list[Running] = []
+        while (running := self._next(starting)) is not None:
+            starting.append(running)
+        if not starting:
+            return
+        handles = self._executor.submit([self._ticket(running) for running in starting])
+        for running, handle in zip(starting, handles, strict=True):
+            running.handle = handle
+            running.folder.write_handle(handle)
+            self._running[running.job.key] = running
+
+    def _next(self, starting: Sequence[Running]) -> Running | None:
+        """Return the next job that may start; None if none may."""
+        candidates = [*(running.job for running in self._again), *self._queue]
+        unfinished = {*self._running, *(job.key for job in candidates), *(running.job.key for running in starting)}
+        job = next((job for job in candidates if unfinished.isdisjoint(job.after)), None)
+        if job is None:
+            return None
+        slots = self._executor.slots(job.needs)
+        if slots is not None and len(self._running) + len(starting) >= slots:
+            return None
+        for running in self._again:
+            if running.job is job:
+                self._again.remove(running)
+                return running
+        self._queue.remove(job)
+        return Running(job, JobFolder.of(self._output, job.key), self._started(job))
+
+    def _ticket(self, running: Running) -> Ticket:
+        """Write the folder of a job; return its ticket.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        config, wanted = self._executor.config, running.job.needs
+        needs = Resources(wanted.gpus, self._threads, config.memory_mb, wanted.limits.tightened(config.limits))
+        try:
+            running.write(self._options.executor_name, self._executor.outlives_driver, needs)
+        except OSError as error:
+            raise errors.StoreError(f"cannot write to {running.folder.path}: {error.strerror or error}") from error
+        return Ticket(running.folder.path, running.attempt, running.job.title, needs)
+
+    def _stop(self) -> None:
+        self._stop_at = time.monotonic() + _STOP_SECONDS
+        if not self._executor.outlives_driver:
+            self._executor.cancel([one.handle for one in self._running.values() if one.handle is not None])
+
+    # ------------------------------------------------------------------------------------------- look
+
+    def _looked(self, running: Running, condition: Condition | None) -> Iterator[Event]:
+        """Look at a job; yield its news.
+
+        The condition was asked before: what a worker has written before it ended is seen.
+        """
+        if condition is not None and condition.state == "waiting":
+            return
+        yield from running.news()
+        ended = running.folder.ended(running.attempt)
+        gone = condition is not None and condition.state in ("ended", "died")
+        if ended is None and not gone:
+            running.observer.look()
+            if running.stays_too_long() and running.handle is not None:
+                running.overdue = True
+                self._executor.cancel([running.handle])
+            if running.handle is None and running.folder.claim() is None:
+                ended = Ended(how="interrupted")  # a worker of another driver, which did not say how it ended
+            elif condition is not None or not running.observer.is_lost:
+                return
+        elif not self._has_ended(ended, condition) and running.is_ending():
+            return
+        yield from running.news()
+        del self._running[running.job.key]
+        yield from self._ended(running, ended, condition)
+
+    def _has_ended(self, ended: Ended | None, condition: Condition | None) -> bool:
+        """Return whether both signs of a job's end are there: its slot is free, and its last files are seen."""
+        if ended is None:
+            return not self._executor.outlives_driver  # else a shared folder may show them late
+        return condition is None or condition.state != "running"
+
+    # ------------------------------------------------------------------------------------------- end
+
+    def _ended(self, running: Running, ended: Ended | None, condition: Condition | None) -> Iterator[Event]:
+        """Decide what becomes of a job whose worker has ended."""
+        if running.overdue and (ended is None or ended.how == "interrupted"):
+            stage, cell = running.stage
+            ended = Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
+        elif ended is None and self._is_stopping:
+            ended = Ended(how="interrupted")  # the signal that stopped the run may have killed the worker
+        if ended is None:
+            yield from self._gone(running, condition)
+        elif ended.how == "done" and running.was_given_all:
+            yield from self._lost(running, "its job gave it no result", of_job="")
+        elif ended.how == "problem":
+            yield from self._lost(running, ended.message)
+        elif ended.how == "died":
+            yield from self._lost(running, f"its process ended with {ended.message}")
+        elif ended.how == "limit":
+            yield from self._over(running, ended)
+        elif ended.how == "error":
+            kind = getattr(errors, ended.kind, MetabenchError)
+            self._failure = self._failure or kind(ended.message)
+            self._leave(running)
+            self._stop()
+        elif ended.how == "taken":
+            running.follow()
+            self._running[running.job.key] = running
+        elif self._is_stopping:
+            self._leave(running)
+        elif ended.how == "done" or running.handle is None:  # of fewer cells; or ended with its driver
+            self._try_again(running)
+        else:
+            yield from self._retry(running, "it was asked to stop, and not by this run")
+
+    def _gone(self, running: Running, condition: Condition | None) -> Iterator[Event]:
+        """Decide what becomes of a job whose worker did not say how it ended."""
+        if condition is None:
+            if running.handle is not None:
+                self._executor.cancel([running.handle])
+            yield from self._retry(running, "its worker was lost: no heartbeat")
+        elif condition.by_machine:
+            yield from self._retry(running, condition.reason)
+        else:
+            reason = condition.reason or "its process ended without a word (exit code 0)"
+            yield from self._lost(running, reason)
+
+    def _over(self, running: Running, ended: Ended) -> Iterator[Event]:
+        """Fail the cells whose limit is over; go on with the others."""
+        for cell in [cell for cell in running.left if ended.stage == "training" or cell.id == ended.cell]:
+            running.lose(cell)
+            yield CellLost(running.job, cell, ended.message)
+        if running.left:
+            self._try_again(running)
+        else:
+            yield from self._lost(running, ended.message)
+
+    def _lost(self, running: Running, reason: str, of_job: str | None = None) -> Iterator[Event]:
+        """End a job; its cells without a result fail."""
+        for cell in running.left:
+            yield CellLost(running.job, cell, reason)
+        running.folder.remove()
+        yield JobDone(running.job, reason if of_job is None else of_job)
+
+    def _retry(self, running: Running, reason: str) -> Iterator[Event]:
+        """Try a job again whose machine has died, unless that has been so too often."""
+        running.deaths += 1
+        if running.deaths > self._options.retries:
+            times = f" ({running.deaths} times)" if running.deaths > 1 else ""
+            yield from self._lost(running, f"{reason}{times}")
+        else:
+            self._retried(running.job, reason)
+            self._try_again(running)
+
+    def _try_again(self, running: Running) -> None:
+        running.renew()
+        self._again.append(running)
+
+    def _leave(self, running: Running) -> None:
+        """Leave a job to a later run, which goes on from its checkpoint."""
+        running.folder.remove()
+        self._again.append(running)

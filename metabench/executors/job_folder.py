@@ -1,0 +1,338 @@
+"""The folder of a job: how the driver and the workers of a run speak to one another.
+
+``OUT/jobs/KEY/`` holds ``job`` (the pickled job, made by the driver for its own workers), ``job.json`` (the same for
+people and programs), ``handle`` (by which the executor knows it), ``claim`` (the worker that has it), ``heartbeat`` (a
+counter), ``progress``, ``results/CELL.ATTEMPT.*`` (a result a cell and attempt: JSON, npz, PNG) and ``ended.ATTEMPT``
+(how the worker ended). Each is written whole. The folder goes when the cells have their records.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+import shutil
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from metabench.contracts import Attempt, Cell, Job, Limits
+from metabench.errors import StoreError
+from metabench.files import atomic_file, write_whole
+from metabench.records.episode_files import write_episodes, write_outputs
+from metabench.records.record import Record
+from metabench.records.values import Line, Text
+
+#: The folder of all jobs in an output directory.
+JOBS = "jobs"
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Submitted(_Part):
+    """A job as others see it (``job.json``).
+
+    Attributes:
+        title: one line for people.
+        cells: ids of its cells.
+        executor: name of the executor.
+        attempt: number of the latest attempt.
+        outlives_driver: whether it goes on when the driver has ended.
+        threads: threads that the worker computes in.
+        limits: most time of its training and of each test.
+    """
+
+    title: Text
+    cells: list[str]
+    executor: Text
+    attempt: int
+    outlives_driver: bool = False
+    threads: int = 1
+    limits: Limits = Limits()
+
+
+class Claim(_Part):
+    """The worker that has a job.
+
+    Attributes:
+        host: name of its computer, and of the container whose processes it counts.
+        pid: number of its process there.
+        attempt: number of its attempt.
+        nonce: a text of its own, by which it knows its claim.
+    """
+
+    host: Text
+    pid: int
+    attempt: int
+    nonce: str
+
+    @classmethod
+    def of_this_process(cls, attempt: int) -> Claim:
+        """Return a new claim of this process."""
+        return cls(host=_this_host(), pid=os.getpid(), attempt=attempt, nonce=uuid.uuid4().hex)
+
+    @property
+    def is_here(self) -> bool:
+        """Return whether its worker is a process of this computer."""
+        return self.host == _this_host()
+
+    @property
+    def is_dead(self) -> bool:
+        """Return whether its worker has surely ended: it was a process of this computer."""
+        if not self.is_here:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+class Progress(_Part):
+    """What a worker does now.
+
+    Attributes:
+        cell: id of the cell that it trains for or tests; empty of a job without cells.
+        stage: ``"training"`` or ``"test"``.
+        phase: name of the phase, e.g. ``"validate"``; empty before the first one.
+        phases: number of phases so far.
+        total: steps or episodes of the phase.
+        first: number of them done by an earlier run.
+        done: number of them done.
+        note: the current loss or accuracy.
+        seconds: seconds since the stage began.
+    """
+
+    cell: str = ""
+    stage: Literal["training", "test"] = "training"
+    phase: Line = ""
+    phases: int = 0
+    total: int = 0
+    first: int = 0
+    done: int = 0
+    note: Line = ""
+    seconds: float = 0.0
+
+
+class Ended(_Part):
+    """How a worker ended.
+
+    Attributes:
+        how: all cells have a result, or the weights are there (``done``); the job without cells failed (``problem``);
+            it was asked to stop (``interrupted``); another worker has the job (``taken``); a limit of time is over
+            (``limit``); an error that must end the run (``error``); or an exception beyond the job's (``died``).
+        message: the reason; empty where there is none.
+        kind: class of the error, of `metabench.errors`.
+        stage: stage whose limit is over.
+        cell: cell whose limit is over.
+        traceback: traceback of the job's problem.
+    """
+
+    how: Literal["done", "problem", "interrupted", "taken", "limit", "error", "died"]
+    message: str = ""
+    kind: str = ""
+    stage: str = ""
+    cell: str = ""
+    traceback: str = ""
+
+
+class Result(_Part):
+    """The result of a cell (``results/CELL.ATTEMPT.json``); its files lie beside it.
+
+    Attributes:
+        record: its record, before looks are counted.
+        traceback: traceback of an unexpected error; empty otherwise.
+        has_episodes: whether there are per-episode results.
+    """
+
+    record: Record
+    traceback: str = ""
+    has_episodes: bool = False
+
+
+class JobFolder:
+    """The folder of one job.
+
+    Args:
+        path: its path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, output: Path, key: str) -> JobFolder:
+        """Return the folder of a job by its key."""
+        return cls(Path(os.path.abspath(output)) / JOBS / key)
+
+    @classmethod
+    def all(cls, output: Path) -> list[JobFolder]:
+        """Return the folders of all jobs of an output directory."""
+        root = Path(os.path.abspath(output)) / JOBS
+        return [cls(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+
+    @property
+    def key(self) -> str:
+        """Return the key of the job."""
+        return self.path.name
+
+    # ------------------------------------------------------------------------------------------- the driver
+
+    def write_job(self, job: Job, submitted: Submitted) -> None:
+        """Write the job, before it is submitted."""
+        (self.path / "results").mkdir(parents=True, exist_ok=True)
+        write_whole(self.path / "job", pickle.dumps(job))
+        write_whole(self.path / "job.json", submitted.model_dump_json().encode())
+
+    def submitted(self) -> Submitted | None:
+        """Return the job as others see it; None where there is none."""
+        return self._read("job.json", Submitted)
+
+    def write_handle(self, handle: str) -> None:
+        """Write the handle of the job that has been submitted."""
+        write_whole(self.path / "handle", handle.encode())
+
+    def handle(self) -> str | None:
+        """Return the handle of the job; None before it was submitted."""
+        content = self._content("handle")
+        return None if content is None else content.decode()
+
+    def release(self, claim: Claim | None = None) -> None:
+        """Delete a claim, of a worker that has ended; None deletes any."""
+        if claim is None or self.claim() == claim:
+            (self.path / "claim").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # others are left, or it is gone
+            self.path.parent.rmdir()
+
+    # ------------------------------------------------------------------------------------------- the worker
+
+    def job(self) -> Job:
+        """Return the job; only workers of the driver that wrote it read it."""
+        job: Job = pickle.loads((self.path / "job").read_bytes())
+        return job
+
+    def take(self, claim: Claim) -> bool:
+        """Write the claim of a worker; return whether no other has one."""
+        try:
+            with open(self.path / "claim", "x", encoding="utf-8") as file:  # O_EXCL: one worker only, also on NFS
+                file.write(claim.model_dump_json())
+        except FileExistsError:
+            return False
+        return True
+
+    def beat(self, count: int) -> None:
+        """Write the counter of the heartbeat."""
+        (self.path / "heartbeat").write_text(str(count), encoding="ascii")
+
+    def write_progress(self, progress: Progress) -> None:
+        """Write what the worker does now."""
+        write_whole(self.path / "progress", progress.model_dump_json().encode())
+
+    def write_result(self, attempt: Attempt, number: int) -> None:
+        """Write the result of a cell; its JSON comes last.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        stem = self.path / "results" / f"{attempt.record.cell}.{number}"
+        episodes = attempt.episodes
+        try:
+            if episodes is not None:
+                if episodes.outputs is not None:
+                    write_outputs(stem.with_name(f"{stem.name}.outputs.npz"), episodes.outputs)
+                write_episodes(stem.with_name(f"{stem.name}.npz"), episodes)
+            if attempt.picture is not None:
+                with atomic_file(stem.with_name(f"{stem.name}.png")) as temporary:
+                    temporary.write_bytes(attempt.picture)
+            result = Result(record=attempt.record, traceback=attempt.traceback, has_episodes=episodes is not None)
+            write_whole(stem.with_name(f"{stem.name}.json"), result.model_dump_json().encode())
+        except OSError as error:
+            raise StoreError(f"cannot write to {self.path}: {error.strerror or error}") from error
+
+    def write_end(self, attempt: int, ended: Ended) -> None:
+        """Write how the worker ended."""
+        write_whole(self.path / f"ended.{attempt}", ended.model_dump_json().encode())
+
+    # ------------------------------------------------------------------------------------------- both, and others
+
+    def claim(self) -> Claim | None:
+        """Return the worker that has the job; None where nobody has it."""
+        return self._read("claim", Claim)
+
+    def heartbeat(self) -> str | None:
+        """Return the counter of the heartbeat; None before the first beat."""
+        content = self._content("heartbeat")
+        return None if content is None else content.decode("ascii", "replace")
+
+    def progress(self) -> Progress | None:
+        """Return what the worker does now; None before it has said so."""
+        return self._read("progress", Progress)
+
+    def ended(self, attempt: int) -> Ended | None:
+        """Return how a worker ended; None where it has not said so."""
+        return self._read(f"ended.{attempt}", Ended)
+
+    def results(self) -> dict[str, str]:
+        """Return the complete results: by cell, name of the files of its first one."""
+        found: dict[str, str] = {}
+        with suppress(OSError):
+            for name in sorted(os.listdir(self.path / "results"), key=_by_attempt):
+                if name.endswith(".json"):
+                    found.setdefault(name.partition(".")[0], name.removesuffix(".json"))
+        return found
+
+    def result(self, name: str) -> Result | None:
+        """Return a result by the name of its files; None where it cannot be read."""
+        return self._read(f"results/{name}.json", Result)
+
+    def files(self, name: str) -> Mapping[str, Path]:
+        """Return the files of a result by their suffix: ``.npz``, ``.outputs.npz`` and ``.png``, as there are."""
+        paths = {suffix: self.path / "results" / f"{name}{suffix}" for suffix in (".npz", ".outputs.npz", ".png")}
+        return {suffix: path for suffix, path in paths.items() if path.exists()}
+
+    def _content(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except OSError:
+            return None
+
+    def _read(self, name: str, model: type[_Model]) -> _Model | None:
+        """Return a file's content; None where it is missing or damaged, as an unfinished one on NFS may be."""
+        content = self._content(name)
+        try:
+            return None if content is None else model.model_validate_json(content)
+        except ValidationError:
+            return None
+
+
+def _this_host() -> str:
+    """Return the name of this computer, with its namespace of processes: containers count processes of their own."""
+    try:
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
+
+
+def left(job: Job, finished: Collection[str]) -> Sequence[Cell]:
+    """Return the cells of a job without a result."""
+    return [cell for cell in job.cells if cell.id not in finished]
+
+
+def _by_attempt(name: str) -> tuple[int, str]:
+    number = name.split(".")[1] if name.count(".") > 1 else ""
+    return (int(number) if number.isdecimal() else 0, name)
