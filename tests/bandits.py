@@ -5,7 +5,7 @@ from __future__ import annotations
 #: Each episode is a bandit; a policy that explores `pulls` times is tested by its mean reward.
 BANDITS = """
     import os
-    from dataclasses import dataclass, replace
+    from dataclasses import dataclass, field, replace
 
     import numpy as np
 
@@ -88,6 +88,7 @@ BANDITS = """
         episodes: int
         cells: list
         kept: dict
+        expected: dict = field(default_factory=dict)
 
         def introduce(self, console):
             console.say(f"{len(self.cells)} bandits")

@@ -9,6 +9,7 @@ import sys
 import click
 
 from metabench import __version__
+from metabench.cli.cancel import cancel
 from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.ending import end_soon
@@ -26,6 +27,7 @@ from metabench.cli.run import run
 from metabench.cli.schema import schema
 from metabench.cli.score import score
 from metabench.cli.site import site
+from metabench.cli.status import status
 from metabench.cli.streams import lasting_streams, say
 from metabench.cli.tune import tune
 from metabench.cli.validate import validate
@@ -46,7 +48,7 @@ def cli() -> None:
 
 
 for command in (
-    *(run, tune, list_, validate, data, leaderboard, report, site, compare, history, score, invalidate),
+    *(run, status, cancel, tune, list_, validate, data, leaderboard, report, site, compare, history, score, invalidate),
     *(predict, export, episodes, import_, schema, plugin),
     verify,
 ):

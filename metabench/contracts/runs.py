@@ -191,6 +191,10 @@ class Work(Protocol):
     def kept(self) -> Mapping[str, Record]:
         """Return the good records of earlier runs, by cell."""
 
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """Return the expected seconds of each cell; empty if unknown."""
+
     def introduce(self, console: Console) -> None:
         """Print the number of cells, the device, and the expected time.
 

@@ -61,4 +61,18 @@ def choose_executor(choice: str, given: Mapping[str, Any], plugins: PluginManage
     return name, executor
 
 
+def restored_executor(name: str, options: Mapping[str, Any], plugins: PluginManager) -> Executor:
+    """Return an executor by name and options that a run has written.
+
+    Raises:
+        PluginError: no plugin provides it any more, or with other options.
+    """
+    cls: Any = plugins.executor_class(name)
+    try:
+        executor: Executor = cls(cls.Config.model_validate(dict(options)))
+    except (ValidationError, TypeError) as error:
+        raise PluginError(f"the executor '{name}' has changed since the run: {in_one_line(error)}") from error
+    return executor
+
+
 __all__ = ["PROCESSES", "choose_executor", "executor_of"]

@@ -8,7 +8,7 @@ SIGKILL) would come again: its cells fail. A limit of time fails the cells of it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from metabench import errors
@@ -17,6 +17,7 @@ from metabench.engine.progress import Interrupted
 from metabench.errors import MetabenchError
 from metabench.executors.choosing import executor_of
 from metabench.executors.events import CellLost, Detached, Event, JobDone
+from metabench.executors.going_run import GoingRun, end_run
 from metabench.executors.job_folder import Ended, JobFolder
 from metabench.executors.job_line import JobLine
 from metabench.executors.running import Running
@@ -37,6 +38,7 @@ class Dispatch:
         options: executor and retries.
         started: called when a job starts; returns what shows it.
         retried: called with a job that is tried again, and the reason.
+        expected: expected seconds of cells, for who asks how the run is.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Dispatch:
         options: RunOptions,
         started: Callable[[Job], JobLine],
         retried: Callable[[Job, str], None],
+        expected: Mapping[str, float],
     ) -> None:
         self._executor, self._options, self._output = executor_of(options), options, output
         self._started, self._retried = started, retried
@@ -55,6 +58,14 @@ class Dispatch:
         self._stop_at: float | None = None
         self._failure: MetabenchError | None = None
         slots = self._executor.slots(jobs[0].needs) if jobs else 1
+        self._run = GoingRun.of_this_process(
+            executor=options.executor_name,
+            options=self._executor.config.model_dump(mode="json"),
+            slots=slots,
+            outlives_driver=self._executor.outlives_driver,
+            cells=[cell.id for job in jobs for cell in job.cells],
+            expected=dict(expected),
+        )
         self._threads = self._executor.config.threads or share_of_threads(min(slots or 1, max(1, len(jobs))))
 
     def events(self) -> Generator[Event, None, None]:
@@ -65,7 +76,10 @@ class Dispatch:
             Detached: the options ask for it, and all jobs that can be are submitted.
             MetabenchError: a worker raised it, or jobs cannot be submitted.
         """
+        if not self._queue:
+            return
         try:
+            self._announce()
             self._adopt()
             while self._running or (not self._is_stopping and (self._again or self._queue)):
                 if not self._is_stopping:
@@ -83,6 +97,7 @@ class Dispatch:
                     break
         finally:
             self._executor.close()
+            end_run(self._output)
         if self._failure is not None:
             raise self._failure
         if self._queue or self._running or self._again:
@@ -93,6 +108,17 @@ class Dispatch:
     @property
     def _is_stopping(self) -> bool:
         return self._stop_at is not None
+
+    def _announce(self) -> None:
+        """Let others know of the run.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        try:
+            self._run.write(self._output)
+        except OSError as error:
+            raise errors.StoreError(f"cannot write to {self._output}: {error.strerror or error}") from error
 
     def _adopt(self) -> None:
         """Take up jobs that an earlier driver has submitted, and that still run; never submit them twice."""
@@ -106,6 +132,8 @@ class Dispatch:
             if handle is not None and self._options.fresh:
                 self._executor.cancel([handle])
                 handle = claim = None
+            if folder.take_up():
+                handle = None
             if handle is None and (claim is None or claim.is_dead):
                 folder.remove()
                 continue
@@ -199,11 +227,7 @@ class Dispatch:
 
     def _ended(self, running: Running, ended: Ended | None, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker has ended."""
-        if running.overdue and (ended is None or ended.how == "interrupted"):
-            stage, cell = running.stage
-            ended = Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
-        elif ended is None and self._is_stopping:
-            ended = Ended(how="interrupted")  # the signal that stopped the run may have killed the worker
+        ended = self._how(running, ended)
         if ended is None:
             yield from self._gone(running, condition)
         elif ended.how == "done" and running.was_given_all:
@@ -228,6 +252,18 @@ class Dispatch:
             self._try_again(running)
         else:
             yield from self._retry(running, "it was asked to stop, and not by this run")
+
+    def _how(self, running: Running, ended: Ended | None) -> Ended | None:
+        """Return how a job has ended, which its worker cannot know if others have ended it."""
+        if ended is not None and ended.how != "interrupted":
+            return ended
+        if running.overdue:
+            stage, cell = running.stage
+            return Ended(how="limit", stage=stage, cell=cell, message=running.limit_problem)
+        if running.folder.is_cancelled:
+            self._stop()
+        # The signal that stopped the run may have killed the worker.
+        return Ended(how="interrupted") if self._is_stopping else ended
 
     def _gone(self, running: Running, condition: Condition | None) -> Iterator[Event]:
         """Decide what becomes of a job whose worker did not say how it ended."""

@@ -66,7 +66,7 @@ def run_work(work: Work, plugins: PluginManager, store: Store, reporter: Reporte
     if options.in_process:
         source = in_this_process(queue, started)
     else:
-        source = Dispatch(queue, store.path, options, started, reporter.job_retried).events()
+        source = Dispatch(queue, store.path, options, started, reporter.job_retried, work.expected).events()
     with closing(source) as events:  # workers end before an error is shown
         for event in events:
             line = lines[event.job.key]

@@ -20,11 +20,13 @@ from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
+from metabench.registry.own import PROCESSES
 from metabench.text import counted, duration
 
 if TYPE_CHECKING:  # a dry run needs no torch
     import torch
 
+    from metabench.executors.agreement import Planned
     from metabench.executors.job import TrainingJob
     from metabench.executors.loading import LoadedDataset
 
@@ -275,6 +277,15 @@ class FewShotWork:
             surroundings = {**environment(self.device), "harness": harness_hash()}
             return {"machine": machine_of(self.device, self._at_once), "environment": surroundings}
 
+    def _planned(self, job: Job) -> Planned | None:
+        """Return what a worker must have, too; None of workers that run this installation."""
+        from metabench.executors.agreement import Planned
+        from metabench.executors.origin import planned_code
+
+        if self.options.in_process or self.options.executor_name == PROCESSES:
+            return None
+        return Planned(code=planned_code(job.training, job.cells, self.plugins), data=self.fingerprints)
+
     def executable(self, job: Job) -> TrainingJob:
         """Return a job as a worker runs it."""
         from metabench.executors.job import TrainingJob
@@ -290,6 +301,7 @@ class FewShotWork:
             device=self.device,
             store=self.store if self.options.in_process else Store(Path(os.path.abspath(self.store.path))),
             needs=self._needs,
+            planned=self._planned(job),
             executor="" if self.options.in_process else self.options.executor_name,
             earlier={cell.id: self.growing[cell.id] for cell in job.cells if cell.id in self.growing},
             reselect=self.options.reselect,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metabench.executors.going_run import end_run
 from metabench.executors.job_folder import JobFolder
 from metabench.records.store import Store
 
@@ -32,6 +33,9 @@ def harvest(store: Store) -> int:
             count += 1
         submitted, claim = folder.submitted(), folder.claim()
         adopted = submitted is not None and submitted.outlives_driver and folder.handle() is not None
+        if submitted is not None and folder.ended(submitted.attempt) and set(submitted.cells) <= set(folder.results()):
+            adopted = False
         if not adopted and (claim is None or claim.is_dead):
             folder.remove()
+    end_run(store.path)
     return count

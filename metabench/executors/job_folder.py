@@ -208,6 +208,21 @@ class JobFolder:
         content = self._content("handle")
         return None if content is None else content.decode()
 
+    def cancel(self) -> None:
+        """Note that a user has cancelled the job: it is not tried again."""
+        (self.path / "cancelled").touch()
+
+    def take_up(self) -> bool:
+        """Return whether a user had cancelled the job; from now on it is not cancelled."""
+        was_cancelled = self.is_cancelled
+        (self.path / "cancelled").unlink(missing_ok=True)
+        return was_cancelled
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Return whether a user has cancelled the job."""
+        return (self.path / "cancelled").exists()
+
     def release(self, claim: Claim | None = None) -> None:
         """Delete a claim, of a worker that has ended; None deletes any."""
         if claim is None or self.claim() == claim:
@@ -216,8 +231,6 @@ class JobFolder:
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):  # others are left, or it is gone
-            self.path.parent.rmdir()
 
     # ------------------------------------------------------------------------------------------- the worker
 

@@ -23,11 +23,18 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "git_commit": _git_commit(),
+        **described(device),
+    }
+
+
+def described(device: torch.device) -> dict[str, Any]:
+    """Return the machine and its threads, for a record."""
+    return {
         "platform": platform.platform(),
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "device": describe_device(device),
-        "git_commit": _git_commit(),
     }
 
 

@@ -234,7 +234,9 @@ def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.Mo
     order: list[str] = []
 
     class InThisProcess:
-        def __init__(self, jobs: Any, output: Path, options: RunOptions, started: Any, retried: Any) -> None:
+        def __init__(
+            self, jobs: Any, output: Path, options: RunOptions, started: Any, retried: Any, expected: Any
+        ) -> None:
             self.jobs, self.started, self.options = jobs, started, options
 
         def events(self) -> Any:
