@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -70,8 +71,9 @@ class RealRay:
     def environment(self) -> dict[str, str]:
         """Return the variables of all its processes and drivers."""
         own = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+        found = {"PYTHONPATH": str(Path(__file__).parent)}  # jobs of tests are found on its nodes
         patient = {"RAY_raylet_start_wait_time_s": "150"}  # of a computer that does other work
-        return {**os.environ, **own, **patient}
+        return {**os.environ, **own, **found, **patient}
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Return a command that runs in the namespace."""
@@ -84,22 +86,34 @@ class RealRay:
         for _ in range(nodes):
             self.add_node()
 
-    def add_node(self, environment: Mapping[str, str] | None = None) -> int:
-        """Start a node of one processor; return the process id of its raylet.
+    def add_node(self, hidden: Path | None = None, processors: int = 1, gpus: int = 0) -> int:
+        """Start a node; return the process id of its raylet.
 
         Args:
-            environment: further variables of its workers.
+            hidden: a folder whose content the node does not see: it is called ``far`` then.
+            processors: number of processors that it claims to have.
+            gpus: number of GPUs.
         """
         role = ["--address", self.address] if self.nodes else ["--head", "--port", str(_PORT)]
         role += [] if self.nodes else ["--include-dashboard", "false", "--temp-dir", str(self._folder)]
         before = self.processes("raylet/raylet")
         start = [str(Path(sys.executable).with_name("ray")), "start", *role, "--num-cpus", "1", "--disable-usage-stats"]
-        start += ["--node-ip-address", "127.0.0.1", "--object-store-memory", str(_OBJECT_STORE)]
+        start += [
+            "--node-ip-address",
+            "127.0.0.1",
+            "--object-store-memory",
+            str(_OBJECT_STORE),
+            "--num-gpus",
+            str(gpus),
+        ]
+        if hidden is not None:  # a mount of this command's own, since `ip netns exec` makes a namespace of mounts
+            hide = f"hostname far && mount -t tmpfs none {shlex.quote(str(hidden))} && exec {shlex.join(start)}"
+            start = ["unshare", "--uts", "sh", "-c", hide]
         output = self._folder / "start.txt"  # no pipe: the daemons keep it open
         with open(output, "wb") as file:
             started = subprocess.run(
                 self.command(start),
-                env={**self.environment, **(environment or {})},
+                env=self.environment,
                 cwd=self._folder,
                 check=False,
                 stdout=file,
