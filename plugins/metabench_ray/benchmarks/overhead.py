@@ -31,9 +31,11 @@ def timed(name: str, run: Run, cells: int) -> str:
             break
         time.sleep(0.02)
     seconds = time.monotonic() - begun
-    assert status == 0 and run.count == cells, run.errors
+    assert status == 0, run.errors
+    assert run.count == cells
+    each = (seconds - first) / (cells - 1)
     return (
-        f"{name:<10} first record {first:6.1f} s, all {seconds:7.1f} s, a cell {(seconds - first) / (cells - 1):6.3f} s, "
+        f"{name:<10} first record {first:6.1f} s, all {seconds:7.1f} s, a cell {each:6.3f} s, "
         f"driver {usage.ru_utime + usage.ru_stime:6.1f} processor s, peak {usage.ru_maxrss / 1024:5.0f} MB, "
         f"load {os.getloadavg()[0]:4.1f}"
     )

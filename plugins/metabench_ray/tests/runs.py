@@ -47,9 +47,7 @@ class Run:
         there = "" if ray is None else f"executor: ray\naddress: {ray.address}\n"
         write_whole(folder / "where.yaml", (there or here).encode())
         command = [
-            sys.executable,
-            "-m",
-            "metabench",
+            str(Path(sys.executable).with_name("metabench")),
             "run",
             "suite.yaml",
             "--output",
