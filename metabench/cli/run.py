@@ -125,7 +125,7 @@ def run(
 
     given = {"jobs": jobs, "per_device": per_device}
     given = {name: value for name, value in given.items() if value is not None}
-    elsewhere = bool(given) or executor != PROCESSES
+    elsewhere = (jobs or 1) > 1 or per_device is not None or executor != PROCESSES
     in_process = not (elsewhere or start_is_cheap()) if workers is None else not workers
     if in_process:
         watch_stops()  # before torch starts threads, which would take the signal

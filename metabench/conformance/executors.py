@@ -33,7 +33,8 @@ from metabench.contracts import (
     Watcher,
 )
 from metabench.executors.choosing import choose_executor
-from metabench.executors.job_folder import JobFolder, Submitted
+from metabench.executors.job_files import Submitted
+from metabench.executors.job_folder import JobFolder
 
 #: Imports the module of an executor with the search path of this process, and says whether that imported torch.
 _IMPORTING = """

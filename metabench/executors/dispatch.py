@@ -18,7 +18,8 @@ from metabench.errors import MetabenchError
 from metabench.executors.choosing import executor_of
 from metabench.executors.events import CellLost, Detached, Event, JobDone
 from metabench.executors.going_run import GoingRun, end_run
-from metabench.executors.job_folder import Ended, JobFolder
+from metabench.executors.job_files import Ended
+from metabench.executors.job_folder import JobFolder
 from metabench.executors.job_line import JobLine
 from metabench.executors.running import Running
 from metabench.machine.device import share_of_threads
@@ -203,7 +204,8 @@ class Dispatch:
         ended = running.folder.ended(running.attempt)
         gone = condition is not None and condition.state in ("ended", "died")
         if ended is None and not gone:
-            running.observer.look()
+            if condition is None:
+                running.observer.look()
             if running.stays_too_long() and running.handle is not None:
                 running.overdue = True
                 self._executor.cancel([running.handle])
@@ -233,7 +235,8 @@ class Dispatch:
         elif ended.how == "done" and running.was_given_all:
             yield from self._lost(running, "its job gave it no result", of_job="")
         elif ended.how == "problem":
-            yield from self._lost(running, ended.message)
+            running.folder.remove()
+            yield JobDone(running.job, ended.message, ended.traceback)
         elif ended.how == "died":
             yield from self._lost(running, f"its process ended with {ended.message}")
         elif ended.how == "limit":

@@ -10,6 +10,7 @@ from metabench.contracts import Attempt, Cell, Job, Problem, RunOptions, Work
 from metabench.executors.dispatch import Dispatch
 from metabench.executors.events import CellDone, CellLost, Event, JobDone
 from metabench.executors.job_line import JobLine, Reporter
+from metabench.executors.stages import Limited, Stages
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
@@ -77,6 +78,8 @@ def run_work(work: Work, plugins: PluginManager, store: Store, reporter: Reporte
                 fail(event.cell, event.problem)
                 line.finish(event.cell.id)
             else:
+                if event.traceback:
+                    store.write_text(store.traceback_name(event.job.key), event.traceback)
                 line.end(event.problem)
                 if not options.keep_weights:
                     _drop_weights(queue, lines, store)
@@ -95,13 +98,15 @@ def _drop_weights(queue: Sequence[Job], lines: Mapping[str, JobLine], store: Sto
 def in_this_process(queue: Sequence[Job], started: Callable[[Job], JobLine]) -> Generator[Event, None, None]:
     """Run jobs one after the other in this process; yield what becomes of them."""
     for job in queue:
-        problem = ""
-        for result in job.run(started(job)):
+        problem = Problem("")
+        stages = Stages(job.needs.limits)
+        for result in job.run(Limited(started(job), stages)):
             if isinstance(result, Attempt):
                 yield _cell_done(job, result)
+                stages.begin("test")
             elif isinstance(result, Problem):
-                problem = result.problem
-        yield JobDone(job, problem)
+                problem = result
+        yield JobDone(job, problem.problem, problem.traceback)
 
 
 def _cell_done(job: Job, attempt: Attempt) -> CellDone:

@@ -47,10 +47,12 @@ class JobDone:
     Attributes:
         job: the job.
         problem: why it failed, of a job without cells; empty if it did not.
+        traceback: traceback of an unexpected error of a job without cells; empty otherwise.
     """
 
     job: Job
     problem: str = ""
+    traceback: str = ""
 
 
 Event = CellDone | CellLost | JobDone

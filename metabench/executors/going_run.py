@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metabench.executors.job_folder import JOBS, Claim
+from metabench.executors.job_files import Claim
+from metabench.executors.job_folder import JOBS
 from metabench.files import write_whole
 from metabench.records.values import Text
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from metabench.executors.job_folder import Claim, JobFolder
+from metabench.executors.job_files import Claim
+from metabench.executors.job_folder import JobFolder
 
 #: Seconds between two beats.
 BEAT_SECONDS = 3.0

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from metabench.contracts import Cell, Job
 from metabench.engine.progress import Watcher
-from metabench.executors.job_folder import Progress
+from metabench.executors.job_files import Progress
 from metabench.records.record import Record
 from metabench.records.store import Store
 

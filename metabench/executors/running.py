@@ -10,9 +10,10 @@ from pathlib import Path
 from metabench.contracts import Cell, Job, Resources
 from metabench.executors.events import CellDone
 from metabench.executors.heartbeat import Observer
-from metabench.executors.job_folder import Claim, JobFolder, Result, Submitted, left
+from metabench.executors.job_files import Claim, Result, Submitted
+from metabench.executors.job_folder import JobFolder, left
 from metabench.executors.job_line import JobLine
-from metabench.executors.worker import grace
+from metabench.executors.stages import grace
 from metabench.planning.time_limits import Limits
 from metabench.records.record import Record
 from metabench.records.store import Store

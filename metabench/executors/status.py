@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from metabench.errors import StoreError
 from metabench.executors.going_run import GoingRun
 from metabench.executors.heartbeat import LOST_ELSEWHERE_SECONDS, LOST_SECONDS
-from metabench.executors.job_folder import Claim, JobFolder, Progress
+from metabench.executors.job_files import Claim, Progress
+from metabench.executors.job_folder import JobFolder
 from metabench.records.store import Store
 from metabench.text import shape_text
 

@@ -13,10 +13,12 @@ from types import FrameType
 
 from metabench.contracts import Attempt, Job, Limits, Problem
 from metabench.engine.progress import Interrupted
-from metabench.errors import CellFailed, MetabenchError, in_one_line
+from metabench.errors import MetabenchError, in_one_line
 from metabench.executors.heartbeat import Heartbeat, Observer
-from metabench.executors.job_folder import Claim, Ended, JobFolder, Progress, left
-from metabench.machine.stops import seconds_awake, watch_stops
+from metabench.executors.job_files import Claim, Ended, Progress
+from metabench.executors.job_folder import JobFolder, left
+from metabench.executors.stages import Stage, Stages
+from metabench.machine.stops import watch_stops
 
 #: Seconds between two writings of the progress.
 _PROGRESS_SECONDS = 0.25
@@ -123,24 +125,22 @@ class FileWatcher:
 
     def __init__(self, folder: JobFolder, attempt: int, limits: Limits, asked_to_stop: Callable[[], bool]) -> None:
         self.disowned = False
-        self._folder, self._attempt, self._limits, self._asked = folder, attempt, limits, asked_to_stop
+        self._folder, self._attempt, self._asked = folder, attempt, asked_to_stop
+        self._stages = Stages(limits)
         self._progress = Progress()
-        self._since = seconds_awake()
         self._written, self._dirty = 0.0, False
         self._lock = threading.Lock()
 
-    def begin(self, cell: str, stage: str = "training") -> None:
+    def begin(self, cell: str, stage: Stage = "training") -> None:
         """Begin with a cell."""
-        self._progress = self._progress.model_copy(update={"cell": cell, "stage": stage, "note": ""})
-        self._since = seconds_awake()
+        self._stages.begin(stage)
+        self._progress = self._progress.model_copy(update={"cell": cell, "note": ""})
         self._write()
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """See `metabench.engine.progress.Watcher`."""
-        stage = "training" if name.startswith(("train", "validate")) else "test"
-        if stage != self._progress.stage:
-            self._since = seconds_awake()
-        news = {"stage": stage, "phase": name, "total": total, "first": done, "done": done, "note": ""}
+        self._stages.phase(name)
+        news = {"phase": name, "total": total, "first": done, "done": done, "note": ""}
         self._progress = self._progress.model_copy(update={**news, "phases": self._progress.phases + 1})
         self._write_sometimes()
 
@@ -152,11 +152,10 @@ class FileWatcher:
         """
         self._progress = self._progress.model_copy(update={"done": done, "note": note or self._progress.note})
         self._write_sometimes()
-        self._check_limit()
+        self._stages.check()
 
     def should_stop(self) -> bool:
-        """See `metabench.engine.progress.Watcher`; raises as `advance`."""
-        self._check_limit()
+        """See `metabench.engine.progress.Watcher`."""
         return self.disowned or self._asked()
 
     def disown(self) -> None:
@@ -164,28 +163,17 @@ class FileWatcher:
         self.disowned = True
 
     def beat(self) -> None:
-        """Write news that came too soon to be written; end a worker that stays in its limit's stage."""
+        """Write news that came too soon to be written; end a worker that does not keep a limit by itself."""
         if self._dirty:
             self._write()
-        limit = self._limits.of(self._progress.stage)
-        if limit is not None and self._seconds > limit + grace(limit):
+        if self._stages.is_overdue():
             self._end_overdue()
-
-    @property
-    def _seconds(self) -> float:
-        return seconds_awake() - self._since
-
-    def _check_limit(self) -> None:
-        limit = self._limits.of(self._progress.stage)
-        if limit is not None and self._seconds > limit:
-            raise CellFailed(self._limits.problem(self._progress.stage))
 
     def _end_overdue(self) -> None:
         """End the process from another thread: the job does not come back from where it is."""
-        stage = self._progress.stage
-        message = self._limits.problem(stage)
+        stage, cell = self._stages.stage, self._progress.cell
         try:
-            ended = Ended(how="limit", message=message, stage=stage, cell=self._progress.cell)
+            ended = Ended(how="limit", message=self._stages.problem, stage=stage, cell=cell)
             self._folder.write_end(self._attempt, ended)
         finally:
             os._exit(0)
@@ -198,15 +186,11 @@ class FileWatcher:
     def _write(self) -> None:
         with self._lock:
             self._dirty, self._written = False, time.monotonic()
+            news = {"stage": self._stages.stage, "seconds": self._stages.seconds}
             try:
-                self._folder.write_progress(self._progress.model_copy(update={"seconds": self._seconds}))
+                self._folder.write_progress(self._progress.model_copy(update=news))
             except OSError:  # a full disk fails the job's own files, with a message
                 self._dirty = True
-
-
-def grace(limit: float) -> float:
-    """Return the seconds beyond a limit in which a worker ends its stage by itself: a tenth, 2 to 60 s."""
-    return min(60.0, max(2.0, limit / 10))
 
 
 def main(arguments: Sequence[str]) -> int:

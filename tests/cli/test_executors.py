@@ -12,7 +12,8 @@ import pytest
 from bandits import BANDITS, SUITE
 from command_line import Command, Distributions, assert_refused
 from metabench.executors.going_run import GoingRun
-from metabench.executors.job_folder import Claim, JobFolder, Progress, Submitted
+from metabench.executors.job_files import Claim, Progress, Submitted
+from metabench.executors.job_folder import JobFolder
 from metabench.records.store import Store
 from subprocesses import SUBPROCESSES
 

@@ -114,9 +114,17 @@ FAILING = [
     "keyboard interrupt",
     "unspeakable",
     "control characters",
-    "closed descriptors",
 ]
-DISTURBING = ["thread", "exit handler", "dtype", "grad mode", "folder", "seed and threads", "prints"]
+DISTURBING = [
+    "closed descriptors",
+    "thread",
+    "exit handler",
+    "dtype",
+    "grad mode",
+    "folder",
+    "seed and threads",
+    "prints",
+]
 
 SUITE = """
 name: hostile

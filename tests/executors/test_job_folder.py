@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from scripted import Scripted, cell, tries
 
 from metabench.contracts import Store
 from metabench.executors import heartbeat
 from metabench.executors.harvest import harvest
 from metabench.executors.heartbeat import LOST_ELSEWHERE_SECONDS, LOST_SECONDS, Observer
-from metabench.executors.job_folder import Claim, JobFolder, Submitted
+from metabench.executors.job_files import Claim, Submitted
+from metabench.executors.job_folder import JobFolder
 from metabench.executors.worker import work
+from scripted import Scripted, cell, tries
 
 
 @pytest.fixture
