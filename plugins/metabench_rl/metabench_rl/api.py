@@ -208,12 +208,7 @@ class Algorithm(nn.Module):
     Attributes:
         config: the parameters.
         setup: what it is made for.
-        updates: number of outer updates made, which the engine counts.
     """
-
-    def __init__(self, config: BaseModel, setup: Setup) -> None:
-        super().__init__()
-        self.config, self.setup = config, setup
 
     #: Whether it is trained.
     trains: ClassVar[bool] = True
@@ -225,6 +220,10 @@ class Algorithm(nn.Module):
     episodes_per_task: int = 0
     #: The optimiser, whose state is part of a checkpoint.
     optimiser: optim.Optimizer
+
+    def __init__(self, config: BaseModel, setup: Setup) -> None:
+        super().__init__()
+        self.config, self.setup = config, setup
 
     def policy(self, tasks: Tasks) -> Policy:
         """Return the policies of some tasks before any adaptation."""

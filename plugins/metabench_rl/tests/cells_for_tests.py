@@ -35,3 +35,17 @@ def untrained(of: Cell) -> Algorithm:
     """Return the algorithm of a cell, with weights of seed 0."""
     torch.manual_seed(0)
     return make_algorithm(of, make_family(of))
+
+
+class Quiet:
+    """A watcher that shows nothing, and never asks to stop."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """See `metabench.contracts.Watcher`."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """See `metabench.contracts.Watcher`."""
+
+    def should_stop(self) -> bool:
+        """See `metabench.contracts.Watcher`."""
+        return False

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cells_for_tests import cell, untrained
+from cells_for_tests import Quiet, cell, untrained
 
-from metabench.contracts import Watcher
 from metabench.jobs import CellFailed
 from metabench_rl.api import Collect, Policy
 from metabench_rl.simulator import Simulator
@@ -15,23 +14,11 @@ from metabench_rl.testing import test as run_test
 from metabench_rl.training import train, updates_of
 
 
-class Quiet:
-    def phase(self, name: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, done: int, note: str = "") -> None: ...
-
-    def should_stop(self) -> bool:
-        return False
-
-
-QUIET: Watcher = Quiet()
-
-
 @pytest.mark.parametrize("name", ["maml-ppo", "pretrained", "rl2"])
 def test_a_training_spends_its_budget_validations_included_and_no_more(name: str, tmp_path: Path) -> None:
     small = cell(name)
     algorithm, simulator = untrained(small), Simulator(untrained(small).setup.family)
-    progress = train(algorithm, simulator, small, {}, tmp_path / "checkpoint.pt", QUIET)
+    progress = train(algorithm, simulator, small, {}, tmp_path / "checkpoint.pt", Quiet())
     assert progress.steps == simulator.steps <= small.train.env_steps
     assert progress.steps > 0.85 * small.train.env_steps
     assert [update for update, _ in progress.curve] == [round(progress.updates / 2), progress.updates]
@@ -51,7 +38,7 @@ def test_a_budget_that_pays_no_update_fails_the_cell_with_both_numbers() -> None
 def test_too_few_training_tasks_fail_the_cell(tmp_path: Path) -> None:
     few = cell("maml-ppo", tasks={"point2d": {"horizon": 10, "train": 3}}, train={"validations": 0})
     with pytest.raises(CellFailed, match=r"an update takes 4 tasks, and there are 3 \(tasks.train\)"):
-        train(untrained(few), Simulator(untrained(few).setup.family), few, {}, tmp_path / "c.pt", QUIET)
+        train(untrained(few), Simulator(untrained(few).setup.family), few, {}, tmp_path / "c.pt", Quiet())
 
 
 @pytest.mark.parametrize("more", [0, 1])
