@@ -30,7 +30,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from counting import CountedWork, Counting, Silent, values_of
+from counting import CountedWork, Counting, Silent, many_cells, values_of
 from metabench.contracts import Condition, Executor, ExecutorConfig, Resources, RunOptions, Ticket
 from metabench.executors.driver import run_work
 from metabench.executors.harvest import harvest
@@ -202,8 +202,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=25, help="of each process")
     parser.add_argument("--trainings", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--broken", type=Path, metavar="FOLDER", help="kill none; 200 cells of which five are broken")
     arguments = parser.parse_args()
     plugins = PluginManager.from_environment()
+    if arguments.broken:
+        output = arguments.broken / "out"
+        victims = kill_at_random(many_cells(arguments.broken, 0.02), output, arguments.processes, 0, 0, plugins)
+        print(json.dumps({"codes": [victim.codes for victim in victims]}))
+        return 0
     with tempfile.TemporaryDirectory() as name:
         folder, begun = Path(name), time.monotonic()
         jobs = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,15 @@ _LISTED = _ORDER[:5]
 @click.argument("directory", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--watch", is_flag=True, help="Show it anew every two seconds until nothing runs.")
-def status(directory: Path, style: str, watch: bool) -> None:
+@click.option(
+    "--serve",
+    is_flag=False,
+    flag_value=0,
+    type=click.IntRange(0, 65535),
+    metavar="[PORT]",
+    help="Show it in a page that refreshes itself, on this computer only [default: a free port].",
+)
+def status(directory: Path, style: str, watch: bool, serve: int | None) -> None:
     """Show what runs where in the output directory RUN, what is done, failed, lost or waits, and the expected end.
 
     It reads files only, while the run goes on and after it has ended or was killed, also from another computer.
@@ -36,11 +45,26 @@ def status(directory: Path, style: str, watch: bool) -> None:
 
     if watch and (style == "json" or not sys.stdout.isatty()):
         raise UsageError("--watch is for a terminal: leave it out, and ask again")
+    if serve is not None and (watch or style == "json"):
+        raise UsageError("--serve shows a page: leave out --watch and --format")
     if watch:
         _watch(directory)
         return
     found = status_of(directory)
+    if serve is not None:
+        _serve(directory, serve)
+        return
     say(found.model_dump_json(indent=1) if style == "json" else as_text(found))
+
+
+def _serve(directory: Path, port: int) -> None:
+    """Serve the page until Ctrl-C."""
+    from metabench.reporting.status.server import StatusServer
+
+    with StatusServer(directory, port) as server:
+        say(f"{server.address} shows {directory} to this computer; Ctrl-C ends it")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _watch(directory: Path) -> None:
