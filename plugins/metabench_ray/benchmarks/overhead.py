@@ -1,7 +1,7 @@
 """Time the same small cells on this computer and on a real Ray, one after the other.
 
-``python benchmarks/overhead.py --cells 40 --steps 3`` prints a line for each: seconds to the first record and in all,
-those a cell beyond the first, processor seconds and peak memory of the driver, and the load of the computer.
+``python benchmarks/overhead.py --trainings 40 --steps 3`` prints a line for each: seconds to the first record and in
+all, those a cell beyond the first, processor seconds and peak memory of the driver, and the load of the computer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def timed(name: str, run: Run, cells: int) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=40)
+    parser.add_argument("--trainings", type=int, default=40)
+    parser.add_argument("--tests", type=int, default=1, help="tests of each training, by their shots; one is a cell")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--only", choices=["processes", "ray"])
@@ -52,13 +53,14 @@ def main() -> None:
     if reason := why_not():
         sys.exit(f"no real Ray: {reason}")
     suite = SUITE.replace("steps: 60, validate_every: 20", f"steps: {given.steps}")
-    seeds = ["--seeds", ",".join(map(str, range(given.cells)))]
+    suite = suite.replace("shots: [1]", f"shots: {list(range(1, given.tests + 1))}")
+    seeds, cells = ["--seeds", ",".join(map(str, range(given.trainings)))], given.trainings * given.tests
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         if given.only != "ray":
-            print(timed("processes", Run(Path(folder) / "here", suite, seeds), given.cells), flush=True)
+            print(timed("processes", Run(Path(folder) / "here", suite, seeds), cells), flush=True)
         if given.only != "processes":
             with real_ray(Path(folder), given.nodes) as ray:
-                print(timed("ray", Run(Path(folder) / "there", suite, seeds, ray), given.cells), flush=True)
+                print(timed("ray", Run(Path(folder) / "there", suite, seeds, ray), cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ class OnRay(Executor):
         assert isinstance(config, RayConfig), "made by Config"
         self.config = config
         self._gpus, self._address = config.gpus, config.address
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, _Task] = {}  # by handle, of jobs that have not ended
+        self._ended: dict[str, Condition] = {}
+        self._is_ours = False  # the connection to Ray, and not that of the program that calls metabench
         self._sends_files = False
         self._warned: set[str] = set()
         self._run_errand: Any = None
@@ -111,31 +113,35 @@ class OnRay(Executor):
 
     def alive(self, handles: Sequence[str]) -> dict[str, Condition]:
         """See `metabench.contracts.Executor`."""
-        by_generator = {task.generator: task for task in self._open_tasks()}
-        ready, _ = _ready(list(by_generator), len(by_generator), 0.0)
-        for generator in ready:
-            self._read(by_generator[generator])
-        return {handle: self._tasks[handle].condition for handle in handles if handle in self._tasks}
+        by_generator = {task.generator: handle for handle, task in self._tasks.items()}
+        for generator in _ready(list(by_generator), len(by_generator), 0.0):
+            handle = by_generator[generator]
+            self._read(self._tasks[handle])
+            if not self._tasks[handle].is_open:
+                self._ended[handle] = self._tasks.pop(handle).condition
+        known = {**{handle: task.condition for handle, task in self._tasks.items()}, **self._ended}
+        return {handle: known[handle] for handle in handles if handle in known}
 
     def cancel(self, handles: Sequence[str]) -> None:
         """See `metabench.contracts.Executor`."""
         for handle in handles:
-            if handle in self._tasks and self._tasks[handle].is_open:
+            if handle in self._tasks:
                 ray.cancel(self._tasks[handle].generator)
 
     def wait(self, seconds: float) -> None:
         """See `metabench.contracts.Executor`."""
-        generators = [task.generator for task in self._open_tasks()]
-        if generators:
-            _ready(generators, 1, seconds)
+        if self._tasks:
+            _ready([task.generator for task in self._tasks.values()], 1, seconds)
         else:
             time.sleep(seconds)
 
     def close(self) -> None:
         """See `metabench.contracts.Executor`."""
-        if self._run_errand is not None:
+        if self._is_ours:
             ray.shutdown()
-            self._run_errand = None
+        elif self._run_errand is not None:
+            self.cancel(list(self._tasks))
+        self._run_errand, self._is_ours = None, False
         self._tasks.clear()
 
     # ------------------------------------------------------------------------------------------- tasks
@@ -159,7 +165,7 @@ class OnRay(Executor):
     def _read(self, task: _Task) -> None:
         """Read the news of a task; write the files that it has sent."""
         generator = task.generator
-        while task.is_open and task.generator is generator and _ready([generator], 1, 0.0)[0]:
+        while task.is_open and task.generator is generator and _ready([generator], 1, 0.0):
             try:
                 news = ray.get(next(generator))
             except exceptions.RayError as error:
@@ -186,9 +192,6 @@ class OnRay(Executor):
             case _:
                 assert isinstance(news, Mapping), news
                 write_files(task.ticket.folder.parents[1], news)
-
-    def _open_tasks(self) -> Iterator[_Task]:
-        return (task for task in self._tasks.values() if task.is_open)
 
     # ------------------------------------------------------------------------------------------- the cluster
 
@@ -218,6 +221,7 @@ class OnRay(Executor):
                 f"cannot use the Ray of {place}: {in_one_line(error)}. Start one (`ray start --head`), or leave out "
                 "its address"
             ) from error
+        self._is_ours = True
 
     def _warn_of_needs(self, tickets: Sequence[Ticket]) -> None:
         """Warn once of jobs that no node of now can run."""
@@ -233,14 +237,12 @@ class OnRay(Executor):
             _logger.warning(message)
 
 
-def _ready(
-    generators: list[ray.ObjectRefGenerator], count: int, seconds: float
-) -> tuple[list[ray.ObjectRefGenerator], list[ray.ObjectRefGenerator]]:
-    """Return the generators that have news, and the others; wait some seconds for a number of the former."""
+def _ready(generators: list[ray.ObjectRefGenerator], count: int, seconds: float) -> list[ray.ObjectRefGenerator]:
+    """Return the generators that have news; wait some seconds for a number of them."""
     if not generators:
-        return [], []
-    ready, others = ray.wait(generators, num_returns=count, timeout=seconds)
-    return ready, others
+        return []
+    ready: list[ray.ObjectRefGenerator] = ray.wait(generators, num_returns=count, timeout=seconds)[0]
+    return ready
 
 
 def _died(error: exceptions.RayError) -> Condition:

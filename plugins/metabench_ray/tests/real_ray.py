@@ -60,6 +60,7 @@ class RealRay:
 
     def __init__(self, folder: Path) -> None:
         self.nodes: list[int] = []
+        self._log_monitors: dict[int, set[int]] = {}  # of each node: no child of its raylet
         self._folder, self._namespace = folder, f"metabench-{os.getpid()}"
 
     @property
@@ -96,7 +97,7 @@ class RealRay:
         """
         role = ["--address", self.address] if self.nodes else ["--head", "--port", str(_PORT)]
         role += [] if self.nodes else ["--include-dashboard", "false", "--temp-dir", str(self._folder)]
-        before = self.processes("raylet/raylet")
+        before, monitors = self.processes("raylet/raylet"), self.processes("log_monitor.py")
         start = [str(Path(sys.executable).with_name("ray")), "start", *role, "--num-cpus", "1", "--disable-usage-stats"]
         start += [
             "--node-ip-address",
@@ -123,11 +124,12 @@ class RealRay:
         assert started.returncode == 0, output.read_text(encoding="utf-8", errors="replace")
         (raylet,) = set(self.processes("raylet/raylet")) - set(before)
         self.nodes.append(raylet)
+        self._log_monitors[raylet] = set(self.processes("log_monitor.py")) - set(monitors)
         return raylet
 
     def kill_node(self, raylet: int) -> None:
         """Kill a node as a loss of power does: its raylet and all its processes at once."""
-        for pid in [raylet, *_descendants(raylet)]:
+        for pid in [raylet, *_descendants(raylet), *self._log_monitors[raylet]]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.nodes.remove(raylet)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from metabench_ray.executor import OnRay, RayConfig
 from real_ray import RealRay
 from runs import SUITE, Run
 
@@ -51,5 +50,8 @@ def test_without_an_address_a_ray_starts_here_and_ends_with_the_run(ray: RealRay
 
 
 def test_the_address_of_a_client_is_refused() -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install ray")
+    from metabench_ray.executor import OnRay, RayConfig
+
     with pytest.raises(UsageError, match="HOST:PORT"):
         OnRay(RayConfig(address="ray://10.0.0.1:10001"))

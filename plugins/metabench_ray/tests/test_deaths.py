@@ -90,4 +90,4 @@ def replace_node(ray: RealRay) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     """Return the files of jobs and half-written files that are left."""
-    return [str(path) for path in folder.rglob("*") if path.name.startswith(".") or "jobs" in path.parts]
+    return [str(path) for path in folder.rglob("*") if path.suffix == ".tmp" or "jobs" in path.parts]
