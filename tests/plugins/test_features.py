@@ -307,3 +307,9 @@ def test_a_root_that_holds_no_vectors_is_named(tmp_path: Path) -> None:
         loaded(tmp_path / "empty", cache)
     with pytest.raises(DataError, match=r"notes\.txt is no file of vectors"):
         loaded(tmp_path / "notes.txt", cache)
+
+
+def test_the_page_names_every_parameter() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    section = page.partition("## features")[2].partition("\n## ")[0]
+    assert [name for name in FeaturesConfig.model_fields if f"`{name}`" not in section] == []
