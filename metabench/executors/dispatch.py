@@ -243,9 +243,6 @@ class Dispatch:
         if ended is not None and not self._is_final(ended, running, condition):
             ended = None
         gone = condition is not None and condition.state in ("ended", "died")
-        runs = condition is not None and condition.state == "running"
-        if ended is not None and ended.how == "interrupted" and runs:
-            return  # it was queued again, and has just begun
         if ended is None and not gone:
             running.runs()
             if condition is None:
