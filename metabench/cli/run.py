@@ -21,20 +21,25 @@ if TYPE_CHECKING:  # imported by the command when it runs
     from metabench.registry.manager import PluginManager
 
 
-class Device(click.Choice[str]):
+#: The kinds of devices.
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class Device(click.ParamType):  # type: ignore[type-arg]  # generic in later versions of click
     """The kind of device; a worker takes the first GPU that it sees, and so none has a number here."""
 
-    def __init__(self) -> None:
-        super().__init__(["auto", "cpu", "cuda"])
+    name = "device"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the kind; say what to do for a numbered GPU."""
         kind, colon, number = str(value).partition(":")
         if kind == "cuda" and colon:
             self.fail(f"GPUs are chosen by CUDA_VISIBLE_DEVICES={number}: give --device cuda", param, ctx)
         if kind == "mps":
             self.fail("metabench does not run on mps, where no result was ever checked: give --device cpu", param, ctx)
-        return super().convert(value, param, ctx)
+        if value not in DEVICES:
+            self.fail(f"{value!r} is not one of {', '.join(DEVICES)}", param, ctx)
+        return kind
 
 
 @click.command()
@@ -45,7 +50,7 @@ class Device(click.Choice[str]):
     type=click.Path(path_type=Path),
     help="Directory for the results; default: runs/SUITE/PROFILE, or runs/SUITE/PROFILE-PRECISION.",
 )
-@click.option("--device", type=Device(), default="auto", show_default=True)
+@click.option("--device", type=Device(), metavar=f"[{'|'.join(DEVICES)}]", default="auto", show_default=True)
 @click.option("--only", multiple=True, metavar="KEY=A,B", help="Run only these cells, e.g. algorithm=maml,protonet.")
 @click.option("--shard", metavar="I/N", help="Run only one of N parts of the cells, for `metabench merge`.")
 @click.option("--seeds", metavar="0,1,..", help="Training seeds, instead of the suite's.")

@@ -241,7 +241,11 @@ class Dispatch:
         yield from running.news()
         ended = running.folder.ended(running.attempt)
         gone = condition is not None and condition.state in ("ended", "died")
+        runs = condition is not None and condition.state == "running"
+        if ended is not None and ended.how == "interrupted" and runs:
+            return  # it was queued again, and has just begun
         if ended is None and not gone:
+            running.runs()
             if condition is None:
                 running.observer.look()
             if running.stays_too_long() and running.handle is not None:

@@ -93,10 +93,15 @@ class JobFolder:
         """Return whether a user has cancelled the job."""
         return (self.path / "cancelled").exists()
 
-    def release(self, claim: Claim | None = None) -> None:
-        """Delete a claim, of a worker that has ended; None deletes any."""
-        if claim is None or self.claim() == claim:
+    def release(self, claim: Claim) -> None:
+        """Delete the claim of a worker that has ended, unless another one has the job by now."""
+        if self.claim() == claim:
             (self.path / "claim").unlink(missing_ok=True)
+
+    def renew(self) -> None:
+        """Delete what a worker that has ended said of itself."""
+        for name in ("claim", "heartbeat", "progress"):
+            (self.path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -108,6 +113,10 @@ class JobFolder:
         """Return the job; only workers of the driver that wrote it read it."""
         job: Job = pickle.loads((self.path / "job").read_bytes())
         return job
+
+    def begin(self, attempt: int) -> None:
+        """Delete how an earlier life of an attempt ended, of a job that was queued again."""
+        (self.path / f"ended.{attempt}").unlink(missing_ok=True)
 
     def take(self, claim: Claim) -> bool:
         """Write the claim of a worker; return whether no other has one."""

@@ -130,6 +130,10 @@ class Running:
         """Return the reason of a stage that took longer than its limit."""
         return self._limits.problem(self.stage[0])
 
+    def runs(self) -> None:
+        """Note that there is no sign of its end, or no more: a job that was queued again has begun anew."""
+        self._ended_at = None
+
     def is_ending(self) -> bool:
         """Return whether the other sign of its end is to be waited for: a file, or that the process has ended."""
         self._ended_at = self._ended_at or time.monotonic()
@@ -137,7 +141,7 @@ class Running:
 
     def renew(self) -> None:
         """Make ready for another attempt."""
-        self.folder.release()
+        self.folder.renew()
         self.attempt = max(self.attempt, self._submitted) + 1  # that of a worker which it followed may be lower
         self.handle, self.overdue, self._ended_at, self.stage = None, False, None, ("", "")
         self.observer = Observer(self.folder)

@@ -139,7 +139,7 @@ class Sharing:
         self._turns[job.key] = turn + 1
         held = self._held.pop(job.key, None)
         if held is not None and held.worker.is_lost:
-            JobFolder.of(self.store.path, job.key).release()
+            JobFolder.of(self.store.path, job.key).renew()
         self._refresh()  # the last owner may have finished some of it since
         rest = self._rest(job)
         if not rest:

@@ -204,13 +204,14 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR2"):  # the last: of clusters, before they preempt
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), ask)
-    folder = JobFolder(Path(arguments[0]))
+    folder, attempt = JobFolder(Path(arguments[0])), int(arguments[1])
+    folder.begin(attempt)
     submitted = folder.submitted()
     if submitted is not None:
         import torch
 
         torch.set_num_threads(submitted.threads)
-    return work(folder, int(arguments[1]), lambda: bool(asked))
+    return work(folder, attempt, lambda: bool(asked))
 
 
 if __name__ == "__main__":

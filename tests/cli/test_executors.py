@@ -182,7 +182,7 @@ def test_a_run_has_a_status_before_it_during_it_and_after_it(metabench: Command,
     assert "executor processes, 1 at once" in going.out
     assert re.search(r"^running  \w+ · .*  test 300/600 80\.1  process \d+ on \S+, attempt 2$", going.out, re.M)
     assert re.search(r"^expected end: \d\d:\d\d, in about 2 min$", going.out, re.M)  # 60 s and 90 s are left
-    folder.release()
+    folder.release(claim)
     assert folder.take(claim.model_copy(update={"pid": 2**22 + 1}))
     assert "lost     " in metabench("status", "out").out
 
