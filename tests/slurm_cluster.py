@@ -46,6 +46,7 @@ KillWait=5
 MinJobAge=3600
 SlurmdTimeout=10
 GresTypes=gpu
+SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
