@@ -98,15 +98,9 @@ class RealRay:
         role = ["--address", self.address] if self.nodes else ["--head", "--port", str(_PORT)]
         role += [] if self.nodes else ["--include-dashboard", "false", "--temp-dir", str(self._folder)]
         before, monitors = self.processes("raylet/raylet"), self.processes("log_monitor.py")
-        start = [str(Path(sys.executable).with_name("ray")), "start", *role, "--num-cpus", "1", "--disable-usage-stats"]
-        start += [
-            "--node-ip-address",
-            "127.0.0.1",
-            "--object-store-memory",
-            str(_OBJECT_STORE),
-            "--num-gpus",
-            str(gpus),
-        ]
+        start = [str(Path(sys.executable).with_name("ray")), "start", *role, "--disable-usage-stats"]
+        start += ["--num-cpus", str(processors), "--num-gpus", str(gpus)]
+        start += ["--node-ip-address", "127.0.0.1", "--object-store-memory", str(_OBJECT_STORE)]
         if hidden is not None:  # a mount of this command's own, since `ip netns exec` makes a namespace of mounts
             hide = f"hostname far && mount -t tmpfs none {shlex.quote(str(hidden))} && exec {shlex.join(start)}"
             start = ["unshare", "--uts", "sh", "-c", hide]
