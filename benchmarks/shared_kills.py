@@ -96,7 +96,7 @@ def _condition(code: int) -> Condition:
 def run_shared(jobs: Sequence[Counting], output: Path, plugins: PluginManager) -> int:
     """Run jobs as one of several processes; return the exit code, 1 where a cell has failed."""
     store = Store(output)
-    with joined(output, {"the jobs": str(len(jobs))}, lambda: _begin(store)) as members:
+    with joined(output, {"the jobs": str(len(jobs))}, lambda: _tidy(store)) as members:
         counted = CountedWork(jobs, store.records_by_name())
         sharing = Sharing(members, store, Silent())
         options = RunOptions(executor=Forks(ExecutorConfig()), executor_name="forks")
@@ -104,7 +104,7 @@ def run_shared(jobs: Sequence[Counting], output: Path, plugins: PluginManager) -
     return int(any(record.status == "failed" for record in records))
 
 
-def _begin(store: Store) -> None:
+def _tidy(store: Store) -> None:
     store.clear_leftovers()
     harvest(store)
 

@@ -228,12 +228,12 @@ def execute(
     from metabench.executors.members import joined
     from metabench.executors.sharing import Sharing
 
-    def begin() -> None:
+    def tidy() -> None:
         store.clear_leftovers()
         harvest(store)
 
     store.check_own()
-    with nullcontext() if agreed is None else joined(store.path, agreed, begin) as members:
+    with nullcontext() if agreed is None else joined(store.path, agreed, tidy) as members:
         if members is None and JobFolder.all(store.path) and not options.fresh:
             with store.locked():
                 harvest(store)

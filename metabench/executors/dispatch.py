@@ -16,13 +16,12 @@ from metabench.contracts import Condition, Job, Resources, RunOptions, Ticket
 from metabench.engine.progress import Interrupted
 from metabench.errors import MetabenchError
 from metabench.executors.choosing import executor_of
-from metabench.executors.events import CellElsewhere, CellLost, Detached, Event, JobDone
+from metabench.executors.events import CellLost, Detached, Event, JobDone
 from metabench.executors.going_run import GoingRun, end_run
 from metabench.executors.job_files import Ended
 from metabench.executors.job_folder import JOBS, JobFolder
 from metabench.executors.job_line import JobLine
 from metabench.executors.running import Running
-from metabench.executors.sharing import Sharing
 from metabench.machine.device import share_of_threads
 
 #: Seconds between two looks at the jobs.
@@ -41,7 +40,6 @@ class Dispatch:
         started: called when a job starts; returns what shows it.
         retried: called with a job that is tried again, and the reason.
         expected: expected seconds of cells, for who asks how the run is.
-        sharing: which jobs this process has, of an output directory that several share; None where it has all.
     """
 
     def __init__(
@@ -52,10 +50,9 @@ class Dispatch:
         started: Callable[[Job], JobLine],
         retried: Callable[[Job, str], None],
         expected: Mapping[str, float],
-        sharing: Sharing | None = None,
     ) -> None:
         self._executor, self._options, self._output = executor_of(options), options, output
-        self._started, self._retried, self._sharing = started, retried, sharing
+        self._started, self._retried = started, retried
         self._queue = list(jobs)
         self._running: dict[str, Running] = {}
         self._again: list[Running] = []
@@ -84,8 +81,7 @@ class Dispatch:
             return
         try:
             self._announce()
-            if self._sharing is None:
-                self._adopt()
+            self._adopt()
             while self._running or (not self._is_stopping and (self._again or self._queue or self._awaits_news)):
                 yield from self._done_elsewhere()
                 if not self._is_stopping:
@@ -103,8 +99,7 @@ class Dispatch:
                     break
         finally:
             self._executor.close()
-            if self._sharing is None:
-                end_run(self._output)
+            self._conclude()
         if self._failure is not None:
             raise self._failure
         if self._queue or self._running or self._again:
@@ -117,21 +112,33 @@ class Dispatch:
         return self._stop_at is not None
 
     def _is_asked_to_stop(self) -> bool:
-        asked = self._sharing is not None and self._sharing.console.interrupted  # it may wait without a job
-        return asked or any(one.line.should_stop() for one in self._running.values())
+        return any(one.line.should_stop() for one in self._running.values())
 
     @property
     def _awaits_news(self) -> bool:
-        return self._sharing is not None and self._sharing.has_news
+        """Return whether cells that other processes have finished are still to be told."""
+        return False
 
     def _done_elsewhere(self) -> Iterator[Event]:
         """Yield the cells that other processes have finished; leave their jobs out."""
-        if self._sharing is None or not self._sharing.is_due:
-            return
-        for record in self._sharing.look():
-            yield CellElsewhere(record)
-        self._queue = self._sharing.remaining(self._queue)
-        self._sharing.waits_for([] if self._running or self._again else self._queue)
+        yield from ()
+
+    def _conclude(self) -> None:
+        """Tidy up when this process has ended its part of the run."""
+        end_run(self._output)
+
+    def _closed(self, running: Running, problem: str) -> None:
+        """Note that a job has ended: why it failed, empty if it did not."""
+        running.folder.remove()
+
+    def _left(self, running: Running) -> None:
+        """Note that a job is left to a later run."""
+        running.folder.remove()
+
+    @property
+    def _place(self) -> Path:
+        """Return the folder in which others look for the run."""
+        return self._output / JOBS
 
     def _announce(self) -> None:
         """Let others know of the run.
@@ -139,9 +146,8 @@ class Dispatch:
         Raises:
             StoreError: the directory cannot be written.
         """
-        folder = self._output / JOBS if self._sharing is None else self._sharing.members.own.path
         try:
-            self._run.write(folder)
+            self._run.write(self._place)
         except OSError as error:
             raise errors.StoreError(f"cannot write to {self._output}: {error.strerror or error}") from error
 
@@ -198,14 +204,8 @@ class Dispatch:
 
     def _begun(self, job: Job) -> Running | None:
         """Return a job of the queue as it starts; None if another process has it."""
-        mine = job if self._sharing is None else self._sharing.take(job)
-        if mine is None:
-            return None
         self._queue.remove(job)
-        running = Running(mine, JobFolder.of(self._output, job.key), self._started(mine))
-        if self._sharing is not None:
-            running.go_on()
-        return running
+        return Running(job, JobFolder.of(self._output, job.key), self._started(job))
 
     def _ticket(self, running: Running) -> Ticket:
         """Write the folder of a job; return its ticket.
@@ -233,9 +233,6 @@ class Dispatch:
 
         The condition was asked before: what a worker has written before it ended is seen.
         """
-        if self._sharing is not None and not self._sharing.has(running.job.key):
-            self._leave_to_others(running)
-            return
         if condition is not None and condition.state == "waiting":
             return
         yield from running.news()
@@ -343,9 +340,7 @@ class Dispatch:
         for cell in running.left:
             yield CellLost(running.job, cell, reason)
         problem = reason if of_job is None else of_job
-        running.folder.remove()
-        if self._sharing is not None:
-            self._sharing.end(running.job, problem)
+        self._closed(running, problem)
         yield JobDone(running.job, problem)
 
     def _retry(self, running: Running, reason: str) -> Iterator[Event]:
@@ -364,14 +359,5 @@ class Dispatch:
 
     def _leave(self, running: Running) -> None:
         """Leave a job to a later run, which goes on from its checkpoint."""
-        running.folder.remove()
-        if self._sharing is not None:
-            self._sharing.give_back(running.job.key)
+        self._left(running)
         self._again.append(running)
-
-    def _leave_to_others(self, running: Running) -> None:
-        """Leave a job to the process that has taken this one for dead, while it was stopped."""
-        if running.handle is not None:
-            self._executor.cancel([running.handle])
-        del self._running[running.job.key]
-        self._queue.append(running.job)

@@ -10,6 +10,7 @@ from metabench.contracts import Attempt, Cell, Job, Problem, RunOptions, Work
 from metabench.executors.dispatch import Dispatch
 from metabench.executors.events import CellDone, CellElsewhere, CellLost, Event, JobDone
 from metabench.executors.job_line import JobLine, Reporter
+from metabench.executors.shared_dispatch import SharedDispatch
 from metabench.executors.sharing import Sharing
 from metabench.executors.stages import Limited, Stages
 from metabench.records.record import Record
@@ -55,7 +56,9 @@ def run_work(
     if options.in_process:
         source = in_this_process(queue, started)
     else:
-        source = Dispatch(queue, store.path, options, started, reporter.job_retried, work.expected, sharing).events()
+        said = (queue, store.path, options, started, reporter.job_retried, work.expected)
+        dispatch = Dispatch(*said) if sharing is None else SharedDispatch(sharing, *said)
+        source = dispatch.events()
     with closing(source) as events:  # workers end before an error is shown
         for event in events:
             if isinstance(event, CellElsewhere):

@@ -150,7 +150,7 @@ class Members:
 
 
 @contextmanager
-def joined(output: Path, settings: Mapping[str, str], begin: Callable[[], None]) -> Iterator[Members]:
+def joined(output: Path, settings: Mapping[str, str], tidy: Callable[[], None]) -> Iterator[Members]:
     """Share an output directory within the block.
 
     A shared lock keeps out runs without ``--share``, as theirs keep out this one. Members are told apart by heartbeats.
@@ -158,7 +158,8 @@ def joined(output: Path, settings: Mapping[str, str], begin: Callable[[], None])
     Args:
         output: the output directory, which is created.
         settings: what all members must agree on, by name, as people know it.
-        begin: called while no other process is there, by the first.
+        tidy: called while no other process is there, by the first and by the last one; makes records of results that
+            killed processes have left.
 
     Raises:
         StoreError: a run without ``--share`` goes on, others share the directory with other settings, or it cannot be
@@ -171,34 +172,35 @@ def joined(output: Path, settings: Mapping[str, str], begin: Callable[[], None])
             output.mkdir(parents=True, exist_ok=True)
             held.enter_context(_shared_lock(output))
             with _turn(output):
-                members = _entered(output, claim, settings, begin)
+                members = _entered(output, claim, settings, tidy)
         heartbeat = Heartbeat(members.own, claim, lambda: None, members.expel)
         try:
             yield members
         finally:
             heartbeat.end()
             with _messages(output), _turn(output):
-                _leave(output, members.own)
+                _leave(output, members.own, tidy)
 
 
-def _entered(output: Path, claim: Claim, settings: Mapping[str, str], begin: Callable[[], None]) -> Members:
+def _entered(output: Path, claim: Claim, settings: Mapping[str, str], tidy: Callable[[], None]) -> Members:
     """Enter a session, or begin one."""
     others = _others(output, None)
     for seat in others:
         _check_agreement(output, seat, settings)
     if not others:
         shutil.rmtree(output / SHARING, ignore_errors=True)  # a session whose processes were killed
-        begin()
+        tidy()
     own = Seat(output / SHARING / "members" / claim.nonce)
     own.write(claim, settings)
     return Members(output, own)
 
 
-def _leave(output: Path, own: Seat) -> None:
+def _leave(output: Path, own: Seat, tidy: Callable[[], None]) -> None:
     """Leave a session; the last one ends it, and deletes the directory of a run that was refused."""
     own.leave()
     if _others(output, own):
         return
+    tidy()
     shutil.rmtree(output / SHARING, ignore_errors=True)
     with suppress(OSError):  # jobs are left that a killed process has begun
         (output / JOBS).rmdir()

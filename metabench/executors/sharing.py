@@ -8,7 +8,7 @@ that two processes cannot both take over a job. What is finished, the logs of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -191,6 +191,21 @@ class Sharing:
             return None
         self.store.keep_look(stored)
         return stored
+
+    def mend(self, cells: Iterable[str]) -> None:
+        """Finish what a process that was killed has begun for cells whose results are on disk, and their records too.
+
+        A process that came after it keeps such a record, and so does not ask for it again.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        for cell in cells:
+            with self.members.writing():
+                record = None if cell in self.finished else self.store.record(cell)
+                if record is not None and record.status == "ok":
+                    self.store.keep_look(record)
+                    self.tell(cell)
 
     def tell(self, cell: str) -> None:
         """Tell the others that a cell has its record.

@@ -155,6 +155,17 @@ def test_a_record_whose_maker_was_killed_before_it_told_is_not_made_again(enter:
         assert second.recorded(record.model_copy(update={"finished": "2026-02-02"})) is None
 
 
+def test_a_record_that_was_not_told_is_told_by_who_takes_its_job_over(enter: Enter, tmp_path: Path) -> None:
+    cell = "0" * 16
+    Store(tmp_path).write(finished_record(cell, looks=1))
+    second, third = enter(), enter()
+    second.mend([cell, "1" * 16])
+    assert list(Store(tmp_path).looks().values()) == [1]
+    assert [record.cell for record in third.look()] == [cell]
+    second.mend([cell])
+    assert third.look() == []
+
+
 def test_other_settings_are_refused_as_long_as_somebody_shares(enter: Enter, tmp_path: Path) -> None:
     first = enter()
     others = {"the suite": "another"}
@@ -180,7 +191,7 @@ def test_the_first_begins_and_the_last_one_tidies_up(tmp_path: Path) -> None:
         with joined(tmp_path / "out", SETTINGS, lambda: begun.append(2)):
             pass
         assert (tmp_path / "out" / "sharing").exists()
-    assert begun == [1]
+    assert begun == [1, 1], "the first and the last one, which are the same process here"
     assert not (tmp_path / "out").exists(), "nothing was written"
 
 
