@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from bandits import BANDITS
-from command_line import Distributions, essence
+from command_line import Distributions
 from metabench.executors.job_folder import JobFolder
 from metabench.records.store import Store
 from slurm_cluster import Cluster, running_cluster, wait_until, why_not
@@ -57,30 +55,6 @@ shots: [1]
 queries: 2
 train: {steps: 300, validate_every: 100, validation_episodes: 3}
 eval: {episodes: 10}
-"""
-#: Seeds of bandits that are broken: what they do, and the reason that their records give.
-BROKEN = {
-    10: ('raise ValueError("a broken arm")', "ValueError: a broken arm"),
-    20: ("os._exit(3)", "exit code 3"),
-    30: ("os.kill(os.getpid(), 9)", "killed (signal 9)"),
-    40: ("import threading; threading.Event().wait()", "the test took longer than its limit of 10 s"),
-    50: ('cell = replace(cell, policy="nan")', "finite"),
-}
-BROKEN_BANDITS = (
-    BANDITS.replace(
-        '                if cell.policy == "exits":\n                    os._exit(3)\n',
-        "".join(f"                if cell.seed == {seed}: {act}\n" for seed, (act, _) in BROKEN.items()),
-    )
-    .replace("needs: Resources = Resources()", "needs: Resources = Resources(limits=Limits(test=10.0))")
-    .replace("Resources, content_hash", "Limits, Resources, content_hash")
-    .replace("            watcher.advance(episode + 1)\n", '            if cell.policy == "nan": return np.nan\n')
-)
-BANDIT_SUITE = """\
-name: explored
-engine: bandits
-policies: [greedy]
-pulls: 20
-episodes: 40
 """
 JOBS = 12
 METABENCH = [sys.executable, "-c", "from metabench.cli import script; script()"]
@@ -126,7 +100,6 @@ class Drivers:
 @pytest.fixture
 def drivers(cluster: Cluster, tmp_path: Path, distributions: Distributions, glyphs_cache: Path) -> Drivers:
     distributions.add("logged", LOGGED)
-    distributions.add("bandits", BROKEN_BANDITS)
     (tmp_path / "logs").mkdir()
     path = os.pathsep.join(filter(None, [str(distributions.folder), os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": path, "METABENCH_CACHE": str(glyphs_cache), "LOGS": str(tmp_path / "logs")}
@@ -152,7 +125,7 @@ def test_an_array_survives_preemption_kills_a_lost_node_and_its_driver(
 ) -> None:
     (tmp_path / "suite.yaml").write_text(SUITE)
     (tmp_path / "slurm.yaml").write_text("executor: slurm\ngpus: 1\nthreads: 1\ntimeout: 1h\npoll: 1s\n")
-    (tmp_path / "here.yaml").write_text("executor: processes\njobs: 2\nthreads: 1\n")
+    (tmp_path / "here.yaml").write_text("executor: processes\njobs: 1\nthreads: 1\n")
 
     driver = drivers.start()
     wait_until(lambda: train(tmp_path) == 4, "four jobs train", PATIENCE)
@@ -201,22 +174,7 @@ def test_an_array_survives_preemption_kills_a_lost_node_and_its_driver(
         [*local, "--executor", "here.yaml"], cwd=tmp_path, env=drivers.environment, check=True, capture_output=True
     )
     expected = sorted(Store(tmp_path / "here").records(), key=lambda record: record.seed)
-    assert essence(records) == essence(expected)
-
-
-def test_of_two_hundred_cells_five_fail_with_reasons(drivers: Drivers, tmp_path: Path) -> None:
-    (tmp_path / "suite.yaml").write_text(BANDIT_SUITE)
-    (tmp_path / "slurm.yaml").write_text("executor: slurm\narray: 4\npoll: 1s\n")
-    begun = time.monotonic()
-    driver = drivers.start("--seeds", ",".join(map(str, range(200))))
-    out, _ = driver.communicate(timeout=PATIENCE)
-    print(out, time.monotonic() - begun)
-    assert driver.returncode == 1, out
-    records = {record.seed: record for record in Store(tmp_path / "out").records()}
-    assert len(records) == 200
-    reasons = {seed: str(record.error) for seed, record in records.items() if record.status == "failed"}
-    assert sorted(reasons) == sorted(BROKEN)
-    assert {seed: BROKEN[seed][1] in reason for seed, reason in reasons.items()} == dict.fromkeys(BROKEN, True), reasons
+    assert [(record.cell, record.metrics) for record in records] == [(one.cell, one.metrics) for one in expected]
 
 
 def _is_up(drivers: Drivers, driver: subprocess.Popen[str]) -> bool:
