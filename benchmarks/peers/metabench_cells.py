@@ -1,4 +1,4 @@
-"""Build algorithms and episodes of `suite.yaml` as the engine does."""
+"""Build algorithms and episodes of a suite as the engine does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metabench.api import Split
 from metabench.data.packing import DataRoots, load_splits
@@ -39,23 +39,34 @@ class CellWork:
     """The algorithm and episodes of one cell.
 
     Args:
-        algorithm: label in `suite.yaml`.
-        dataset: label in `suite.yaml`.
+        algorithm: label in the suite.
+        dataset: label in the suite.
         precision: precision of the backbone: ``float32``, ``tf32`` or ``bf16``.
         device: device of algorithm and episodes; None means the CPU.
+        suite: name of the suite's file in this folder.
+        seed: training seed.
 
     Attributes:
         algorithm: the untrained algorithm.
         train: the training episodes.
         test: the test episodes.
         seed: seed of the test, also used for training.
+        episodes_per_update: number of training episodes of an outer update.
     """
 
-    def __init__(self, algorithm: str, dataset: str, precision: str, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        algorithm: str,
+        dataset: str,
+        precision: str,
+        device: torch.device | None = None,
+        suite: str = "suite.yaml",
+        seed: int = 0,
+    ) -> None:
         plugins = PluginManager.from_environment()
-        cells = planned(Path(__file__).with_name("suite.yaml"), None, plugins)
-        labels = (algorithm, dataset)
-        (cell,) = (cell for cell in cells if (cell.algorithm.label, cell.dataset.label) == labels)
+        cells = planned(Path(__file__).with_name(suite), None, plugins)
+        wanted = (algorithm, dataset, seed)
+        (cell,) = (cell for cell in cells if (cell.algorithm.label, cell.dataset.label, cell.seed) == wanted)
         cell = replace(cell, training=replace(cell.training, precision=precision))
         splits = splits_of(cell, plugins)
         device = device or choose_device("cpu")
@@ -63,6 +74,7 @@ class CellWork:
         self.train = training_stream(cell.training, splits, device)
         schedule = cell.training.schedule
         assert schedule is not None, "every cell is trained"
+        self.episodes_per_update = schedule.batch
         set_batchings(self.algorithm, self.train.batch(0, min(2, schedule.batch)))
         self.test = evaluation_stream(cell, splits, device)
         self.seed = cell.test.seed
@@ -76,12 +88,15 @@ class CellWork:
         weights = {name: value for module in modules for name, value in module.state_dict().items()}
         with torch.no_grad():
             for name, value in self.algorithm.state_dict().items():
-                # The weights of a backbone in another precision have one more prefix, from its wrapper.
-                plain = (
-                    name.replace("backbone.", "")
-                    .replace("context.support_lstm.", "")
-                    .replace("context.query_lstm.", "")
-                )
-                value.copy_(weights.pop(plain))
+                value.copy_(weights.pop(_plain_name(name)))
         if weights:
             raise ValueError(f"metabench has no weights called {', '.join(weights)}")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights, with the names of a plain network."""
+        return {_plain_name(name): value for name, value in self.algorithm.state_dict().items()}
+
+
+def _plain_name(name: str) -> str:
+    # The weights of a backbone in another precision have one more prefix, from its wrapper.
+    return name.replace("backbone.", "").replace("context.support_lstm.", "").replace("context.query_lstm.", "")

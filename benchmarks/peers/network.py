@@ -14,42 +14,46 @@ CHANNELS = 64
 
 
 class Block(nn.Module):
-    """Convolution, batch norm, ReLU, max-pooling."""
+    """Convolution, batch norm, ReLU, max-pooling; or a convolution with stride 2 in the place of pooling."""
 
-    def __init__(self, channels: int, running: bool) -> None:
+    def __init__(self, inputs: int, channels: int, running: bool, strides: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, CHANNELS, 3, padding=1)
-        self.norm = nn.BatchNorm2d(CHANNELS, track_running_stats=running)
+        self.pools = not strides
+        self.conv = nn.Conv2d(inputs, channels, 3, padding=1, stride=2 if strides else 1)
+        self.norm = nn.BatchNorm2d(channels, track_running_stats=running)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [n, C, H, W] to [n, 64, H/2, W/2]."""
-        return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
+        """Map [n, C, H, W] to [n, C', H/2, W/2]."""
+        x = F.relu(self.norm(self.conv(x)))
+        return F.max_pool2d(x, 2) if self.pools else x
 
 
 class Conv4(nn.Module):
-    """Embeds [n, 1, 28, 28] images as [n, 64] features.
+    """Embeds [n, 1, 28, 28] images as [n, channels] features.
 
     Args:
         running: whether batch norm keeps running averages; otherwise it always uses the batch's statistics.
+        strides: whether convolutions halve the image, and the last maps are averaged; otherwise pooling does.
+        channels: number of channels of every block.
     """
 
-    def __init__(self, running: bool) -> None:
+    def __init__(self, running: bool, strides: bool = False, channels: int = CHANNELS) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(1 if i == 0 else CHANNELS, running) for i in range(4))
+        self.blocks = nn.ModuleList(Block(1 if i == 0 else channels, channels, running, strides) for i in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [n, 1, 28, 28] images to [n, 64] features."""
+        """Map [n, 1, 28, 28] images to [n, channels] features."""
         for block in self.blocks:
             x = block(x)
-        return x.flatten(1)
+        return x.mean(dim=(2, 3))  # one pixel is left of 28 after pooling, four after strides
 
 
 class Classifier(Conv4):
     """MAML's network: Conv4 with batch statistics and a linear layer."""
 
-    def __init__(self) -> None:
-        super().__init__(running=False)
-        self.head = nn.Linear(CHANNELS, WAY)
+    def __init__(self, strides: bool = False, channels: int = CHANNELS) -> None:
+        super().__init__(False, strides, channels)
+        self.head = nn.Linear(channels, WAY)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [n, 1, 28, 28] images to [n, N] scores."""

@@ -140,6 +140,7 @@ def test_the_batching_depends_on_device_and_algorithm() -> None:
     assert isinstance(batching_for(CPU, functional=True, inner_loop=True), Threaded)
     assert isinstance(batching_for(CPU, functional=False, inner_loop=True), InOrder)
     assert isinstance(batching_for(CPU, functional=True, inner_loop=True, vectors=True), Vmapped)
+    assert isinstance(batching_for(CPU, functional=True, inner_loop=False, vectors=True), Vmapped)
     assert isinstance(batching_for(CPU, functional=False, inner_loop=True, vectors=True), InOrder)
     assert isinstance(batching_for(CPU, functional=True, inner_loop=False), InOrder)
     torch.set_num_threads(1)

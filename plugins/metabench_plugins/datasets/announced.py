@@ -16,6 +16,11 @@ DATASETS = [
         "your own images, in class folders, lists or archives",
     ),
     DatasetSpec(
+        "features",
+        f"{_HERE}.features:Features",
+        "your own vectors, e.g. features of a text or audio model",
+    ),
+    DatasetSpec(
         "omniglot",
         f"{_HERE}.omniglot:Omniglot",
         "1623 handwritten characters of 50 alphabets, 20 drawings each",

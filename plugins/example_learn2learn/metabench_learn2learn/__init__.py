@@ -1,0 +1,1 @@
+"""learn2learn's learners for metabench."""

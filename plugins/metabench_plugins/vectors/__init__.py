@@ -1,0 +1,1 @@
+"""Vectors with labels, from files."""
