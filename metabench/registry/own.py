@@ -1,13 +1,11 @@
-"""The core as a plugin: its own engine and executor come in by the hooks of everybody's."""
+"""The core as a plugin: its own engine comes in by the hook of everybody's engines."""
 
 from __future__ import annotations
 
-from metabench.specs import EngineSpec, ExecutorSpec, hookimpl
+from metabench.specs import EngineSpec, hookimpl
 
 #: The engine of suites that name none.
 FEW_SHOT = "few-shot"
-#: The executor of runs that name none.
-PROCESSES = "processes"
 
 
 @hookimpl
@@ -18,15 +16,5 @@ def metabench_engines() -> list[EngineSpec]:
             FEW_SHOT,
             "metabench.executors.few_shot:FewShot",
             "training on episodes or images, test on episodes of images, vectors or a source",
-        )
-    ]
-
-
-@hookimpl
-def metabench_executors() -> list[ExecutorSpec]:
-    """Announce the executor of this computer."""
-    return [
-        ExecutorSpec(
-            PROCESSES, "metabench.executors.local:Processes", "worker processes of this computer, one job a GPU"
         )
     ]

@@ -88,8 +88,6 @@ NOT_CHANGING = {
     "gate.slowdown",
     "gate.tolerance",
     "gate.tolerances",
-    "limits.test",
-    "limits.training",
     "name",
     "profile",
     "superseded_by",

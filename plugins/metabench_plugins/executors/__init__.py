@@ -1,1 +1,0 @@
-"""Built-in executors beside the processes of this computer."""

@@ -1,1 +1,0 @@
-"""Ray as an executor of metabench."""

@@ -1,1 +1,0 @@
-"""Meta-reinforcement learning for metabench."""

@@ -1,1 +1,0 @@
-"""Algorithms, each in a file that reads like its paper."""
