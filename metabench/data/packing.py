@@ -431,20 +431,16 @@ def _alone(path: Path, other: str, progress: Progress) -> Iterator[None]:
     Raises:
         DataError: the cache is not writable.
     """
-    _check_writable(path)
-    with alone(path, lambda: progress(0, 0, f"waiting for {other}")):
+    with ExitStack() as stack:
+        # Packing may take a minute and a download: report a full or read-only disk before that.
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent) as probe:
+                probe.write(b"0")
+            stack.enter_context(alone(path, lambda: progress(0, 0, f"waiting for {other}")))
+        except OSError as error:
+            raise DataError(
+                f"cannot write to the cache {path.parent}: {error.strerror}. "
+                "Make it writable, or set METABENCH_CACHE to another directory."
+            ) from error
         yield
-
-
-def _check_writable(path: Path) -> None:
-    # Packing may take a minute and a download: report a full or read-only disk before that.
-    folder = path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0")
-    except OSError as error:
-        raise DataError(
-            f"cannot write to the cache {folder}: {error.strerror}. "
-            "Make it writable, or set METABENCH_CACHE to another directory."
-        ) from error

@@ -526,6 +526,15 @@ def test_a_full_disk_is_noticed_before_packing(tmp_path: Path, monkeypatch: pyte
     assert names_below(tmp_path) == []
 
 
+def test_a_lock_that_cannot_be_taken_is_told_in_a_sentence(tmp_path: Path) -> None:
+    dataset = Squares()
+    path = pack_path("squares", dataset, roots(tmp_path))
+    path.with_suffix(".lock").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cannot write to the cache .*set METABENCH_CACHE"):
+        load_pack("squares", dataset, roots(tmp_path), silent)
+    assert dataset.given == []
+
+
 def test_a_failed_pack_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         load_pack("squares", Unfindable(), roots(tmp_path), silent)
