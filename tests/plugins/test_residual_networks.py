@@ -168,7 +168,7 @@ def test_wide_resnet_normalises_before_each_convolution(training: bool) -> None:
         expected = F.conv2d(x, network.stem.weight, padding=1)
         for block in network.blocks:
             y = F.relu(normalised(expected, block.first_norm, training))
-            shortcut = expected if block.shortcut is None else block.shortcut(y)
+            shortcut = expected if block.shortcut is None else F.conv2d(y, block.shortcut.weight, stride=block.stride)
             y = F.relu(normalised(block.first(y), block.second_norm, training))
             expected = shortcut + block.second(y)
         expected = F.relu(normalised(expected, network.norm, training)).mean(dim=(2, 3))

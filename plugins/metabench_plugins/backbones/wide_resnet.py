@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metabench.api import Backbone, Config
-from metabench_plugins.backbones.conv_norm import draw_weights
+from metabench_plugins.backbones.conv_norm import draw_weights, every
 from metabench_plugins.backbones.episode_norm import EpisodeNorm, Norm
 from metabench_plugins.backbones.layout import channels_last
 
@@ -72,12 +72,13 @@ class _Block(nn.Module):
         self.second_norm = EpisodeNorm(channels, config.norm)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         same = stride == 1 and inputs == channels
-        self.shortcut = None if same else nn.Conv2d(inputs, channels, 1, stride=stride, bias=False)
+        self.shortcut = None if same else nn.Conv2d(inputs, channels, 1, bias=False)
+        self.stride = stride
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, support: int | None) -> Tensor:
         y = F.relu_(self.first_norm(x, support))
-        shortcut = x if self.shortcut is None else self.shortcut(y)
+        shortcut = x if self.shortcut is None else self.shortcut(every(y, self.stride))
         y = F.relu_(self.second_norm(self.first(y), support))
         residual: Tensor = self.second(F.dropout(y, self.dropout, self.training))
         return shortcut + residual
