@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -124,6 +125,63 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that is never changed a second name, in place of what has it; copy it where that cannot be.
+
+    Raises:
+        OSError: the file cannot be read, or its second name not be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # another file system, or one without links
+        with atomic_file(target) as copy:
+            copy.write_bytes(source.read_bytes())
+        return
+    temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # it stays where the target was the same file already
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file of a run in progress: others see it whole, but a crash of the computer may lose it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def create_whole(path: Path, content: bytes) -> bool:
+    """Create a file, whole, and return True; return False if it exists: of several processes one creates it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.{os.urandom(4).hex()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        try:
+            os.link(temporary, path)  # at once, also on NFS: a process that is killed here leaves no empty file
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            with open(path, "xb") as file:
+                file.write(content)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def _open_at_once(path: str, flags: int) -> int:

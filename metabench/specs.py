@@ -88,6 +88,11 @@ class EngineSpec(Spec):
 
 
 @dataclass(frozen=True)
+class ExecutorSpec(Spec):
+    """Announces a `metabench.contracts.Executor`, which runs the jobs of ``metabench run --executor NAME``."""
+
+
+@dataclass(frozen=True)
 class LoggerSpec(Spec):
     """Announces a logger, which carries records to an experiment tracker.
 

@@ -34,6 +34,7 @@ from metabench.conformance import (
     checks,
     datasets,
     engines,
+    executors,
     loggers,
     metrics,
     regressors,
@@ -65,6 +66,7 @@ __all__ = [
     "DatasetChecks",
     "EngineChecks",
     "EpisodeSourceChecks",
+    "ExecutorChecks",
     "LoggerChecks",
     "MetricChecks",
     "RegressorChecks",
@@ -198,6 +200,27 @@ class EngineChecks:
         """Run one of `metabench.conformance.engines.CHECKS`."""
         path = Path(inspect.getfile(type(self))).parent / self.suite
         checks.run(engines.CHECKS[check], engines.Subject(path, self.profile))
+
+
+class ExecutorChecks:
+    """Checks an executor by small jobs that it runs; subclass it as ``Test…``.
+
+    Attributes:
+        executor: name of the executor, as its plugin announces it, or a file of its options, relative to the test file.
+        folder: a folder that its workers see, too; None takes one for temporary files of this computer.
+        seconds: most seconds until a job has run.
+    """
+
+    executor: ClassVar[str]
+    folder: ClassVar[Path | None] = None
+    seconds: ClassVar[float] = 120.0
+
+    @pytest.mark.parametrize("check", list(executors.CHECKS))
+    def test_conforms(self, check: str) -> None:
+        """Run one of `metabench.conformance.executors.CHECKS`."""
+        beside = Path(inspect.getfile(type(self))).parent / self.executor
+        name = str(beside) if beside.is_file() else self.executor
+        checks.run(executors.CHECKS[check], executors.Subject(name, self.folder, self.seconds))
 
 
 class LoggerChecks:

@@ -5,12 +5,13 @@ from __future__ import annotations
 #: Each episode is a bandit; a policy that explores `pulls` times is tested by its mean reward.
 BANDITS = """
     import os
-    from dataclasses import dataclass
+    from dataclasses import dataclass, field, replace
 
     import numpy as np
 
     from metabench.contracts import (
-        Attempt, Data, Declaration, EpisodeResults, Interrupted, Machine, Record, content_hash, estimate
+        Attempt, Data, Declaration, EngineCost, EpisodeResults, Interrupted, Machine, Record, Resources, content_hash,
+        estimate
     )
     from metabench.specs import EngineSpec, hookimpl
 
@@ -46,10 +47,11 @@ BANDITS = """
         cells: list
         after: tuple = ()
         title: str = "exploration"
+        key: str = ""
+        needs: Resources = Resources()
 
-        @property
-        def key(self):
-            return self.cells[0].id
+        def with_cells(self, cells):
+            return replace(self, cells=cells)
 
         def run(self, watcher):
             for cell in self.cells:
@@ -74,9 +76,11 @@ BANDITS = """
     def record(suite, cell, **results):
         return Record(
             cell=cell.id, suite=suite, profile="", algorithm=cell.policy, dataset="bandits", backbone="table",
-            way=5, shot=cell.pulls, queries=1, seed=cell.seed, identity=cell.identity, task="regression",
+            way=1, shot=cell.pulls, queries=1, setting=f"{cell.pulls} pulls",
+            seed=cell.seed, identity=cell.identity, task="regression",
             status="ok" if results.get("metrics") else "failed", ranked_by="reward", declarations={"reward": REWARD},
             device="a processor", machine=Machine(kind="cpu", name="a processor"), dataset_fingerprint="bandits",
+            costs={"pulls": EngineCost(title="pulls", value=cell.pulls, summary="pulls of an arm before the test")},
             data=Data(episodes=f"{cell.pulls} pulls", raw_files=0), environment={}, finished="2026-01-01", **results
         )
 
@@ -86,13 +90,14 @@ BANDITS = """
         episodes: int
         cells: list
         kept: dict
+        expected: dict = field(default_factory=dict)
 
         def introduce(self, console):
             console.say(f"{len(self.cells)} bandits")
 
         def jobs(self):
             waiting = [cell for cell in self.cells if cell.id not in self.kept]
-            return [Exploration(self.suite, self.episodes, [cell]) for cell in waiting]
+            return [Exploration(self.suite, self.episodes, [cell], key=cell.id) for cell in waiting]
 
         def failed(self, cell, problem):
             return record(self.suite, cell, error=problem)

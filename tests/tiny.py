@@ -432,6 +432,9 @@ class Watching:
         self.started.append(f"training of {job.training.algorithm.label}")
         return self
 
+    def job_retried(self, job: TrainingJob, reason: str) -> None:
+        self.done.append((f"{job.title}: {reason}", False))
+
     def job_done(self, job: TrainingJob, problem: str) -> None:
         self.done.append((f"training of {job.training.algorithm.label}", bool(problem)))
 

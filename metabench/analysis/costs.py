@@ -144,6 +144,9 @@ def unlike_circumstances(records: Sequence[Record]) -> list[str]:
     hosts = sorted({one.host for one in known})
     if len(hosts) > 1:
         reasons.append(f"hosts ({', '.join(hosts)})")
+    executors = sorted({one.executor for one in known if one.executor})
+    if len(executors) > 1:
+        reasons.append(f"executors ({', '.join(executors)})")
     return [*reasons, *unlike_loads(known)]
 
 

@@ -10,15 +10,12 @@ from metabench.analysis.standings import episodes_of
 from metabench.analysis.stats import MeanInterval, mean_interval, t_below
 from metabench.records.record import Record
 from metabench.records.runs import Runs
-from metabench.text import shape_text
 
 
 def by_title(records: Iterable[Record]) -> dict[str, Record]:
     """Return the latest record of each cell title; a confirmation on other episodes is no cell of the suite."""
     ordered = sorted((record for record in records if not record.confirms), key=lambda record: record.finished)
-    return {
-        f"{r.algorithm} · {r.dataset} · {shape_text(r.way, r.shot)} · {r.backbone} · seed {r.seed}": r for r in ordered
-    }
+    return {f"{r.algorithm} · {r.task_text} · seed {r.seed}": r for r in ordered}
 
 
 def is_timed(record: Record) -> bool:

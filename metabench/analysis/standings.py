@@ -129,7 +129,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All methods on one dataset, backbone, way and shot.
+    """All methods on one dataset, backbone, way and shot, or setting.
 
     Rows are sorted by the metric that ranks, the best first; floors, then failed and skipped methods come last.
     """
@@ -139,11 +139,17 @@ class Table:
     way: int
     shot: int
     rows: Sequence[Row]
+    setting: str = ""
+
+    @property
+    def shape(self) -> str:
+        """Return way and shot as text, or the setting (`Record.setting`)."""
+        return self.setting or shape_text(self.way, self.shot)
 
     @property
     def task(self) -> str:
-        """Return dataset, way, shot and backbone as text."""
-        return f"{self.dataset} · {shape_text(self.way, self.shot)} · {self.backbone}"
+        """Return dataset, shape and backbone as text."""
+        return " · ".join(filter(None, [self.dataset, self.shape, self.backbone]))
 
     @property
     def chance(self) -> float | None:
@@ -189,8 +195,8 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
         rows = _sorted(_with_domains(_with_params(_named([_row(seeds, context) for seeds in members]))))
-        dataset, backbone, way, shot = table
-        tables.append(Table(dataset, backbone, way, shot, rows))
+        dataset, backbone, way, shot, setting = table
+        tables.append(Table(dataset, backbone, way, shot, rows, setting))
     contests = compare([_contest(table.rows, results) for table in tables])
     return [
         replace(table, rows=_ranked(table.rows, comparisons))
@@ -229,12 +235,12 @@ def _tested(record: Record, cell: str) -> _CellKey:
     return cell, record.dataset_fingerprint, record.weights.sha256 if record.weights else ""
 
 
-#: Dataset, backbone, way and shot.
-_TableKey = tuple[str, str, int, int]
+#: Dataset, backbone, way, shot and setting.
+_TableKey = tuple[str, str, int, int, str]
 
 
 def _table_of(record: Record) -> _TableKey:
-    return record.dataset, record.backbone, record.way, record.shot
+    return record.dataset, record.backbone, record.way, record.shot, record.setting
 
 
 def _method_of(record: Record) -> tuple[str, str]:

@@ -116,6 +116,11 @@ class Algorithm(nn.Module, metaclass=abc.ABCMeta):
         self._steps = setup.train_steps
         self._outer: OuterOptimiser | None = None
 
+    @property
+    def second_order(self) -> bool:
+        """Whether training differentiates the gradients of an inner loop; by default, it does not."""
+        return False
+
     @abc.abstractmethod
     def adapt(self, support: Support) -> Any:
         """Learn from the support set of one episode.

@@ -59,6 +59,8 @@ class Backbone(nn.Module, metaclass=abc.ABCMeta):
     #: Whether, at test, the features of an image depend on that image only; images of several episodes may then be
     #: embedded in one pass.
     per_image: bool = False
+    #: Whether a CPU, too, differentiates the inner loops of several episodes faster by `torch.vmap` than one by one.
+    vectorises: bool = False
     #: Whether its weights stay as they are: no gradient, no inner loop, no running average changes them.
     frozen: bool = False
     #: Whether its construction draws random numbers; pretrained weights are not drawn.

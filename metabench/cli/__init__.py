@@ -9,6 +9,7 @@ import sys
 import click
 
 from metabench import __version__
+from metabench.cli.cancel import cancel
 from metabench.cli.compare import compare
 from metabench.cli.data import data
 from metabench.cli.ending import end_soon
@@ -19,6 +20,7 @@ from metabench.cli.import_ import import_
 from metabench.cli.invalidate import invalidate
 from metabench.cli.leaderboard import leaderboard
 from metabench.cli.listing import list_
+from metabench.cli.merge import merge
 from metabench.cli.plugin import plugin
 from metabench.cli.predict import predict
 from metabench.cli.report import report
@@ -26,6 +28,7 @@ from metabench.cli.run import run
 from metabench.cli.schema import schema
 from metabench.cli.score import score
 from metabench.cli.site import site
+from metabench.cli.status import status
 from metabench.cli.streams import lasting_streams, say
 from metabench.cli.tune import tune
 from metabench.cli.validate import validate
@@ -46,7 +49,23 @@ def cli() -> None:
 
 
 for command in (
-    *(run, tune, list_, validate, data, leaderboard, report, site, compare, history, score, invalidate),
+    *(
+        run,
+        status,
+        cancel,
+        merge,
+        tune,
+        list_,
+        validate,
+        data,
+        leaderboard,
+        report,
+        site,
+        compare,
+        history,
+        score,
+        invalidate,
+    ),
     *(predict, export, episodes, import_, schema, plugin),
     verify,
 ):

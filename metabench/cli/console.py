@@ -12,18 +12,18 @@ from rich.progress import Progress
 
 from metabench.cli.progress import ProgressLine, terminal_bars
 from metabench.cli.streams import say
-from metabench.contracts import Cell, Job
+from metabench.contracts import Cell, Job, RunOptions
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.reporting.figures import shown
-from metabench.text import shape_text, visible_lines
+from metabench.text import visible_lines
 
 #: Seconds between plain progress lines of a cell.
 _INTERVAL = 20.0
 
 
 class RunConsole:
-    """The `metabench.executors.driver.Reporter` and `metabench.contracts.Console` of the command line.
+    """The `metabench.executors.job_line.Reporter` and `metabench.contracts.Console` of the command line.
 
     It writes on standard error.
 
@@ -57,24 +57,28 @@ class RunConsole:
             say(text, err=True)
 
     def cell_started(self, cell: Cell, number: int, of: int) -> CellLine:
-        """See `metabench.executors.driver.Reporter`."""
+        """See `metabench.executors.job_line.Reporter`."""
         self._lines[cell.id] = CellLine(f"[{number}/{of}] {cell.title}", self._bars, self._interrupts)
         return self._lines[cell.id]
 
     def job_started(self, job: Job) -> CellLine:
-        """See `metabench.executors.driver.Reporter`."""
+        """See `metabench.executors.job_line.Reporter`."""
         self._lines[job.key] = CellLine(job.title, self._bars, self._interrupts)
         return self._lines[job.key]
 
+    def job_retried(self, job: Job, reason: str) -> None:
+        """See `metabench.executors.job_line.Reporter`."""
+        self.say(f"{'LOST':<7} {job.title}: {reason}; it is tried again")
+
     def job_done(self, job: Job, problem: str) -> None:
-        """See `metabench.executors.driver.Reporter`."""
+        """See `metabench.executors.job_line.Reporter`."""
         self.say(f"{'FAILED' if problem else 'done':<7} {job.title}{': ' if problem else ''}{problem}")
         self._lines.pop(job.key).end()
 
     def cell_done(self, record: Record, kept: bool) -> None:
-        """See `metabench.executors.driver.Reporter`."""
-        shape = shape_text(record.way, record.shot)
-        cell = f"{record.algorithm} · {record.dataset} · {record.backbone} · {shape} · seed {record.seed}"
+        """See `metabench.executors.job_line.Reporter`."""
+        names = [record.algorithm, record.dataset, record.backbone, record.shape, f"seed {record.seed}"]
+        cell = " · ".join(filter(None, names))
         if record.primary is None:
             self.say(f"{'skipped' if record.status == 'skipped' else 'FAILED':<7} {cell}: {record.error}")
         else:
@@ -83,9 +87,15 @@ class RunConsole:
         if record.cell in self._lines:
             self._lines.pop(record.cell).end()
 
-    def stopped(self, store: Store, fresh: bool) -> None:
+    def stopped(self, store: Store, options: RunOptions) -> None:
         """Print that finished cells are kept, and how to resume."""
-        command = "the same command without --fresh" if fresh else "the same command again"
+        command = "the same command without --fresh" if options.fresh else "the same command again"
+        if options.executor is not None and options.executor.outlives_driver:
+            self.say(
+                f"Stopped. The jobs go on (`metabench status {store.path}`): run {command} to make their records, or "
+                f"end them by `metabench cancel {store.path}`."
+            )
+            return
         self.say(f"Stopped. Everything finished is in {store.path}; run {command} to go on.")
 
 

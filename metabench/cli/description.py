@@ -53,7 +53,7 @@ class Description:
 
     Attributes:
         name: its name.
-        kind: algorithm, backbone, dataset, logger, metric or engine.
+        kind: algorithm, backbone, dataset, logger, metric, engine or executor.
         provider: the distribution that provides it.
         target: module and name of its class.
         spec: its announcement; None of a class in a file.
@@ -73,7 +73,7 @@ class Description:
 
 
 def describe(name: str, plugins: PluginManager) -> Description:
-    """Describe an algorithm, backbone, dataset, logger, metric or engine.
+    """Describe an algorithm, backbone, dataset, logger, metric, engine or executor.
 
     Args:
         name: its name, or ``FILE.py:CLASS``.
@@ -88,6 +88,7 @@ def describe(name: str, plugins: PluginManager) -> Description:
     cls = getattr(plugins, f"{kind}_class")(name)
     specs: Mapping[str, Spec] = {
         **plugins.engines(),
+        **plugins.executors(),
         **plugins.metrics(),
         **plugins.loggers(),
         **plugins.datasets(),

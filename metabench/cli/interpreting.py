@@ -19,8 +19,9 @@ def interpretations(runs: Runs, episode: int) -> list[Interpretation]:
     """
     from metabench.cli.progress import terminal_bars
     from metabench.errors import PluginError, UsageError
+    from metabench.executors.forks import start_is_cheap
     from metabench.executors.interpreting import Interpreting, cells_to_interpret
-    from metabench.executors.processes import Died, run_job, start_is_cheap
+    from metabench.executors.processes import Died, run_job
 
     cells = cells_to_interpret(runs)
     if not cells:

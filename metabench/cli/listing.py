@@ -19,9 +19,9 @@ from metabench.text import counted, one_line
 def list_(kind: str, form: str) -> None:
     """List what is installed, or describe NAME.
 
-    KIND is algorithms, backbones, datasets, metrics, engines, suites, loggers or plugins. NAME is an algorithm, a
-    backbone, a dataset, a logger, a metric of a plugin, an engine or FILE.py:CLASS: its docs, parameters and defaults
-    are printed.
+    KIND is algorithms, backbones, datasets, metrics, engines, executors, suites, loggers or plugins. NAME is an
+    algorithm, a backbone, a dataset, a logger, a metric of a plugin, an engine, an executor or FILE.py:CLASS: its docs,
+    parameters and defaults are printed.
     """
     from metabench.analysis.metrics import OF_TASK
 
@@ -36,6 +36,7 @@ def list_(kind: str, form: str) -> None:
             *_specs(plugins.metrics(), links),
         ],
         "engines": lambda plugins: _specs(plugins.engines(), links),
+        "executors": lambda plugins: _specs(plugins.executors(), links),
         "suites": lambda plugins: [
             (name, _version(spec) if links else "", str(spec.path)) for name, spec in plugins.suites().items()
         ],

@@ -76,13 +76,13 @@ def check(
     image_shapes: tuple[tuple[int, int, int], ...],
     suite: Path | None,
 ) -> int:
-    """Check the algorithm, backbone, dataset, engine, logger or metric NAME against the contract of its kind.
+    """Check the algorithm, backbone, dataset, engine, executor, logger or metric NAME against the contract of its kind.
 
     NAME is announced by a plugin, or is a class in a file (./file.py:Class). The exit code is 1 where a check fails.
-    A dataset is packed into a temporary cache. A logger gets the records of a made-up suite, plugin-check: one that
-    sends them to a server does so.
+    A dataset is packed into a temporary cache. An executor runs small jobs. A logger gets the records of a made-up
+    suite, plugin-check: one that sends them to a server does so.
     """
-    from metabench.conformance import algorithms, backbones, engines, loggers, metrics, regressors
+    from metabench.conformance import algorithms, backbones, engines, executors, loggers, metrics, regressors
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
 
@@ -112,9 +112,12 @@ def check(
         if suite is None:
             raise click.UsageError(f"'{name}' is an engine: give a small suite of it by --suite FILE")
         return _report(engines.CHECKS, engines.Subject(_of_engine(suite, name), plugins=plugins))
-    if kind == "metric":
-        return _report(metrics.CHECKS, metrics.Subject(name, plugins))
-    return _check_dataset(name, given, plugins)
+    if kind == "executor":
+        return _report(executors.CHECKS, executors.Subject(name, plugins=plugins))
+    is_metric = kind == "metric"
+    return (
+        _report(metrics.CHECKS, metrics.Subject(name, plugins)) if is_metric else _check_dataset(name, given, plugins)
+    )
 
 
 def _check_dataset(name: str, params: Mapping[str, Any], plugins: PluginManager) -> int:

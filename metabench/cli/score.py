@@ -23,7 +23,8 @@ def score(directory: Path, metrics: Sequence[str]) -> None:
     """
     from metabench.cli.progress import ProgressLine, terminal_bars
     from metabench.errors import PluginError, StoreError
-    from metabench.executors.processes import Died, run_job, start_is_cheap
+    from metabench.executors.forks import start_is_cheap
+    from metabench.executors.processes import Died, run_job
     from metabench.executors.scoring import Scoring, summary, write_scores
     from metabench.records.store import Store
 

@@ -41,7 +41,7 @@ def tune(
     from metabench.contracts import Interrupted, Request, RunOptions, engine_of
     from metabench.errors import UsageError
     from metabench.executors.few_shot import FewShot
-    from metabench.executors.processes import prepare_workers, start_is_cheap
+    from metabench.executors.forks import prepare_workers, start_is_cheap
     from metabench.filters import parse_filters
     from metabench.machine.stops import watch_stops
     from metabench.records.store import Store

@@ -18,7 +18,7 @@ def validate(suite: str) -> None:
     """
     from metabench.cli.suites import find_suite
     from metabench.contracts import Request, RunOptions, engine_of
-    from metabench.executors.processes import start_is_cheap
+    from metabench.executors.forks import start_is_cheap
     from metabench.registry.manager import PluginManager
 
     plugins = PluginManager.from_environment()

@@ -67,30 +67,31 @@ class Threaded(Batching):
 
     Args:
         threads: number of threads that torch may use in total.
+        within: the batching of a thread's part; by default, in order.
 
     Raises:
         RuntimeError: an episode draws random numbers: the threads would draw them in any order.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, threads: int, within: Sequential | Vmapped | None = None) -> None:
+        self._threads, self._within = threads, within or Sequential()
 
     def map(self, work: Callable[..., tuple[Tensor, ...]], module: _M, *batch: Tensor) -> tuple[Tensor, ...]:
         """See `metabench.api.Batching.map`."""
         if len(batch[0]) == 1:
-            return Sequential().map(work, module, *batch)
-        parts = self._run(lambda part: Sequential().map(work, weight_sharing_copy(module), *part), batch)
+            return self._within.map(work, module, *batch)
+        parts = self._run(lambda part: self._within.map(work, weight_sharing_copy(module), *part), batch)
         return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
     def backward(self, loss: Callable[..., Tensor], module: _M, *batch: Tensor) -> Tensor:
         """See `metabench.api.Batching.backward`."""
         count = len(batch[0])
         if count == 1:
-            return Sequential().backward(loss, module, *batch)
+            return self._within.backward(loss, module, *batch)
 
         def gradient_of_part(part: Sequence[Tensor]) -> tuple[_M, Tensor]:
             module_copy = weight_sharing_copy(module)
-            return module_copy, Sequential().add_gradients(loss, module_copy, part, count)
+            return module_copy, self._within.add_gradients(loss, module_copy, part, count)
 
         parts = self._run(gradient_of_part, batch)
         for module_copy, _ in parts:
@@ -152,15 +153,19 @@ class Vmapped(Batching):
 
     def backward(self, loss: Callable[..., Tensor], module: _M, *batch: Tensor) -> Tensor:
         """See `metabench.api.Batching.backward`."""
+        return self.add_gradients(loss, module, batch, len(batch[0]))
+
+    def add_gradients(self, loss: Callable[..., Tensor], module: _M, part: Sequence[Tensor], count: int) -> Tensor:
+        """See `metabench.api.batching.Sequential.add_gradients`."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
 
         def in_parts(size: int) -> tuple[Tensor, list[Tensor | None]]:
             losses: list[Tensor] = []
             sums: list[Tensor | None] = [None] * len(parameters)
-            for part in zip(*(torch.split(tensor, size) for tensor in batch), strict=True):
+            for episodes in zip(*(torch.split(tensor, size) for tensor in part), strict=True):
                 with vectorised():
-                    values = torch.vmap(partial(loss, module))(*part)
-                gradients = torch.autograd.grad(values.sum() / len(batch[0]), parameters, allow_unused=True)
+                    values = torch.vmap(partial(loss, module))(*episodes)
+                gradients = torch.autograd.grad(values.sum() / count, parameters, allow_unused=True)
                 sums = [sum_of_gradients(total, gradient) for total, gradient in zip(sums, gradients, strict=True)]
                 losses.append(values.detach())
             return torch.cat(losses), sums
@@ -168,7 +173,9 @@ class Vmapped(Batching):
         # `in_parts` leaves the parameters alone, so that an attempt that runs out of memory adds no gradient to them.
         losses, sums = self._size.fit(in_parts)
         for parameter, gradient in zip(parameters, sums, strict=True):
-            parameter.grad = sum_of_gradients(parameter.grad, gradient)
+            # As `backward` does: fused optimisers read weight and gradient in the order of memory.
+            laid_out = None if gradient is None else torch.empty_like(parameter).copy_(gradient)
+            parameter.grad = sum_of_gradients(parameter.grad, laid_out)
         return losses
 
 

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metabench.contracts import Console, Interrupted, Packing, Request, RunOptions
+from metabench.contracts import Console, Interrupted, Packing, Request, Resources, RunOptions
+from metabench.executors.choosing import executor_of
 from metabench.planning.cells import Cell, Training, sharing_a_training
 from metabench.planning.confirmation import with_confirmations
 from metabench.planning.jobs import Job, make_jobs
@@ -18,11 +20,13 @@ from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles
 from metabench.registry.manager import PluginManager
+from metabench.registry.own import PROCESSES
 from metabench.text import counted, duration
 
 if TYPE_CHECKING:  # a dry run needs no torch
     import torch
 
+    from metabench.executors.agreement import Planned
     from metabench.executors.job import TrainingJob
     from metabench.executors.loading import LoadedDataset
 
@@ -254,7 +258,13 @@ class FewShotWork:
 
     @property
     def _at_once(self) -> int:
-        return 1 if self.options.in_process else max(1, min(self.options.jobs, len(self._jobs)))
+        if self.options.in_process:
+            return 1
+        return max(1, min(executor_of(self.options).slots(self._needs) or 1, len(self._jobs)))
+
+    @property
+    def _needs(self) -> Resources:
+        return Resources(gpus=int(self.device.type == "cuda"), limits=self.suite.limits)
 
     @cached_property
     def _surroundings(self) -> dict[str, Any]:
@@ -266,6 +276,15 @@ class FewShotWork:
         with in_threads(share_of_threads(self._at_once)):
             surroundings = {**environment(self.device), "harness": harness_hash()}
             return {"machine": machine_of(self.device, self._at_once), "environment": surroundings}
+
+    def _planned(self, job: Job) -> Planned | None:
+        """Return what a worker must have, too; None of workers that run this installation."""
+        from metabench.executors.agreement import Planned
+        from metabench.executors.origin import planned_code
+
+        if self.options.in_process or self.options.executor_name == PROCESSES:
+            return None
+        return Planned(code=planned_code(job.training, job.cells, self.plugins), data=self.fingerprints)
 
     def executable(self, job: Job) -> TrainingJob:
         """Return a job as a worker runs it."""
@@ -280,7 +299,10 @@ class FewShotWork:
             licences={label: self._licence(entry, label) for label, entry in self.suite.datasets.items()},
             profile=self.suite.profile,
             device=self.device,
-            store=self.store,
+            store=self.store if self.options.in_process else Store(Path(os.path.abspath(self.store.path))),
+            needs=self._needs,
+            planned=self._planned(job),
+            executor="" if self.options.in_process else self.options.executor_name,
             earlier={cell.id: self.growing[cell.id] for cell in job.cells if cell.id in self.growing},
             reselect=self.options.reselect,
             datasets=self.datasets,

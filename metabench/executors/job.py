@@ -6,31 +6,27 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import torch
 
 from metabench.analysis.metrics import OF_TASK
-from metabench.api import Split
-from metabench.contracts import Attempt, Problem
-from metabench.data.order import episodes_key
+from metabench.contracts import Attempt, Problem, Resources
 from metabench.data.packing import DataRoots
-from metabench.data.pretraining import count_shared, remarks_on_pretraining
 from metabench.engine.learner import Learner, make_learner
 from metabench.engine.outcome import Outcome
 from metabench.engine.progress import Interrupted, Judge, Pruned, Watcher
-from metabench.engine.subsets import splits_of
 from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
+from metabench.executors.agreement import Planned
 from metabench.executors.loading import LoadedDataset, load_dataset
-from metabench.executors.origin import Code, code_of, training_origin
+from metabench.executors.origin import Code, code_of, machine_of, planned_code, training_origin
+from metabench.executors.record_data import data_of
 from metabench.machine.device import choose_device
-from metabench.machine.environment import circumstances, load
+from metabench.machine.environment import circumstances, described, gpu_uuid, load
 from metabench.planning.cells import Cell, Selection, Training
 from metabench.planning.identity import IDENTITY_VERSION
-from metabench.planning.plan import classes_left_out, episodes_by_split
 from metabench.records.machines import Circumstances, Machine
 from metabench.records.record import Data, EpisodeResults, Record
 from metabench.records.store import Store
@@ -68,6 +64,9 @@ class TrainingJob:
         machine: the machine, with the share of it that the job has.
         environment: the versions, for the records.
         store: the output directory.
+        needs: what it needs: whether a GPU, and its limits of time.
+        executor: name of the executor, for the records.
+        planned: software and data of the driver, where the worker may have others; None where it has the same.
         earlier: results of the first episodes of cells that grow, by cell.
         reselect: whether to train again where the kept weights lack a selection.
         datasets: the loaded datasets, by label, and
@@ -83,6 +82,9 @@ class TrainingJob:
     machine: Machine
     environment: Mapping[str, Any]
     store: Store
+    needs: Resources = field(default_factory=Resources)
+    executor: str = ""
+    planned: Planned | None = None
     earlier: Mapping[str, EpisodeResults] = field(default_factory=dict)
     reselect: bool = False
     suite_version: int | None = None
@@ -105,6 +107,10 @@ class TrainingJob:
         """Return a one-line description for people."""
         return f"training of {self.training.title}"
 
+    def with_cells(self, cells: Sequence[Cell]) -> TrainingJob:
+        """See `metabench.contracts.Job`."""
+        return replace(self, cells=cells)
+
     def run(self, watcher: Watcher) -> Iterator[Attempt | Problem | None]:
         """Train, and yield the attempt of each cell; without cells, yield the problem of the training or None.
 
@@ -118,8 +124,28 @@ class TrainingJob:
         plugins, datasets = self.loaded()
         # First of all, because a class in a file may be edited while the cells run.
         codes = {cell.id: code_of(cell, plugins) for cell in self.cells}
+        here = self if self.datasets is not None else self._here()
+        yield from here._attempts(watcher, plugins, datasets, codes, load_start)
+
+    def _here(self) -> TrainingJob:
+        """Return the job with the device and the machine that this worker sees."""
+        device = choose_device(self.device.type)
+        seen = {**self.environment, **described(device)}
+        return replace(self, device=device, machine=machine_of(device, self.machine.cells_at_once), environment=seen)
+
+    def _attempts(
+        self,
+        watcher: Watcher,
+        plugins: PluginManager,
+        datasets: Mapping[str, LoadedDataset],
+        codes: Mapping[str, Code],
+        load_start: float | None,
+    ) -> Iterator[Attempt | Problem | None]:
+        """Do the work of `run`, with what it has loaded."""
         name = self.cells[0].id if self.cells else self.key
-        learner = self.tried(lambda: self.learner(plugins, datasets, watcher), watcher, name)
+        learner: Learner | Problem | None = self._disagreement(plugins, datasets)
+        if learner is None:
+            learner = self.tried(lambda: self.learner(plugins, datasets, watcher), watcher, name)
         if not self.cells:
             yield learner if isinstance(learner, Problem) else None
         for cell in self.cells:
@@ -157,18 +183,27 @@ class TrainingJob:
             judge,
         )
 
+    def _disagreement(self, plugins: PluginManager, datasets: Mapping[str, LoadedDataset]) -> Problem | None:
+        """Return why the results of this worker would not be those that were planned; None if they are."""
+        if self.planned is None:
+            return None
+        data = {label: dataset.fingerprint for label, dataset in datasets.items()}
+        here = Planned(code=planned_code(self.training, self.cells, plugins), data=data)
+        reason = self.planned.disagreement(here)
+        return Problem(reason) if reason else None
+
     def loaded(self) -> tuple[PluginManager, Mapping[str, LoadedDataset]]:
         """Return the plugins, and the datasets of the training, its selections and its cells by label."""
         plugins = self.plugins or PluginManager.from_environment()
         return plugins, self._loaded(plugins) if self.datasets is None else self.datasets
 
     def _loaded(self, plugins: PluginManager) -> dict[str, LoadedDataset]:
-        choose_device(self.device.type)
+        device = choose_device(self.device.type)  # that which this worker sees
         roots = DataRoots.from_environment(os.environ)
         used = (self.training.dataset, *(cell.dataset for cell in self.cells), *(s.on for s in self.selections if s.on))
         choices = {choice.label: choice for choice in used}
         return {
-            label: load_dataset(choice, plugins, roots, self.device, lambda done, total, name: None)
+            label: load_dataset(choice, plugins, roots, device, lambda done, total, name: None)
             for label, choice in choices.items()
         }
 
@@ -269,7 +304,13 @@ class TrainingJob:
             all_parameters=outcome.all_parameters if outcome else None,
             device=str(self.machine),
             machine=self.machine,
-            circumstances=Circumstances(**circumstances(), load_start=load_start, load_end=load()),
+            circumstances=Circumstances(
+                **circumstances(),
+                executor=self.executor,
+                gpu=gpu_uuid(self.device),
+                load_start=load_start,
+                load_end=load(),
+            ),
             dataset_fingerprint=fingerprint,
             trained_on=cell.training.dataset.label if cell.is_cross_domain else "",
             pretrained_on=outcome.pretrained_on if outcome else "",
@@ -284,53 +325,5 @@ class TrainingJob:
         )
 
     def _data(self, cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> Data:
-        data = _data_of(cell, datasets, outcome)
+        data = data_of(cell, datasets, outcome)
         return data.model_copy(update={"licence": one_line(self.licences.get(cell.dataset.label, ""))})
-
-
-def _data_of(cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> Data:
-    """Return what a record says about the data of a cell."""
-    data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
-    splits = {label: dataset.splits for label, dataset in datasets.items()}
-    with suppress(CellFailed):  # a limit of more than there is, which has failed the cell
-        splits[cell.training.dataset.label] = splits_of(cell.training, trained_on.splits)
-    drawn = {
-        name: (split, shape)
-        for name, (choice, shape) in episodes_by_split(cell).items()
-        if isinstance(split := splits[choice.label][name], Split)
-    }
-    left_out = {name: classes_left_out(split, shape) for name, (split, shape) in drawn.items()}
-    left_out = {name: count for name, count in left_out.items() if count}
-    return Data(
-        episodes=episodes_key(data.splits["test"], "test", cell.shape, cell.test.seed, data.test_content),
-        raw_files=data.raw_files,
-        overlapping=data.findings.overlapping,
-        duplicates=dict(data.findings.duplicates),
-        left_out=left_out,
-        trained_on=trained_on.fingerprint if cell.is_cross_domain else "",
-        remarks=[
-            *data.remarks,
-            *data.findings.remarks(),
-            *_seen_before(cell, datasets, outcome),
-            *(
-                f"{count} of {drawn[name][0].size.classes} classes of {name} have fewer than "
-                f"{drawn[name][1].per_class} images, and are not drawn"
-                for name, count in left_out.items()
-            ),
-        ],
-    )
-
-
-def _seen_before(cell: Cell, datasets: Mapping[str, LoadedDataset], outcome: Outcome | None) -> list[str]:
-    """Return remarks on test images that the tested weights may have seen."""
-    data, trained_on = datasets[cell.dataset.label], datasets[cell.training.dataset.label]
-    train, test = trained_on.splits["train"], data.splits["test"]
-    if outcome is None or not isinstance(test, Split) or not isinstance(train, Split):
-        return []
-    lines = remarks_on_pretraining(outcome.pretrained_on, data.found_in, test.class_names)
-    if cell.training.schedule is None or not cell.is_cross_domain or not (data.hashes and trained_on.hashes):
-        return lines
-    if shared := count_shared(train.rows, trained_on.hashes, test.rows, data.hashes):
-        label = cell.training.dataset.label
-        lines.append(f"{shared} of {len(test.rows)} test images are also training images of {label}")
-    return lines

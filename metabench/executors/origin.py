@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,16 @@ def code_of(cell: Cell, plugins: PluginManager) -> Code:
     )
 
 
+def planned_code(training: Training, cells: Sequence[Cell], plugins: PluginManager) -> dict[str, str]:
+    """Return hashes of the code of a training and its cells, by kind and name, e.g. ``"algorithm maml"``."""
+    used = {("algorithm", training.algorithm.name), ("dataset", training.dataset.name)}
+    used |= {("backbone", training.backbone.name)}
+    for cell in cells:
+        used |= {("algorithm", cell.algorithm.name), ("dataset", cell.dataset.name)}
+    return {f"{kind} {name}": plugins.code(kind, name) for kind, name in sorted(used)}
+
+
+@cache
 def harness_hash() -> str:
     """Return a hash of the code of the core that computes results, for a record; no result depends on it alone."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from metabench.errors import UsageError
-from metabench.text import shape_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +28,7 @@ def plot_accuracy(tables: Sequence[Table], ax: Axes | None = None) -> Axes:
     if not rows:
         raise UsageError("no cell has results: there is nothing to plot")
     axes, metric = _axes(ax), rows[0].metric
-    titles = [f"{table.dataset}\n{shape_text(table.way, table.shot)}\n{table.backbone}" for table in tables]
+    titles = [f"{table.dataset}\n{table.shape}\n{table.backbone}" for table in tables]
     names = list(dict.fromkeys(row.name for row in rows))
     for number, name in enumerate(names):
         # Side by side, so that intervals do not hide one another.
@@ -59,7 +58,7 @@ def plot_training(records: Sequence[Record], ax: Axes | None = None) -> Axes:
         assert record.train is not None, "it is trained"
         steps = [point.step for point in record.train.validation]
         values = [point.value * record.ranking.scale for point in record.train.validation]
-        shape = shape_text(record.way, record.shot)
+        shape = record.shape
         axes.plot(steps, values, label=f"{record.algorithm} · {shape} · seed {record.seed}")
     axes.set_xlabel("training steps")
     axes.set_ylabel(f"{metric.heading} in validation")

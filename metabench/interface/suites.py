@@ -75,7 +75,7 @@ def run(
     from metabench.cli.run import default_output, execute
     from metabench.contracts import Request, RunOptions, engine_of
     from metabench.errors import UsageError
-    from metabench.executors.processes import prepare_workers, start_is_cheap
+    from metabench.executors.forks import prepare_workers, start_is_cheap
     from metabench.filters import select
     from metabench.interface.results import load_run
     from metabench.records.store import Store

@@ -23,11 +23,18 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "git_commit": _git_commit(),
+        **described(device),
+    }
+
+
+def described(device: torch.device) -> dict[str, Any]:
+    """Return the machine and its threads, for a record."""
+    return {
         "platform": platform.platform(),
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "device": describe_device(device),
-        "git_commit": _git_commit(),
     }
 
 
@@ -35,6 +42,14 @@ def circumstances() -> dict[str, Any]:
     """Return host, processors and niceness, for a record."""
     niceness = os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else None
     return {"host": platform.node() or "unknown", "processors": os.cpu_count(), "niceness": niceness}
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """Return the UUID of a GPU, e.g. ``"GPU-…"``; empty of a CPU, and where CUDA does not say."""
+    if device.type != "cuda":
+        return ""
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return "" if uuid is None else f"GPU-{uuid}"
 
 
 def load() -> float | None:

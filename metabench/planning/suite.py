@@ -6,7 +6,7 @@ Every error names the file, the line and the key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -33,6 +33,7 @@ from metabench.planning.grids import expand_grids
 from metabench.planning.limits import Numbers
 from metabench.planning.sources import SOURCES, check_sources, check_targets
 from metabench.planning.suite_text import KeyPath, Reader
+from metabench.planning.time_limits import Limits
 from metabench.registry import file_classes
 from metabench.registry.configs import first_problem
 
@@ -371,7 +372,8 @@ class Suite(_Section):
     Its cells are all combinations of algorithm × dataset × backbone × way × shot × seed, except the cells that match a
     pattern of `exclude`; a dataset with `test_on` makes cells on each of those. A regression has no classes, and so no
     way: a suite without classification has no `ways`. A new `version` has other cells under the same name;
-    `superseded_by` names the suite, or its version, that takes its place.
+    `superseded_by` names the suite, or its version, that takes its place. `limits` end trainings and tests that take
+    too long, wherever they run.
     """
 
     name: str = Field(pattern=_NAME, max_length=80)
@@ -393,6 +395,7 @@ class Suite(_Section):
     train: OrNone[Train]
     eval: Evaluation = Evaluation()
     gate: Gate = Gate()
+    limits: Limits = Limits()
 
     @field_validator("ways", "shots", "seeds")
     @classmethod
@@ -521,6 +524,34 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
     Raises:
         SuiteError: with the file, line, key path and nearest known key.
     """
+    known_keys = [key for key in Suite.model_fields if key != "profile"] + list(_PROFILE_KEYS)
+    for key in file.data:
+        if key not in known_keys:
+            raise file.error(
+                (key,), f"unknown key '{shown(key)}'{nearest(key, known_keys)}. Known keys: {', '.join(known_keys)}"
+            )
+    resolved = expand_grids(with_profile(file, profile, ("algorithms", "datasets", "backbones")))
+    suite = validated(resolved, Suite)
+    check_exclusions(suite, resolved)
+    check_sources(suite, resolved)
+    check_targets(suite, resolved)
+    return _with_absolute_files(suite, file.path.parent), resolved
+
+
+def with_profile(file: SuiteFile, profile: str | None, labelled: Sequence[str]) -> SuiteFile:
+    """Merge a profile into a suite; its name becomes the key ``profile``.
+
+    Args:
+        file: the result of `read_suite`.
+        profile: name of the profile, ``""`` for none; None takes the file's `default_profile`.
+        labelled: sections that map labels to settings, to which a profile adds no label.
+
+    Returns:
+        The suite without its profiles; its `places` point into the original file.
+
+    Raises:
+        SuiteError: there is no such profile, or it is no mapping.
+    """
     profiles = file.data.get("profiles", {})
     name = file.default_profile if profile is None else profile
     for label in profiles:
@@ -532,35 +563,35 @@ def resolve(file: SuiteFile, profile: str | None = None) -> tuple[Suite, SuiteFi
         place: KeyPath = ("default_profile",) if profile is None else ()
         known = ", ".join(map(str, profiles)) or "none"
         raise file.error(place, f"no profile '{shown(name)}'{nearest(name, map(str, profiles))}. Profiles: {known}")
-
-    known_keys = [key for key in Suite.model_fields if key != "profile"] + list(_PROFILE_KEYS)
-    for key in file.data:
-        if key not in known_keys:
-            raise file.error(
-                (key,), f"unknown key '{shown(key)}'{nearest(key, known_keys)}. Known keys: {', '.join(known_keys)}"
-            )
     base = {key: value for key, value in file.data.items() if key not in _PROFILE_KEYS}
     places = dict(file.places)
     if name:
         changes = profiles[name] or {}
         if not isinstance(changes, dict):
             raise file.error(("profiles", name), "a mapping of changed settings is needed")
-        _check_labels(file, base, changes, name)
+        _check_labels(file, base, changes, name, labelled)
         base = _merge(base, changes)
         prefix: KeyPath = ("profiles", name)
         for path, place_and_line in file.places.items():
             if path[:2] == prefix and len(path) > 2:
                 places[path[2:]] = place_and_line
-    resolved = expand_grids(SuiteFile(file.path, {**base, "profile": name}, places))
+    return SuiteFile(file.path, {**base, "profile": name}, places)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(file: SuiteFile, model: type[_Model]) -> _Model:
+    """Return the suite as a model of pydantic.
+
+    Raises:
+        SuiteError: with the file, line, key path and nearest known key.
+    """
     try:
-        suite = Suite.model_validate(resolved.data)
+        return model.model_validate(file.data)
     except ValidationError as error:
-        problem = first_problem(error, Suite)
-        raise resolved.error(problem.path, problem.message) from error
-    check_exclusions(suite, resolved)
-    check_sources(suite, resolved)
-    check_targets(suite, resolved)
-    return _with_absolute_files(suite, file.path.parent), resolved
+        problem = first_problem(error, model)
+        raise file.error(problem.path, problem.message) from error
 
 
 def read_gate(file: SuiteFile) -> Gate:
@@ -612,13 +643,15 @@ def _with_absolute_files(suite: Suite, folder: Path) -> Suite:
     return suite.model_copy(update=changes)
 
 
-def _check_labels(file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str, Any], profile: str) -> None:
+def _check_labels(
+    file: SuiteFile, base: Mapping[str, Any], changes: Mapping[str, Any], profile: str, labelled: Sequence[str]
+) -> None:
     """Refuse a profile's labels that the suite lacks.
 
     Raises:
         SuiteError: a label is unknown, hence misspelt, or a section is not a mapping.
     """
-    for section in ("algorithms", "datasets", "backbones"):
+    for section in labelled:
         known = base.get(section)
         changed = changes.get(section) or {}
         if not isinstance(changed, dict):

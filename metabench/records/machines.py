@@ -36,6 +36,8 @@ class Circumstances(Part):
     Attributes:
         host: name of the computer.
         processors: number of its processors.
+        executor: name of the executor that ran it; empty in this process, and in records of earlier versions.
+        gpu: UUID of the GPU, as the worker saw it; empty of a CPU, and where CUDA does not say.
         niceness: niceness of the process; None where the system has none.
         load_start: programs that ran or waited on the whole computer, mean of a minute, when the training began (the
             test, where its weights were there); None where the system does not say.
@@ -44,6 +46,8 @@ class Circumstances(Part):
 
     host: Text
     processors: Count | None = None
+    executor: Text = ""
+    gpu: Text = ""
     niceness: int | None = None
     load_start: Annotated[float, Field(ge=0)] | None = None
     load_end: Annotated[float, Field(ge=0)] | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metabench.records.values import ROUNDING, Count, Line, Part, Share, Text, Width
+from metabench.records.values import ROUNDING, Cost, Count, Line, Part, Share, Text, Width
 
 
 class Declaration(Part):
@@ -76,6 +76,20 @@ class Estimate(Part):
     def is_pooled(self) -> bool:
         """Return whether the metric has no value for an episode."""
         return self.std is None
+
+
+class EngineCost(Part):
+    """A cost of a cell that only its engine knows, e.g. environment steps; shown as a column.
+
+    Attributes:
+        title: heading of the column.
+        value: the cost.
+        summary: explanation of the heading.
+    """
+
+    title: Line
+    value: Cost
+    summary: Line = ""
 
 
 class Temperature(Part):

@@ -10,12 +10,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from metabench.records.earlier import with_machine, with_metrics
 from metabench.records.machines import Circumstances, Machine
-from metabench.records.measured import ClassAccuracy, Declaration, Estimate, Temperature
+from metabench.records.measured import ClassAccuracy, Declaration, EngineCost, Estimate, Temperature
 from metabench.records.stages import EvalMetrics, TrainMetrics, Weights
 from metabench.records.tallies import Tallies
 from metabench.records.values import Count, Line, MetricName, Part, Share, Status, Text
 from metabench.specs import TaskKind
-from metabench.text import visible
+from metabench.text import shape_text, visible
 
 if TYPE_CHECKING:  # reading records must not import numpy
     import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # reading records must not import numpy
 #: The fields of a record that are not results.
 SETTINGS = (
     *("schema_version", "cell", "suite", "profile", "algorithm", "dataset", "backbone", "way", "shot", "queries"),
+    "setting",
     *("pretrained_on", "confirms", "external"),
     *("episodes_file", "seed", "identity", "task", "ranked_by", "device", "machine", "dataset_fingerprint"),
     *("environment", "finished", "circumstances", "suite_version", "invalidated", "trials"),
@@ -144,6 +145,9 @@ class Record(Part):
             of earlier versions, where it is not known.
         confirms: id of the cell that this one tests once more on other episodes (``metabench run --confirm``); else
             empty.
+        setting: what the methods of its table have in common, in the place of way and shot; empty where these say it.
+        costs: costs that only its engine knows, by name.
+        pictured: caption of its picture; empty for pictures of few-shot episodes, whose caption the report knows.
         looks: number of tests of the algorithm with this training seed on these episodes that the output directory had
             seen when this one ended (`metabench.records.looks`); None in records of earlier versions, and without
             results.
@@ -168,6 +172,8 @@ class Record(Part):
     way: Count
     shot: Count
     queries: Count
+    setting: Line = ""
+    pictured: Line = ""
     episodes_file: Text = ""
     seed: int
     identity: dict[str, Any]
@@ -192,6 +198,7 @@ class Record(Part):
     train: TrainMetrics | None = None
     weights: Weights | None = None
     eval: EvalMetrics | None = None
+    costs: dict[MetricName, EngineCost] = Field(default_factory=dict)
     flops_per_episode: Count | None = None
     peak_memory_bytes: Count | None = None
     parameters: Count | None = None
@@ -239,6 +246,16 @@ class Record(Part):
             if not isinstance(self.environment.get(name, {}), dict):
                 raise ValueError(f"environment.{name} is no object")
         return self
+
+    @property
+    def shape(self) -> str:
+        """Return way and shot as text, or `setting`."""
+        return self.setting or shape_text(self.way, self.shot)
+
+    @property
+    def task_text(self) -> str:
+        """Return dataset, shape and backbone as text."""
+        return " · ".join(filter(None, [self.dataset, self.shape, self.backbone]))
 
     @property
     def primary(self) -> Estimate | None:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from metabench.errors import StoreError
-from metabench.files import atomic_file, is_foreign, read_regular
+from metabench.files import atomic_file, is_foreign, link_or_copy, read_regular
 from metabench.planning.suite_text import write_suite_text
 from metabench.records.episode_files import read_episodes, read_outputs, write_episodes, write_outputs
 from metabench.records.looks import Looks, look_key
@@ -76,6 +76,7 @@ _MARKS = {
     "leaderboard.csv": ("dataset,backbone,way,shot,queries,algorithm,seed,",),
     "plan.json": ('"cell"',),
     ".lock": (),
+    ".sharing.lock": (),
 }
 _MARKS_OF_0_1 = {
     "leaderboard.md": ("### ", " over the test episodes"),
@@ -115,14 +116,11 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
-            for folder in (self._cells, *(self.path / name for name in ("checkpoints", "weights", "outputs"))):
-                for leftover in folder.glob(".*.tmp"):  # from a process that was killed while writing
-                    leftover.unlink(missing_ok=True)
-            for training in self.trainings():  # killed before it could delete its checkpoint
-                TrainingFiles(self.path, training).drop_checkpoint()
+            self.clear_leftovers()
         except Timeout as error:
             raise StoreError(
-                f"another metabench run is writing to {self.path}: wait for it, or give another --output"
+                f"another metabench run is writing to {self.path}: wait for it, or give another --output; `metabench "
+                "run --share` lets several of one suite write to it together"
             ) from error
         except OSError as error:
             raise _cannot_write(self.path, error) from error
@@ -131,6 +129,21 @@ class Store:
         finally:
             lock.release()
 
+    def clear_leftovers(self) -> None:
+        """Delete what processes that were killed have left; nobody else may write to the directory.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        try:
+            for folder in (self._cells, *(self.path / name for name in ("checkpoints", "weights", "outputs"))):
+                for leftover in folder.glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
+            for training in self.trainings():  # killed before it could delete its checkpoint
+                TrainingFiles(self.path, training).drop_checkpoint()
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
     def check_own(self) -> None:
         """Check that a run overwrites no file that metabench did not write, and can count its looks.
 
@@ -138,7 +151,7 @@ class Store:
             StoreError: the directory has a file of another origin by the name of one of a run's files, or the counts of
                 looks are damaged.
         """
-        self._looks()
+        self.looks()
         for name, marks in _MARKS.items():
             path = self.path / name
             try:
@@ -180,6 +193,15 @@ class Store:
         """
         paths = sorted(self._cells.glob("*.json"))
         return {path.stem: self._read(path) for path in paths if path.stem not in without}
+
+    def record(self, cell: str) -> Record | None:
+        """Return the record of a cell, as `records_by_name` does; None if there is none.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        path = self._cells / f"{cell}.json"
+        return self._read(path) if os.path.exists(path) else None
 
     def episodes(
         self,
@@ -239,6 +261,31 @@ class Store:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
+    def take(self, record: Record, files: Mapping[str, Path]) -> None:
+        """Write a record whose other files a worker has written; they stay where they are, too.
+
+        Args:
+            record: the record.
+            files: by suffix, ``.npz`` (per-episode results), ``.outputs.npz`` and ``.png``, as there are.
+
+        Raises:
+            StoreError: the directory cannot be written.
+        """
+        places = {
+            ".outputs.npz": self._outputs(record.cell),
+            ".npz": self._cells / f"{record.cell}.npz",  # before the record, which then never lacks them
+            ".png": self._cells / f"{record.cell}.png",
+        }
+        try:
+            if ".npz" in files:
+                self._outputs(record.cell).unlink(missing_ok=True)
+            for suffix, place in places.items():
+                if suffix in files:
+                    link_or_copy(files[suffix], place)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self.write(record)
+
     def write_metrics(self, record: Record, episodes: EpisodeResults) -> None:
         """Write a record with further metrics, and their per-episode results; the outputs stay.
 
@@ -259,12 +306,29 @@ class Store:
         Raises:
             StoreError: the numbers cannot be read or written.
         """
-        looks, key = self._looks(), look_key(record)
-        count = looks.get(key, 0) + 1
-        self.write_text(_LOOKS, json.dumps({**looks, key: count}, indent=1) + "\n")
-        return record.model_copy(update={"looks": count})
+        record = self.with_look(record)
+        self.keep_look(record)
+        return record
 
-    def _looks(self) -> dict[str, int]:
+    def with_look(self, record: Record) -> Record:
+        """Return the record of a test that has ended, with the number of looks.
+
+        Raises:
+            StoreError: the numbers cannot be read.
+        """
+        return record.model_copy(update={"looks": self.looks().get(look_key(record), 0) + 1})
+
+    def keep_look(self, record: Record) -> None:
+        """Keep the number of looks of a record, which may be kept already.
+
+        Raises:
+            StoreError: the numbers cannot be read or written.
+        """
+        looks, key = self.looks(), look_key(record)
+        if record.looks is not None and record.looks > looks.get(key, 0):
+            self.write_text(_LOOKS, json.dumps({**looks, key: record.looks}, indent=1) + "\n")
+
+    def looks(self) -> dict[str, int]:
         """Return the number of looks by `metabench.records.looks.look_key`.
 
         Raises:

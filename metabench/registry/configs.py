@@ -90,7 +90,7 @@ def search_space(model: type[Config]) -> dict[str, SearchRange]:
     Raises:
         PluginError: it names no parameter, or has no range for one.
     """
-    space = dict(model.search_space)
+    space = dict(getattr(model, "search_space", {}))
     for name, searched in space.items():
         if name not in model.model_fields:
             raise PluginError(

@@ -14,6 +14,7 @@ from metabench.specs import (
     BackboneSpec,
     DatasetSpec,
     EngineSpec,
+    ExecutorSpec,
     LoggerSpec,
     MetricSpec,
     PublishedResult,
@@ -46,6 +47,11 @@ def metabench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
 @hookspec
 def metabench_engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]
     """Return the engines that this plugin provides: ways to plan suites and to run their cells."""
+
+
+@hookspec
+def metabench_executors() -> Iterable[ExecutorSpec]:  # type: ignore[empty-body]
+    """Return the executors that this plugin provides: places where jobs run."""
 
 
 @hookspec

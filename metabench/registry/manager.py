@@ -31,6 +31,7 @@ from metabench.specs import (
     BackboneSpec,
     DatasetSpec,
     EngineSpec,
+    ExecutorSpec,
     LoggerSpec,
     Metric,
     MetricSpec,
@@ -57,6 +58,7 @@ _SPECS: dict[str, type[Spec] | type[SuiteSpec]] = {
     "logger": LoggerSpec,
     "metric": MetricSpec,
     "engine": EngineSpec,
+    "executor": ExecutorSpec,
 }
 
 _Provided = TypeVar("_Provided", bound=Spec | SuiteSpec | PublishedResult)
@@ -151,6 +153,10 @@ class PluginManager:
         """Return the engines by name."""
         return self._provided("engine", EngineSpec)
 
+    def executors(self) -> dict[str, ExecutorSpec]:
+        """Return the executors by name."""
+        return self._provided("executor", ExecutorSpec)
+
     def published_results(self) -> list[PublishedResult]:
         """Return the published results of all plugins."""
         return [result for _, result in self._specs("published_result", PublishedResult)]
@@ -220,6 +226,12 @@ class PluginManager:
         cls: type = self._class("engine", name, EngineSpec, object)
         return cls
 
+    def executor_class(self, name: str) -> type:
+        """Import the executor `name`, a `metabench.contracts.Executor`."""
+        self._one("executor", name, ExecutorSpec)  # not a class in a file: jobs may be cancelled from another folder
+        cls: type = self._class("executor", name, ExecutorSpec, object)
+        return cls
+
     def build_dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset | EpisodeSource:
         """Construct the dataset `name` with parameters.
 
@@ -271,15 +283,17 @@ class PluginManager:
             if name in self._provided(kind, spec_class):
                 return kind
         names = [known for kind, spec_class in named.items() for known in self._provided(kind, spec_class)]
-        message = f"no algorithm, backbone, dataset, logger, metric or engine '{shown(name)}'{nearest(name, names)}"
+        message = (
+            f"no algorithm, backbone, dataset, logger, metric, engine or executor '{shown(name)}'{nearest(name, names)}"
+        )
         raise PluginError(". ".join([message, *([self._hidden] if self._hidden else [])]))
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``"distribution version"`` of the plugin that provides a name.
 
         Args:
-            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"``, ``"logger"``, ``"metric"`` or
-                ``"engine"``.
+            kind: ``"algorithm"``, ``"backbone"``, ``"dataset"``, ``"suite"``, ``"logger"``, ``"metric"``,
+                ``"engine"`` or ``"executor"``.
             name: the name; for a class in a file, the file's name and hash are returned.
 
         Raises:

@@ -23,7 +23,8 @@ from metabench.analysis.costs import (
     wall_seconds,
 )
 from metabench.analysis.standings import Row, Table
-from metabench.records.measured import Declaration
+from metabench.records.measured import Declaration, EngineCost
+from metabench.records.record import Record
 from metabench.reporting.figures import (
     metric_of,
     number,
@@ -290,6 +291,19 @@ ON_DEMAND = (
         "programs in that time included; – where they do not",
     ),
 )
+
+
+def engine_costs(rows: Sequence[Row]) -> list[Column]:
+    """Return a column for each cost that only an engine knows (`metabench.records.record.Record.costs`)."""
+    known = {name: cost for row in rows for record in row.finished for name, cost in record.costs.items()}
+
+    def column(name: str, cost: EngineCost) -> Column:
+        def read(record: Record) -> float | None:
+            return record.costs[name].value if name in record.costs else None
+
+        return _cost(cost.title, read, f"{cost.title}: {cost.summary}", optional=True)
+
+    return [column(name, cost) for name, cost in known.items()]
 
 
 def of_tables(tables: Sequence[Table]) -> tuple[Column, Column]:

@@ -16,6 +16,7 @@ from metabench.reporting.columns import (
     VALIDATION,
     VALIDATION_OF_NUMBERS,
     Column,
+    engine_costs,
     metric_column,
     of_tables,
 )
@@ -78,7 +79,8 @@ def _columns(tables: Sequence[Table], metrics: Collection[str] | None, costs: bo
     validation = VALIDATION_OF_NUMBERS if "regression" in tasks else VALIDATION
     comparisons = [_about(column, rows) for column in COMPARISONS]
     comparisons = [_without_percent(column) for column in comparisons] if "regression" in tasks else comparisons
-    ordered = [*FIRST, *first, *comparisons, *([validation] if costs else []), *further, *(COSTS if costs else [])]
+    of_costs = [*engine_costs(rows), *COSTS] if costs else []
+    ordered = [*FIRST, *first, *comparisons, *([validation] if costs else []), *further, *of_costs]
     titles = {column.title for column in ordered}
     return [*ordered, *(_parameter(name, rows, titles) for name in parameter_names(tables) if costs)]
 

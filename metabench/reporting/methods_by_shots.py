@@ -9,7 +9,7 @@ from metabench.analysis.standings import Row, Table, method_of
 from metabench.reporting.figures import rounded, shown
 from metabench.reporting.markup import latex_label
 from metabench.reporting.sheets import Entry, Sheet
-from metabench.text import counted, shape_text
+from metabench.text import counted
 
 #: What the comparisons of a sheet are about, by the values of `PairedDifference.about_methods`.
 _CLAIMS: Mapping[tuple[bool, ...], str] = {
@@ -167,7 +167,7 @@ class _Layout:
             for row in table.rows:
                 for record in row.records:
                     if record.status != "ok":
-                        shape = shape_text(table.way, table.shot)
+                        shape = table.shape
                         verb = "failed" if record.status == "failed" else f"is {record.status}"
                         notes.append(
                             f"{method_of(row)}, {table.dataset} {shape}, seed {record.seed} {verb}: {record.error}"
@@ -182,4 +182,4 @@ def _way(table: Table) -> str:
 
 def _shot(table: Table) -> str:
     """Return the shot as text."""
-    return f"{table.shot}-shot" if table.way > 0 else shape_text(table.way, table.shot)
+    return f"{table.shot}-shot" if table.way > 0 and not table.setting else table.shape

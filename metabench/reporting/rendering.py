@@ -18,7 +18,7 @@ from metabench.reporting.json_text import to_json
 from metabench.reporting.leaderboard import chance_texts, legend, parameter_names, shown_columns
 from metabench.reporting.markup import escape_latex, escape_markdown, latex_label
 from metabench.reporting.remarks import devices, origins, remarks, sources
-from metabench.text import encodable, one_line, shape_text, value_text
+from metabench.text import encodable, one_line, value_text
 
 #: Number of columns that are shown however narrow the terminal is: rank, algorithm and the metric that ranks.
 _ALWAYS = 3
@@ -91,7 +91,7 @@ def render_latex(
             text = text.replace(r"\hline", f"\\{rule}", 1)
         lines = [escape_latex(line) for line in [*remarks(table), *_sources([table], columns)]]
         below = "".join(f"\n\\par\\footnotesize {line}" for line in lines)
-        label = latex_label(table.dataset, shape_text(table.way, table.shot), table.backbone)
+        label = latex_label(table.dataset, table.shape, table.backbone)
         head = f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{{label}}}\n\\medskip"
         parts.append(f"{head}\n{text}{below}\n\\end{{table}}")
     notes = [*legend(columns), *devices(tables), *origins(tables)]

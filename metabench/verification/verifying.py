@@ -13,8 +13,9 @@ from metabench.analysis.metrics import by_name
 from metabench.analysis.shift import measures_of_shift
 from metabench.engine.progress import Watcher
 from metabench.errors import shown
+from metabench.executors.forks import start_is_cheap
 from metabench.executors.preparation import plan_in_worker
-from metabench.executors.processes import Died, run_jobs, start_is_cheap
+from metabench.executors.processes import Died, run_jobs
 from metabench.planning.cells import Cell
 from metabench.planning.confirmation import confirmed_by
 from metabench.planning.plan import make_plan

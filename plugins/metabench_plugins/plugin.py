@@ -8,7 +8,16 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from metabench.specs import AlgorithmSpec, BackboneSpec, DatasetSpec, LoggerSpec, PublishedResult, SuiteSpec, hookimpl
+from metabench.specs import (
+    AlgorithmSpec,
+    BackboneSpec,
+    DatasetSpec,
+    ExecutorSpec,
+    LoggerSpec,
+    PublishedResult,
+    SuiteSpec,
+    hookimpl,
+)
 from metabench_plugins.algorithms.announced import ALGORITHMS
 from metabench_plugins.backbones.announced import BACKBONES
 from metabench_plugins.datasets.announced import DATASETS
@@ -33,6 +42,20 @@ def metabench_backbones() -> list[BackboneSpec]:
 def metabench_datasets() -> list[DatasetSpec]:
     """Return the datasets: one's own images, published ones, and those that are made."""
     return DATASETS
+
+
+@hookimpl
+def metabench_executors() -> list[ExecutorSpec]:
+    """Return the executor of SLURM clusters."""
+    return [
+        ExecutorSpec(
+            "slurm",
+            f"{_HERE}.executors.slurm:Slurm",
+            "jobs of a SLURM cluster: one array, requeued at time limits",
+            link="https://slurm.schedmd.com",
+            requires="metabench[slurm]",
+        )
+    ]
 
 
 @hookimpl

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from command_line import SUITE, Command, Distributions, Ended, essence, same
-from metabench.executors.processes import start_is_cheap
+from metabench.executors.forks import start_is_cheap
 from metabench.records.store import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -44,10 +44,13 @@ def store(
     return add
 
 
-def circumstances(host: str = "here", niceness: int = 0, load: float = 0.5) -> dict[str, Any]:
+def circumstances(
+    host: str = "here", niceness: int = 0, load: float = 0.5, executor: str = "processes"
+) -> dict[str, Any]:
     return {
         "circumstances": {
             "host": host,
+            "executor": executor,
             "processors": 2,
             "niceness": niceness,
             "load_start": load,
@@ -99,6 +102,7 @@ def test_accuracy_per_cost_is_shown_on_demand_only(store: Store_, metabench: Com
     ("other", "words"),
     [
         (circumstances("there"), "other hosts (here, there)"),
+        (circumstances(executor="a-cluster"), "other executors (a-cluster, processes)"),
         (circumstances(niceness=19), "other niceness (0, 19)"),
         (circumstances(load=7.0), "other loads (0.5 to 7.0)"),
         (circumstances(load=1.9), ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +51,16 @@ def test_the_records_of_an_engine_are_ranked_paired_and_judged(metabench: Comman
     assert judged.code == 0, judged.err
     assert "passed: 4 same" in judged.out
     assert metabench("report", "out").code == 0
+
+
+def test_tables_show_the_setting_and_the_costs_that_only_an_engine_knows(metabench: Command, bandits: Path) -> None:
+    ended = metabench("run", str(bandits), "--output", "out")
+    assert "bandits · 20 pulls · table · 40 test episodes" in ended.out
+    assert "done    greedy · bandits · table · 20 pulls · seed 0" in ended.err
+    chosen = metabench("leaderboard", "out", "--columns", "algorithm,pulls").out
+    assert re.search(r"greedy\s+20$", chosen, re.MULTILINE)
+    assert "pulls: pulls of an arm before the test" in chosen
+    assert "20 pulls" in Path(metabench("report", "out", "--output", "page.html").out.split()[-1]).read_text("utf-8")
 
 
 def test_a_job_of_an_engine_that_ends_its_worker_fails_alone(metabench: Command, bandits: Path) -> None:

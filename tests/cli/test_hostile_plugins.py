@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Command, essence
-from metabench.executors.processes import start_is_cheap
+from metabench.executors.forks import start_is_cheap
 from metabench.records.store import Store
 
 pytestmark = [
@@ -114,9 +114,17 @@ FAILING = [
     "keyboard interrupt",
     "unspeakable",
     "control characters",
-    "closed descriptors",
 ]
-DISTURBING = ["thread", "exit handler", "dtype", "grad mode", "folder", "seed and threads", "prints"]
+DISTURBING = [
+    "closed descriptors",
+    "thread",
+    "exit handler",
+    "dtype",
+    "grad mode",
+    "folder",
+    "seed and threads",
+    "prints",
+]
 
 SUITE = """
 name: hostile

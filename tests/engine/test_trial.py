@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from metabench.api import Algorithm, Backbone, Classification, Config, Episodes, Setup
+from metabench.api import Algorithm, Backbone, Classification, Config, Episodes, Setup, is_vectorised
 from metabench.engine.batching import InOrder, Threaded, Vmapped
 from metabench.engine.trial import batching_for, purity_of, set_batchings
 from metabench.machine.reproducible import seed_generators
 from metabench_plugins.algorithms.maml import MAML, MAMLConfig
 from metabench_plugins.algorithms.protonet import ProtoNet, ProtoNetConfig
 from metabench_plugins.algorithms.reptile import Reptile, ReptileConfig
+from metabench_plugins.backbones.conv4 import Conv4, Conv4Config
 
 CPU = torch.device("cpu")
 
@@ -148,3 +150,31 @@ def test_the_batching_depends_on_device_and_algorithm() -> None:
     cuda = torch.device("cuda", 0)
     assert isinstance(batching_for(cuda, functional=True, inner_loop=False), Vmapped)
     assert isinstance(batching_for(cuda, functional=False, inner_loop=True), InOrder)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("changed", "vectorised"),
+    [
+        ({}, True),
+        ({"first_order": True}, False),
+        ({"downsample": "pool"}, False),
+        ({"norm": "running"}, False),
+        ({"autocast": torch.bfloat16}, False),
+    ],
+)
+def test_second_order_training_of_strided_networks_is_vectorised_on_a_cpu(
+    changed: dict[str, Any], vectorised: bool, threads: int
+) -> None:
+    settings = {"first_order": False, "downsample": "stride", "norm": "batch", "autocast": None, **changed}
+    torch.set_num_threads(threads)
+    network = Conv4Config.model_validate({"channels": 4, **{name: settings[name] for name in ("downsample", "norm")}})
+    learner = MAML(MAMLConfig(first_order=settings["first_order"]), Setup(Conv4(network, (1, 16, 16)), 3, 3, 10))
+    learner.backbone.autocast = settings["autocast"]
+    learner.train()
+    calls: list[int] = []
+    set_batchings(learner, episodes_of(2))
+    learner.backbone.register_forward_pre_hook(lambda module, inputs: calls.append(is_vectorised()))
+    learner.train_step(episodes_of(4))
+    assert calls
+    assert set(calls) == {vectorised}

@@ -233,13 +233,19 @@ def order(data: LoadedDataset, everything: PluginManager, monkeypatch: pytest.Mo
     """Return the algorithms in the order in which their cells start; jobs run in this process."""
     order: list[str] = []
 
-    def in_this_process(waiting: Any, at_once: int, threads: int, started: Any, **order_of: Any) -> Any:
-        for job in waiting:
-            order.append(job.training.algorithm.label)
-            for attempt in replace(job, datasets={"blots": data}, plugins=everything).run(started(job)):
-                yield job, attempt
+    class InThisProcess:
+        def __init__(
+            self, jobs: Any, output: Path, options: RunOptions, started: Any, retried: Any, expected: Any
+        ) -> None:
+            self.jobs, self.started, self.options = jobs, started, options
 
-    monkeypatch.setattr(driver, "run_jobs", in_this_process)
+        def events(self) -> Any:
+            for job in self.jobs:
+                order.append(job.training.algorithm.label)
+            here = [replace(job, datasets={"blots": data}, plugins=everything) for job in self.jobs]
+            return driver.in_this_process(here, self.started)
+
+    monkeypatch.setattr(driver, "Dispatch", InThisProcess)
     return order
 
 

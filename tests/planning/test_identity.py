@@ -88,6 +88,8 @@ NOT_CHANGING = {
     "gate.slowdown",
     "gate.tolerance",
     "gate.tolerances",
+    "limits.test",
+    "limits.training",
     "name",
     "profile",
     "superseded_by",

@@ -15,6 +15,7 @@ import pytest
 
 from kept_results import KeptResults
 from metabench.analysis.standings import Row, Table, make_tables
+from metabench.analysis.stats import mean_interval
 from metabench.cli import main
 from metabench.cli.leaderboard import SORTS
 from metabench.errors import UsageError
@@ -255,6 +256,19 @@ def test_chance_means_nothing_where_another_metric_ranks(make_record: Make) -> N
     declared = {"nll": {"title": "NLL", "better": "low"}}
     record = make_record(0.5, **nll, declarations=declared, ranked_by="nll", chance=0.2)
     assert Table("glyphs", "conv4", 5, 1, [Row("one", [record])]).chance is None
+
+
+def test_the_validation_of_an_engine_is_sorted_by_its_own_metric(make_record: Make) -> None:
+    def row(name: str, validated: float) -> Row:
+        reward = {"metrics": {"reward": {"value": 0.5, "ci95": 0.01, "std": 0.1, "episodes": 100}}}
+        train = {"steps": 1, "episodes": 1, "seconds": 1.0, "episodes_per_second": 1.0, "best_step": 1}
+        curve = {"validation": [{"step": 1, "value": validated}]}
+        declared = {"reward": {"title": "reward"}}
+        engine = {"declarations": declared, "ranked_by": "reward", "task": "regression", "train": {**train, **curve}}
+        return Row(name, [make_record(0.5, **reward, **engine)], primary=mean_interval(np.array([0.4, 0.6])))
+
+    (table,) = sort_tables([Table("bandits", "", 1, 1, [row("worse", -9.0), row("better", 2.0)])], "validation")
+    assert [row.name for row in table.rows] == ["better", "worse"]
 
 
 def test_floors_are_below_the_others_without_a_rank_or_a_comparison(make_record: Make, tables_of: Tables) -> None:

@@ -27,12 +27,14 @@ def environments(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _circumstances(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return hosts, niceness and loads, where the records have them."""
+    """Return hosts, executors, GPUs, niceness and loads, where the records have them."""
     known = [record.circumstances for record in records if record.circumstances]
     if not known:
         return []
     loads = [one.busiest for one in known if one.busiest is not None]
     facts = [("host", ", ".join(sorted({one.host for one in known})))]
+    for name, values in (("executor", {one.executor for one in known}), ("GPU", {one.gpu for one in known})):
+        facts += [(name, ", ".join(sorted(values - {""})))] * bool(values - {""})
     niceness = sorted({one.niceness for one in known if one.niceness is not None})
     facts += [("niceness", ", ".join(map(str, niceness)))] * bool(niceness)
     processors = sorted({one.processors for one in known if one.processors is not None})

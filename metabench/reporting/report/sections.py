@@ -15,7 +15,6 @@ from metabench.reporting.report.classes import Classes, classes_of
 from metabench.reporting.report.drawing import METHODS, Drawn, Styles
 from metabench.reporting.report.pairs import Pairs, pairs_of
 from metabench.reporting.report.styles import Style
-from metabench.text import shape_text
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def section_of(table: Table, plots: Sequence[Drawn], runs: Runs, styles: Styles)
         classes=classes,
         worst=[] if classes else [_worst(row) for row in rows if row.finished[0].worst_classes],
         pictures=[picture for row in rows if (picture := _picture(row, runs))],
-        details="The fitted curves of each method" if regression else "The worst episode of each method",
+        details=_details(rows, regression),
     )
 
 
@@ -71,6 +70,13 @@ def _worst(row: Row) -> dict[str, Any]:
         for worst in row.finished[0].worst_classes
     ]
     return {"name": _first_seed(row), "classes": classes}
+
+
+def _details(rows: Sequence[Row], regression: bool) -> str:
+    """Return the summary of the pictures."""
+    if any(row.finished[0].pictured for row in rows):
+        return "A picture of each method"
+    return "The fitted curves of each method" if regression else "The worst episode of each method"
 
 
 def _picture(row: Row, runs: Runs) -> dict[str, str] | None:
@@ -88,6 +94,8 @@ def _picture(row: Row, runs: Runs) -> dict[str, str] | None:
 
 def _caption(row: Row, values: Floats) -> dict[str, str]:
     """Return the caption of the first seed's picture, and a text in its place."""
+    if row.finished[0].pictured:
+        return {"alt": f"A picture of {row.name}", "caption": row.finished[0].pictured}
     metric = row.metric
     worst = float((values if metric.sign > 0 else -values).min()) * metric.sign * metric.scale
     if row.finished[0].task == "regression":
@@ -114,7 +122,7 @@ def _published(table: Table, row: Row) -> dict[str, Any]:
     result = row.published.result
     return {
         "method": row.name,
-        "task": f"{table.dataset} {shape_text(table.way, table.shot)}",
+        "task": f"{table.dataset} {table.shape}",
         "measured": shown(row.metric, row.primary.mean, row.primary.ci95),
         "published": published_accuracy(result),
         "source": result.source,

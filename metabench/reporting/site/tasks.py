@@ -18,7 +18,6 @@ from metabench.reporting.report.without_results import WithoutResult, cells_not_
 from metabench.reporting.site.addresses import addresses
 from metabench.reporting.site.entries import Entry
 from metabench.reporting.site.facts import COLUMNS, TITLES, Facts, facts_of, values_of
-from metabench.text import shape_text
 
 #: Columns that the table has as its first one, or as a fact.
 _ELSEWHERE = ("trained on", "pretrained on")
@@ -100,8 +99,8 @@ def tasks_of(tables: Sequence[Table]) -> list[Task]:
     return [Task(title, places[title], members) for title, members in groups]
 
 
-def _place(table: Table) -> tuple[str, str, int, int, str]:
-    return table.dataset, _kind(table), table.way, table.shot, table.backbone
+def _place(table: Table) -> tuple[str, str, int, int, str, str]:
+    return table.dataset, _kind(table), table.way, table.shot, table.setting, table.backbone
 
 
 def _kind(table: Table) -> str:
@@ -109,7 +108,7 @@ def _kind(table: Table) -> str:
 
 
 def _title(table: Table) -> str:
-    parts = [table.dataset, shape_text(table.way, table.shot)]
+    parts = [table.dataset, table.shape]
     return " · ".join([*parts, "regression"] if _kind(table) == "regression" else parts)
 
 
@@ -168,4 +167,4 @@ def _origins(row: Row, runs: Runs, entries: Mapping[Path, Entry]) -> list[Entry]
 
 def _own_title(table: Table) -> str:
     """Return the title of a table without dataset and shape, which the page has."""
-    return table.title.removeprefix(f"{table.dataset} · {shape_text(table.way, table.shot)} · ")
+    return table.title.removeprefix(f"{table.dataset} · {table.shape} · ")

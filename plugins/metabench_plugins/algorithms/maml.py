@@ -49,10 +49,15 @@ class MAML(LinearHead):
     functional = True
     inner_loop = True
 
+    @property
+    def second_order(self) -> bool:
+        """Whether the inner loop's gradients are differentiated (section 5.2)."""
+        return not self.config.first_order
+
     def adapt(self, support: Support) -> tuple[Weights, Tensor]:
         """Return the weights after gradient steps on the support set (equation 1), and its images."""
         steps = self.config.inner_steps if self.training else self.config.test_inner_steps
-        second_order = self.training and not self.config.first_order
+        second_order = self.training and self.second_order
         loss = partial(self.loss_on, support)
         return descended(loss, trained_weights(self), steps, self.config.inner_lr, second_order), support.x
 

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from metabench.api import Backbone, Config, Unfit, is_vectorised
 from metabench_plugins.backbones.episode_norm import EpisodeNorm, Norm, folded
 from metabench_plugins.backbones.layout import channels_last, halved, maxima
+from metabench_plugins.backbones.products import Window, convolved
+from metabench_plugins.backbones.row_norm import normalised_relu
 
 #: By `Conv4Config.downsample`: the number of blocks that pool, the same in words, and the side of the smallest image.
 _POOLING = {
@@ -75,15 +77,26 @@ class Conv4(Backbone):
         self.blocks = nn.ModuleList(blocks)
         self.needs_support = config.norm == "support"
         self.per_image = config.norm == "running"
+        self.vectorises = config.norm == "batch" and config.downsample == "stride"
         self.map_shape = (channels, height, width) if config.downsample in ("pool", "twice") else None
         self.features = math.prod(self.map_shape) if self.map_shape else channels
 
     def forward(self, x: Tensor, support: int | None = None) -> Tensor:
         """See `metabench.api.Backbone.forward`."""
+        if self.vectorises and is_vectorised() and x.device.type == "cpu":
+            return self._by_products(x)
         x = channels_last(x)
         for block in self.blocks:
             x = block(x, support)
         return x.flatten(1) if self.map_shape else x.mean(dim=(2, 3))
+
+    def _by_products(self, x: Tensor) -> Tensor:
+        """Return the features by blocks whose convolutions are matrix products."""
+        x = x.permute(0, 2, 3, 1)
+        for block in self.blocks:
+            assert isinstance(block, _Block)
+            x = block.by_product(x)
+        return x.mean(dim=(1, 2))
 
 
 class _Block(nn.Module):
@@ -112,6 +125,18 @@ class _Block(nn.Module):
             return self._halved(convolved(x))
         outputs = self.conv.out_channels * x.shape[2] * x.shape[3]
         return pooled_in_parts(convolved, x, max(1, _AT_ONCE // outputs))
+
+    def by_product(self, x: Tensor) -> Tensor:
+        """Map [n, H, W, C] images to [n, H', W', C'], with the statistics of the batch and without pooling."""
+        conv, norm = self.conv, self.norm
+        window = Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+        affine = folded(conv, norm, x.permute(0, 3, 1, 2), None)
+        if affine is not None:
+            weight, bias = affine
+            return F.relu(convolved(x, weight, window) + bias)
+        # The norm subtracts the mean of each channel, and with it the bias of the convolution.
+        y = convolved(x, conv.weight, window)
+        return normalised_relu(y.flatten(0, 2), norm.weight, norm.bias, norm.eps).view_as(y)
 
     def _halved(self, x: Tensor) -> Tensor:
         # ReLU and max-pooling commute; after pooling, ReLU has a quarter of the work.

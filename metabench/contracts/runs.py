@@ -1,8 +1,4 @@
-"""The parts of a run, between the command, an engine and the driver of its jobs.
-
-An engine (hook ``metabench_engines``) turns a suite into cells, and cells into jobs; the driver runs the jobs, in this
-process or in workers, and stores the records that they make. The few-shot engine is `metabench.executors.few_shot`.
-"""
+"""What command, engine and driver say to one another: plan, work, job, attempt."""
 
 from __future__ import annotations
 
@@ -11,48 +7,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from metabench.engine.progress import Interrupted, Watcher
+from metabench.contracts.executor import Executor, Resources
+from metabench.engine.progress import Watcher
 from metabench.errors import PluginError
-from metabench.planning.cells import content_hash
 from metabench.planning.suite import Precision, SuiteFile
-from metabench.records.machines import Machine
-from metabench.records.measured import Declaration, Estimate
-from metabench.records.record import Data, EpisodeResults, Record
+from metabench.records.measured import Estimate
+from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.values import Status
 from metabench.registry.manager import PluginManager
-from metabench.registry.own import FEW_SHOT
+from metabench.registry.own import FEW_SHOT, PROCESSES
 
 if TYPE_CHECKING:  # planning must not import numpy
     from metabench.analysis.stats import Floats
-
-__all__ = [
-    "Attempt",
-    "Cell",
-    "Console",
-    "Data",
-    "Declaration",
-    "Engine",
-    "EpisodeResults",
-    "Estimate",
-    "Interrupted",
-    "Job",
-    "Machine",
-    "Packing",
-    "Plan",
-    "PluginManager",
-    "Problem",
-    "Record",
-    "Request",
-    "RunOptions",
-    "Store",
-    "SuiteFile",
-    "Watcher",
-    "Work",
-    "content_hash",
-    "engine_of",
-    "estimate",
-]
 
 
 @dataclass(frozen=True)
@@ -67,6 +34,10 @@ class RunOptions:
         in_process: whether jobs run in this process, one after the other, instead of in workers.
         confirm: whether each cell's weights are tested once more, on other test episodes; the plan then has a further
             cell for each, whose record `confirms` it.
+        executor: where jobs run; None means workers of this computer, `jobs` at once.
+        executor_name: the name of that executor, for records.
+        retries: how often a job is tried again whose machine has died.
+        detach: whether to leave the jobs to an executor that outlives this process, and return.
     """
 
     fresh: bool = False
@@ -75,6 +46,10 @@ class RunOptions:
     reselect: bool = False
     in_process: bool = False
     confirm: bool = False
+    executor: Executor | None = None
+    executor_name: str = PROCESSES
+    retries: int = 2
+    detach: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +144,14 @@ class Job(Protocol):
 
     @property
     def title(self) -> str:
-        """Return a one-line description for people, of a job without cells."""
+        """Return a one-line description for people."""
+
+    @property
+    def needs(self) -> Resources:
+        """Return what it needs beside threads and memory, which the executor's options say."""
+
+    def with_cells(self, cells: Sequence[Cell]) -> Job:
+        """Return the job with some of its cells only: the others have their records."""
 
     def run(self, watcher: Watcher) -> Iterator[Attempt | Problem | None]:
         """Yield the attempt of each cell; without cells, yield the problem or None.
@@ -208,6 +190,10 @@ class Work(Protocol):
     @property
     def kept(self) -> Mapping[str, Record]:
         """Return the good records of earlier runs, by cell."""
+
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """Return the expected seconds of each cell; empty if unknown."""
 
     def introduce(self, console: Console) -> None:
         """Print the number of cells, the device, and the expected time.

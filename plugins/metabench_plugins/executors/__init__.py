@@ -1,0 +1,1 @@
+"""Built-in executors beside the processes of this computer."""

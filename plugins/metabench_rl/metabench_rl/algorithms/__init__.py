@@ -1,0 +1,1 @@
+"""Algorithms, each in a file that reads like its paper."""

@@ -1,0 +1,58 @@
+"""Success is counted over all goals and episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from cells_for_tests import cell, untrained
+
+from metabench_rl.api import Act, Algorithm, Policy, Seen, Tasks
+from metabench_rl.environments.point2d import Point2D, Straight
+from metabench_rl.simulator import Simulator
+from metabench_rl.testing import test as run_test
+
+
+class Reached(Point2D):
+    """2-D navigation, ranked by success."""
+
+    metrics: Sequence[str] = ("success", "return")  # type: ignore[assignment]
+    at_once = 4
+
+
+class SolvesSome(Algorithm):
+    """Goes straight to the first k goals, and away from the others."""
+
+    solved: int
+
+    def policy(self, tasks: Tasks) -> Policy:
+        towards = torch.tensor([1.0 if number < self.solved else -1.0 for number in tasks.numbers])
+        return Straight(tasks.goals * towards.unsqueeze(1))
+
+
+@pytest.mark.parametrize("solved", [0, 1, 3, 10])
+def test_a_policy_that_solves_k_of_10_goals_is_scored_k_of_10(solved: int) -> None:
+    ten = cell("scripted", tasks={"point2d": {"horizon": 20, "test": 10}}, eval={"episodes": 3})
+    some = SolvesSome(ten.params, untrained(ten).setup)
+    some.solved = solved
+    figures = run_test(some, Simulator(Reached(horizon=20)), ten, lambda done, total: None).figures
+    for number in range(3):
+        assert figures["success", number].tolist() == [1.0] * solved + [0.0] * (10 - solved)
+
+
+def test_success_at_any_step_counts_and_is_not_lost_later() -> None:
+    class Passes:
+        """Goes to (0.1, 0), and back."""
+
+        memory = None
+
+        def act(self, seen: Seen, memory: None) -> Act:
+            back = seen.observation[..., :1] > 0.05
+            mean = torch.where(back, -1.0, 1.0) * torch.tensor([1.0, 0.0])
+            return Act(mean, torch.full((2,), -20.0))
+
+    family = Reached(horizon=6)
+    tasks = Tasks("test", [0, 1], torch.tensor([[0.1, 0.0], [0.3, 0.3]]))
+    episodes = Simulator(family).rollout(Passes(), tasks, torch.zeros(2, 3, 6, 2))
+    assert episodes.measured("success").tolist() == [1.0, 0.0]
