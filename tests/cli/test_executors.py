@@ -84,7 +84,7 @@ def test_a_wrong_file_of_an_executor_is_refused_with_its_line(
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (("--executor", "clouds"), ["no executor 'clouds'. Available: lasting, processes, subprocesses"]),
+        (("--executor", "clouds"), ["no executor 'clouds'. Available: lasting, processes, slurm, subprocesses"]),
         (("--executor", "lasting", "--per-device", "2"), ["--per-device is no option of the executor 'lasting'"]),
         (("--detach",), ["--detach: jobs of the executor 'processes' end with this command"]),
         (("--in-process", "--jobs", "2"), ["--in-process runs one cell at a time"]),
@@ -166,7 +166,7 @@ def test_a_run_has_a_status_before_it_during_it_and_after_it(metabench: Command,
     cells = [cell["cell"] for cell in json.loads(metabench("status", "out", "--format", "json").out)["cells"]]
     GoingRun.of_this_process(
         executor="processes", cells=cells, slots=1, expected=dict.fromkeys(cells, 90.0), outlives_driver=False
-    ).write(Path("out"))
+    ).write(Path("out", "jobs"))
     folder = JobFolder.of(Path("out"), "key")
     (folder.path / "results").mkdir(parents=True)
     submitted = Submitted(title="a job", cells=cells, executor="processes", attempt=2)
