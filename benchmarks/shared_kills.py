@@ -90,7 +90,8 @@ class Forks(Executor):
 def _condition(code: int) -> Condition:
     if code == 0:
         return Condition("ended")
-    return Condition("died", f"it ended with {code}", by_machine=code == -signal.SIGKILL)
+    reason = "its process was killed (signal 9)" if code == -signal.SIGKILL else f"its process ended (exit code {code})"
+    return Condition("died", reason, by_machine=code == -signal.SIGKILL)
 
 
 def run_shared(jobs: Sequence[Counting], output: Path, plugins: PluginManager) -> int:
