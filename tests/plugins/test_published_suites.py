@@ -20,19 +20,19 @@ from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 from metabench_plugins.raw.dataset import PublishedDataset
 
-#: Images of a class: 5 shots and 15 queries, or 50 and 15.
-FEW, MANY = 20, 65
+#: Images of a class: 5 shots and the 16 queries of DKT, or 50 and 15.
+FEW, MANY = 21, 65
 Write = Callable[[Path], None]
 
 #: The suites, and the files of the datasets that they read: folder, writer, number of images, and of those of a class.
 SUITES: dict[str, dict[str, tuple[str, Write, int, int | None]]] = {
-    "miniimagenet": {"miniimagenet": ("miniimagenet", partial(written.mini_caches, count=FEW, side=28), 2000, FEW)},
+    "miniimagenet": {"miniimagenet": ("miniimagenet", partial(written.mini_caches, count=FEW, side=28), 100 * FEW, FEW)},
     "tieredimagenet": {
-        "tieredimagenet": ("tieredimagenet", partial(written.tiered_arrays, count=FEW, side=16), 12160, None)
+        "tieredimagenet": ("tieredimagenet", partial(written.tiered_arrays, count=FEW, side=16), 608 * FEW, None)
     },
-    "cifarfs": {"cifarfs": ("cifarfs", partial(written.cifar100, count=FEW), 2000, FEW)},
-    "fc100": {"fc100": ("fc100", partial(written.cifar100, count=FEW), 2000, FEW)},
-    "cub": {"cub": ("CUB_200_2011", partial(written.cub, count=FEW), 4000, None)},
+    "cifarfs": {"cifarfs": ("cifarfs", partial(written.cifar100, count=FEW), 100 * FEW, FEW)},
+    "fc100": {"fc100": ("fc100", partial(written.cifar100, count=FEW), 100 * FEW, FEW)},
+    "cub": {"cub": ("CUB_200_2011", partial(written.cub, count=FEW), 200 * FEW, None)},
     "cross-char": {"emnist": ("EMNIST", partial(written.emnist, count=FEW), 62 * FEW, None)},
     "cross-domain": {
         "miniimagenet": ("miniimagenet", partial(written.mini_caches, count=MANY, side=28), 6500, MANY),
