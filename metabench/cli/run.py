@@ -71,7 +71,7 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # generic in later ver
     metavar="NAME|FILE",
     default=PROCESSES,
     show_default=True,
-    help="Where cells run: a name of `metabench list executors`, or a YAML file {executor: NAME, …} with its options.",
+    help="Where cells run: a name of `metabench list executors`, or a YAML file {executor: NAME, and options}.",
 )
 @click.option("--per-device", type=click.IntRange(min=1), help="Number of cells at once on each GPU [default: 1].")
 @click.option(

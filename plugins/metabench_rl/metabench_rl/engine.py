@@ -70,7 +70,9 @@ class Plan:
         """See `metabench.contracts.Plan`."""
         return (f"{cell.id}  {cell.title}  ({cell.setting})" for cell in cells)
 
-    def prepare(self, cells: Sequence[Cell], earlier: Mapping[str, Record], store: Store, packing: Packing) -> Work:
+    def prepare(
+        self, cells: Sequence[Cell], earlier: Mapping[str, Record], store: Store, packing: Packing
+    ) -> Work:
         """See `metabench.contracts.Plan`."""
         return Work(self.suite, cells, earlier, store, self.request)
 
@@ -85,6 +87,7 @@ class Work:
         earlier: the records of earlier runs, by cell.
         store: the output directory.
         request: the options of the run.
+        expected: empty: the seconds of a cell are not measured before.
     """
 
     suite: Suite
@@ -92,6 +95,7 @@ class Work:
     earlier: Mapping[str, Record]
     store: Store
     request: Request
+    expected: Mapping[str, float] = field(default_factory=dict)
     _origins: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def introduce(self, console: Console) -> None:

@@ -16,6 +16,7 @@ from metabench.contracts import (
     Interrupted,
     Machine,
     Record,
+    Resources,
     Store,
     Watcher,
     content_hash,
@@ -86,6 +87,15 @@ class Job:
     def title(self) -> str:
         """See `metabench.contracts.Job`."""
         return self.cell.title
+
+    @property
+    def needs(self) -> Resources:
+        """See `metabench.contracts.Job`."""
+        return Resources()
+
+    def with_cells(self, cells: Sequence[Cell]) -> Job:
+        """See `metabench.contracts.Job`; it has one cell only."""
+        return self
 
     def run(self, watcher: Watcher) -> Iterator[Attempt]:
         """Yield the attempt of the cell; its checkpoint is then deleted.
