@@ -568,7 +568,7 @@ def test_the_kind_of_a_name_is_recognised(tmp_path: Path, plugins: PluginManager
         plugins.kind_of(f"{path}:number")
     with pytest.raises(
         PluginError,
-        match=r"no algorithm, backbone, dataset, logger, metric or engine 'conv' \(did you mean 'conv4'\?\)",
+        match=r"no algorithm, backbone, dataset, logger, metric, engine or executor 'conv' \(did you mean 'conv4'\?\)",
     ):
         plugins.kind_of("conv")
 
