@@ -66,6 +66,7 @@ def run(suite: Path, output: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_a_checkpoint_ends_with_the_same_bits(tmp_path: Path) -> None:
     data = yaml.safe_load(SMALL.read_text(encoding="utf-8"))
     data["algorithms"] = {"maml-ppo": {"params": {"tasks": 4, "episodes": 3, "hidden": 8, "epochs": 2}}}
