@@ -26,7 +26,9 @@ Write = Callable[[Path], None]
 
 #: The suites, and the files of the datasets that they read: folder, writer, number of images, and of those of a class.
 SUITES: dict[str, dict[str, tuple[str, Write, int, int | None]]] = {
-    "miniimagenet": {"miniimagenet": ("miniimagenet", partial(written.mini_caches, count=FEW, side=28), 100 * FEW, FEW)},
+    "miniimagenet": {
+        "miniimagenet": ("miniimagenet", partial(written.mini_caches, count=FEW, side=28), 100 * FEW, FEW)
+    },
     "tieredimagenet": {
         "tieredimagenet": ("tieredimagenet", partial(written.tiered_arrays, count=FEW, side=16), 608 * FEW, None)
     },

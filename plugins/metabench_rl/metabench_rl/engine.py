@@ -70,9 +70,7 @@ class Plan:
         """See `metabench.contracts.Plan`."""
         return (f"{cell.id}  {cell.title}  ({cell.setting})" for cell in cells)
 
-    def prepare(
-        self, cells: Sequence[Cell], earlier: Mapping[str, Record], store: Store, packing: Packing
-    ) -> Work:
+    def prepare(self, cells: Sequence[Cell], earlier: Mapping[str, Record], store: Store, packing: Packing) -> Work:
         """See `metabench.contracts.Plan`."""
         return Work(self.suite, cells, earlier, store, self.request)
 

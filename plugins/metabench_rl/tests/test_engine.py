@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cells_for_tests import SMALL, cell
-from click.testing import CliRunner
 
-from metabench.cli import cli
 from metabench.testing import EngineChecks
+
+
+def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Return the command `metabench` as it ended."""
+    command = [sys.executable, "-c", "from metabench.cli import script; script()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 class TestMetaRL(EngineChecks):
@@ -39,25 +45,26 @@ def test_a_wrong_suite_is_refused_with_file_line_and_key(tmp_path: Path, old: st
     assert old in text
     path = tmp_path / "small.yaml"
     path.write_text(text.replace(old, new), encoding="utf-8")
-    problem = CliRunner().invoke(cli, ["validate", str(path)], standalone_mode=False).exception
-    assert message in str(problem)
+    refused = ended("validate", str(path))
+    assert refused.returncode == 2
+    assert message in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["rl-quick", "rl-reach"])
 @pytest.mark.parametrize("profile", ["", "smoke"])
 def test_the_suites_are_valid_in_all_profiles(name: str, profile: str) -> None:
-    planned = CliRunner().invoke(cli, ["run", name, "--dry-run", "--profile", profile], standalone_mode=False)
-    assert planned.exception is None, planned.exception
-    assert planned.output.endswith("5 cells\n")
+    planned = ended("run", name, "--dry-run", "--profile", profile)
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.endswith("5 cells\n")
 
 
 def test_the_documented_suite_is_valid(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "reinforcement-learning.md").read_text(encoding="utf-8")
     path = tmp_path / "documented.yaml"
     path.write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
-    planned = CliRunner().invoke(cli, ["validate", str(path)], standalone_mode=False)
-    assert planned.exception is None, planned.exception
-    assert planned.output == f"{path}: no profile: 13 cells, valid\n"
+    planned = ended("validate", str(path))
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout == f"{path}: no profile: 13 cells, valid\n"
 
 
 def test_budget_family_and_parameters_are_part_of_a_cell_and_untrained_cells_have_no_budget() -> None:
