@@ -16,6 +16,8 @@ pytest.importorskip("metaworld", reason="Meta-World is not installed: pip instal
 
 from metabench.contracts import Store
 
+pytestmark = pytest.mark.slow
+
 #: Seconds after which a test gives up waiting.
 _DEADLINE = 600
 #: Enough updates for a checkpoint, which is written every ten seconds.
