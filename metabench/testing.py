@@ -164,11 +164,9 @@ class EpisodeSourceChecks:
     params: ClassVar[Mapping[str, Any]] = {}
 
     @pytest.mark.parametrize("check", list(sources.CHECKS))
-    def test_conforms(self, check: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.sources.CHECKS`."""
-        cache = tmp_path_factory.getbasetemp() / "metabench-packs"
-        roots = replace(DataRoots.from_environment(os.environ), cache=cache)
-        checks.run(sources.CHECKS[check], sources.Subject(self.source, self.params, roots=roots))
+        checks.run(sources.CHECKS[check], sources.Subject(self.source, self.params))
 
 
 class MetricChecks:

@@ -1,1 +1,0 @@
-"""Few-shot imitation: demonstrations as episodes, tested by rollouts."""
