@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.optimize import minimize_scalar
@@ -69,6 +69,7 @@ float32_scores = arrays.arrays(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(float32_scores)
 def test_log_probabilities_keep_every_order_and_tie_of_the_scores(scores: Floats) -> None:
     labels = np.resize(np.arange(3), (2, 6))
