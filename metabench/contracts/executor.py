@@ -22,13 +22,13 @@ from metabench.planning.time_limits import Limits
 
 
 class ExecutorConfig(BaseModel):
-    """Options of an executor: those of all, to which an executor's own `Config` adds.
+    """Options that every executor has; its own `Config` adds others.
 
     Attributes:
         jobs: most jobs at once (``--jobs``); None leaves it to the executor.
-        threads: threads of a worker; None shares those of this computer among the jobs at once.
+        threads: threads of a worker; None shares the threads of this computer among the jobs at once.
         memory_mb: memory that a job asks for, in MB; None asks for none.
-        limits: most time of a training and of a test, beside those of the suite.
+        limits: longest training and test; of this limit and the suite's, the shorter one holds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)

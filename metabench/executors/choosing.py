@@ -27,7 +27,7 @@ def choose_executor(choice: str, given: Mapping[str, Any], plugins: PluginManage
 
     Args:
         choice: a name, or a file ``{executor: NAME, …options}`` whose name ends with ``.yaml`` or ``.yml``.
-        given: options of the command line by name, which go before those of the file.
+        given: options of the command line by name, which override the file.
         plugins: the provider of executors.
 
     Raises:
