@@ -230,7 +230,7 @@ def test(
         else _worst_classes(by_class, stream.classes(0, episodes), splits["test"]),
         picture=_optional(
             "picture",
-            lambda: _picture(algorithm, stream.images, worst, settings.seed, _class_names(splits["test"])),
+            lambda: _picture(algorithm, stream, worst, settings.seed, _class_names(splits["test"])),
             remarks,
         ),
         transductive=transductive,
@@ -425,8 +425,8 @@ def _picture(algorithm: Algorithm, stream: Stream, number: int, seed: int, names
         return curves_png(algorithm, stream, (0, 1, number), seed)
     if len(stream.image_shape) == 1:
         return None
-    episode = stream.batch(number, 1)
-    predicted = predict(algorithm, episode, seed, number)[0].argmax(dim=-1)
+    predicted = predict(algorithm, stream.batch(number, 1), seed, number)[0].argmax(dim=-1)
+    episode = stream.images.batch(number, 1)
     return episode_png(
         episode.support_x[0].cpu().numpy(),
         episode.support_y[0].tolist(),
