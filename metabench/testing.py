@@ -164,9 +164,11 @@ class EpisodeSourceChecks:
     params: ClassVar[Mapping[str, Any]] = {}
 
     @pytest.mark.parametrize("check", list(sources.CHECKS))
-    def test_conforms(self, check: str) -> None:
+    def test_conforms(self, check: str, tmp_path_factory: pytest.TempPathFactory) -> None:
         """Run one of `metabench.conformance.sources.CHECKS`."""
-        checks.run(sources.CHECKS[check], sources.Subject(self.source, self.params))
+        cache = tmp_path_factory.getbasetemp() / "metabench-packs"
+        roots = replace(DataRoots.from_environment(os.environ), cache=cache)
+        checks.run(sources.CHECKS[check], sources.Subject(self.source, self.params, roots=roots))
 
 
 class MetricChecks:

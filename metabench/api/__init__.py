@@ -15,6 +15,7 @@ from metabench.api.images import Images
 from metabench.api.inspections import Inspection
 from metabench.api.module_backbones import ModuleBackbone, ModuleConfig, drop_submodule
 from metabench.api.outer import AlgorithmConfig
+from metabench.api.rollouts import Answers, Rollouts
 from metabench.api.rows import Rows, TensorRows
 from metabench.api.sources import EpisodeSource, SourceSplit
 from metabench.api.tasks import Classification, Regression, Task
@@ -35,6 +36,7 @@ def __getattr__(name: str) -> NoReturn:
 __all__ = [
     "Algorithm",
     "AlgorithmConfig",
+    "Answers",
     "Backbone",
     "BackboneInput",
     "Batching",
@@ -59,6 +61,7 @@ __all__ = [
     "Pack",
     "Progress",
     "Regression",
+    "Rollouts",
     "Rows",
     "SearchRange",
     "Setup",

@@ -17,6 +17,7 @@ from torch import Tensor
 from metabench.api.config import Config
 from metabench.api.inspections import Inspection
 from metabench.api.rows import Rows, TensorRows
+from metabench.api.sources import SourceSplit
 from metabench.packs import ClassImages, Pack
 
 #: Called during long work with (done, total, name of the work).
@@ -146,6 +147,8 @@ class Dataset(abc.ABC):
     """
 
     Config: ClassVar[type[Config]] = Config
+    #: Whether `split` returns a source of episodes, made of the pack: the task is then that of the source.
+    makes_episodes: ClassVar[bool] = False
     #: Version of the pack's content, part of its file name. Change it when the content changes for a reason other than
     #: the code, the parameters and the raw files.
     version: ClassVar[str] = "1"
@@ -212,8 +215,11 @@ class Dataset(abc.ABC):
         raise NotImplementedError
 
     @abc.abstractmethod
-    def split(self, pack: Pack) -> Mapping[str, Split]:
-        """Return the splits ``train``, ``val`` and ``test``; no class is in two."""
+    def split(self, pack: Pack) -> Mapping[str, Split] | Mapping[str, SourceSplit]:
+        """Return the splits ``train``, ``val`` and ``test``; no class is in two.
+
+        A dataset that makes episodes returns those of a source, which reads the pack (`SourceSplit.each`).
+        """
 
     def sizes(self) -> Mapping[str, SplitSize] | None:
         """Return the size of each split; None if it is unknown before loading."""

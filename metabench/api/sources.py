@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metabench.api.config import Config
 from metabench.api.episodes import Episodes
+from metabench.api.rollouts import Rollouts
 from metabench.api.tasks import Regression
 
 
@@ -22,17 +23,32 @@ class EpisodeSource(abc.ABC):
     Attributes:
         task: the task of every episode; set by the class or the constructor.
         input_shape: the shape of one input, (D,) of a vector; set by the class or the constructor.
+        points: number of points that a shot consists of, and a query, e.g. the steps of a demonstration.
+        at_most: most shots and queries of an episode together; None for any number.
+        rollouts: a test of what the adapted learners do, beside their answers; None without one.
 
     Args:
         config: an instance of `Config`.
     """
 
     Config: ClassVar[type[Config]] = Config
+    makes_episodes: ClassVar[bool] = True
     task: Regression
     input_shape: tuple[int, ...]
+    points: int = 1
+    at_most: int | None = None
+    rollouts: Rollouts | None = None
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def tasks(self, split: str) -> int | None:
+        """Return n, the number of tasks that the episodes of a split are of; None for any number.
+
+        Of n tasks, each comes once in n episodes, in random order: the first number of a row is that of its task, more
+        than t / n and less than (t + 1) / n for the task t.
+        """
+        return None
 
     @abc.abstractmethod
     def draws(self, shot: int, queries: int) -> int:
@@ -48,8 +64,8 @@ class EpisodeSource(abc.ABC):
         Args:
             uniform: [B, `draws`] float64 random numbers, uniform in [0, 1).
             split: ``"train"``, ``"val"`` or ``"test"``.
-            shot: S, the number of support points.
-            queries: M, the number of queries.
+            shot: number of shots; S, the number of support points, is `points` times as large.
+            queries: number of queries; M is `points` times as large.
 
         Returns:
             The episodes: float32 inputs [B, S, *input_shape] and [B, M, *input_shape], and targets [B, S, outputs] and
@@ -70,6 +86,23 @@ class SourceSplit:
     source: EpisodeSource
     name: str
     content: str = ""
+
+    def misfit(self, shot: int, queries: int) -> str:
+        """Return why the split has no episodes of these sizes, as a clause; empty if it has."""
+        if self.source.tasks(self.name) == 0:
+            return f"the {self.name} split has no tasks: ask for some in the parameters of the dataset"
+        at_most = self.source.at_most
+        if at_most is not None and shot + queries > at_most:
+            return (
+                f"{shot} shots and {queries} queries of a task are more than the {at_most} that it has: lower shots or "
+                "queries, or ask for more in the parameters of the dataset"
+            )
+        return ""
+
+    @classmethod
+    def each(cls, source: EpisodeSource) -> dict[str, SourceSplit]:
+        """Return the three splits of a source, for `metabench.api.Dataset.split`."""
+        return {name: cls(source, name) for name in ("train", "val", "test")}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -122,15 +122,14 @@ def check(
 
 def _check_dataset(name: str, params: Mapping[str, Any], plugins: PluginManager) -> int:
     """Check a dataset, packed into a temporary cache, or a source of episodes; return the exit code."""
-    from metabench.api import EpisodeSource
     from metabench.conformance import datasets, sources
     from metabench.data.packing import DataRoots
 
     _refuse_wrong_parameters(name, plugins.dataset_class(name).Config, params)
-    if issubclass(plugins.dataset_class(name), EpisodeSource):
-        return _report(sources.CHECKS, sources.Subject(name, params, plugins))
     with tempfile.TemporaryDirectory() as folder:
         roots = replace(DataRoots.from_environment(os.environ), cache=Path(folder))
+        if plugins.dataset_class(name).makes_episodes:
+            return _report(sources.CHECKS, sources.Subject(name, params, plugins, roots))
         return _report(datasets.CHECKS, datasets.Subject(name, roots, params, plugins))
 
 

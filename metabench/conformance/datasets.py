@@ -45,8 +45,8 @@ class Subject:
     def build(self, params: Mapping[str, Any] | None = None) -> Dataset:
         """Return a new dataset; by default, with the parameters of the subject."""
         cls = self.plugins.dataset_class(self.name)
-        if not issubclass(cls, Dataset):
-            raise NotConforming("it is an EpisodeSource, check it by metabench.testing.EpisodeSourceChecks")
+        if not issubclass(cls, Dataset) or cls.makes_episodes:
+            raise NotConforming("it makes episodes, check it by metabench.testing.EpisodeSourceChecks")
         return cls(validate_config(cls.Config, self.params if params is None else params))
 
     def pack(self) -> Pack:
@@ -114,11 +114,11 @@ def check_split_repeats(subject: Subject) -> None:
     """Splitting twice gives the same splits, and leaves the pack as it is."""
     pack = subject.pack()
     before = pack.fingerprint
-    one = subject.build().split(pack)
+    one: Mapping[str, Any] = subject.build().split(pack)
     # `fingerprint` is computed once for each object.
     if Pack(pack.images, pack.offsets, pack.class_names, pack.image_names).fingerprint != before:
         raise NotConforming("split() changes the pack that it is given: work on a copy of the images")
-    other = subject.build().split(pack)
+    other: Mapping[str, Any] = subject.build().split(pack)
     for split, content in one.items():
         part = _difference(content, other[split]) if split in other else "existence"
         if part:

@@ -14,7 +14,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -168,7 +168,7 @@ def make_pack(name: str, dataset: Dataset, roots: DataRoots, progress: Progress)
 
 
 def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, progress: Progress) -> LoadedDataset:
-    """Return the splits of `dataset`, checked; those of a source need no pack.
+    """Return the splits of `dataset`, checked; those of a source need no pack, or are made of one.
 
     Raises:
         DataError: as `load_pack`, a split is missing or not as it must be, or splits share classes or images.
@@ -180,6 +180,8 @@ def load_splits(name: str, dataset: Dataset | EpisodeSource, roots: DataRoots, p
     announced = check_sizes(name, _guarded(name, "sizes()", dataset.sizes))
     raw = _raw_files(name, dataset, roots)
     pack = _load_pack(name, dataset, roots, progress, raw)
+    if dataset.makes_episodes:
+        return _made_of(pack, name, dataset, raw)
     splits = _guarded(name, "split()", lambda: check_splits(name, dataset.split(pack), announced))
     key = _content_key(name, dataset, pack, raw, splits)
     path = pack_path(name, dataset, roots).with_suffix(f".{key[:12]}.json")
@@ -226,6 +228,33 @@ def _made(source: EpisodeSource) -> LoadedDataset:
         remarks=[
             "its episodes are made and have no classes: no interval about the data, no control by shuffled labels, no "
             "temperature"
+        ],
+    )
+
+
+def _made_of(pack: Pack, name: str, dataset: Dataset, raw: _RawFiles) -> LoadedDataset:
+    """Return the splits of a dataset whose source reads its pack.
+
+    Raises:
+        InvalidData: its split() returns other splits than those of a source.
+    """
+    from metabench.api import SourceSplit
+
+    splits = _guarded(name, "split()", lambda: dataset.split(pack))
+    made = {split: splits.get(split) if isinstance(splits, Mapping) else None for split in SPLITS}
+    text = json.dumps([pack.fingerprint, type(dataset).__qualname__, _code(dataset), _parameters(dataset)])
+    content = hashlib.sha256(text.encode()).hexdigest()
+    checked = {split: replace(one, content=content) for split, one in made.items() if isinstance(one, SourceSplit)}
+    if len(checked) < len(SPLITS):
+        raise InvalidData(f"the dataset '{name}' makes episodes, but split() returned no SourceSplit.each(source)")
+    return LoadedDataset(
+        checked,
+        pack.fingerprint,
+        content,
+        raw_files=raw.count,
+        remarks=[
+            *pack.remarks,
+            "its episodes are made and have no classes: no control by shuffled labels, no temperature",
         ],
     )
 

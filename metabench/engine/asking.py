@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -92,6 +92,62 @@ def ask(
         return tuple(_answer(learner, state, query, task, draws) for query in queries)
 
     return tuple(scores.detach() for scores in batching.map(work, algorithm, support, episodes.support_y, *asked))
+
+
+class Adapted:
+    """Learners that have adapted to B episodes, asked in lockstep (`metabench.api.Answers`).
+
+    They adapt once, one after the other, with the random draws that `ask` gives them.
+
+    Args:
+        algorithm: the algorithm.
+        episodes: B episodes, of which the support sets are used.
+        seed: seed of the algorithm's random draws, with the number of the episode.
+        first: number of the first episode in its stream.
+    """
+
+    @torch.no_grad()
+    def __init__(self, algorithm: Algorithm, episodes: Episodes, seed: int, first: int) -> None:
+        algorithm.eval()
+        self._algorithm, self._task, self._device = algorithm, episodes.task, episodes.support_x.device
+        self._reads_features = algorithm.reads == "features" and not episodes.embedded
+        self._together = self._reads_features and not algorithm.backbone.per_image
+        self._learners = [
+            self._adapted(Support(x, y, self._task), derive_seed(seed, f"predict {first + place}"))
+            for place, (x, y) in enumerate(zip(episodes.support_x, episodes.support_y, strict=True))
+        ]
+
+    @torch.no_grad()
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Return the [B, m, outputs] answers to [B, m, *input_shape] queries, on the CPU.
+
+        Raises:
+            CellFailed: an answer has another shape or type, or is not finite.
+        """
+        asked = zip(self._learners, queries.to(self._device), strict=True)
+        answers = torch.stack([self._answered(*learner, query) for learner, query in asked]).cpu()
+        if not bool(answers.isfinite().all()):
+            raise CellFailed(
+                "an answer in a rollout is not finite: the trained weights, or the adaptation, diverged. Lower the "
+                "learning rates, or clip the gradient"
+            )
+        return answers
+
+    def _adapted(self, support: Support, seed: int) -> tuple[Any, _Draws]:
+        """Return the state of a learner, or its support set if that is embedded with each query; and its draws."""
+        seed_generators(seed)
+        draws = _Draws(torch.initial_seed())
+        if self._together:
+            return support, draws
+        draws.begin("adapt")
+        x = self._algorithm.backbone(support.x) if self._reads_features else support.x
+        return self._algorithm.adapt(replace(support, x=x)), draws
+
+    def _answered(self, state: Any, draws: _Draws, query: Tensor) -> Tensor:
+        if self._together:
+            return _answer_together(self._algorithm, state.x, state.y, query, self._task, draws)
+        query = self._algorithm.backbone(query) if self._reads_features else query
+        return _answer(self._algorithm, state, query, self._task, draws)
 
 
 def _seeded(batching: Batching, seed: int, first: int, count: int) -> Batching:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +31,7 @@ from metabench.engine.evaluation import answers, in_batches, inductive_accuracie
 from metabench.engine.features import embedded_once
 from metabench.engine.pictures import episode_png
 from metabench.engine.progress import Interrupted, TimeLimit, Watcher
+from metabench.engine.rollouts import RolloutTest
 from metabench.engine.shift import figures_of_shift
 from metabench.engine.sources import SourceStream
 from metabench.engine.streams import Stream, evaluation_stream, validation_stream
@@ -39,7 +40,7 @@ from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.cells import Cell, Selection, Testing
 from metabench.planning.plan import fits
-from metabench.records.measured import ClassAccuracy, Declaration, Estimate, Temperature
+from metabench.records.measured import ClassAccuracy, Declaration, EngineCost, Estimate, Temperature
 from metabench.records.record import EpisodeResults
 from metabench.records.stages import EvalMetrics, Latency, TrainMetrics, Weights
 from metabench.records.tallies import Tallies
@@ -111,6 +112,7 @@ class Outcome:
     remarks: list[str]
     pretrained_on: str = ""
     chance: float | None = None
+    costs: Mapping[str, EngineCost] = field(default_factory=dict)
 
     @property
     def primary(self) -> Estimate:
@@ -161,7 +163,8 @@ def test(
     by_label = classified and not stream.varies
     temperature = _temperature(cell, algorithm, splits, device, watcher) if classified else None
     batch.fit(lambda size: predict(algorithm, stream.batch(0, size), settings.seed, 0))  # warm-up, not timed
-    measures, computed = [*measures, *measures_of_shift(settings)], measures
+    rolled = RolloutTest(algorithm, stream, settings.seed, watcher)
+    measures, computed = [*measures, *rolled.measures, *measures_of_shift(settings)], measures
     known = earlier if earlier is not None and _has_all(earlier, measures, by_label) else None
     by_class = (
         np.empty((0, cell.shape.way if by_label else 1)) if known is None else _values_by_class(known, ranking.name)
@@ -170,7 +173,9 @@ def test(
     tested = len(by_class)
     tally = Tally(_class_names(splits["test"]), stream.classes, tested) if by_label else None
     collector = Collector(computed, temperature.value if temperature else None, tally)
-    while len(by_class) < (wanted := wanted_episodes(by_class.mean(axis=1), settings)):
+    ranked = rolled.begin(known.figures if known else {}, ranking)
+    while len(by_class) < (wanted := wanted_episodes(rolled.ranking_values(by_class.mean(axis=1)), settings)):
+        rolled.extend(len(by_class), wanted)
         watcher.phase("test", wanted, len(by_class))
         with watch.running():
             more, outputs = measure(
@@ -190,35 +195,37 @@ def test(
     groups = stream.groups(0, episodes)
     shifted, problems = figures_of_shift(settings, algorithm, stream, batch, watcher, tested, episodes)
     with watch.running():
-        figures = {**collector.figures(), **shifted}
+        figures = {**collector.figures(), **rolled.figures(), **shifted}
         if known is not None:
             figures = {name: np.concatenate([known.figures[name], values]) for name, values in figures.items()}
         metrics = estimates(figures, groups, measures)
-    values = figures[ranking.name]
-    primary = metrics[ranking.name]
+    values = figures[ranked.name]
+    primary = metrics[ranked.name]
     transductive = _controlled(algorithm, stream, settings.seed, batch, watcher)
     size = algorithm.backbone.input.remark(stream.image_shape)
     remarks = [*remarks_on({**collector.problems, **problems}), *([size] if size else []), *_remarks(values, stream)]
     remarks += _remarks_on_training(cell, trained, weights)
 
-    def test_inductively() -> Floats:
-        count, known = settings.inductive_episodes, earlier.alone if earlier else None
-        known = np.empty(0) if known is None else known
-        if len(known) >= count:
-            return known
-        watcher.phase("test inductively", count, len(known))
-        more = inductive_accuracies(algorithm, stream, count, batch, settings.seed, watcher, first=len(known))
-        return np.concatenate([known, more])
-
-    alone = _optional(f"inductive {ranking.declaration.title}", test_inductively, remarks) if transductive else None
+    # What a learner does is not measured with each query on its own.
+    tests_alone = transductive and ranked is ranking
+    known_alone = earlier.alone if earlier and earlier.alone is not None else np.empty(0)
+    alone = (
+        _optional(
+            f"inductive {ranking.declaration.title}",
+            lambda: _tested_alone(algorithm, stream, settings, batch, watcher, known_alone),
+            remarks,
+        )
+        if tests_alone
+        else None
+    )
     # The queries of a method that is not transductive are alone anyway.
     inductive_accuracy = None if transductive else primary
     if alone is not None:
         inductive_accuracy = estimate_of_mean(alone, DataIntervals(groups[: len(alone)]))
-    worst = int((ranking.declaration.sign * values).argmin())
+    worst = int((ranked.declaration.sign * values).argmin())
     timed = latencies(algorithm, stream, settings.seed, device, episodes)
     return Outcome(
-        ranked_by=ranking.name,
+        ranked_by=ranked.name,
         metrics=metrics,
         declarations={measure.name: measure.declaration for measure in measures},
         temperature=temperature,
@@ -253,7 +260,20 @@ def test(
         remarks=remarks,
         pretrained_on=algorithm.backbone.pretrained_on,
         chance=float(stream.chances(0, episodes).mean()) if classified else None,
+        costs=rolled.costs(),
     )
+
+
+def _tested_alone(
+    algorithm: Algorithm, stream: Stream, settings: Testing, batch: BatchSize, watcher: Watcher, known: Floats
+) -> Floats:
+    """Return the metric of answers where each query is predicted on its own, of known and further episodes."""
+    count = settings.inductive_episodes
+    if len(known) >= count:
+        return known
+    watcher.phase("test inductively", count, len(known))
+    more = inductive_accuracies(algorithm, stream, count, batch, settings.seed, watcher, first=len(known))
+    return np.concatenate([known, more])
 
 
 def _controlled(algorithm: Algorithm, stream: Stream, seed: int, batch: BatchSize, watcher: Watcher) -> bool:

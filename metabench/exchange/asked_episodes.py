@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from metabench.api import EpisodeSource
 from metabench.data.episodes_files import read_episodes_file, shape_of
 from metabench.data.sampler import EpisodeShape
 from metabench.errors import UsageError, shown
@@ -53,7 +52,7 @@ def episodes_of_dataset(
     """
     name = absolute(dataset, Path.cwd()) if is_local(dataset) else dataset
     built = plugins.build_dataset(name, params)
-    makes_episodes = isinstance(built, EpisodeSource)
+    makes_episodes = built.makes_episodes
     least = {"way": (way, 2), "shot": (shot, 1), "queries": (queries, 1), "seed": (seed, 0)}
     for setting, (value, smallest) in least.items():
         if value < smallest and not (setting == "way" and makes_episodes):

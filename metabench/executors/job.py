@@ -298,6 +298,7 @@ class TrainingJob:
             train=outcome.train if outcome else None,
             weights=outcome.weights if outcome else None,
             eval=outcome.eval if outcome else None,
+            costs=dict(outcome.costs) if outcome else {},
             flops_per_episode=outcome.flops_per_episode if outcome else None,
             peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
             parameters=outcome.parameters if outcome else None,

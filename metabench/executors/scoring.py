@@ -116,7 +116,7 @@ def _score(record: Record, episodes: EpisodeResults, outputs: Outputs, chosen: S
         StoreError: the outputs are not those of the record.
     """
     kept = len(outputs.values)
-    if not np.array_equal(outputs.values, episodes.figures[record.ranked_by][:kept]):
+    if not np.array_equal(outputs.values, episodes.figures[record.metric_of_answers][:kept]):
         raise StoreError(
             f"the kept outputs of cell {record.cell} are not those of its record: run the suite again with --fresh"
         )

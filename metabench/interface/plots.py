@@ -53,11 +53,11 @@ def plot_training(records: Sequence[Record], ax: Axes | None = None) -> Axes:
     trained = [record for record in records if record.train and record.train.validation]
     if not trained:
         raise UsageError("nothing was validated: there is nothing to plot")
-    axes, metric = _axes(ax), trained[0].ranking
+    axes, metric = _axes(ax), trained[0].declarations[trained[0].metric_of_answers]
     for record in trained:
         assert record.train is not None, "it is trained"
         steps = [point.step for point in record.train.validation]
-        values = [point.value * record.ranking.scale for point in record.train.validation]
+        values = [point.value * metric.scale for point in record.train.validation]
         shape = record.shape
         axes.plot(steps, values, label=f"{record.algorithm} · {shape} · seed {record.seed}")
     axes.set_xlabel("training steps")

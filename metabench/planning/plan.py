@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from metabench.data.class_choice import class_choice
 from metabench.data.order import Order
@@ -470,7 +470,11 @@ def check_split(split: Split | SourceSplit, shape: EpisodeShape, dataset: str, n
     Raises:
         CellFailed: it is too small, or has not what the rule of its classes asks for.
     """
-    if not _has_rows(split):
+    from metabench.api import SourceSplit
+
+    if isinstance(split, SourceSplit):
+        if lacking := split.misfit(shape.shot, shape.queries):
+            raise CellFailed(f"'{dataset}': {lacking}")
         return
     rules = {"one-of-a-group": ("groups", split.groups), "one-family": ("families", split.families)}
     kind, sets = rules.get(shape.sampling or "", ("", ()))
@@ -525,17 +529,14 @@ def most_ways(split: Split, shape: EpisodeShape) -> int:
     return class_choice(shape.sampling, shape.way, len(order.names), order.groups, order.families).most
 
 
-def _has_rows(split: Split | SourceSplit) -> TypeGuard[Split]:
-    """Return whether episodes are drawn from classes; a source makes as many points as are asked for."""
-    from metabench.api import Split
-
-    return isinstance(split, Split)
-
-
 def fits(shape: EpisodeShape, splits: Mapping[str, Split | SourceSplit]) -> bool:
     """Return whether loaded data have enough classes and images for validation episodes of a shape."""
+    from metabench.api import SourceSplit
+
     split = splits["val"]
-    return not _has_rows(split) or most_ways(split, shape) >= shape.least_way
+    if isinstance(split, SourceSplit):
+        return not split.misfit(shape.shot, shape.queries)
+    return most_ways(split, shape) >= shape.least_way
 
 
 @dataclass(frozen=True)

@@ -173,10 +173,8 @@ class Targets:
         """Return the kind of tasks of a dataset: ``"classification"``, or ``"regression"`` of a source."""
 
         def kind() -> TaskKind:
-            from metabench.api import EpisodeSource
-
             found = self._plugins.dataset_class(dataset.name)
-            return "regression" if issubclass(found, EpisodeSource) else "classification"
+            return "regression" if found.makes_episodes else "classification"
 
         return self._asked(("datasets", dataset.label), kind, otherwise="classification")
 

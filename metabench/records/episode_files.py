@@ -60,7 +60,9 @@ def read_episodes(
                 for name, estimate in record.metrics.items()
                 if estimate is not None and (metrics is None or name in metrics)
             }
-            wanted = groups and record.task == "classification" and record.way > 0
+            # A regression has groups where its source has a number of tasks.
+            grouped = record.way > 0 if record.task == "classification" else "groups.npy" in file.namelist()
+            wanted = groups and grouped
             members = _array(file, "groups", np.int64, (n, record.way)) if wanted else np.empty((n, 0), np.int64)
             alone_values = None
             if record.transductive and alone is not None and "alone.npy" in file.namelist():

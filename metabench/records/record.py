@@ -35,6 +35,9 @@ SCHEMA_VERSION = 3
 #: Parts of a cell's identity that other code looks into.
 _NESTED = ("dataset", "test")
 
+#: The metric of answers that ranks, by kind of task.
+_OF_ANSWERS: Mapping[TaskKind, str] = {"classification": "accuracy", "regression": "mse"}
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -233,9 +236,10 @@ class Record(Part):
             if estimate and not self.declarations[name].admits(estimate.value, estimate.value):
                 raise ValueError(f"metrics.{name} of {estimate.value:g} is not {self.declarations[name].bounds}")
         if self.train and self.ranked_by in self.declarations:
+            declared = self.declarations[self.metric_of_answers]
             for point in self.train.validation:
-                if not self.ranking.admits(point.value, point.value):
-                    raise ValueError(f"a validation of {point.value:g} is not {self.ranking.bounds}")
+                if not declared.admits(point.value, point.value):
+                    raise ValueError(f"a validation of {point.value:g} is not {declared.bounds}")
         alone = self.inductive_accuracy
         if self.transductive is False and alone is not None and alone != self.primary:
             raise ValueError(f"inductive_accuracy is not {self.ranked_by}, although the method is not transductive")
@@ -267,6 +271,15 @@ class Record(Part):
         if metric == self.ranked_by:
             return self
         return self.model_copy(update={"ranked_by": metric, "inductive_accuracy": None})
+
+    @property
+    def metric_of_answers(self) -> str:
+        """Return the name of the metric of validation and kept outputs, also where rollouts rank.
+
+        Records of an engine with metrics of its own lack it: their validation is of the metric that ranks.
+        """
+        of_answers = _OF_ANSWERS[self.task]
+        return of_answers if of_answers in self.declarations else self.ranked_by
 
     @property
     def ranking(self) -> Declaration:

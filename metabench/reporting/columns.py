@@ -246,7 +246,7 @@ VALIDATION = Column(
 VALIDATION_OF_NUMBERS = replace(
     VALIDATION,
     title="val",
-    legend="val: the metric that ranks, in validation of the tested weights; choose methods and parameters by it",
+    legend="val: the metric that ranks (of a regression, its error) in validation of the tested weights; choose by it",
 )
 
 

@@ -32,13 +32,11 @@ def validation_of(row: Row) -> float | None:
 
 
 def validated_by(row: Row) -> Declaration:
-    """Return the declaration of the metric of the validation: the one that ranks by default.
-
-    Records of an engine with metrics of its own lack it: their validation is of the metric that ranks.
-    """
-    default = OF_TASK[row.records[0].task][0]
-    is_own = bool(row.finished) and default.name not in row.finished[0].declarations
-    return row.metric if is_own else default.declaration
+    """Return the declaration of the metric of the validation."""
+    if not row.finished:
+        return OF_TASK[row.records[0].task][0].declaration
+    record = row.finished[0]
+    return record.declarations[record.metric_of_answers]
 
 
 def metric_of(row: Row, name: str) -> tuple[float, float] | None:

@@ -56,7 +56,7 @@ def contradictions(store: Store, record: Record, measures: Mapping[str, Measure]
         estimate = estimate_of_mean(alone, DataIntervals(results.groups[: len(alone)]))
         found += _unlike("inductive_accuracy", record.inductive_accuracy, estimate)
     if outputs is not None:
-        values = results.figures[record.ranked_by][: len(outputs.values)]
+        values = results.figures[record.metric_of_answers][: len(outputs.values)]
         if not np.array_equal(outputs.values, values):
             found.append(f"outputs/{record.cell}.npz has other values than cells/{record.cell}.npz")
     return found

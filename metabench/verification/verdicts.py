@@ -40,8 +40,7 @@ class CellVerdict:
         """Return a one-line description for people."""
         record = self.record
         source = f"{record.trained_on} → " if record.trained_on else ""
-        shape = "varying ways and shots" if record.way == 0 else f"{record.way}-way {record.shot}-shot"
-        parts = [record.algorithm, f"{source}{record.dataset}", record.backbone, shape, f"seed {record.seed}"]
+        parts = [record.algorithm, f"{source}{record.dataset}", record.backbone, record.shape, f"seed {record.seed}"]
         return " · ".join([*parts, *(["confirmation"] if record.confirms else [])])
 
 

@@ -10,6 +10,7 @@ from metabench.analysis.costs import Cost, by_machine, compute_seconds, latency,
 from metabench.analysis.standings import Row, Table
 from metabench.records.record import Record
 from metabench.records.runs import Runs
+from metabench.reporting.figures import validated_by
 from metabench.reporting.report.calibration_plots import reliability_plots
 from metabench.reporting.report.drawing import (
     GREY,
@@ -101,7 +102,7 @@ def _pareto(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[floa
 
 def _learning_curves(rows: Sequence[Row], methods: str, styles: Styles) -> list[Plot]:
     """Return the plot of the validations of all seeds; none where nothing was validated."""
-    metric = rows[0].metric
+    metric = validated_by(rows[0])
     axis = "training episodes, or images"
     plot = empty_figure(axis, metric.heading)
     words, seeds = [], 1

@@ -1,0 +1,1 @@
+"""Few-shot imitation: demonstrations as episodes, tested by rollouts."""
