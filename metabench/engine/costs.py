@@ -52,7 +52,8 @@ def flops(algorithm: Algorithm, stream: Stream, seed: int) -> int:
 def _flops_of(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
-    return counter.get_total_flops()
+    total: int = counter.get_total_flops()
+    return total
 
 
 def _one_image(stream: Stream) -> Tensor:
