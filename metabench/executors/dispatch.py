@@ -53,9 +53,9 @@ class Dispatch:
     ) -> None:
         self._executor, self._options, self._output = executor_of(options), options, output
         self._started, self._retried = started, retried
-        self._queue = list(jobs)
+        self._queue = {job.key: job for job in jobs}
         self._running: dict[str, Running] = {}
-        self._again: list[Running] = []
+        self._again: dict[str, Running] = {}
         self._stop_at: float | None = None
         self._failure: MetabenchError | None = None
         slots = self._executor.slots(jobs[0].needs) if jobs else 1
@@ -153,7 +153,7 @@ class Dispatch:
 
     def _adopt(self) -> None:
         """Take up jobs that an earlier driver has submitted, and that still run; never submit them twice."""
-        for job in list(self._queue):
+        for job in list(self._queue.values()):
             folder = JobFolder.of(self._output, job.key)
             submitted, handle, claim = folder.submitted(), folder.handle(), folder.claim()
             if submitted is None:
@@ -168,15 +168,13 @@ class Dispatch:
             if handle is None and (claim is None or claim.is_dead):
                 folder.remove()
                 continue
-            self._queue.remove(job)
+            del self._queue[job.key]
             self._running[job.key] = Running(job, folder, self._started(job))
             self._running[job.key].adopt(submitted, handle, claim)
 
     def _submit(self) -> None:
         """Submit the jobs that may start now, in order."""
-        starting: list[Running] = []
-        while (running := self._next(starting)) is not None:
-            starting.append(running)
+        starting = list(self._startable())
         if not starting:
             return
         handles = self._executor.submit([self._ticket(running) for running in starting])
@@ -185,26 +183,24 @@ class Dispatch:
             running.folder.write_handle(handle)
             self._running[running.job.key] = running
 
-    def _next(self, starting: Sequence[Running]) -> Running | None:
-        """Return the next job that may start; None if none may."""
-        candidates = [*(running.job for running in self._again), *self._queue]
-        unfinished = {*self._running, *(job.key for job in candidates), *(running.job.key for running in starting)}
-        ready = [job for job in candidates if unfinished.isdisjoint(job.after)]
-        if not ready:
-            return None
-        slots = self._executor.slots(ready[0].needs)
-        if slots is not None and len(self._running) + len(starting) >= slots:
-            return None
-        for running in self._again:
-            if running.job is ready[0]:
-                self._again.remove(running)
-                return running
-        begun = (self._begun(job) for job in ready)
-        return next((running for running in begun if running is not None), None)
+    def _startable(self) -> Iterator[Running]:
+        """Yield the jobs that may start now, in order; they leave their queue."""
+        unfinished = {*self._running, *self._again, *self._queue}
+        taken = len(self._running)
+        for job in [*(running.job for running in self._again.values()), *self._queue.values()]:
+            if not unfinished.isdisjoint(job.after):
+                continue
+            slots = self._executor.slots(job.needs)
+            if slots is not None and taken >= slots:
+                return
+            running = self._again.pop(job.key, None) or self._begun(job)
+            if running is not None:
+                taken += 1
+                yield running
 
     def _begun(self, job: Job) -> Running | None:
         """Return a job of the queue as it starts; None if another process has it."""
-        self._queue.remove(job)
+        del self._queue[job.key]
         return Running(job, JobFolder.of(self._output, job.key), self._started(job))
 
     def _ticket(self, running: Running) -> Ticket:
@@ -355,9 +351,9 @@ class Dispatch:
 
     def _try_again(self, running: Running) -> None:
         running.renew()
-        self._again.append(running)
+        self._again[running.job.key] = running
 
     def _leave(self, running: Running) -> None:
         """Leave a job to a later run, which goes on from its checkpoint."""
         self._left(running)
-        self._again.append(running)
+        self._again[running.job.key] = running

@@ -53,14 +53,14 @@ class SharedDispatch(Dispatch):
             return
         for record in self._sharing.look():
             yield CellElsewhere(record)
-        self._queue = self._sharing.remaining(self._queue)
-        self._sharing.waits_for([] if self._running or self._again else self._queue)
+        remaining = self._sharing.remaining(list(self._queue.values()))
+        self._queue = {job.key: job for job in remaining}
+        self._sharing.waits_for([] if self._running or self._again else remaining)
 
     def _begun(self, job: Job) -> Running | None:
         mine = self._sharing.take(job)
         if mine is None:
             return None
-        self._queue[self._queue.index(job)] = mine
         running = super()._begun(mine)
         if running is not None:
             running.go_on()
@@ -74,7 +74,7 @@ class SharedDispatch(Dispatch):
         if running.handle is not None:  # another process has taken this one for dead, while it was stopped
             self._executor.cancel([running.handle])
         del self._running[running.job.key]
-        self._queue.append(running.job)
+        self._queue[running.job.key] = running.job
 
     def _conclude(self) -> None:
         """Leave the folder of the jobs to the others."""
