@@ -29,7 +29,7 @@ from metabench.planning.cells import content_hash
 from metabench.planning.suite import Gate, SuiteFile, validated, with_profile
 from metabench.planning.time_limits import Duration, Limits
 from metabench.records.machines import Machine
-from metabench.records.measured import Declaration, EngineCost, Estimate
+from metabench.records.measured import Declaration, EngineCost, Estimate, Place
 from metabench.records.record import Data, EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.registry.configs import first_problem
@@ -56,6 +56,7 @@ __all__ = [
     "Machine",
     "MetabenchError",
     "Packing",
+    "Place",
     "Plan",
     "PluginManager",
     "Problem",

@@ -10,8 +10,26 @@ from pydantic import Field
 from metabench.records.values import ROUNDING, Cost, Count, Line, Part, Share, Text, Width
 
 
+class Place(Part):
+    """The place of a metric on a curve, which the report draws, e.g. of a return after each round of adaptation.
+
+    Attributes:
+        curve: what all metrics of the curve measure, e.g. ``"return"``.
+        axis: what they are drawn against, e.g. ``"rounds of adaptation"``.
+        at: place on the axis.
+    """
+
+    curve: Line
+    axis: Line
+    at: float
+
+
 class Declaration(Part):
-    """What tables, plots and gates need to know of a metric; see `metabench.specs.MetricSpec`."""
+    """What tables, plots and gates need to know of a metric; see `metabench.specs.MetricSpec`.
+
+    Attributes:
+        place: place of the metric on a curve; None of a metric that stands alone.
+    """
 
     title: Line
     better: Literal["high", "low"] = "high"
@@ -20,6 +38,7 @@ class Declaration(Part):
     lowest: float | None = None
     highest: float | None = None
     summary: Line = ""
+    place: Place | None = None
 
     @property
     def heading(self) -> str:

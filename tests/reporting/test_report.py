@@ -16,6 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from metabench.cli import main
 from metabench.engine.pictures import episode_png
+from metabench.records.measured import Declaration, Estimate, Place
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
@@ -165,6 +166,41 @@ def test_methods_are_plotted_against_the_classes_of_their_training(
         ["protonet", [5, 10]],
     ]
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+def test_metrics_with_places_on_a_curve_are_plotted_as_lines(
+    report: Report, make_record: Make, page: Callable[[Path], webdriver.Chrome]
+) -> None:
+    names = ["accuracy_0", "accuracy_1", "accuracy"]
+    places = [Place(curve="accuracy", axis="rounds of adaptation", at=at) for at in range(3)]
+
+    def adapted(i: int, name: str, *shares: float) -> Record:
+        estimates = [Estimate(value=share, ci95=0.01, std=0.1, episodes=100) for share in shares]
+        return make_record(
+            algorithm=name,
+            cell=f"{i:016}",
+            metrics=dict(zip(names, estimates, strict=True)),
+            declarations={
+                name: Declaration(title=name, unit="%", scale=100, place=place)
+                for name, place in zip(names, places, strict=True)
+            },
+        )
+
+    browser = page(report(adapted(1, "maml", 0.25, 0.5, 0.75), adapted(2, "random", 0.25, 0.25, 0.375)))
+    assert (
+        "Accuracy against rounds of adaptation, ± half its 95 % interval over episodes"
+        in browser.find_element(By.TAG_NAME, "main").text
+    )
+    drawn = browser.execute_script(
+        """
+        const plots = Bokeh.documents[0].roots().filter((plot) => plot.below[0].axis_label === "rounds of adaptation");
+        const lines = plots[0].renderers.filter((renderer) => renderer.glyph.type === "Line");
+        const rounded = (value) => Math.round(value * 1000) / 1000;
+        const points = (line) => ["x", "y"].map((axis) => [...line.data_source.get(axis)].map(rounded));
+        return [plots.length, ...lines.map((line) => [line.name, ...points(line)])];
+        """
+    )
+    assert drawn == [1, ["maml", [0, 1, 2], [25, 50, 75]], ["random", [0, 1, 2], [25, 25, 37.5]]]
 
 
 def test_a_name_that_looks_like_tex_fetches_nothing(

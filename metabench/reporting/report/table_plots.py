@@ -12,6 +12,7 @@ from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.reporting.figures import validated_by
 from metabench.reporting.report.calibration_plots import reliability_plots
+from metabench.reporting.report.curve_plots import curve_plots
 from metabench.reporting.report.drawing import (
     GREY,
     METHODS,
@@ -52,6 +53,7 @@ def table_plots(table: Table, runs: Runs, styles: Styles) -> list[Plot]:
     costs = [plot for axis, cost in _costs(rows) if (plot := _against_cost(rows, axis, cost, methods, styles))]
     return [
         *costs,
+        *curve_plots(best, methods, styles),
         *limit_plots(rows, styles),
         *_learning_curves(best, methods, styles),
         _distributions(best, methods, styles),

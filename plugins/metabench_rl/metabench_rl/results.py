@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabench.contracts import Declaration, EngineCost, estimate
+from metabench.contracts import Declaration, EngineCost, Place, estimate
 from metabench.jobs import EvalMetrics, Latency, TrainMetrics, Usage, Used, Validation, percentiles_ms
 from metabench_rl.api import Algorithm
 from metabench_rl.cells import Cell
@@ -101,10 +101,11 @@ def _declared(metric: str, number: int, last: int) -> Declaration:
         title, when = f"{metric} before", "before any adaptation"
     else:
         title, when = f"{metric} after {number}", f"after round {number} of adaptation"
+    place = Place(curve=metric, axis="rounds of adaptation", at=number)
     if metric == "success":
         summary = f"share of the test episodes that reach the goal at any step, {when}"
-        return Declaration(title=title, unit="%", scale=100.0, lowest=0.0, highest=1.0, summary=summary)
-    return Declaration(title=title, summary=f"sum of the rewards of a test episode, {when}")
+        return Declaration(title=title, unit="%", scale=100.0, lowest=0.0, highest=1.0, summary=summary, place=place)
+    return Declaration(title=title, summary=f"sum of the rewards of a test episode, {when}", place=place)
 
 
 def _training(progress: Progress, algorithm: Algorithm) -> TrainMetrics:
