@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel
 from torch import Tensor, nn, optim
 
@@ -141,6 +143,17 @@ class TaskFamily(Protocol):
 
     def expert(self, tasks: Tasks) -> Policy:
         """Return a policy that knows the goals."""
+
+    def frames(self, tasks: Tasks, actions: Tensor) -> Sequence[npt.NDArray[np.uint8]]:
+        """Return pictures of an episode whose actions are taken again, for an animation.
+
+        Args:
+            tasks: one task.
+            actions: [1, 1, H, A] actions.
+
+        Returns:
+            [height, width, 3] pictures of equal size; none where nothing is rendered.
+        """
 
 
 @dataclass(frozen=True)

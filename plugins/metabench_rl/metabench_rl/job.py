@@ -35,12 +35,13 @@ from metabench.jobs import (
     load,
     seed_generators,
 )
+from metabench_rl.api import TaskFamily
 from metabench_rl.cells import UNRANKED, Cell
 from metabench_rl.families import make_algorithm, make_family
-from metabench_rl.pictures import CAPTION, picture
+from metabench_rl.pictures import Picture, picture
 from metabench_rl.results import Result, measure
 from metabench_rl.simulator import Simulator
-from metabench_rl.testing import action_seconds, task_seconds, test
+from metabench_rl.testing import Tested, action_seconds, task_seconds, test
 from metabench_rl.training import train
 
 
@@ -117,7 +118,8 @@ class Job:
             yield Attempt(self.record(reason, load_start=begun), traceback=traceback.format_exc())
         else:
             figures = EpisodeResults(result.figures, result.groups)
-            yield Attempt(self.record(result=result, load_start=begun), figures, result.picture)
+            png = result.picture.png if result.picture else None
+            yield Attempt(self.record(result=result, load_start=begun), figures, png)
         TrainingFiles(self.store.path, self.key).drop_checkpoint()
 
     def _result(self, watcher: Watcher) -> Result:
@@ -152,7 +154,7 @@ class Job:
             used=used,
             task_seconds=task_seconds(algorithm, family, cell),
             action_seconds=action_seconds(algorithm, family),
-            picture=picture(tested),
+            picture=_picture(tested, family),
         )
 
     def record(
@@ -183,7 +185,7 @@ class Job:
             task="regression",
             floor=cell.algorithm in UNRANKED,
             every_seed=cell.every_seed,
-            pictured=CAPTION if result and result.picture else "",
+            pictured=result.picture.caption if result and result.picture else "",
             **(result.fields if result else {"ranked_by": "return"}),
             device=str(self.machine),
             machine=self.machine,
@@ -200,3 +202,11 @@ class Job:
         identity, cell = self.cell.identity, self.cell
         family = {"name": cell.family, "horizon": cell.tasks.horizon, "data": self.origin["dataset_fingerprint"]}
         return content_hash({"tasks": family, "adapt": identity["adapt"], "test": identity["test"]})
+
+
+def _picture(tested: Tested, family: TaskFamily) -> Picture | str | None:
+    """Return a picture of a test, or why it could not be drawn: a renderer may raise anything, and is not the test."""
+    try:
+        return picture(tested, family)
+    except Exception as error:
+        return in_one_line(error)

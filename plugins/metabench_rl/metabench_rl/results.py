@@ -13,6 +13,7 @@ from metabench.contracts import Declaration, EngineCost, Place, estimate
 from metabench.jobs import EvalMetrics, Latency, TrainMetrics, Usage, Used, Validation, percentiles_ms
 from metabench_rl.api import Algorithm
 from metabench_rl.cells import Cell
+from metabench_rl.pictures import Picture
 from metabench_rl.progress import Progress
 from metabench_rl.simulator import Simulator
 from metabench_rl.testing import Tested
@@ -26,13 +27,13 @@ class Result:
         fields: the fields of its record.
         figures: by metric, [n] values of the test tasks.
         groups: [n, 0]: tasks have no classes.
-        picture: a PNG file; None without one.
+        picture: a picture of the test; None without one.
     """
 
     fields: Mapping[str, Any]
     figures: Mapping[str, npt.NDArray[np.float64]]
     groups: npt.NDArray[np.int64]
-    picture: bytes | None
+    picture: Picture | None
 
 
 def measure(
@@ -46,7 +47,7 @@ def measure(
     used: Used,
     task_seconds: Sequence[float],
     action_seconds: Sequence[float],
-    picture: bytes | None,
+    picture: Picture | str | None,
 ) -> Result:
     """Return the results of a test.
 
@@ -60,7 +61,7 @@ def measure(
         used: what the test has used.
         task_seconds: seconds of single tasks, one after the other.
         action_seconds: seconds of single actions.
-        picture: a PNG file; None without one.
+        picture: a picture of the test, or why it could not be drawn; None without one.
     """
     last = cell.adapt.rounds
     figures = {_name(metric, number, last): values for (metric, number), values in tested.figures.items()}
@@ -70,6 +71,9 @@ def measure(
     remarks = [f"actions of the test: {cell.eval.actions}, {cell.eval.episodes} episodes of a task in each round"]
     if algorithm.sees_goals:
         remarks.append("an oracle, which sees the goals")
+    if isinstance(picture, str):
+        remarks.append(f"not drawn: the picture ({picture})")
+        picture = None
     parameters = sum(parameter.numel() for parameter in algorithm.parameters())
     latency = Latency(**percentiles_ms(list(task_seconds)))
     fields = {

@@ -7,12 +7,14 @@ environment's own distribution, as many as are asked for, from a seed of split a
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ from metabench_rl.api import Act, Metric, Seen, Size, Split, Step, Tasks
 _GOAL = 3
 #: Most steps of an episode: the environment refuses more.
 _LONGEST = 500
+#: Width and height of a picture in pixels, and the steps between two.
+_PICTURE, _STEPS_A_PICTURE = (240, 180), 4
 
 
 class ML1:
@@ -87,6 +91,28 @@ class ML1:
         robots.reset()
         policies = [ENV_POLICY_MAP[self._name]() for _ in tasks.numbers]
         return Expert(policies, [simulator._target_pos.copy() for simulator in robots.simulators])
+
+    def frames(self, tasks: Tasks, actions: Tensor) -> Sequence[npt.NDArray[np.uint8]]:
+        """See `metabench_rl.api.TaskFamily`; nothing without the variable ``MUJOCO_GL``, by which MuJoCo renders.
+
+        MuJoCo would try a window first, and software needs a third of a second a picture: who wants it says so.
+        """
+        if not os.environ.get("MUJOCO_GL"):
+            return ()
+        width, height = _PICTURE
+        simulator = self._class(render_mode="rgb_array", camera_name="corner2", width=width, height=height)
+        try:
+            self._set(simulator, tasks.goals[0])
+            simulator.reset()
+            frames = [simulator.render()]
+            for step, action in enumerate(actions[0, 0].clamp(-1, 1).double().numpy(), start=1):
+                simulator.step(action)
+                if step % _STEPS_A_PICTURE == 0:
+                    frames.append(simulator.render())
+        finally:
+            simulator.close()
+        # The cameras of Meta-World hang upside down.
+        return [np.ascontiguousarray(frame[::-1, ::-1]) for frame in frames]
 
     def _drawn(self, seed: int) -> Any:
         """Return the random vector of a task: its goal, and the places of objects, as the environment accepts them."""

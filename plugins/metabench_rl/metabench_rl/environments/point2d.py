@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -57,6 +59,10 @@ class Point2D:
     def expert(self, tasks: Tasks) -> Straight:
         """See `metabench_rl.api.TaskFamily`."""
         return Straight(tasks.goals)
+
+    def frames(self, tasks: Tasks, actions: Tensor) -> Sequence[npt.NDArray[np.uint8]]:
+        """Return nothing: paths in the plane say more than an animation."""
+        return ()
 
 
 class Navigation:
