@@ -30,7 +30,7 @@ from metabench.machine.device import choose_device
 from metabench.machine.memory import BatchSize
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
 SUITE = """\

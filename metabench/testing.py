@@ -57,7 +57,7 @@ from metabench.machine.memory import BatchSize
 from metabench.machine.reproducible import deterministic
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
 __all__ = [

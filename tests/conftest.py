@@ -14,7 +14,8 @@ import pytest
 from metabench.data.packing import DataRoots, load_pack
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import Suite, SuiteFile, read_suite, resolve
+from metabench.planning.suite import Suite
+from metabench.planning.suite_file import SuiteFile, read_suite, resolve
 from metabench.records.record import EpisodeResults, Record
 from metabench.registry.manager import PluginManager
 

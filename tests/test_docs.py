@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from metabench.cli import cli
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry import hookspecs

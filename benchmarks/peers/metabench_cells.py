@@ -18,7 +18,7 @@ from metabench.engine.trial import set_batchings
 from metabench.machine.device import choose_device
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.registry.manager import PluginManager
 
 

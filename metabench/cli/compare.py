@@ -111,7 +111,7 @@ def _stored_gate(folder: Path) -> Gate | None:
         StoreError: the suite is no regular file.
         SuiteError: the suite or its limits are not valid.
     """
-    from metabench.planning.suite import read_gate, read_suite
+    from metabench.planning.suite_file import read_gate, read_suite
 
     path = folder / "suite.yaml"
     if not os.path.lexists(path):

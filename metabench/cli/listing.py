@@ -78,7 +78,7 @@ def _specs(specs: Mapping[str, Spec], links: bool) -> list[tuple[str, ...]]:
 
 def _version(spec: SuiteSpec) -> str:
     """Return the version of a suite, and what supersedes it, as its file says."""
-    from metabench.planning.suite import read_suite
+    from metabench.planning.suite_file import read_suite
 
     try:
         data = read_suite(spec.path).data

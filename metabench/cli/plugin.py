@@ -154,7 +154,7 @@ def _refuse_options_of_other_kinds(name: str, kind: str) -> None:
 
 def _of_engine(suite: Path, name: str) -> Path:
     """Return the file of a suite, which names the engine."""
-    from metabench.planning.suite import read_suite
+    from metabench.planning.suite_file import read_suite
     from metabench.registry.own import FEW_SHOT
 
     file = read_suite(suite)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from metabench.errors import SuiteError
-from metabench.planning.suite import SuiteFile, read_suite
+from metabench.planning.suite_file import SuiteFile, read_suite
 from metabench.registry.manager import PluginManager
 
 

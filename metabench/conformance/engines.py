@@ -21,7 +21,7 @@ from metabench.conformance.checks import NotConforming
 from metabench.contracts import Attempt, Cell, Console, Job, Plan, Request, RunOptions, Watcher, Work, engine_of
 from metabench.engine.progress import Interrupted
 from metabench.errors import StoreError
-from metabench.planning.suite import read_suite
+from metabench.planning.suite_file import read_suite
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
@@ -34,7 +34,7 @@ import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from pathlib import Path
 from metabench.contracts import Request, engine_of
-from metabench.planning.suite import read_suite
+from metabench.planning.suite_file import read_suite
 from metabench.registry.manager import PluginManager
 if __name__ == "__main__":
     plugins, file = PluginManager.from_environment(), read_suite(Path(sys.argv[2]))

@@ -26,7 +26,8 @@ from metabench.contracts.runs import (
 from metabench.engine.progress import Interrupted, Watcher
 from metabench.errors import MetabenchError, SuiteError, nearest
 from metabench.planning.cells import content_hash
-from metabench.planning.suite import Gate, SuiteFile, validated, with_profile
+from metabench.planning.suite import Gate
+from metabench.planning.suite_file import SuiteFile, validated, with_profile
 from metabench.planning.time_limits import Duration, Limits
 from metabench.records.machines import Machine
 from metabench.records.measured import Declaration, EngineCost, Estimate, Place

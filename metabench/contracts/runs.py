@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from metabench.contracts.executor import Executor, Resources
 from metabench.engine.progress import Watcher
 from metabench.errors import PluginError
-from metabench.planning.suite import Precision, SuiteFile
+from metabench.planning.suite import Precision
+from metabench.planning.suite_file import SuiteFile
 from metabench.records.measured import Estimate
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store

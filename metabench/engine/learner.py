@@ -40,7 +40,7 @@ from metabench.machine.memory import PeakMemory
 from metabench.machine.meter import Meter
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
 from metabench.planning.cells import Cell, Choice, Selection, Snapshot, Training, WeightsFile
-from metabench.planning.plan import check_cell, check_split, fits
+from metabench.planning.fitting import check_cell, check_split, fits
 from metabench.records.record import EpisodeResults
 from metabench.records.stages import Usage
 from metabench.records.trained import Trained, TrainingFiles

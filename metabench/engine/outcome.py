@@ -39,7 +39,7 @@ from metabench.errors import in_one_line
 from metabench.machine.clock import Stopwatch
 from metabench.machine.memory import BatchSize, PeakMemory
 from metabench.planning.cells import Cell, Selection, Testing
-from metabench.planning.plan import fits
+from metabench.planning.fitting import fits
 from metabench.records.measured import ClassAccuracy, Declaration, EngineCost, Estimate, Temperature
 from metabench.records.record import EpisodeResults
 from metabench.records.stages import EvalMetrics, Latency, TrainMetrics, Weights

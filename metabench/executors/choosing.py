@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from metabench.contracts import Executor, ExecutorConfig, RunOptions
 from metabench.errors import PluginError, UsageError, in_one_line
 from metabench.executors.local import Processes, ProcessesConfig
-from metabench.planning.suite import SuiteFile, read_suite
+from metabench.planning.suite_file import SuiteFile, read_suite
 from metabench.registry.configs import first_problem
 from metabench.registry.manager import PluginManager
 from metabench.registry.own import PROCESSES

@@ -15,7 +15,8 @@ from metabench.planning.cells import Cell, Training, sharing_a_training
 from metabench.planning.confirmation import with_confirmations
 from metabench.planning.jobs import Job, make_jobs
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import DatasetEntry, Suite, SuiteFile, resolve
+from metabench.planning.suite import DatasetEntry, Suite
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store
 from metabench.records.trained import TrainingFiles

@@ -18,8 +18,9 @@ from metabench.errors import StoreError
 from metabench.executors.loading import LoadedDataset, load_dataset
 from metabench.executors.origin import training_origin
 from metabench.planning.cells import Cell
-from metabench.planning.plan import datasets_of, make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.fitting import datasets_of
+from metabench.planning.plan import make_plan
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.registry.manager import PluginManager

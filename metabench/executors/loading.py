@@ -12,7 +12,7 @@ from metabench.api import Progress, Rows, SourceSplit, Split
 from metabench.data.packing import DataRoots, LoadedDataset, load_splits
 from metabench.machine.memory import free_memory
 from metabench.planning.cells import Cell, Choice
-from metabench.planning.plan import datasets_of
+from metabench.planning.fitting import datasets_of
 from metabench.registry.manager import PluginManager
 
 #: Share of a GPU's free memory that the images of one split may take; of larger ones, each batch is copied.

@@ -13,8 +13,10 @@ from metabench.engine.progress import Watcher
 from metabench.errors import PluginError
 from metabench.executors.processes import Died, run_job
 from metabench.planning.cells import Cell, Choice
-from metabench.planning.plan import datasets_of, make_plan
-from metabench.planning.suite import Suite, SuiteFile
+from metabench.planning.fitting import datasets_of
+from metabench.planning.plan import make_plan
+from metabench.planning.suite import Suite
+from metabench.planning.suite_file import SuiteFile
 from metabench.planning.targets import Targets
 from metabench.registry.manager import PluginManager
 

@@ -13,7 +13,7 @@ from metabench.engine.subsets import splits_of
 from metabench.errors import CellFailed
 from metabench.executors.loading import LoadedDataset
 from metabench.planning.cells import Cell
-from metabench.planning.plan import classes_left_out, episodes_by_split
+from metabench.planning.fitting import classes_left_out, episodes_by_split
 from metabench.records.record import Data
 
 

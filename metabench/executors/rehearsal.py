@@ -21,7 +21,8 @@ from metabench.executors.pace import Pace, timed
 from metabench.executors.processes import Died, run_job
 from metabench.machine.device import choose_device
 from metabench.planning.cells import Cell, sharing_a_training
-from metabench.planning.suite import Suite, SuiteFile, resolve
+from metabench.planning.suite import Suite
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
 #: Images of an epoch where profiles are compared before any data are loaded: miniImageNet has as many.

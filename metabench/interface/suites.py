@@ -11,7 +11,8 @@ from metabench.interface.selecting import Filters, accepted
 
 if TYPE_CHECKING:  # imported when it runs
     from metabench.interface.results import Run
-    from metabench.planning.suite import Precision, SuiteFile
+    from metabench.planning.suite import Precision
+    from metabench.planning.suite_file import SuiteFile
     from metabench.planning.suite_text import KeyPath
     from metabench.registry.manager import PluginManager
 
@@ -105,7 +106,7 @@ def _suite_file(suite: str | os.PathLike[str] | Mapping[str, Any], plugins: Plug
     """
     from metabench.cli.suites import find_suite
     from metabench.errors import SuiteError, in_one_line
-    from metabench.planning.suite import SuiteFile
+    from metabench.planning.suite_file import SuiteFile
     from metabench.planning.suite_text import Reader, write_suite_text
 
     if not isinstance(suite, Mapping):
@@ -122,7 +123,7 @@ def _suite_file(suite: str | os.PathLike[str] | Mapping[str, Any], plugins: Plug
 
 
 def _places(value: object, path: KeyPath = ()) -> list[tuple[KeyPath, tuple[KeyPath, int]]]:
-    """Return all key paths of a value, without lines, as `metabench.planning.suite.SuiteFile.places`."""
+    """Return all key paths of a value, without lines, as `metabench.planning.suite_file.SuiteFile.places`."""
     inner: Sequence[tuple[Any, object]] = []
     if isinstance(value, Mapping):
         inner = list(value.items())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from metabench.data.episodes_files import EpisodesFile, read_episodes_file, shape_of
 from metabench.data.sampler import EpisodeShape
-from metabench.planning.suite import Suite, SuiteFile
+from metabench.planning.suite import Suite
+from metabench.planning.suite_file import SuiteFile
 from metabench.planning.suite_text import KeyPath
 
 _PLACE = ("eval", "episodes_file")

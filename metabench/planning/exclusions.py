@@ -12,7 +12,8 @@ from metabench.filters import hint, passes, selects
 from metabench.planning.limits import limits_of
 
 if TYPE_CHECKING:  # `suite` imports this module
-    from metabench.planning.suite import Suite, SuiteFile
+    from metabench.planning.suite import Suite
+    from metabench.planning.suite_file import SuiteFile
 
 
 class Exclusion(BaseModel):

@@ -14,7 +14,7 @@ from metabench.planning.suite_text import KeyPath
 from metabench.text import value_text
 
 if TYPE_CHECKING:  # `suite` imports this module
-    from metabench.planning.suite import SuiteFile
+    from metabench.planning.suite_file import SuiteFile
 
 #: Most entries that the grids of a suite make in all; the stored suite, which lists them, stays small enough to read.
 MAX_ENTRIES = 400

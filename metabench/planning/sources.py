@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from metabench.errors import nearest, shown
 
 if TYPE_CHECKING:  # `suite` imports this module
-    from metabench.planning.suite import Suite, SuiteFile
+    from metabench.planning.suite import Suite
+    from metabench.planning.suite_file import SuiteFile
 
 #: The keys of an algorithm that name weights.
 SOURCES = ("weights", "init", "teacher")

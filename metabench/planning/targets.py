@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from metabench.data.validation import check_sizes
 from metabench.errors import DataError, PluginError, PluginExited, in_one_line
 from metabench.files import is_weights_file, sha256_of
-from metabench.planning.suite import AlgorithmEntry, Entry, Suite, SuiteFile
+from metabench.planning.suite import AlgorithmEntry, Entry, Suite
+from metabench.planning.suite_file import SuiteFile
 from metabench.planning.suite_text import KeyPath
 from metabench.registry.configs import InvalidConfig, complete_params, test_time_names
 from metabench.registry.manager import PluginManager

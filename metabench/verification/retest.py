@@ -20,7 +20,7 @@ from metabench.executors.origin import Code, code_of, harness_hash, machine_of
 from metabench.machine.device import choose_device, in_threads
 from metabench.machine.environment import environment
 from metabench.planning.cells import Cell
-from metabench.planning.plan import datasets_of
+from metabench.planning.fitting import datasets_of
 from metabench.records.machines import Machine
 from metabench.records.record import EpisodeResults, Record
 from metabench.records.store import Store

@@ -19,7 +19,7 @@ from metabench.executors.processes import Died, run_jobs
 from metabench.planning.cells import Cell
 from metabench.planning.confirmation import confirmed_by
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.records.store import Store

@@ -13,7 +13,7 @@ from metabench.analysis.standings import Row, make_tables
 from metabench.analysis.stats import DataIntervals, mean_interval
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.records.record import EpisodeResults, Record
 from metabench.registry.manager import PluginManager
 from metabench.specs import PublishedResult

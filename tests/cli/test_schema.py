@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from command_line import SUITE, Command
-from metabench.planning.suite import read_suite
+from metabench.planning.suite_file import read_suite
 from metabench.registry.manager import PluginManager
 
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.yaml"))

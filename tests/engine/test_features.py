@@ -36,7 +36,7 @@ from metabench.machine.clock import Stopwatch
 from metabench.planning.cells import Cell
 from metabench.planning.distortions import Distortion
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, resolve
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 from tiny import CPU, Watching
 

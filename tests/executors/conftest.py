@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from metabench.planning.plan import datasets_of, make_plan
-from metabench.planning.suite import SuiteFile, resolve
+from metabench.planning.fitting import datasets_of
+from metabench.planning.plan import make_plan
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from metabench.executors.loading import LoadedDataset
 from metabench.executors.rehearsal import rehearse
 from metabench.planning.cells import Cell, Training
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import Suite, SuiteFile, resolve
+from metabench.planning.suite import Suite
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 from tiny import CPU, SUITE, Watching
 

@@ -9,7 +9,7 @@ from metabench.errors import MetabenchError
 from metabench.planning.cells import Cell
 from metabench.planning.exclusions import Exclusion
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, read_suite, resolve
+from metabench.planning.suite_file import SuiteFile, read_suite, resolve
 from metabench.planning.suite_text import write_suite_text
 from metabench.registry.manager import PluginManager
 

@@ -10,7 +10,7 @@ from metabench.filters import parse_filters, select
 from metabench.planning.cells import Cell
 from metabench.planning.grids import MAX_ENTRIES
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, read_suite, resolve
+from metabench.planning.suite_file import SuiteFile, read_suite, resolve
 from metabench.planning.suite_text import write_suite_text
 from metabench.registry.manager import PluginManager
 

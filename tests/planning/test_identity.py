@@ -15,7 +15,8 @@ from metabench.data.sampler import EpisodeSampler, EpisodeShape
 from metabench.engine.outcome import Outcome
 from metabench.planning.identity import IDENTITY_VERSION
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import AlgorithmEntry, DatasetEntry, Entry, Suite, SuiteFile, resolve
+from metabench.planning.suite import AlgorithmEntry, DatasetEntry, Entry, Suite
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry.configs import is_class
 from metabench.registry.manager import PluginManager
 

@@ -11,7 +11,7 @@ from metabench.errors import MetabenchError
 from metabench.filters import select
 from metabench.planning.cells import Cell, Snapshot
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, resolve
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.planning.suite_text import write_suite_text
 from metabench.registry.manager import PluginManager
 

@@ -14,8 +14,9 @@ from metabench.data.sampler import EpisodeShape
 from metabench.errors import CellFailed, DataError, MetabenchError, UsageError
 from metabench.filters import select
 from metabench.planning.cells import Cell
-from metabench.planning.plan import check_cell, make_plan
-from metabench.planning.suite import SuiteFile, resolve
+from metabench.planning.fitting import check_cell
+from metabench.planning.plan import make_plan
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
 Read = Callable[[str], SuiteFile]

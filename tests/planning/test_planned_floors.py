@@ -8,7 +8,7 @@ import pytest
 
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, resolve
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry.manager import PluginManager
 
 Plan = Callable[[str], list[Cell]]

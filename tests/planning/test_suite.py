@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from metabench.errors import SuiteError
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import Suite, SuiteFile, read_suite, resolve
+from metabench.planning.suite import Suite
+from metabench.planning.suite_file import SuiteFile, read_suite, resolve
 from metabench.planning.suite_text import write_suite_text
 from metabench.registry.manager import PluginManager
 

@@ -15,7 +15,7 @@ from command_line import Command
 from metabench.data.packing import DataRoots
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import read_suite, resolve
+from metabench.planning.suite_file import read_suite, resolve
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 from metabench_plugins.raw.dataset import PublishedDataset

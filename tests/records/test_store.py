@@ -17,7 +17,7 @@ from metabench.errors import StoreError
 from metabench.files import atomic_file
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, resolve
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.records.machines import Machine
 from metabench.records.record import SCHEMA_VERSION, EpisodeResults, Record
 from metabench.records.runs import Runs

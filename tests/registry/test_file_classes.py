@@ -10,7 +10,7 @@ import pytest
 from metabench.errors import PluginError, SuiteError
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, read_suite, resolve
+from metabench.planning.suite_file import SuiteFile, read_suite, resolve
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
 

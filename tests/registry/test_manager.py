@@ -13,7 +13,7 @@ import pytest
 
 from metabench.errors import MetabenchError, PluginError, SuiteError
 from metabench.planning.plan import make_plan
-from metabench.planning.suite import SuiteFile, resolve
+from metabench.planning.suite_file import SuiteFile, resolve
 from metabench.registry import hookspecs
 from metabench.registry.manager import PluginManager
 

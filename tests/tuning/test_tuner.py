@@ -15,7 +15,7 @@ from metabench.contracts import Interrupted, Request, RunOptions
 from metabench.errors import StoreError, UsageError
 from metabench.executors.driver import run_work
 from metabench.executors.few_shot import FewShot, FewShotPlan
-from metabench.planning.suite import SuiteFile, read_suite, resolve
+from metabench.planning.suite_file import SuiteFile, read_suite, resolve
 from metabench.records.record import Record
 from metabench.records.store import Store
 from metabench.registry.manager import PluginManager
