@@ -82,14 +82,20 @@ class MAML(Learner):
 
     def wrap(self, classifier: Classifier) -> nn.Module:
         """See `Learner.wrap`."""
-        return l2l.algorithms.MAML(classifier, lr=self.config.inner_lr)
+        return l2l.algorithms.MAML(classifier, lr=self.config.inner_lr, allow_nograd=True)  # the backbone may be frozen
 
 
 class MetaSGD(Learner):
     """Learn initial weights, and a learning rate for each number (Li et al. 2017)."""
 
     def wrap(self, classifier: Classifier) -> nn.Module:
-        """See `Learner.wrap`."""
+        """See `Learner.wrap`; it asks each weight for a gradient.
+
+        Raises:
+            Unfit: the backbone is frozen.
+        """
+        if not all(weight.requires_grad for weight in classifier.parameters()):
+            raise Unfit("learn2learn's Meta-SGD adapts every weight, and the backbone is frozen")
         return l2l.algorithms.MetaSGD(classifier, lr=self.config.inner_lr)
 
 
@@ -99,4 +105,4 @@ class Kronecker(Learner):
     def wrap(self, classifier: Classifier) -> nn.Module:
         """See `Learner.wrap`."""
         transform = l2l.optim.KroneckerTransform(l2l.nn.KroneckerLinear)
-        return l2l.algorithms.GBML(classifier, transform, lr=self.config.inner_lr)
+        return l2l.algorithms.GBML(classifier, transform, lr=self.config.inner_lr, allow_nograd=True)
