@@ -24,6 +24,7 @@ class Inspection:
         remarks: oddities that do not prevent a run.
         suites: names of installed suites that read the files.
         new_suite: content of a suite for the files; empty if there is none.
+        noun: an example of a class; ``images`` above are of it.
     """
 
     form: str
@@ -38,3 +39,4 @@ class Inspection:
     remarks: Sequence[str] = ()
     suites: Sequence[str] = ()
     new_suite: str = ""
+    noun: str = "image"

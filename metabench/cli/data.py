@@ -143,7 +143,7 @@ def import_dataset(name: str, path: Path) -> None:
 @data.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def inspect(path: Path) -> None:
-    """Say what is in PATH, a folder, archive or list of images, and which suite fits.
+    """Say what is in PATH, images or vectors in a folder or file, and which suite fits.
 
     Every image is decoded; nothing is written.
     """
@@ -161,7 +161,7 @@ def inspect(path: Path) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), help="The new file. Default: NAME.yaml in this folder.")
 def new_suite(path: Path, output: Path | None) -> None:
-    """Write a suite that runs on PATH, a folder, archive or list of images.
+    """Write a suite that runs on PATH, images or vectors in a folder or file.
 
     Ways, shots and queries fit the classes found. No file is overwritten.
     """

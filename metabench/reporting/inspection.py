@@ -44,15 +44,15 @@ def inspection_text(name: str, found: Inspection, width: int, encoding: str) -> 
     lines = [
         *_titled("read by", f"{name}: {found.form}", width),
         *_titled("params", params, width),
-        *_titled("classes", f"{len(counts)}{_spread(list(counts), 'image')}", width),
-        *_titled("images", f"{sum(counts)}", width),
+        *_titled("classes", f"{len(counts)}{_spread(list(counts), found.noun)}", width),
+        *_titled(f"{found.noun}s", f"{sum(counts)}", width),
         *(_titled("sizes", _sizes(found.sizes), width) if found.sizes else []),
         *(_titled("modes", _frequencies(found.modes), width) if found.modes else []),
     ]
     for split, classes in found.splits.items():
         of_split = list(classes.values())
-        lines += _titled(split, f"{_count(len(of_split), 'class')}{_spread(of_split, 'image')}", width)
-    lines += ["", "images of a class", *_histogram(list(counts), width)] if len(set(counts)) > 1 else []
+        lines += _titled(split, f"{_count(len(of_split), 'class')}{_spread(of_split, found.noun)}", width)
+    lines += ["", f"{found.noun}s of a class", *_histogram(list(counts), width)] if len(set(counts)) > 1 else []
     duplicates = [" = ".join(group) for group in found.duplicates]
     for title, entries in (
         ("equal images", duplicates),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,6 +14,7 @@ from command_line import Command, Distributions, assert_refused, everything_belo
 from metabench.api import Inspection
 from metabench.reporting.inspection import inspection_text
 from picture_files import bomb, class_files, encoded, noise, picture, write_files
+from vector_files import KINDS, write_vectors
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_latencies")
 
@@ -254,3 +256,46 @@ def test_images_that_cannot_run_give_no_suite(metabench: Command) -> None:
     before = everything_below(Path())
     assert_refused(metabench("data", "new-suite", "photos"), ["no suite is written", "remove the copies"])
     assert everything_below(Path()) == before
+
+
+# ------------------------------------------------------------------------------------------------- vectors
+
+
+def written_vectors(name: str, labels: Sequence[str], **parts: Any) -> None:
+    vectors = np.random.default_rng(0).normal(size=(len(labels), 6)).astype(np.float32)
+    write_vectors(Path(name), vectors=vectors, labels=np.array(labels), **parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_suite_of_vectors_runs_as_it_is_written(metabench: Command, kind: str) -> None:
+    written_vectors(f"topics{kind}", list("abcdefghijklmno") * 8)
+    said = metabench("data", "inspect", f"topics{kind}").out
+    assert "features: vectors of 6 numbers, with labels" in said
+    assert [line for line in said.splitlines() if line.startswith(("classes", "vectors "))] == [
+        "classes     15, 8 vectors each",
+        "vectors     120",
+    ]
+    assert metabench("data", "new-suite", f"topics{kind}").code == 0
+    ended = metabench("run", "topics.yaml", "--profile", "smoke", "--in-process", "--only", "shot=1")
+    assert ended.code == 0, ended.err
+    assert all(label in ended.out for label in ("nearest-mean", "protonet", "classifier", "simpleshot"))
+
+
+def test_the_splits_of_files_of_vectors_are_said(metabench: Command) -> None:
+    for split, letters in {"train": "abcde", "val": "fg", "test": "hi"}.items():
+        written_vectors(f"topics/{split}.npz", list(letters) * 8)
+    said = metabench("data", "inspect", "topics").out.splitlines()
+    assert [line.split()[1] for line in said if line.startswith(("train ", "val ", "test "))] == ["5", "2", "2"]
+
+
+def test_vectors_of_too_few_classes_get_no_suite_and_a_reason(metabench: Command) -> None:
+    written_vectors("two.npz", list("ab") * 8)
+    said = metabench("data", "inspect", "two.npz").out
+    assert "in the way of a run: 1" in said
+    assert_refused(metabench("data", "new-suite", "two.npz"), "no suite is written")
+    assert not Path("two.yaml").exists()
+
+
+def test_damaged_vectors_are_named_by_inspect(metabench: Command) -> None:
+    Path("topics.npz").write_text("no vectors", encoding="utf-8")
+    assert_refused(metabench("data", "inspect", "topics.npz"), "topics.npz")

@@ -12,10 +12,12 @@ from pydantic import Field
 
 from metabench import api
 from metabench.api import ClassImages, DataError, Pack
-from metabench_plugins.images.places import places
+from metabench_plugins.images.new_suite import fitting_shape
+from metabench_plugins.images.places import places, root_of
 from metabench_plugins.images.splits import SPLITS, SplitsConfig, divided, with_split
 from metabench_plugins.vectors.keys import KeysConfig
 from metabench_plugins.vectors.labelled import LabelledVectors, read_labelled
+from metabench_plugins.vectors.new_suite import suite_text
 from metabench_plugins.vectors.reading import READERS
 
 #: Number of classes that a message names.
@@ -49,6 +51,35 @@ class Features(api.Dataset):
         if config.split and (config.split.by == "image" or config.split.shared_classes):
             self.overlapping = "classes"
 
+    @classmethod
+    def inspect(cls, path: Path, files: api.DatasetFiles, progress: api.Progress) -> api.Inspection | None:
+        """Describe a file of vectors, or a folder of train, val and test; see `metabench.api.Dataset.inspect`."""
+        recognised = path.suffix.lower() in READERS if path.is_file() else bool(_files_of_splits(path))
+        if not recognised:
+            return None
+        params = {"root": root_of(path, files.sources)}
+        dataset = cls(FeaturesConfig.model_validate(params))
+        packed = list(dataset.pack(files, progress))
+        classes = {one.name: one.image_names or [] for one in packed}
+        problems, splits, text = [], {}, ""
+        try:
+            splits = {
+                split: {name: len(rows) for name, rows in members.items()}
+                for split, members in dataset._divided(classes).items()
+            }
+            text = suite_text(path.stem, params, fitting_shape(splits))
+        except DataError as error:
+            problems.append(str(error))
+        return api.Inspection(
+            form=f"vectors of {packed[0].images.shape[1]} numbers, with labels",
+            params=params,
+            splits=splits,
+            classes={name: len(images) for name, images in classes.items()},
+            problems=problems,
+            new_suite=text,
+            noun="vector",
+        )
+
     def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
         """Return the file, or the files of the folder."""
         place = _place(self.config.root, files.sources)
@@ -77,16 +108,24 @@ class Features(api.Dataset):
             DataError: a split would be empty, or a parameter names an unknown class.
         """
         classes = {one.name: one.image_names or [] for one in pack.classes()}
-        self._check_numbers(classes)
         first = dict(zip(pack.class_names, pack.offsets.tolist(), strict=False))
         index = {name: c for c, name in enumerate(pack.class_names)}
         splits = {}
-        for split, members in divided(classes, self.config, self.config.root).items():
+        for split, members in self._divided(classes).items():
             kept = np.zeros(len(pack.images), bool)
             for name, rows in members.items():
                 kept[first[name] + np.array(rows)] = True
             splits[split] = api.Split.of(pack, [index[name] for name in members], images=kept)
         return splits
+
+    def _divided(self, classes: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """Return the rows of each class, by split.
+
+        Raises:
+            DataError: as `split`.
+        """
+        self._check_numbers(classes)
+        return divided(classes, self.config, self.config.root)
 
     def _read(self, files: api.DatasetFiles, progress: api.Progress) -> Iterator[tuple[Path, LabelledVectors]]:
         place = _place(self.config.root, files.sources)

@@ -17,7 +17,7 @@ from metabench_plugins.images.decoding import Pixels
 from metabench_plugins.images.forms import Form, Found
 from metabench_plugins.images.inspection import inspected
 from metabench_plugins.images.opening import found_images, leads_out
-from metabench_plugins.images.places import existing_place, places
+from metabench_plugins.images.places import existing_place, places, root_of
 from metabench_plugins.images.reading import image_in
 from metabench_plugins.images.splits import SplitsConfig, divided
 from metabench_plugins.images.trees import Tree
@@ -59,9 +59,7 @@ class Folder(api.Dataset):
     @classmethod
     def inspect(cls, path: Path, files: api.DatasetFiles, progress: api.Progress) -> api.Inspection:
         """Describe a folder, archive or list; see `metabench.api.Dataset.inspect`."""
-        inside = next((source for source in files.sources if source.resolve() in path.resolve().parents), None)
-        root = str(path) if inside is None else path.resolve().relative_to(inside.resolve()).as_posix()
-        return inspected(path, root, progress)
+        return inspected(path, root_of(path, files.sources), progress)
 
     def raw_files(self, files: api.DatasetFiles) -> Iterable[Path]:
         """Return the root; of lists that lead out of it, the listed files."""

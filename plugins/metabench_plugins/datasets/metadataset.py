@@ -23,7 +23,7 @@ from metabench_plugins.datasets.metadataset_graph import nodes_above
 from metabench_plugins.images.classes import Photo, PhotoClass, packed
 from metabench_plugins.images.config import ImageConfig
 from metabench_plugins.images.decoding import Pixels
-from metabench_plugins.images.places import existing_place, places
+from metabench_plugins.images.places import existing_place, places, root_of
 from metabench_plugins.images.reading import image_in
 from metabench_plugins.images.tfrecords import Record, features, records_of
 from metabench_plugins.raw.dataset import BIRDS_OF_IMAGENET, OF_IMAGENET
@@ -79,8 +79,7 @@ class MetaDataset(api.Dataset):
         for number, name in enumerate(names):
             progress(number, len(names), "counting the records of the classes")
             counts[name] = len(_photos(path, spec, number, name).photos)
-        inside = next((source for source in files.sources if source.resolve() in path.resolve().parents), None)
-        records = str(path) if inside is None else path.resolve().relative_to(inside.resolve()).as_posix()
+        records = root_of(path, files.sources)
         members = _members(names)
         only_tests = not all(members.values())
         return api.Inspection(

@@ -162,10 +162,22 @@ def suite_text(name: str, params: Mapping[str, Any], shape: Shape) -> str:
         params: parameters of the dataset `folder`.
         shape: the episodes.
     """
+    return filled(_SUITE, name, {**params, "image_size": 84}, shape)
+
+
+def filled(template: str, name: str, params: Mapping[str, Any], shape: Shape) -> str:
+    """Return a template of a suite with a label, parameters of the dataset, and the shape of its episodes.
+
+    Args:
+        template: YAML with the fields ``$label``, ``$params`` and those of the shape.
+        name: a name for the data, of any characters.
+        params: the parameters.
+        shape: the episodes.
+    """
     label = re.sub(r"[^a-z0-9]+", "-", _ascii(name).lower()).strip("-")[:40] or "images"
     values = {
         "label": json.dumps(label),  # a name of digits is text
-        "params": _flow({**params, "image_size": 84}),
+        "params": _flow(params),
         "way": shape.way,
         "inner_lr": shape.way / 100,
         "shots": list(shape.shots),
@@ -173,7 +185,7 @@ def suite_text(name: str, params: Mapping[str, Any], shape: Shape) -> str:
         "train_way": shape.train_way,
         "train_queries": shape.train_queries,
     }
-    return Template(_SUITE).substitute(values)
+    return Template(template).substitute(values)
 
 
 def _flow(params: Mapping[str, Any]) -> str:

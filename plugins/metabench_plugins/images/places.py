@@ -36,3 +36,9 @@ def existing_place(
             "set METABENCH_DATA to the folder that holds it. `metabench run quickstart` needs no data"
         )
     return place
+
+
+def root_of(path: Path, sources: Sequence[Path]) -> str:
+    """Return a place as a suite names it: relative to the source that holds it, or absolute."""
+    inside = next((source for source in sources if source.resolve() in path.resolve().parents), None)
+    return str(path) if inside is None else path.resolve().relative_to(inside.resolve()).as_posix()
