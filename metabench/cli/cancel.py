@@ -35,9 +35,12 @@ def cancel(directory: Path) -> None:
     handles = []
     for folder in folders:
         handle = folder.handle()
-        if handle is not None:
+        if handle is not None and folder.goes_on:
             folder.cancel()
             handles.append(handle)
     executor.cancel(handles)
     executor.close()
+    if not handles:
+        say("no job goes on: the same `metabench run` command makes the records of those that have ended")
+        return
     say(f"{counted(len(handles), 'job')} cancelled: the same `metabench run` command goes on from their checkpoints")

@@ -99,7 +99,12 @@ def _driver(found: RunStatus) -> str:
     at_once = "" if run.slots is None else f", {run.slots} at once"
     place = f"process {run.driver.pid} on {run.host}, executor {run.executor}{at_once}, since {run.started[:16]} UTC"
     if found.going is False:
-        end = "its jobs go on" if run.outlives_driver else "its trainings have stopped"
+        if not run.outlives_driver:
+            end = "its trainings have stopped"
+        elif found.jobs:
+            end = f"{counted(found.jobs, 'job')} of it {'goes' if found.jobs == 1 else 'go'} on"
+        else:
+            end = "none of its jobs goes on"
         return f"driver: ended ({place}); {end}: run the same command again to go on"
     if found.sharing > 1:
         place += f"; {found.sharing - 1} more share the directory"

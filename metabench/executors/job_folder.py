@@ -93,6 +93,15 @@ class JobFolder:
         """Return whether a user has cancelled the job."""
         return (self.path / "cancelled").exists()
 
+    @property
+    def goes_on(self) -> bool:
+        """Return whether the job waits or runs; one that a queue has interrupted starts again."""
+        submitted = self.submitted()
+        if submitted is None or self.is_cancelled:
+            return False
+        ended = self.ended(submitted.attempt)
+        return ended is None or ended.how == "interrupted"
+
     def release(self, claim: Claim) -> None:
         """Delete the claim of a worker that has ended, unless another one has the job by now."""
         if self.claim() == claim:

@@ -65,6 +65,7 @@ class RunStatus(_Part):
         going: whether a driver goes on with it; None where that cannot be known, on another computer.
         driver: the run that goes on or was killed; None where there is none; of several that share the directory, the
             first one.
+        jobs: number of submitted jobs that have neither ended nor been cancelled.
         sharing: number of processes that share the directory (``--share``); 0 where one has it alone.
         cells: all cells of its suite.
         counts: number of cells by state.
@@ -76,6 +77,7 @@ class RunStatus(_Part):
     run: str
     going: bool | None
     driver: GoingRun | None
+    jobs: int
     sharing: int
     cells: list[CellStatus]
     counts: dict[str, int]
@@ -110,15 +112,16 @@ def status_of(output: Path) -> RunStatus:
             cells.append(CellStatus(cell=cell, title=title, state=record.status, reason=record.error or ""))
         else:
             cells.append(CellStatus(cell=cell, title=_title(planned[cell]), state="waiting"))
-    left = _seconds_left(run, cells, {folder.key: folder.progress() for folder in JobFolder.all(output)})
-    going = _goes_on(run)
-    if not going and not (run is not None and run.outlives_driver):
-        left = None
+    folders = JobFolder.all(output)
+    going, jobs = _goes_on(run), sum(folder.goes_on for folder in folders)
+    goes_on = going or (run is not None and run.outlives_driver and jobs > 0)
+    left = _seconds_left(run, cells, {folder.key: folder.progress() for folder in folders}) if goes_on else None
     end = None if left is None else datetime.now(timezone.utc).astimezone() + timedelta(seconds=left)
     return RunStatus(
         run=str(output),
         going=going,
         driver=run,
+        jobs=jobs,
         sharing=len(sharing),
         cells=cells,
         counts=dict(Counter(cell.state for cell in cells)),

@@ -119,6 +119,7 @@ def test_detached_jobs_are_shown_adopted_and_never_submitted_twice(metabench: Co
     shown = json.loads(metabench("status", "out", "--format", "json").out)
     (cell,) = shown["cells"]
     assert (cell["state"], cell["phase"], cell["attempt"]) == ("running", "test", 1)
+    assert shown["jobs"] == 1
     assert "running  patient · bandits · table" in metabench("status", "out").out
     assert metabench(*run, "--detach").code == 0
     assert folder.handle() == handle, "it is adopted"
@@ -143,6 +144,9 @@ def test_cancelled_jobs_end_and_run_again_when_they_are_asked_for(metabench: Com
         assert time.monotonic() < deadline, "the job does not end"
         time.sleep(0.05)
     assert ended.how == "interrupted"
+    assert json.loads(metabench("status", "out", "--format", "json").out)["jobs"] == 0
+    again = metabench("cancel", "out")
+    assert (again.code, again.out.startswith("no job goes on")) == (0, True), again.err
     Path("go").touch()
     assert metabench(*run).code == 0
     assert [record.status for record in Store(Path("out")).records()] == ["ok"]
