@@ -87,7 +87,9 @@ def test_more_jobs_than_tasks_are_dealt_to_them(commands: Path, tmp_path: Path) 
         ("12_0 COMPLETED 0", Condition("ended")),
         ("12_0 NODE_FAIL 0", Condition("died", "its node was lost", by_machine=True)),
         ("12_0 TIMEOUT 0", Condition("died", "its SLURM job reached its time limit", by_machine=True)),
-        ("12_0 FAILED 137", Condition("died", "its SLURM job was killed (signal 9)", by_machine=True)),
+        # As SLURM 22.05 says it: a wait status, of a script that a signal killed, and of one whose step was.
+        ("12_0 FAILED 9", Condition("died", "its SLURM job was killed (signal 9)", by_machine=True)),
+        ("12_0 FAILED 35072", Condition("died", "its SLURM job was killed (signal 9)", by_machine=True)),
         ("12_0 CANCELLED 0", Condition("died", "its SLURM job was cancelled (scancel)")),
         ("", Condition("died", "SLURM does not know its job any more", by_machine=True)),
     ],

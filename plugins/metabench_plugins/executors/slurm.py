@@ -7,6 +7,7 @@ needs accounting. The output directory and the Python environment lie on a disk 
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import shutil
 import subprocess
@@ -49,8 +50,8 @@ _BY_MACHINE = {
     "REVOKED": "its SLURM job was moved to another cluster",
     "": "SLURM does not know its job any more",
 }
-#: Exit codes of a task that was killed, as SLURM and as its shell say it.
-_KILLED = {9, 128 + 9}
+#: Exit codes of a task that was killed, as itself and as its shell say it.
+_KILLED = {-9, 128 + 9}
 
 
 class SlurmConfig(ExecutorConfig):
@@ -225,9 +226,9 @@ class Slurm(Executor):
 
 
 def _death(state: str, code: int, handle: Handle) -> Condition:
-    """Return the condition of a job whose task has died, by SLURM's state and exit code of the task."""
+    """Return the condition of a job whose task has died, by SLURM's state and wait status of the task."""
     reason = _BY_MACHINE.get(state)
-    if reason is None and code in _KILLED:
+    if reason is None and os.waitstatus_to_exitcode(code) in _KILLED:
         reason = "its SLURM job was killed (signal 9)"
     if reason is not None:
         return Condition("died", reason, by_machine=True)
