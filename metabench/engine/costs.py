@@ -26,7 +26,7 @@ LATENCY_PARTS = 5
 #: Seconds after which no further episode is timed, or warms up, once one is: large networks are as fast each time.
 LATENCY_SECONDS = 3.0
 #: The same for the embedding of episodes whose features are kept.
-EMBEDDING_SECONDS = 1.0
+EMBEDDING_SECONDS = 0.5
 
 
 def flops(algorithm: Algorithm, stream: Stream, seed: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,14 @@ def test_one_query_is_answered_and_episodes_at_once_are_answered_as_one(name: st
     head.batching = Vmapped(CPU, 2)
     for ours, theirs in zip((predict(head, episodes, 0, 0), predict_alone(head, episodes, 0, 0)), plain, strict=True):
         close(ours, theirs, atol=1e-7)
+
+
+@every_head
+def test_features_that_are_zero_give_finite_scores(name: str) -> None:
+    support, query = episode()
+    black = support.x * (support.y != 0).unsqueeze(1)  # all images of class 0
+    scores = answers(make(name), replace(support, x=black), torch.cat([torch.zeros_like(query[:1]), query[1:]]))
+    assert not bool(scores.isnan().any())
 
 
 @every_head

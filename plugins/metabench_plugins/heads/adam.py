@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,9 @@ def descended(weight: Tensor, slope: Callable[[Tensor], Tensor], steps: int, rat
     for step in range(1, steps + 1):
         gradient = slope(weight)
         mean = mean.lerp(gradient, 1 - decay)
-        square = (square * decay_of_squares).addcmul(gradient, gradient, value=1 - decay_of_squares)
-        size = (square / (1 - decay_of_squares**step)).sqrt() + 1e-8
-        weight = weight.addcdiv(mean, size, value=-rate / (1 - decay**step))
+        square = square.mul_(decay_of_squares).addcmul(gradient, gradient, value=1 - decay_of_squares)
+        # Both estimates are too small at first: the factors of the paper, last lines of section 2.
+        unbiased = math.sqrt(1 - decay_of_squares**step)
+        size = square.sqrt().add_(1e-8 * unbiased)
+        weight = weight.addcdiv(mean, size, value=-rate * unbiased / (1 - decay**step))
     return weight

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class Cosines:
@@ -21,20 +21,27 @@ class Cosines:
 
     def scores(self, weight: Tensor) -> Tensor:
         """Return the [N, n] scores by [N, D] class weights."""
-        scores: Tensor = F.normalize(weight, dim=1) @ self._x.T * self._factor
+        scores: Tensor = weight @ self._x.T * (self._factor / lengths(weight))
         return scores
 
-    def slope(self, weight: Tensor, slopes: Tensor) -> Tensor:
+    def slope(self, weight: Tensor, scores: Tensor, slopes: Tensor) -> Tensor:
         """Return the [N, D] gradient of a loss by the class weights.
 
         Written out, a step takes a fraction of autograd's time, and is vectorised over episodes.
 
         Args:
             weight: [N, D] class weights.
+            scores: their [N, n] scores.
             slopes: [N, n] gradient of the loss by the scores.
         """
-        length = weight.norm(dim=1, keepdim=True)
-        unit = weight / length
-        pulled = (slopes * self._factor) @ self._x
-        moved: Tensor = (pulled - (pulled * unit).sum(dim=1, keepdim=True) * unit) / length
-        return moved
+        length = lengths(weight)
+        pulled = (slopes * (self._factor / length)) @ self._x
+        # The part along the weight, which does not turn it: features pull with slopes times cosines.
+        along = (slopes * scores).sum(dim=1, keepdim=True) / length**2
+        return torch.addcmul(pulled, along, weight, value=-1)
+
+
+def lengths(weight: Tensor) -> Tensor:
+    """Return the [N, 1] lengths of [N, D] class weights; that of a zero is 1e-12, so that its cosines are zero."""
+    length: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    return length.clamp_min(1e-12)

@@ -70,8 +70,8 @@ class Finetuning(Head):
         cosines, labels = Cosines(x, config.scale), F.one_hot(support.y, support.way).T.to(x.dtype)
 
         def slope(weight: Tensor) -> Tensor:
-            errors = (cosines.scores(weight).softmax(dim=0) - labels) / len(x)
-            return cosines.slope(weight, errors)
+            scores = cosines.scores(weight)
+            return cosines.slope(weight, scores, (scores.softmax(dim=0) - labels) / len(x))
 
         weight = descended(class_means(x, support.y, support.way), slope, config.steps, config.lr)
         return CosineLayer(weight, config.scale)

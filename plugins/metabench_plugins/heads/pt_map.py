@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from metabench.api import Support, at_test
 from metabench.specs import Float, SearchRange
-from metabench_plugins.algorithms.protonet import squared_distances
+from metabench_plugins.algorithms.protonet import squared_distances, squared_lengths
 from metabench_plugins.heads.head import Head, HeadConfig
 
 
@@ -66,22 +66,29 @@ class PTMAP(Head):
         if self.config.centred:
             alone = len(query) < len(labels)
             support, query = (centred(x, support if alone else x) for x in (support, query))
-        x = torch.cat([support, query])
+        x, squares = torch.cat([support, query]), squared_lengths(query)
         means = labels @ support / labels.sum(dim=1, keepdim=True)
-        assigned, prices = self._assigned(query, means, means.new_zeros(len(means)))
+        assigned, prices = self._assigned(query, squares, means, means.new_zeros(len(means)))
         for _ in range(self.config.steps):
             shares = torch.cat([labels, assigned.exp()], dim=1)
             means = means.lerp(shares @ x / shares.sum(dim=1, keepdim=True), self.config.rate)  # equation 6
-            assigned, prices = self._assigned(query, means, prices)
+            assigned, prices = self._assigned(query, squares, means, prices)
         return assigned.T
 
     def _powers(self, x: Tensor) -> Tensor:
         """Return features after the power transform (equation 1); negative ones count as zero."""
         return F.normalize((self.transformed(x).relu() + 1e-6).pow(self.config.power), dim=1)
 
-    def _assigned(self, query: Tensor, means: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logarithms of the transport of queries to [N, D] means, and what `balanced` adds."""
-        nearness = -self.config.sharpness * squared_distances(means, query)
+    def _assigned(self, query: Tensor, squares: Tensor, means: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of the transport of queries to [N, D] means, and what `balanced` adds.
+
+        Args:
+            query: [M, D] queries.
+            squares: [M] squared lengths of them.
+            means: [N, D] means.
+            prices: [N] numbers that `balanced` begins with.
+        """
+        nearness = -self.config.sharpness * squared_distances(means, query, squares)
         return balanced(nearness, prices, self.config.transport_steps)
 
 

@@ -70,11 +70,12 @@ class TIM(Head):
         labels = F.one_hot(support.y, support.way).T.to(query.dtype)
 
         def slope(weight: Tensor) -> Tensor:
-            logarithms = cosines.scores(weight).log_softmax(dim=0)
+            scores = cosines.scores(weight)
+            logarithms = scores.log_softmax(dim=0)
             errors = logarithms[:, :shots].exp() - labels
             of_support = config.cross_entropy / shots * errors
             of_query = entropy_slopes(logarithms[:, shots:], config.marginal_entropy, config.conditional_entropy)
-            return cosines.slope(weight, torch.cat([of_support, of_query], dim=1))
+            return cosines.slope(weight, scores, torch.cat([of_support, of_query], dim=1))
 
         means = class_means(support.x, support.y, support.way)
         weight = descended(means, slope, config.steps, config.lr)
