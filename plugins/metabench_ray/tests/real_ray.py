@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
+_T = TypeVar("_T")
 _PORT = 6399
 _OBJECT_STORE = 80_000_000  # the least that Ray takes is 75 MB
 
@@ -36,16 +38,17 @@ def why_not() -> str:
     return ""
 
 
-def wait_for(condition: Callable[[], object], seconds: float, awaited: str) -> None:
-    """Return when a condition holds.
+def wait_for(condition: Callable[[], _T], seconds: float, awaited: str) -> _T:
+    """Return the first value of a condition that is true.
 
     Raises:
         AssertionError: it did not within the seconds.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {awaited}"
         time.sleep(0.05)
+    return value
 
 
 class RealRay:

@@ -71,15 +71,15 @@ def running_jobs(run: Run) -> list[int]:
 
 
 def kill_process_of_a_job(run: Run) -> None:
-    wait_for(lambda: running_jobs(run), 300, "a job runs")
+    first, *_ = wait_for(lambda: running_jobs(run), 300, "a job runs")
     with suppress(ProcessLookupError):
-        os.kill(running_jobs(run)[0], signal.SIGKILL)
+        os.kill(first, signal.SIGKILL)
 
 
 def kill_ray_worker(ray: RealRay) -> None:
-    wait_for(lambda: ray.processes("ray::metabench"), 300, "a task runs")
+    first, *_ = wait_for(lambda: ray.processes("ray::metabench"), 300, "a task runs")
     with suppress(ProcessLookupError):
-        os.kill(ray.processes("ray::metabench")[0], signal.SIGKILL)
+        os.kill(first, signal.SIGKILL)
 
 
 def replace_node(ray: RealRay) -> None:
