@@ -57,6 +57,55 @@ train: {steps: 300, validate_every: 100, validation_episodes: 3}
 eval: {episodes: 10}
 """
 JOBS = 12
+#: An algorithm that is broken in some way, or good.
+TRIAL = """
+    import os
+    import signal
+    import time
+    from typing import Literal
+    from metabench.api import AlgorithmConfig
+    from metabench.specs import AlgorithmSpec, hookimpl
+    from metabench_plugins.algorithms.protonet import ProtoNet
+
+    class TrialConfig(AlgorithmConfig):
+        fault: Literal["none", "raises", "exits", "killed", "late", "nan"] = "none"
+        number: int = 0
+
+    class Trial(ProtoNet):
+        Config = TrialConfig
+
+        def __init__(self, config, setup):
+            super().__init__(config, setup)
+            self.fault = config.fault
+
+        def train_step(self, episodes):
+            if self.fault == "raises":
+                raise ValueError("on purpose")
+            if self.fault == "exits":
+                os._exit(3)
+            if self.fault == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "late":
+                time.sleep(10**6)
+            return super().train_step(episodes)
+
+        def episode_loss(self, episode):
+            loss = super().episode_loss(episode)
+            return loss * float("nan") if self.fault == "nan" else loss
+
+    @hookimpl
+    def metabench_algorithms():
+        return [AlgorithmSpec("trial", f"{__name__}:Trial", "")]
+"""
+#: What the record of each broken cell says.
+REASONS = {
+    "raises": "ValueError: on purpose",
+    "exits": "exit code 3",
+    "killed": "signal 9",
+    "late": "limit of 20 s",
+    "nan": "nan",
+}
+GOOD = 195
 METABENCH = [sys.executable, "-c", "from metabench.cli import script; script()"]
 #: Seconds for anything that a busy computer does.
 PATIENCE = 420.0
@@ -182,3 +231,25 @@ def _is_up(drivers: Drivers, driver: subprocess.Popen[str]) -> bool:
     assert driver.poll() is None, driver.communicate()[0]
     run = drivers.folder / "out" / "jobs" / "run.json"
     return f'"pid":{driver.pid}' in run.read_text()
+
+
+def test_five_broken_cells_of_200_fail_alone(drivers: Drivers, distributions: Distributions, tmp_path: Path) -> None:
+    distributions.add("trial", TRIAL)
+    entries = [f"  {fault}: {{use: trial, params: {{fault: {fault}}}}}" for fault in REASONS]
+    entries += [f"  good-{number}: {{use: trial, params: {{number: {number}}}}}" for number in range(GOOD)]
+    suite = SUITE.replace("algorithms: {logged: {}}", "\n".join(["algorithms:", *entries]))
+    suite = suite.replace("seeds: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n", "")
+    suite = suite.replace("steps: 300, validate_every: 100", "steps: 1, validate_every: 1")
+    (tmp_path / "suite.yaml").write_text(suite + "limits: {training: 20s}\n")
+    (tmp_path / "slurm.yaml").write_text("executor: slurm\narray: 4\ngpus: 0\npoll: 1s\n")
+
+    driver = drivers.start("--retries", "1")
+    out, _ = driver.communicate(timeout=1800)
+    assert driver.returncode == 1, out
+    records = {record.algorithm: record for record in Store(tmp_path / "out").records()}
+    assert {name: record.status for name, record in records.items()} == {
+        **dict.fromkeys(REASONS, "failed"),
+        **{f"good-{number}": "ok" for number in range(GOOD)},
+    }
+    errors = {fault: records[fault].error or "" for fault in REASONS}
+    assert [fault for fault, reason in REASONS.items() if reason.lower() not in errors[fault].lower()] == [], errors
