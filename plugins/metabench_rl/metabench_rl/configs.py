@@ -70,9 +70,11 @@ class PretrainedConfig(GradientConfig, OuterConfig):
 
 
 class RL2Config(OuterConfig):
-    """Parameters of RL².
+    """Parameters of RL²: many small updates, since a memory learns slowly.
 
     Attributes:
+        tasks: tasks of an update.
+        episodes: trials of each task.
         hidden: units of the GRU.
         init_std: first standard deviation of the actions.
         trial: episodes of a trial, through which the memory goes on; the last one is not adapted to.
@@ -81,6 +83,8 @@ class RL2Config(OuterConfig):
         entropy: weight of the entropy in the objective.
     """
 
+    tasks: PositiveInt = 40
+    episodes: PositiveInt = 2
     hidden: PositiveInt = 64
     init_std: PositiveFloat = 1.0
     trial: int = Field(default=2, ge=2)
