@@ -48,8 +48,8 @@ class Place:
 
     Attributes:
         options: its file of options, in YAML.
-        prefix: what a command that uses it begins with.
-        environment: variables of such a command.
+        prefix: first words of a command that uses the executor.
+        environment: variables of a command that uses the executor.
     """
 
     options: str

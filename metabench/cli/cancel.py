@@ -41,6 +41,6 @@ def cancel(directory: Path) -> None:
     executor.cancel(handles)
     executor.close()
     if not handles:
-        say("no job goes on: the same `metabench run` command makes the records of those that have ended")
+        say("no job goes on: the same `metabench run` command makes the records of the jobs that have ended")
         return
     say(f"{counted(len(handles), 'job')} cancelled: the same `metabench run` command goes on from their checkpoints")

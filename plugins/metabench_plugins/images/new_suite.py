@@ -169,7 +169,7 @@ def filled(template: str, name: str, params: Mapping[str, Any], shape: Shape) ->
     """Return a template of a suite with a label, parameters of the dataset, and the shape of its episodes.
 
     Args:
-        template: YAML with the fields ``$label``, ``$params`` and those of the shape.
+        template: YAML with the fields ``$label``, ``$params`` and the fields of the shape.
         name: a name for the data, of any characters.
         params: the parameters.
         shape: the episodes.

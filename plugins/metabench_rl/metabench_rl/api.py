@@ -5,6 +5,7 @@ Shapes: B tasks, T trajectories of each task, H steps of a trajectory, O numbers
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -215,7 +216,7 @@ class Setup:
     rounds: int
 
 
-class Algorithm(nn.Module):
+class Algorithm(nn.Module, abc.ABC):
     """Policies that adapt to a task; a subclass is one method.
 
     Attributes:
@@ -238,9 +239,9 @@ class Algorithm(nn.Module):
         super().__init__()
         self.config, self.setup = config, setup
 
+    @abc.abstractmethod
     def policy(self, tasks: Tasks) -> Policy:
         """Return the policies of some tasks before any adaptation."""
-        raise NotImplementedError
 
     def adapt(self, policy: Policy, collect: Collect, done: int) -> Policy:
         """Return the policies after one more round of adaptation.
@@ -256,6 +257,6 @@ class Algorithm(nn.Module):
         """Make an outer update from `episodes_per_task` episodes of each task; return its mean return.
 
         That is the mean return of the episodes that the update makes likelier or less likely: after adaptation, if the
-        method adapts in training.
+        method adapts in training. Every algorithm that a suite trains overrides this method.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is trained: define update(tasks, collect)")
