@@ -21,8 +21,6 @@ from metabench_rl.imitation.config import DemonstrationsConfig
 from metabench_rl.imitation.demonstrations import Demonstrations, tasks_of
 from metabench_rl.imitation.source import DemonstratedTasks
 
-pytestmark = pytest.mark.filterwarnings("ignore:Constant.s. may be too high:UserWarning")
-
 SMALL: dict[str, Any] = {"horizon": 80, "demonstrations": 3, "train": 3, "validation": 2, "test": 4}
 #: Place of the hand in an observation.
 _HAND = slice(0, 3)

@@ -15,8 +15,6 @@ from metabench_rl.environments.metaworld import ML1, Expert
 from metabench_rl.simulator import Rollouts, Simulator
 from metabench_rl.testing import test as run_test
 
-pytestmark = pytest.mark.filterwarnings("ignore:Constant.s. may be too high:UserWarning")
-
 
 class SolvesEven(Algorithm):
     """Acts as the expert on even tasks, and rests on the others."""

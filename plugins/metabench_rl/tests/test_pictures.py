@@ -75,7 +75,6 @@ def test_meta_world_is_rendered_only_where_the_user_has_chosen_a_renderer(monkey
     assert family.frames(tasks, torch.zeros(1, 1, 8, 4)) == ()
 
 
-@pytest.mark.filterwarnings("ignore:Constant.s. may be too high:UserWarning")
 @pytest.mark.skipif("MUJOCO_GL" not in os.environ, reason="MUJOCO_GL names no renderer of MuJoCo, e.g. egl")
 def test_an_episode_of_meta_world_is_rendered() -> None:
     pytest.importorskip("metaworld", reason="Meta-World is not installed: pip install 'metabench-rl[metaworld]'")
