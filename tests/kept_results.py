@@ -11,7 +11,7 @@ from metabench.records.record import EpisodeResults, Record
 
 
 class KeptResults:
-    """Per-episode results by record, as `metabench.analysis.standings.Results`."""
+    """Per-episode results by record, as `metabench.analysis.tables.Results`."""
 
     def __init__(self, of: Callable[[Record], EpisodeResults]) -> None:
         self._of = of

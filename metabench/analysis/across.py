@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from metabench.analysis.standings import Row, Table, common_episodes, method_of, value_on
+from metabench.analysis.row_names import method_of
 from metabench.analysis.stats import Floats
+from metabench.analysis.tables import Row, Table, common_episodes, value_on
 from metabench.errors import UsageError
 
 #: Fewest datasets of an interval: with five, not even five wins of five have a p below .05 in a sign test.

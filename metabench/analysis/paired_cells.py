@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from metabench.analysis.bootstrap import pooled_difference
 from metabench.analysis.metrics import own_metric
-from metabench.analysis.standings import episodes_of
 from metabench.analysis.stats import MeanInterval, mean_interval, t_below
+from metabench.analysis.tables import episodes_of
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 

@@ -6,174 +6,34 @@ A row combines a method's training seeds; methods are compared on identical epis
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from metabench.analysis.bootstrap import MeanOfSeeds, pooled_interval
 from metabench.analysis.claims import Trials, differences_by_seed
 from metabench.analysis.crossed import LEAST_SEEDS, CrossedInterval, crossed_interval
-from metabench.analysis.metrics import RANKED_BY, own_metric
-from metabench.analysis.paired import Comparisons, Contest, PairedDifference, compare
-from metabench.analysis.parameters import varying_parameters
-from metabench.analysis.published import Comparison, compare_published
+from metabench.analysis.metrics import own_metric
+from metabench.analysis.paired import Comparisons, Contest, compare
+from metabench.analysis.published import compare_published
+from metabench.analysis.row_names import named, with_domains, with_params
 from metabench.analysis.stats import DataIntervals, Floats, MeanInterval, mean_interval, seed_ci95
+from metabench.analysis.tables import (
+    Results,
+    Row,
+    Table,
+    common_episodes,
+    episodes_of,
+    is_comparable,
+    value_on,
+)
 from metabench.errors import UsageError, nearest
 from metabench.records.looks import look_key, most_looks
-from metabench.records.measured import Declaration
 from metabench.records.record import Record
-from metabench.specs import Metric, PublishedResult
-from metabench.text import shape_text, value_text
-
-
-class Results(Protocol):
-    """Reads the per-episode results of records, e.g. `metabench.records.runs.Runs`."""
-
-    def values(self, record: Record) -> Floats:
-        """Return the [n] value of each episode, of the metric that ranks."""
-
-    def alone(self, record: Record) -> Floats | None:
-        """Return the [k] value of the first episodes with each query on its own; None where unknown."""
-
-    def groups(self, record: Record) -> npt.NDArray[np.int64]:
-        """Return the [n, N] groups of each episode's classes."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method in one table.
-
-    Attributes:
-        name: label of the algorithm; methods with the same label also show profile, suite, device or cell.
-        records: the records of all training seeds on one machine, failed and skipped ones included.
-        primary: the metric that ranks: mean over seeds and episodes, with its interval over episodes; None where no
-            seed is ok.
-        data_ci95: half the 95 % interval about the data (`metabench.analysis.stats.DataIntervals`).
-        seed_ci95: half the 95 % interval between training seeds; None for a single seed.
-        method_ci95: half the 95 % interval about the method, over seeds and episodes (`metabench.analysis.crossed`);
-            None where fewer than three seeds are ok or one has failed, and of a pooled metric. That of a method that no
-            seed changes is that over episodes.
-        inductive: mean over seeds and episodes of that metric when every query is predicted on its own.
-        inductive_ci95: half the 95 % interval of `inductive` over episodes, as that of `primary`.
-        metrics: the other metrics by name: mean over seeds, and half the 95 % interval over episodes. Of several
-            seeds, it is the mean of their intervals, which is no smaller than the interval of the mean.
-        rank: rank in the table; ties share the rank of the best. None where no seed is ok, where the method was tested
-            on other episodes than most of the table, or is a floor.
-        tie: whether the difference to the best is not significant.
-        versus_best: the method minus the best, on identical episodes; None for the best and without a rank.
-        p_holm: adjusted p of the difference to each other ranked method, by its name (`Comparisons.p_holm`).
-        published: the published result for the method, with differences of protocol.
-        values: [n] value of each episode, mean over the seeds; [n, k] figures of a pooled metric; None where no seed is
-            ok.
-        tested_on: key of the test episodes, see `episodes_of`; None where no seed is ok, and of a floor. Methods with
-            equal keys are compared on the first episodes that all of them have.
-        params: the parameters in which it differs from other rows of its algorithm (`varying_parameters`).
-        pooled: the metric that pools the figures; None for a metric with a value for each episode.
-        trained_on: dataset of the training, if a method of the table was trained on another dataset than it is tested
-            on; else empty.
-        trials: the values by training seed; None of a pooled metric and where no seed is ok.
-        confirmations: the records of tests of the same weights on other episodes (``metabench run --confirm``).
-        confirmed: the metric that ranks in them: mean over seeds and episodes; None where one is missing.
-        looks: largest number of looks at the test of a record of its algorithm on the same episodes; None of earlier
-            records.
-    """
-
-    name: str
-    records: Sequence[Record]
-    primary: MeanInterval | None = None
-    data_ci95: float | None = None
-    seed_ci95: float | None = None
-    method_ci95: float | None = None
-    inductive: float | None = None
-    inductive_ci95: float | None = None
-    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    rank: int | None = None
-    tie: bool = False
-    versus_best: PairedDifference | None = None
-    p_holm: Mapping[str, float] = field(default_factory=dict, repr=False)
-    published: Comparison | None = None
-    values: Floats | None = field(default=None, repr=False)
-    tested_on: str | None = field(default=None, repr=False)
-    params: Mapping[str, Any] = field(default_factory=dict)
-    pooled: Metric | None = field(default=None, repr=False)
-    trained_on: str = ""
-    trials: Trials | None = field(default=None, repr=False)
-    confirmations: Sequence[Record] = ()
-    confirmed: MeanInterval | None = None
-    looks: int | None = None
-
-    @property
-    def tuning_trials(self) -> int | None:
-        """Return the number of trials by which the parameters were found (`Record.trials`); None where none says."""
-        return next((record.trials for record in self.records if record.trials is not None), None)
-
-    @property
-    def finished(self) -> list[Record]:
-        """Return the records that are ok."""
-        return [record for record in self.records if record.status == "ok"]
-
-    @property
-    def floor(self) -> bool:
-        """Return whether it is a floor, which is neither ranked nor compared."""
-        return any(record.floor for record in self.finished)
-
-    @property
-    def metric(self) -> Declaration:
-        """Return the declaration of the metric that ranks, where a seed is ok."""
-        return self.finished[0].ranking
-
-
-@dataclass(frozen=True)
-class Table:
-    """All methods on one dataset, backbone, way and shot, or setting.
-
-    Rows are sorted by the metric that ranks, the best first; floors, then failed and skipped methods come last.
-    """
-
-    dataset: str
-    backbone: str
-    way: int
-    shot: int
-    rows: Sequence[Row]
-    setting: str = ""
-
-    @property
-    def shape(self) -> str:
-        """Return way and shot as text, or the setting (`Record.setting`)."""
-        return self.setting or shape_text(self.way, self.shot)
-
-    @property
-    def task(self) -> str:
-        """Return dataset, shape and backbone as text."""
-        return " · ".join(filter(None, [self.dataset, self.shape, self.backbone]))
-
-    @property
-    def chance(self) -> float | None:
-        """Return the accuracy of guessing; None of a regression, and where another metric ranks."""
-        known = [record for row in self.rows for record in row.finished if record.ranked_by == RANKED_BY]
-        if not known or any(record.task == "regression" for record in known):
-            return None
-        of_record = next((record.chance for record in known if record.chance is not None), None)
-        return of_record if of_record is not None or not self.way else 1 / self.way
-
-    @property
-    def title(self) -> str:
-        """Return the task with its numbers of episodes and seeds, and the file of its episodes."""
-        episodes = sorted({row.primary.episodes for row in self.rows if row.primary})
-        seeds = sorted({len(row.finished) for row in self.rows if row.finished})
-        parts = [self.task]
-        if episodes:
-            parts.append(f"{'/'.join(map(str, episodes))} test episodes")
-        if seeds and seeds[-1] > 1:
-            parts.append(f"{'/'.join(map(str, seeds))} training seeds")
-        files = sorted({record.episodes_file for row in self.rows for record in row.records} - {""})
-        if files:
-            parts.append(f"fixed episodes of {', '.join(files)}")
-        return " · ".join(parts)
+from metabench.specs import PublishedResult
 
 
 def make_tables(records: Iterable[Record], results: Results, published: Sequence[PublishedResult] = ()) -> list[Table]:
@@ -194,7 +54,7 @@ def make_tables(records: Iterable[Record], results: Results, published: Sequence
     tables = []
     for table, keys in groupby(sorted(methods), key=lambda key: key[0]):
         members = [sorted(methods[key], key=lambda record: record.seed) for key in keys]
-        rows = _sorted(_with_domains(_with_params(_named([_row(seeds, context) for seeds in members]))))
+        rows = _sorted(with_domains(with_params(named([_row(seeds, context) for seeds in members]))))
         dataset, backbone, way, shot, setting = table
         tables.append(Table(dataset, backbone, way, shot, rows, setting))
     contests = compare([_contest(table.rows, results) for table in tables])
@@ -250,50 +110,6 @@ def _method_of(record: Record) -> tuple[str, str]:
     return record.algorithm, json.dumps(
         [identity, record.dataset_fingerprint, episodes, record.machine.model_dump()], sort_keys=True
     )
-
-
-def _named(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with unique names; namesakes get what tells them apart."""
-    namesakes: dict[str, list[Row]] = {}
-    for row in rows:
-        namesakes.setdefault(row.name, []).append(row)
-    suffixes = {name: _distinction(group) for name, group in namesakes.items()}
-    return [replace(row, name=row.name + suffixes[row.name](row)) for row in rows]
-
-
-def _distinction(namesakes: Sequence[Row]) -> Callable[[Row], str]:
-    """Return the words after a row's name that tell it from its namesakes."""
-    if len({_domain(row) for row in namesakes}) == len(namesakes) > 1:
-        return lambda row: f" (trained on {_domain(row)})"
-    for key in ("profile", "suite", "device", "cell") if len(namesakes) > 1 else ():
-        if len({getattr(row.records[0], key) for row in namesakes}) == len(namesakes):
-            return lambda row, key=key: f" ({getattr(row.records[0], key) or 'no ' + key})"  # type: ignore[misc]
-    return lambda row: ""
-
-
-def method_of(row: Row) -> str:
-    """Return the name of a method in several tables: its row's, without the id of a cell, which each table has anew."""
-    record = row.records[0]
-    if row.name != f"{record.algorithm} ({record.cell})" or not row.params:
-        return row.name
-    return f"{record.algorithm} ({', '.join(f'{name} {value_text(value)}' for name, value in row.params.items())})"
-
-
-def _domain(row: Row) -> str:
-    """Return the dataset of the training."""
-    return row.records[0].trained_on or row.records[0].dataset
-
-
-def _with_domains(rows: Sequence[Row]) -> Sequence[Row]:
-    """Return the rows with the datasets of their trainings, if one of them is another than that of the test."""
-    if not any(row.records[0].trained_on for row in rows):
-        return rows
-    return [replace(row, trained_on=_domain(row)) for row in rows]
-
-
-def _with_params(rows: Sequence[Row]) -> list[Row]:
-    varying = varying_parameters([row.records[0] for row in rows])
-    return [replace(row, params=params) for row, params in zip(rows, varying, strict=True)]
 
 
 def _row(records: Sequence[Record], context: _Context) -> Row:
@@ -468,26 +284,9 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def common_episodes(rows: Sequence[Row]) -> int:
-    """Return the number of first episodes that all rows have."""
-    return min((len(row.values) for row in rows if row.values is not None), default=0)
-
-
 def _loss(row: Row, episodes: int | None) -> float:
     """Return the metric that ranks on the first episodes, or on all; negative where high values are better."""
     return 0.0 if row.values is None else -row.metric.sign * value_on(row, episodes)
-
-
-def value_on(row: Row, episodes: int | None) -> float:
-    """Return the metric that ranks on the first episodes, or on all, of a row with values."""
-    assert row.values is not None, "a row without results has no value"
-    mean = row.values[:episodes].mean(axis=0)
-    return row.pooled.pooled(mean) if row.pooled else float(mean)
-
-
-def is_comparable(row: Row, best: Row) -> bool:
-    """Return whether a row has the best row's episodes."""
-    return row.tested_on is not None and row.tested_on == best.tested_on
 
 
 def _comparable(rows: Sequence[Row]) -> list[Row]:
@@ -553,18 +352,3 @@ def difference_of(row: Row, other: Row, episodes: int) -> MeanInterval | Crossed
         if differences is not None:
             return crossed_interval(differences)
     return mean_interval(row.values[:episodes] - other.values[:episodes])
-
-
-def episodes_of(record: Record) -> str:
-    """Return a key of records with identical test episodes, of which one may have more than another.
-
-    The key is the record's own; for a record of 0.1, all settings that determined them. Records that are ranked by
-    other metrics have other keys.
-    """
-    metric = "" if record.ranked_by == "accuracy" else f" {record.ranked_by}"
-    if record.data:
-        return record.data.episodes + metric
-    dataset = {key: record.identity.get("dataset", {}).get(key) for key in ("name", "params")}
-    seed = record.identity.get("test", {}).get("seed")
-    settings = [seed, record.way, record.shot, record.queries, dataset, record.dataset_fingerprint]
-    return json.dumps(settings, sort_keys=True) + metric

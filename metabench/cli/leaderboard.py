@@ -14,7 +14,7 @@ from metabench.cli.streams import output_encoding, say, terminal_width
 from metabench.filters import split_list
 
 if TYPE_CHECKING:
-    from metabench.analysis.standings import Table
+    from metabench.analysis.tables import Table
     from metabench.records.runs import Runs
 
 FORMATS = ["table", "markdown", "latex", "html", "csv", "json"]

@@ -10,7 +10,7 @@ from metabench.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from metabench.analysis.standings import Table
+    from metabench.analysis.tables import Table
     from metabench.records.record import Record
 
 

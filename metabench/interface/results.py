@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imported on first use
     from matplotlib.axes import Axes
 
     from metabench.analysis.paired import PairedDifference
-    from metabench.analysis.standings import Table
+    from metabench.analysis.tables import Table
     from metabench.interface.temporary import TemporaryFolder
     from metabench.learners.trained import TrainedLearner
     from metabench.records.record import Record
@@ -115,7 +115,7 @@ class Run:
             UsageError: a cell is unknown, or they were tested on different episodes.
         """
         from metabench.analysis.paired import Contest, compare
-        from metabench.analysis.standings import episodes_of
+        from metabench.analysis.tables import episodes_of
         from metabench.errors import UsageError
 
         first, second = self.record(one), self.record(other)

@@ -22,7 +22,7 @@ from metabench.analysis.costs import (
     train_rate,
     wall_seconds,
 )
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.records.measured import Declaration, EngineCost
 from metabench.records.record import Record
 from metabench.reporting.figures import (

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from metabench.analysis.costs import mean_over_seeds, validation
 from metabench.analysis.metrics import OF_TASK
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.errors import UsageError, nearest
 from metabench.records.measured import Declaration
 from metabench.specs import PublishedResult

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from metabench.analysis.metrics import OF_TASK
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.errors import UsageError, nearest
 from metabench.reporting.columns import (
     COMPARISONS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from metabench.analysis.standings import Row, Table, method_of
+from metabench.analysis.row_names import method_of
+from metabench.analysis.tables import Row, Table
 from metabench.reporting.figures import rounded, shown
 from metabench.reporting.markup import latex_label
 from metabench.reporting.sheets import Entry, Sheet

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from metabench.analysis.costs import device, unlike_circumstances
 from metabench.analysis.paired import PairedDifference
-from metabench.analysis.standings import Row, Table, common_episodes
+from metabench.analysis.tables import Row, Table, common_episodes
 from metabench.records.record import Record
 from metabench.reporting.figures import published_accuracy
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from metabench.analysis.costs import cpu_seconds, joules, wall_seconds
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.records.record import Record
 from metabench.reporting.columns import Column
 from metabench.reporting.figures import metrics_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from metabench.analysis.costs import eval_rate, gflops, latency, mean_over_seeds, memory, train_rate
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.reporting.figures import check_metrics, metric_of, validated_by, validation_of
 
 #: Sorting keys that are no metrics: functions of a row, in ascending order; ranks do not change.

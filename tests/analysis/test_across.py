@@ -11,7 +11,8 @@ import pytest
 
 from kept_results import KeptResults
 from metabench.analysis.across import Ranking, Standing, rank_across
-from metabench.analysis.standings import Table, make_tables
+from metabench.analysis.standings import make_tables
+from metabench.analysis.tables import Table
 from metabench.errors import UsageError
 from metabench.records.record import EpisodeResults, Record
 from metabench.reporting.across import ranking_csv, ranking_json, ranking_sheet

@@ -10,8 +10,9 @@ import pytest
 
 from kept_results import KeptResults
 from metabench.analysis.crossed import crossed_interval
-from metabench.analysis.standings import Row, Table, make_tables
+from metabench.analysis.standings import make_tables
 from metabench.analysis.stats import Floats, mean_interval
+from metabench.analysis.tables import Row, Table
 from metabench.records.record import EpisodeResults, Record
 from metabench.reporting.rendering import frame, render_text
 

@@ -11,8 +11,9 @@ from kept_results import KeptResults
 from metabench.analysis.estimates import estimates
 from metabench.analysis.metrics import CLASSIFICATION
 from metabench.analysis.paired import Contest, compare
-from metabench.analysis.standings import Row, make_tables, ranked_by
+from metabench.analysis.standings import make_tables, ranked_by
 from metabench.analysis.stats import Floats
+from metabench.analysis.tables import Row
 from metabench.errors import UsageError
 from metabench.records.record import EpisodeResults, Record
 

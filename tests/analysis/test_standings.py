@@ -9,8 +9,9 @@ import pytest
 
 from kept_results import KeptResults
 from metabench.analysis.published import compare_published
-from metabench.analysis.standings import Row, make_tables
+from metabench.analysis.standings import make_tables
 from metabench.analysis.stats import DataIntervals, mean_interval
+from metabench.analysis.tables import Row
 from metabench.planning.cells import Cell
 from metabench.planning.plan import make_plan
 from metabench.planning.suite_file import read_suite, resolve

@@ -10,7 +10,8 @@ import pytest
 
 from command_line import Command, assert_refused
 from kept_results import KeptResults
-from metabench.analysis.standings import Table, make_tables
+from metabench.analysis.standings import make_tables
+from metabench.analysis.tables import Table
 from metabench.planning.suite_file import read_suite, resolve
 from metabench.records.record import EpisodeResults, Record
 from metabench.reporting.remarks import remarks

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from kept_results import KeptResults
-from metabench.analysis.standings import Table, make_tables
+from metabench.analysis.standings import make_tables
+from metabench.analysis.tables import Table
 from metabench.errors import UsageError
 from metabench.records.record import EpisodeResults, Record
 from metabench.reporting.leaderboard import chosen_columns

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from kept_results import KeptResults
-from metabench.analysis.standings import Row, Table, make_tables
+from metabench.analysis.standings import make_tables
 from metabench.analysis.stats import mean_interval
+from metabench.analysis.tables import Row, Table
 from metabench.cli import main
 from metabench.cli.leaderboard import SORTS
 from metabench.errors import UsageError

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kept_results import KeptResults
-from metabench.analysis.standings import Table, make_tables
+from metabench.analysis.standings import make_tables
+from metabench.analysis.tables import Table
 from metabench.records.record import EpisodeResults, Record
 from metabench.reporting.markup import escape_latex
 from metabench.reporting.methods_by_shots import methods_by_shots

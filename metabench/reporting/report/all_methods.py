@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.reporting import leaderboard
 from metabench.reporting.columns import Column
 from metabench.reporting.report.drawing import Styles

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metabench.analysis.standings import Row
+from metabench.analysis.tables import Row
 from metabench.records.runs import Runs
 from metabench.records.tallies import Tallies
 from metabench.reporting.report.drawing import GREY, Plot, Styles, add_hover, add_line, add_points, empty_figure

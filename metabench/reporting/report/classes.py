@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metabench.analysis.standings import Row
+from metabench.analysis.tables import Row
 from metabench.records.runs import Runs
 from metabench.records.tallies import Tallies
 

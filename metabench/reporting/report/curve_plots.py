@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bokeh.models import FixedTicker
 
-from metabench.analysis.standings import Row
+from metabench.analysis.tables import Row
 from metabench.records.measured import Declaration
 from metabench.reporting.report.drawing import (
     Plot,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bokeh.models import FixedTicker, HoverTool, PlainText, Range1d
 from bokeh.plotting import ColumnDataSource
 
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.reporting.report.drawing import Plot, Styles, capital, empty_figure, said, short_name
 
 #: Most methods of a table.

@@ -7,7 +7,8 @@ from typing import Any
 
 from metabench import __version__
 from metabench.analysis.interpretation import Interpretation
-from metabench.analysis.standings import Table, make_tables
+from metabench.analysis.standings import make_tables
+from metabench.analysis.tables import Table
 from metabench.records.runs import Runs
 from metabench.reporting import leaderboard
 from metabench.reporting.remarks import devices, origins, remarks

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metabench.analysis.paired import ALPHA
-from metabench.analysis.standings import Row, Table, common_episodes, difference_of
+from metabench.analysis.standings import difference_of
+from metabench.analysis.tables import Row, Table, common_episodes
 from metabench.reporting.figures import shown_difference
 from metabench.reporting.report.drawing import METHODS, capital
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metabench.analysis.standings import Row, Table
 from metabench.analysis.stats import Floats
+from metabench.analysis.tables import Row, Table
 from metabench.records.runs import Runs
 from metabench.reporting.figures import published_accuracy, shown
 from metabench.reporting.report.classes import Classes, classes_of

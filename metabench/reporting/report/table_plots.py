@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from metabench.analysis.costs import Cost, by_machine, compute_seconds, latency, memory
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.records.record import Record
 from metabench.records.runs import Runs
 from metabench.reporting.figures import validated_by

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from bokeh.models import FixedTicker, NumeralTickFormatter
 
-from metabench.analysis.standings import Row, Table
 from metabench.analysis.stats import MeanInterval
+from metabench.analysis.tables import Row, Table
 from metabench.records.measured import Declaration
 from metabench.reporting.report.drawing import (
     METHODS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metabench.analysis.standings import Table
+from metabench.analysis.tables import Table
 from metabench.records.runs import Runs
 from metabench.text import counted, shape_text
 

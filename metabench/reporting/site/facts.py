@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from metabench.analysis.parameters import limits
-from metabench.analysis.standings import Row
+from metabench.analysis.tables import Row
 from metabench.records.record import Record
 from metabench.text import counted
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from metabench import __version__
-from metabench.analysis.standings import Row, Table, make_tables
+from metabench.analysis.standings import make_tables
+from metabench.analysis.tables import Row, Table
 from metabench.records.runs import Runs
 from metabench.reporting.figures import shown
 from metabench.reporting.report.drawing import Styles

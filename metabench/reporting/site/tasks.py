@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from metabench.analysis.standings import Row, Table
+from metabench.analysis.tables import Row, Table
 from metabench.records.runs import Runs
 from metabench.reporting import leaderboard, remarks
 from metabench.reporting.report.all_methods import Cell, Grouped, Heading, cells_of, grouped, groups_of, headings_of
