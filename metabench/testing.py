@@ -40,7 +40,7 @@ from metabench.conformance import (
     regressors,
     sources,
 )
-from metabench.conformance.algorithms import SmallNetwork
+from metabench.conformance.subjects import SmallNetwork, Subject
 from metabench.data.packing import DataRoots, load_splits
 from metabench.engine.asking import predict
 from metabench.engine.learner import build_tested
@@ -93,7 +93,7 @@ class AlgorithmChecks:
     @pytest.mark.parametrize("check", list(algorithms.CHECKS))
     def test_conforms(self, check: str) -> None:
         """Run one of `metabench.conformance.algorithms.CHECKS`."""
-        subject = algorithms.Subject(self.algorithm, self.params, self.transductive, self.steps)
+        subject = Subject(self.algorithm, self.params, self.transductive, self.steps)
         checks.run(algorithms.CHECKS[check], subject)
 
 

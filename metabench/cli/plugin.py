@@ -83,6 +83,7 @@ def check(
     suite, plugin-check: one that sends them to a server does so.
     """
     from metabench.conformance import algorithms, backbones, engines, executors, loggers, metrics, regressors
+    from metabench.conformance.subjects import Subject
     from metabench.registry import file_classes
     from metabench.registry.manager import PluginManager
 
@@ -97,7 +98,7 @@ def check(
         tasks = plugins.algorithm_class(name).tasks
         codes = []
         if "classification" in tasks or "regression" not in tasks:
-            codes.append(_report(algorithms.CHECKS, algorithms.Subject(name, given, transductive, steps, plugins)))
+            codes.append(_report(algorithms.CHECKS, Subject(name, given, transductive, steps, plugins)))
         if "regression" in tasks:
             codes.append(_report(regressors.CHECKS, regressors.Subject(name, given, transductive, steps, plugins)))
         return max(codes)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from metabench.api import Algorithm, Backbone, Config, Episodes, EpisodeSource, Regression, Setup, SourceSplit
 from metabench.api.batching import Sequential
-from metabench.conformance.algorithms import same, state_of
 from metabench.conformance.checks import NotConforming
+from metabench.conformance.subjects import same, state_of
 from metabench.data.sampler import EpisodeShape
 from metabench.engine.asking import ask, predict
 from metabench.engine.batching import Threaded, Vmapped

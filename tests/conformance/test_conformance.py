@@ -13,8 +13,9 @@ from torch import Tensor
 
 from kit import failures
 from metabench.cli import cli
-from metabench.conformance.algorithms import CHECKS, LEARNT, Subject, train_until_learnt
+from metabench.conformance.algorithms import CHECKS, LEARNT, train_until_learnt
 from metabench.conformance.checks import NotConforming, run
+from metabench.conformance.subjects import Subject
 from metabench.testing import AlgorithmChecks
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metabench.api import Algorithm, Backbone, Classification, Config, Episodes, Setup, Support
-from metabench.conformance.algorithms import SIZE, episodes
+from metabench.conformance.subjects import SIZE, episodes
 from metabench.engine.asking import predict, predict_alone
 from metabench.engine.batching import InOrder
 from metabench.engine.controls import is_transductive

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from metabench.conformance.algorithms import CHECKS, Subject
+from metabench.conformance.algorithms import CHECKS
 from metabench.conformance.checks import run
+from metabench.conformance.subjects import Subject
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "example_boil"
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from metabench.conformance.algorithms import CHECKS, Subject
+from metabench.conformance.algorithms import CHECKS
 from metabench.conformance.checks import run
+from metabench.conformance.subjects import Subject
 from metabench_plugins.heads.announced import HEADS
 
 pytestmark = pytest.mark.slow
