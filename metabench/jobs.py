@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from metabench.engine.checkpoints import CheckpointClock, other_code, writing_weights
 from metabench.errors import CellFailed, StoreError, Unfit, in_one_line
-from metabench.executors.origin import Code, is_valid, machine_of, origin_of
+from metabench.executors.origin import Code, harness_hash, is_valid, machine_of, origin_of
 from metabench.files import atomic_file
 from metabench.machine.clock import percentiles_ms
 from metabench.machine.device import choose_device, describe_device, in_threads, share_of_threads
-from metabench.machine.environment import circumstances, environment, load
+from metabench.machine.environment import circumstances, described, environment, load
 from metabench.machine.memory import PeakMemory
 from metabench.machine.meter import Meter, Used
 from metabench.machine.reproducible import derive_seed, deterministic, seed_generators
@@ -41,8 +41,10 @@ __all__ = [
     "code_hash",
     "derive_seed",
     "describe_device",
+    "described",
     "deterministic",
     "environment",
+    "harness_hash",
     "in_one_line",
     "in_threads",
     "is_valid",

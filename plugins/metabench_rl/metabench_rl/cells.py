@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from metabench.contracts import content_hash
-from metabench_rl.configs import Config
-from metabench_rl.suite import Adapt, AlgorithmEntry, Eval, Suite, TaskEntry, Train
+from metabench_rl.configs import Config, OuterConfig
+from metabench_rl.environments.names import longest_of
+from metabench_rl.suite import Adapt, AlgorithmEntry, Eval, Suite, TaskEntry, Train, updates_of
 
 #: Version of results: a change of the engine that gives other results raises it.
 RESULTS = 1
@@ -56,12 +57,28 @@ class Cell:
             "engine": "meta-rl",
             "results": RESULTS,
             "algorithm": {"name": self.algorithm, "params": self.params.model_dump(mode="json")},
-            "tasks": {"name": self.family, **self.tasks.model_dump(mode="json", exclude={"use"})},
+            "tasks": {
+                "name": self.family,
+                **self.tasks.model_dump(mode="json", exclude={"use"}),
+                "horizon": self.horizon,
+            },
             "adapt": self.adapt.model_dump(mode="json"),
             "train": None if self.algorithm in UNTRAINED else self.train.model_dump(mode="json"),
             "test": self.eval.model_dump(mode="json"),
             "seed": self.seed,
         }
+
+    @property
+    def horizon(self) -> int:
+        """Return the most steps of an episode."""
+        return self.tasks.horizon or longest_of(self.family)
+
+    @property
+    def updates(self) -> int:
+        """Return the number of updates that the budget pays; 0 of an algorithm that is not trained."""
+        if not isinstance(self.params, OuterConfig):
+            return 0
+        return updates_of(self.params, self.tasks, self.horizon, self.adapt, self.train, self.eval)
 
     @property
     def id(self) -> str:

@@ -56,6 +56,11 @@ class OuterConfig(Config):
     clip: PositiveFloat = 0.2
     max_grad_norm: PositiveFloat = 1.0
 
+    @property
+    def episodes_per_task(self) -> int:
+        """Return the episodes of each task in an update."""
+        return 2 * self.episodes
+
 
 class RandomConfig(GradientConfig):
     """Parameters of the untrained policy."""
@@ -91,6 +96,11 @@ class RL2Config(OuterConfig):
     discount: float = Field(default=0.99, ge=0, le=1)
     gae_lambda: float = Field(default=1.0, ge=0, le=1)
     entropy: NonNegativeFloat = 0.0
+
+    @property
+    def episodes_per_task(self) -> int:
+        """Return the episodes of each task in an update: those of its trials."""
+        return self.trial * self.episodes
 
 
 #: Class of the parameters, and target of the algorithm, by name.

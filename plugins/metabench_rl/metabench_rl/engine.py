@@ -125,6 +125,7 @@ class Work:
         from metabench_rl.job import Job
         from metabench_rl.origin import environment_of, origin_of_cell
 
+        options = self.request.options
         return Job(
             cell=cell,
             suite=self.suite.name,
@@ -134,13 +135,14 @@ class Work:
             origin=origin_of_cell(cell),
             environment={**self._environment, **environment_of(cell)},
             machine=self._machine,
+            executor="" if options.in_process else options.executor_name,
         )
 
     @cached_property
     def _environment(self) -> Mapping[str, Any]:
-        from metabench.jobs import choose_device, environment
+        from metabench.jobs import choose_device, environment, harness_hash
 
-        return environment(choose_device("cpu"))
+        return {**environment(choose_device("cpu")), "harness": harness_hash()}
 
     @cached_property
     def _machine(self) -> Any:

@@ -20,7 +20,7 @@ def make_family(cell: Cell) -> TaskFamily:
     found = family_of(cell.family)
     assert found is not None, "the suite was validated"
     target, arguments = found
-    family: TaskFamily = _imported(target)(horizon=cell.tasks.horizon, **arguments)
+    family: TaskFamily = _imported(target)(horizon=cell.horizon, **arguments)
     return family
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,14 +31,17 @@ from metabench.jobs import (
     choose_device,
     circumstances,
     derive_seed,
+    described,
     deterministic,
     in_one_line,
     load,
+    machine_of,
     seed_generators,
 )
 from metabench_rl.api import TaskFamily
 from metabench_rl.cells import UNRANKED, Cell
 from metabench_rl.families import make_algorithm, make_family
+from metabench_rl.origin import origin_of_cell
 from metabench_rl.pictures import Picture, picture
 from metabench_rl.results import Result, measure
 from metabench_rl.simulator import Simulator
@@ -58,6 +62,7 @@ class Job:
         origin: device, data and code, as a checkpoint stores them.
         machine: the machine, with the share of it that the job has.
         environment: versions and code, for the record.
+        executor: name of the executor, for the record; empty in this process.
     """
 
     cell: Cell
@@ -68,6 +73,7 @@ class Job:
     origin: Mapping[str, str]
     machine: Machine
     environment: Mapping[str, Any]
+    executor: str = ""
 
     @property
     def key(self) -> str:
@@ -99,28 +105,53 @@ class Job:
         return self
 
     def run(self, watcher: Watcher) -> Iterator[Attempt]:
-        """Yield the attempt of the cell; its checkpoint is then deleted.
+        """Yield the attempt of the cell; the checkpoint is deleted when it has a result.
 
         Raises:
             Interrupted: the watcher asked to stop; a checkpoint has been written.
             StoreError: a checkpoint cannot be written or read.
         """
         begun = load()
+        here = self._here()
         try:
+            self._check_origin()
             with deterministic():
                 result = self._result(watcher)
         except (Interrupted, StoreError, KeyboardInterrupt):
             raise
         except CellFailed as error:
-            yield Attempt(self.record(str(error), load_start=begun))
+            yield Attempt(here.record(str(error), load_start=begun))
         except Exception as error:  # a task family or an algorithm may raise anything; the other cells must go on
             reason = f"{in_one_line(error)} (see {self.store.traceback_name(self.cell.id)})"
-            yield Attempt(self.record(reason, load_start=begun), traceback=traceback.format_exc())
+            yield Attempt(here.record(reason, load_start=begun), traceback=traceback.format_exc())
         else:
             figures = EpisodeResults(result.figures, result.groups)
             png = result.picture.png if result.picture else None
-            yield Attempt(self.record(result=result, load_start=begun), figures, png)
-        TrainingFiles(self.store.path, self.key).drop_checkpoint()
+            yield Attempt(here.record(result=result, load_start=begun), figures, png)
+            TrainingFiles(self.store.path, self.key).drop_checkpoint()
+
+    def _here(self) -> Job:
+        """Return the job with the machine that this worker sees."""
+        device = choose_device("cpu")
+        seen = {**self.environment, **described(device)}
+        return replace(self, machine=machine_of(device, self.machine.cells_at_once), environment=seen)
+
+    def _check_origin(self) -> None:
+        """Check that this worker has the code and the versions of the command.
+
+        Raises:
+            CellFailed: it has others, of which results would be other ones.
+        """
+        here = origin_of_cell(self.cell)
+        different = [
+            f"{name} {here.get(name)} here, {planned} in the run's plan"
+            for name, planned in self.origin.items()
+            if here.get(name) != planned
+        ]
+        if different:
+            raise CellFailed(
+                f"the worker on {platform.node()} differs from the run: {'; '.join(different)}: install the same there"
+            )
 
     def _result(self, watcher: Watcher) -> Result:
         device, cell = choose_device("cpu"), self.cell
@@ -189,7 +220,9 @@ class Job:
             **(result.fields if result else {"ranked_by": "return"}),
             device=str(self.machine),
             machine=self.machine,
-            circumstances=Circumstances(**circumstances(), load_start=load_start, load_end=load()),
+            circumstances=Circumstances(
+                **circumstances(), executor=self.executor, load_start=load_start, load_end=load()
+            ),
             dataset_fingerprint=self.origin["dataset_fingerprint"],
             data=Data(episodes=self._episodes(), raw_files=0, licence="MIT"),
             environment=dict(self.environment),
@@ -200,7 +233,7 @@ class Job:
     def _episodes(self) -> str:
         """Return the key of the test tasks and their noise: methods with the same key are compared task by task."""
         identity, cell = self.cell.identity, self.cell
-        family = {"name": cell.family, "horizon": cell.tasks.horizon, "data": self.origin["dataset_fingerprint"]}
+        family = {"name": cell.family, "horizon": cell.horizon, "data": self.origin["dataset_fingerprint"]}
         return content_hash({"tasks": family, "adapt": identity["adapt"], "test": identity["test"]})
 
 

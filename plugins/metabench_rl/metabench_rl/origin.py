@@ -41,7 +41,9 @@ def environment_of(cell: Cell) -> Mapping[str, Any]:
 
 def is_kept(record: Record, cell: Cell, store: Store) -> bool:
     """Return whether a record of an earlier run would be the same again."""
-    return record.status == "ok" and is_valid(record, origin_of_cell(cell)) and store.is_complete(record)
+    # The setting is that of its table: a budget that an untrained cell does not have may have changed.
+    known = record.status == "ok" and record.setting == cell.setting
+    return known and is_valid(record, origin_of_cell(cell)) and store.is_complete(record)
 
 
 def _version(distribution: str) -> str:

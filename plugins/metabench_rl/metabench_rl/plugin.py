@@ -33,6 +33,7 @@ def metabench_datasets() -> list[DatasetSpec]:
             "Yu et al. 2019",
             "https://arxiv.org/abs/1910.10897",
             requires="metabench-rl[metaworld]",
+            library="metaworld",
             licence="MIT",
         )
     ]

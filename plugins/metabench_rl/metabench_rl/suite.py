@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from metabench.contracts import Gate, SuiteFile, first_problem, nearest, validated, with_profile
-from metabench_rl.configs import ALGORITHMS, Config
-from metabench_rl.environments.names import FAMILIES, family_of
+from metabench_rl.configs import ALGORITHMS, Config, OuterConfig
+from metabench_rl.environments.names import ENVIRONMENTS, FAMILIES, META_WORLD_STEPS, family_of, longest_of
 
 #: Names of suites are also names of directories.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -124,9 +124,74 @@ def read(file: SuiteFile, profile: str | None) -> tuple[Suite, dict[str, Config]
             raise resolved.error(
                 place, f"no task family '{name}'{nearest(name, FAMILIES)}. Known: {', '.join(FAMILIES)}"
             )
+        _check_environment(label, entry, resolved)
     if len(set(suite.seeds)) < len(suite.seeds):
         raise resolved.error(("seeds",), "a training seed is given twice")
-    return suite, {label: _params(label, entry, resolved) for label, entry in suite.algorithms.items()}
+    params = {label: _params(label, entry, resolved) for label, entry in suite.algorithms.items()}
+    for label, config in params.items():
+        if isinstance(config, OuterConfig):
+            _check_training(label, config, suite, resolved)
+    return suite, params
+
+
+def updates_of(config: OuterConfig, tasks: TaskEntry, horizon: int, adapt: Adapt, train: Train, test: Eval) -> int:
+    """Return the number of updates that a budget pays, beside the validations; 0 or less if it pays none.
+
+    Args:
+        config: parameters of the algorithm.
+        tasks: settings of the task family.
+        horizon: most steps of an episode.
+        adapt: the rounds of adaptation.
+        train: the budget.
+        test: the test, whose episodes a validation has, too.
+    """
+    validation = tasks.validation * (adapt.rounds * adapt.episodes + test.episodes) * horizon
+    return (train.env_steps - train.validations * validation) // _steps_of_update(config, horizon)
+
+
+def _steps_of_update(config: OuterConfig, horizon: int) -> int:
+    return config.tasks * config.episodes_per_task * horizon
+
+
+def _check_environment(label: str, entry: TaskEntry, file: SuiteFile) -> None:
+    """Check that Meta-World has the environment of a family, and episodes as long.
+
+    Raises:
+        SuiteError: it has not.
+    """
+    name = entry.use or label
+    if not name.startswith("ml1-"):
+        return
+    environment = name.removeprefix("ml1-")
+    if environment not in ENVIRONMENTS:
+        place = ("tasks", label, "use") if entry.use else ("tasks", label)
+        near = nearest(environment, ENVIRONMENTS)
+        raise file.error(
+            place, f"Meta-World has no environment '{environment}'{near}. Known: {', '.join(ENVIRONMENTS)}"
+        )
+    if entry.horizon is not None and entry.horizon > META_WORLD_STEPS:
+        message = f"an episode of Meta-World has at most {META_WORLD_STEPS} steps, not {entry.horizon}"
+        raise file.error(("tasks", label, "horizon"), message)
+
+
+def _check_training(label: str, config: OuterConfig, suite: Suite, file: SuiteFile) -> None:
+    """Check that a training has tasks enough for an update, and steps enough.
+
+    Raises:
+        SuiteError: it has not.
+    """
+    for tasks_label, tasks in suite.tasks.items():
+        if tasks.train != "any" and tasks.train < config.tasks:
+            message = f"an update of '{label}' takes {config.tasks} tasks, and there are {tasks.train}"
+            raise file.error(("tasks", tasks_label, "train"), message)
+        horizon = tasks.horizon or longest_of(tasks.use or tasks_label)
+        if updates_of(config, tasks, horizon, suite.adapt, suite.train, suite.eval) < 1:
+            raise file.error(
+                ("train", "env_steps"),
+                f"{suite.train.env_steps:,} steps pay no update of '{label}' on {tasks_label}, which takes "
+                f"{_steps_of_update(config, horizon):,}, beside {suite.train.validations} validations: raise "
+                "train.env_steps, or lower train.validations, or tasks or episodes of the algorithm",
+            )
 
 
 def _params(label: str, entry: AlgorithmEntry, file: SuiteFile) -> Config:

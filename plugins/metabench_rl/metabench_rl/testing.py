@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from metabench.jobs import CellFailed
 from metabench_rl.api import Algorithm, Policy, Split, TaskFamily, Tasks, Trajectories
 from metabench_rl.cells import Cell
 from metabench_rl.simulator import Rollouts, Simulator
@@ -37,7 +38,11 @@ class Tested:
 
 
 def test(algorithm: Algorithm, simulator: Simulator, cell: Cell, advance: Advance) -> Tested:
-    """Return the values of each test task in every round."""
+    """Return the values of each test task in every round.
+
+    Raises:
+        CellFailed: a value is no number.
+    """
     return _tested(algorithm, simulator, cell, "test", range(cell.tasks.test), range(cell.adapt.rounds + 1), advance)
 
 
@@ -46,11 +51,6 @@ def validate(algorithm: Algorithm, simulator: Simulator, cell: Cell, advance: Ad
     rounds = [cell.adapt.rounds]
     found = _tested(algorithm, simulator, cell, "validation", range(cell.tasks.validation), rounds, advance)
     return float(found.figures[simulator.family.metrics[0], cell.adapt.rounds].mean())
-
-
-def steps_of_validation(cell: Cell, horizon: int) -> int:
-    """Return the most environment steps of `validate`."""
-    return cell.tasks.validation * (cell.adapt.rounds * cell.adapt.episodes + cell.eval.episodes) * horizon
 
 
 def _tested(
@@ -75,12 +75,26 @@ def _tested(
             if number in measured:
                 episodes = rounds.episodes(number, cell.eval.episodes)
                 for metric in family.metrics:
-                    values[metric, number].append(episodes.measured(metric))
+                    measures = episodes.measured(metric)
+                    _check_finite(measures, metric, tasks, number)
+                    values[metric, number].append(measures)
                 if not begin:
                     first.append(episodes)
     advance(len(numbers), len(numbers))
     goals = family.tasks(split, numbers[:at_once]).goals
     return Tested({key: torch.cat(parts).numpy() for key, parts in values.items()}, first, goals)
+
+
+def _check_finite(values: torch.Tensor, metric: str, tasks: Tasks, number: int) -> None:
+    """Check that a metric of each task is a number.
+
+    Raises:
+        CellFailed: it is none: the policy has diverged.
+    """
+    if not values.isfinite().all():
+        task = tasks.numbers[int(values.isfinite().logical_not().nonzero()[0])]
+        after = f"after round {number} of adaptation" if number else "before any adaptation"
+        raise CellFailed(f"the {metric} of {tasks.split} task {task} {after} is no number: lower inner_lr or lr")
 
 
 class _Rounds:

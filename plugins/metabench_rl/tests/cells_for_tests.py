@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ def suite(**changes: Any) -> SuiteFile:
 
 
 def cell(algorithm: str, **changes: Any) -> Cell:
-    """Return the cell of an algorithm in the small suite."""
-    plan = MetaRL(PluginManager.from_environment({})).plan(suite(**changes), Request())
-    return next(cell for cell in plan.cells if cell.label == algorithm)
+    """Return the cell of an algorithm in the small suite, without the others: a change may not suit them."""
+    file = suite(**changes)
+    alone = replace(file, data={**file.data, "algorithms": {algorithm: file.data["algorithms"][algorithm]}})
+    return MetaRL(PluginManager.from_environment({})).plan(alone, Request()).cells[0]
 
 
 def untrained(of: Cell) -> Algorithm:

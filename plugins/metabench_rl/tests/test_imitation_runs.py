@@ -104,7 +104,3 @@ def test_success_ranks_in_tables_gate_and_report(folder: Path) -> None:
     assert "share of test episodes of a task in which its goal is reached" in (folder / "out/report.html").read_text(
         "utf-8"
     )
-
-
-def test_the_smoke_profile_plans_all_tests(folder: Path) -> None:
-    assert "36 cells" in command(folder, "run", "imitation", "--profile", "smoke", "--dry-run")

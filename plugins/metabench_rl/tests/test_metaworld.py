@@ -12,6 +12,7 @@ from cells_for_tests import cell
 from metabench.jobs import CellFailed
 from metabench_rl.api import Act, Algorithm, Seen, Setup, Tasks
 from metabench_rl.environments.metaworld import ML1, Expert
+from metabench_rl.environments.names import ENVIRONMENTS
 from metabench_rl.simulator import Rollouts, Simulator
 from metabench_rl.testing import test as run_test
 
@@ -49,6 +50,12 @@ def test_the_expert_succeeds_with_a_goal_that_no_observation_shows() -> None:
     assert rolled[0].success.all()
     assert not rolled[0].observations[..., -3:].any()
     assert torch.equal(rolled[0].observations, rolled[1].observations)
+
+
+def test_the_names_of_environments_are_those_of_meta_world() -> None:
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    assert [f"{name}-v3" for name in ENVIRONMENTS] == sorted(ALL_V3_ENVIRONMENTS)
 
 
 def test_an_observation_that_shows_the_goal_fails_the_cell() -> None:

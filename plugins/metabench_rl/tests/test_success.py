@@ -8,6 +8,7 @@ import pytest
 import torch
 from cells_for_tests import cell, untrained
 
+from metabench.jobs import CellFailed
 from metabench_rl.api import Act, Algorithm, Policy, Seen, Tasks
 from metabench_rl.environments.point2d import Point2D, Straight
 from metabench_rl.simulator import Simulator
@@ -56,3 +57,17 @@ def test_success_at_any_step_counts_and_is_not_lost_later() -> None:
     tasks = Tasks("test", [0, 1], torch.tensor([[0.1, 0.0], [0.3, 0.3]]))
     episodes = Simulator(family).rollout(Passes(), tasks, torch.zeros(2, 3, 6, 2))
     assert episodes.measured("success").tolist() == [1.0, 0.0]
+
+
+class Diverged(Algorithm):
+    """Has a policy whose actions are no numbers."""
+
+    def policy(self, tasks: Tasks) -> Policy:
+        return Straight(tasks.goals * float("nan"))
+
+
+def test_a_diverged_policy_fails_the_cell_and_says_where() -> None:
+    ten = cell("scripted", tasks={"point2d": {"horizon": 20, "test": 10}}, eval={"episodes": 3})
+    diverged = Diverged(ten.params, untrained(ten).setup)
+    with pytest.raises(CellFailed, match="the return of test task 0 before any adaptation is no number: lower"):
+        run_test(diverged, Simulator(Reached(horizon=20)), ten, lambda done, total: None)

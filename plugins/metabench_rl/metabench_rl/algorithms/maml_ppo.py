@@ -21,7 +21,7 @@ class MAML(GradientAdaptation):
     def __init__(self, config: MAMLConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.tasks_per_update = config.tasks
-        self.episodes_per_task = 2 * config.episodes
+        self.episodes_per_task = config.episodes_per_task
         self.optimiser = optim.Adam(self.parameters(), lr=config.lr)
 
     def update(self, tasks: Tasks, collect: Collect) -> float:

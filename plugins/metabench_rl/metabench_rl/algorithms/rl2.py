@@ -25,7 +25,7 @@ class RL2(Algorithm):
         size = setup.family.size
         self.network = Recurrent(size.observation, size.action, config.hidden, config.init_std)
         self.tasks_per_update = config.tasks
-        self.episodes_per_task = config.trial * config.episodes
+        self.episodes_per_task = config.episodes_per_task
         self.optimiser = optim.Adam(self.parameters(), lr=config.lr)
 
     def policy(self, tasks: Tasks) -> RecurrentPolicy:

@@ -21,11 +21,10 @@ from torch import Tensor
 
 from metabench.jobs import CellFailed, derive_seed
 from metabench_rl.api import Act, Metric, Seen, Size, Split, Step, Tasks
+from metabench_rl.environments.names import META_WORLD_STEPS
 
 #: Numbers of an observation that hold the goal, where it is shown.
 _GOAL = 3
-#: Most steps of an episode: the environment refuses more.
-_LONGEST = 500
 #: Width and height of a picture in pixels, and the steps between two.
 _PICTURE, _STEPS_A_PICTURE = (240, 180), 4
 
@@ -52,12 +51,12 @@ class ML1:
             raise CellFailed("Meta-World is not installed: pip install 'metabench-rl[metaworld]'") from error
         if environment not in ALL_V3_ENVIRONMENTS:
             raise CellFailed(f"Meta-World has no environment '{environment}', but {', '.join(ALL_V3_ENVIRONMENTS)}")
-        if horizon is not None and horizon > _LONGEST:
-            raise CellFailed(f"the horizon of {horizon} is longer than Meta-World's {_LONGEST} steps")
+        if horizon is not None and horizon > META_WORLD_STEPS:
+            raise CellFailed(f"the horizon of {horizon} is longer than Meta-World's {META_WORLD_STEPS} steps")
         self._name, self._task = environment, metaworld.Task
         self._class: Any = ALL_V3_ENVIRONMENTS[environment]
         self._simulators: list[Any] = []
-        self._size = Size(39, 4, horizon or _LONGEST)
+        self._size = Size(39, 4, horizon or META_WORLD_STEPS)
 
     @property
     def size(self) -> Size:

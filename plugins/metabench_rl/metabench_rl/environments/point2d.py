@@ -17,6 +17,7 @@ from torch import Tensor
 
 from metabench_rl.api import Act, Metric, Seen, Size, Split, Step, Tasks
 from metabench_rl.drawing import uniforms
+from metabench_rl.environments.names import NAVIGATION_STEPS
 
 #: Largest step in each direction.
 _STEP = 0.1
@@ -35,7 +36,7 @@ class Point2D:
     at_once: ClassVar[int] = 20
 
     def __init__(self, horizon: int | None = None) -> None:
-        self._size = Size(2, 2, horizon or 100)
+        self._size = Size(2, 2, horizon or NAVIGATION_STEPS)
 
     @property
     def size(self) -> Size:
