@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -42,12 +42,16 @@ class Tasks:
     Attributes:
         split: the split.
         numbers: the B numbers.
-        goals: [B, G] numbers that make the tasks.
+        goals: [B, G] numbers that make the tasks; [B, 0] where they are hidden.
     """
 
     split: Split
     numbers: Sequence[int]
     goals: Tensor
+
+    def hidden(self) -> Tasks:
+        """Return the tasks without their goals, as a method sees them."""
+        return replace(self, goals=self.goals.new_empty(len(self.numbers), 0))
 
 
 class Seen(NamedTuple):
@@ -241,7 +245,15 @@ class Algorithm(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def policy(self, tasks: Tasks) -> Policy:
-        """Return the policies of some tasks before any adaptation."""
+        """Return the policies of some tasks before any adaptation.
+
+        Args:
+            tasks: the tasks, with hidden goals unless it `sees_goals`.
+        """
+
+    def shown(self, tasks: Tasks) -> Tasks:
+        """Return tasks as this method may see them."""
+        return tasks if self.sees_goals else tasks.hidden()
 
     def adapt(self, policy: Policy, collect: Collect, done: int) -> Policy:
         """Return the policies after one more round of adaptation.

@@ -106,7 +106,7 @@ class _Rounds:
     def __init__(self, algorithm: Algorithm, simulator: Simulator, cell: Cell, tasks: Tasks) -> None:
         self._algorithm, self._simulator, self._cell, self._tasks = algorithm, simulator, cell, tasks
         self._key = "|".join([json.dumps(simulator.family.identity, sort_keys=True), tasks.split, str(cell.eval.seed)])
-        self._policy: Policy = algorithm.policy(tasks)
+        self._policy: Policy = algorithm.policy(algorithm.shown(tasks))
 
     def adapt(self, number: int) -> None:
         """Let the algorithm adapt once more, from no more episodes than a round has."""
@@ -125,7 +125,7 @@ def action_seconds(algorithm: Algorithm, family: TaskFamily) -> list[float]:
     """Return the seconds of each action of one episode of one task; its steps are counted nowhere."""
     alone = Simulator(family)
     tasks = family.tasks("validation", [0])
-    Rollouts(alone, tasks, "latency")(algorithm.policy(tasks), 1)
+    Rollouts(alone, tasks, "latency")(algorithm.policy(algorithm.shown(tasks)), 1)
     return alone.action_seconds
 
 

@@ -37,7 +37,7 @@ def train(
 
     Raises:
         CellFailed: a return is no number.
-        Interrupted: the watcher asked to stop; a checkpoint has been written.
+        Interrupted: the watcher asked to stop; a checkpoint has been written, but within a validation.
         StoreError: a checkpoint cannot be written or read.
     """
     updates, device = cell.updates, choose_device("cpu")
@@ -56,6 +56,11 @@ def train(
             with clock.writing():
                 save(algorithm, progress, origin, path)
 
+        def check_stop(done: int, total: int) -> None:
+            # No checkpoint: the weights are newer than the last validation that is known. The earlier one goes on.
+            if watcher.should_stop():
+                raise Interrupted
+
         while progress.updates < updates:
             if watcher.should_stop():
                 keep()
@@ -66,7 +71,7 @@ def train(
             progress.updates += 1
             progress.simulation_seconds += simulator.seconds - simulated
             if progress.updates in due:
-                value = validate(algorithm, simulator, cell, lambda done, total: None)
+                value = validate(algorithm, simulator, cell, check_stop)
                 progress.note(value, algorithm)
                 note = f", validation {value:.3g}"
             progress.steps = simulator.steps
@@ -90,7 +95,7 @@ def _update(algorithm: Algorithm, simulator: Simulator, cell: Cell, number: int,
     numbers = training_numbers(key, number, algorithm.tasks_per_update, available)
     tasks = simulator.family.tasks("train", numbers)
     each = algorithm.episodes_per_task
-    mean = algorithm.update(tasks, Rollouts(simulator, tasks, f"{key}|{number}", allowed=each))
+    mean = algorithm.update(algorithm.shown(tasks), Rollouts(simulator, tasks, f"{key}|{number}", allowed=each))
     if not math.isfinite(mean):
         raise CellFailed(f"the return of update {number} is no number: lower lr or inner_lr")
     return mean

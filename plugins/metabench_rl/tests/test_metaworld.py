@@ -20,6 +20,8 @@ from metabench_rl.testing import test as run_test
 class SolvesEven(Algorithm):
     """Acts as the expert on even tasks, and rests on the others."""
 
+    sees_goals = True
+
     def policy(self, tasks: Tasks) -> Resting:
         return Resting(self.setup.family.expert(tasks), torch.tensor([number % 2 for number in tasks.numbers]))
 

@@ -51,6 +51,35 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights_and_counts(name:
         assert torch.equal(weight, resumed.state_dict()[key]), key
 
 
+class StopsAt(Quiet):
+    """Asks to stop when it is asked for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        self._left = n
+
+    def should_stop(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
+def test_a_training_may_be_stopped_at_any_place_within_a_validation_too(tmp_path: Path) -> None:
+    small = cell("pretrained")
+    whole, family = untrained(small), untrained(small).setup.family
+    expected = train(whole, Simulator(family), small, {}, tmp_path / "whole.pt", Quiet())
+    stops = 0
+    for n in range(2, 40):
+        resumed = untrained(small)
+        try:
+            found = train(resumed, Simulator(family), small, {}, tmp_path / "stopped.pt", StopsAt(n))
+            break
+        except Interrupted:
+            stops += 1
+    assert stops > 3
+    assert (found.steps, found.curve) == (expected.steps, expected.curve)
+    for key, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[key]), key
+
+
 def test_a_checkpoint_of_other_code_is_set_aside(tmp_path: Path) -> None:
     small = cell("pretrained")
     family = untrained(small).setup.family

@@ -25,6 +25,7 @@ class Reached(Point2D):
 class SolvesSome(Algorithm):
     """Goes straight to the first k goals, and away from the others."""
 
+    sees_goals = True
     solved: int
 
     def policy(self, tasks: Tasks) -> Policy:
@@ -62,6 +63,8 @@ def test_success_at_any_step_counts_and_is_not_lost_later() -> None:
 class Diverged(Algorithm):
     """Has a policy whose actions are no numbers."""
 
+    sees_goals = True
+
     def policy(self, tasks: Tasks) -> Policy:
         return Straight(tasks.goals * float("nan"))
 
@@ -71,3 +74,22 @@ def test_a_diverged_policy_fails_the_cell_and_says_where() -> None:
     diverged = Diverged(ten.params, untrained(ten).setup)
     with pytest.raises(CellFailed, match="the return of test task 0 before any adaptation is no number: lower"):
         run_test(diverged, Simulator(Reached(horizon=20)), ten, lambda done, total: None)
+
+
+class Spy(Algorithm):
+    """Looks for goals."""
+
+    seen: list[torch.Tensor]
+
+    def policy(self, tasks: Tasks) -> Policy:
+        self.seen.append(tasks.goals)
+        return Straight(torch.zeros(len(tasks.numbers), 2))
+
+
+def test_a_method_that_is_no_oracle_is_given_no_goals() -> None:
+    ten = cell("scripted", tasks={"point2d": {"horizon": 20, "test": 10}}, eval={"episodes": 3})
+    spy = Spy(ten.params, untrained(ten).setup)
+    spy.seen = []
+    run_test(spy, Simulator(Reached(horizon=20)), ten, lambda done, total: None)
+    assert sum(map(len, spy.seen)) == 10
+    assert not any(goals.numel() for goals in spy.seen)

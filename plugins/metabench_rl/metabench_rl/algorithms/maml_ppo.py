@@ -5,12 +5,12 @@ The paper's outer loop is TRPO; PPO as a MAML outer loop is that of Rothfuss et 
 
 from __future__ import annotations
 
-from torch import nn, optim
+from torch import optim
 
 from metabench_rl.algorithms.gradient import GradientAdaptation
 from metabench_rl.api import Collect, Setup, Tasks
 from metabench_rl.configs import MAMLConfig
-from metabench_rl.objectives import clipped_surrogate
+from metabench_rl.objectives import clipped_surrogate, descend
 
 
 class MAML(GradientAdaptation):
@@ -36,8 +36,5 @@ class MAML(GradientAdaptation):
             adapted = self.step(self.policy(tasks), before, of_before, config.inner_lr, differentiable=True)
             log_probs = adapted.log_probs(after.observations, after.actions)
             loss = clipped_surrogate(log_probs, of_after, after, config.clip).mean()
-            self.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.parameters(), config.max_grad_norm)
-            self.optimiser.step()
+            descend(loss, self, config.max_grad_norm)
         return after.mean_return

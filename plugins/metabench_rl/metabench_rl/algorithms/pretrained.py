@@ -5,12 +5,12 @@ Finn et al. 2017 (section 5.3) compare MAML with it: a policy trained on all tas
 
 from __future__ import annotations
 
-from torch import nn, optim
+from torch import optim
 
 from metabench_rl.algorithms.gradient import GradientAdaptation
 from metabench_rl.api import Collect, Setup, Tasks
 from metabench_rl.configs import PretrainedConfig
-from metabench_rl.objectives import clipped_surrogate
+from metabench_rl.objectives import clipped_surrogate, descend
 
 
 class Pretrained(GradientAdaptation):
@@ -31,8 +31,5 @@ class Pretrained(GradientAdaptation):
         for _ in range(self.config.epochs):
             log_probs = self.policy(tasks).log_probs(episodes.observations, episodes.actions)
             loss = clipped_surrogate(log_probs, advantage, episodes, self.config.clip).mean()
-            self.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)
-            self.optimiser.step()
+            descend(loss, self, self.config.max_grad_norm)
         return episodes.mean_return

@@ -6,13 +6,13 @@ The paper trains by TRPO; this is PPO, and the baseline is linear.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
 from metabench_rl.advantages import advantages
 from metabench_rl.api import Algorithm, Collect, Policy, Setup, Tasks, Trajectories
 from metabench_rl.configs import RL2Config
 from metabench_rl.networks import Recurrent, RecurrentPolicy, log_prob
-from metabench_rl.objectives import clipped_surrogate
+from metabench_rl.objectives import clipped_surrogate, descend
 
 
 class RL2(Algorithm):
@@ -54,10 +54,7 @@ class RL2(Algorithm):
             log_probs = log_prob(trials.actions, mean.view_as(trials.actions), log_std)
             loss = clipped_surrogate(log_probs, advantage, trials, self.config.clip).mean()
             loss = loss - self.config.entropy * log_std.sum()
-            self.optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)
-            self.optimiser.step()
+            descend(loss, self, self.config.max_grad_norm)
         return trials.mean_return
 
 
