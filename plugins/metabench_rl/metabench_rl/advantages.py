@@ -1,4 +1,4 @@
-"""Advantages over a linear baseline of each task (Duan et al. 2016, appendix)."""
+"""Advantages over a linear baseline of each task (Duan et al. 2016, https://arxiv.org/abs/1604.06778, supplement)."""
 
 from __future__ import annotations
 

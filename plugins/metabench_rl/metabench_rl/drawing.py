@@ -37,7 +37,7 @@ def noise(key: str, numbers: Sequence[int], episodes: int, horizon: int, action:
 
 
 def training_numbers(key: str, update: int, count: int, available: int | None) -> list[int]:
-    """Return the tasks of an update, all different.
+    """Return the tasks of an update, all different where their number is given.
 
     Args:
         key: names the training seed.
