@@ -11,6 +11,7 @@ from cells_for_tests import cell
 
 from metabench.jobs import CellFailed
 from metabench_rl.api import Act, Algorithm, Seen, Setup, Tasks
+from metabench_rl.drawing import training_numbers
 from metabench_rl.environments.metaworld import ML1, Expert
 from metabench_rl.environments.names import ENVIRONMENTS
 from metabench_rl.simulator import Rollouts, Simulator
@@ -39,7 +40,11 @@ class Resting:
 
 def test_no_test_goal_occurs_in_training_and_there_are_as_many_as_asked() -> None:
     family = ML1("reach-v3", 10)
-    splits = [family.tasks(split, range(60)).goals for split in ("train", "validation", "test")]
+    drawn = [number for update in range(6) for number in training_numbers("train|0", update, 10, None)]
+    splits = [
+        family.tasks("train", drawn).goals,
+        *(family.tasks(split, range(60)).goals for split in ("validation", "test")),
+    ]
     goals = torch.cat(splits)
     assert len(torch.unique(goals, dim=0)) == 180
     assert torch.equal(splits[2][[5, 50]], family.tasks("test", [5, 50]).goals)
