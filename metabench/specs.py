@@ -109,6 +109,8 @@ class Metric:
     def of_episode(self, outputs: npt.NDArray[np.float64], targets: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
         """Return the figures of each of B episodes, a function of that episode only.
 
+        Every metric overrides this method.
+
         Args:
             outputs: [B, M, N] log-probabilities of the N classes for M queries; -inf for an impossible class. Of a
                 regression, [B, M, D] numbers.
@@ -118,11 +120,14 @@ class Metric:
             [B] figures, of which the metric is the mean over all episodes; or [B, k] figures for `pooled`. A figure
             that is not finite makes the metric of the cell unknown.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is a metric: define of_episode(outputs, targets)")
 
     def pooled(self, means: npt.NDArray[np.float64]) -> float:
-        """Return the metric from the [k] means of the figures over all episodes."""
-        raise NotImplementedError
+        """Return the metric from the [k] means of the figures over all episodes.
+
+        A metric whose `of_episode` returns [B, k] figures overrides this method; it is not called for other metrics.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has several figures of an episode: define pooled(means)")
 
 
 #: The kinds of tasks.

@@ -212,7 +212,7 @@ class Dataset(abc.ABC):
         Raises:
             DataError: the file is no image that can be decoded; the message is the reason alone.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} takes no image files: define read_image(path)")
 
     @abc.abstractmethod
     def split(self, pack: Pack) -> Mapping[str, Split] | Mapping[str, SourceSplit]:

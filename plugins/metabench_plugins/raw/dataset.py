@@ -70,8 +70,8 @@ class PublishedDataset(api.Dataset):
         """Return the classes of each split, as indices into the names of all classes."""
 
     def fetch(self, folder: Path) -> None:
-        """Download the files into a folder, where `fetched` says that this can be."""
-        raise NotImplementedError
+        """Download the files into a folder; a dataset with `fetched` overrides this method."""
+        raise NotImplementedError(f"{type(self).__name__} says that its files can be fetched: define fetch(folder)")
 
     @classmethod
     def at(cls, path: Path) -> PublishedDataset | None:

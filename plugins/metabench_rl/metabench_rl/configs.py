@@ -58,7 +58,7 @@ class OuterConfig(Config):
 
     @property
     def episodes_per_task(self) -> int:
-        """Return the episodes of each task in an update."""
+        """Return the number of episodes of each task in an update: MAML adapts from half of them."""
         return 2 * self.episodes
 
 
@@ -99,7 +99,7 @@ class RL2Config(OuterConfig):
 
     @property
     def episodes_per_task(self) -> int:
-        """Return the episodes of each task in an update: those of its trials."""
+        """Return the number of episodes of each task in an update: `trial` in each of `episodes` trials."""
         return self.trial * self.episodes
 
 

@@ -37,7 +37,7 @@ def train(
 
     Raises:
         CellFailed: a return is no number.
-        Interrupted: the watcher asked to stop; a checkpoint has been written, but within a validation.
+        Interrupted: the watcher asked to stop; a checkpoint has been written, unless a validation was running.
         StoreError: a checkpoint cannot be written or read.
     """
     updates, device = cell.updates, choose_device("cpu")
@@ -57,7 +57,7 @@ def train(
                 save(algorithm, progress, origin, path)
 
         def check_stop(done: int, total: int) -> None:
-            # No checkpoint: the weights are newer than the last validation that is known. The earlier one goes on.
+            # A checkpoint would say that this update was validated: the training goes on from an earlier one.
             if watcher.should_stop():
                 raise Interrupted
 
